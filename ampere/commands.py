@@ -1,0 +1,293 @@
+"""The commands: what each takes and runs. `ampere NAME` and `python jobs/NAME.py` are the same.
+
+A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts, so that `--help` and a wrong
+flag answer at once.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
+
+from ampere.config import (
+    DecodeSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    IndexSettings,
+    ModelSettings,
+    ServeSettings,
+    Settings,
+    SummarizeSettings,
+    TrainSettings,
+    to_json,
+)
+from ampere.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ampere.pipeline.runner import Report, Stage
+
+PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")]
+
+
+@dataclass(kw_only=True)
+class Command:
+    """Flags that every command has."""
+
+    workspace: str
+    """Folder or cloud URI that holds the catalogue's tables, models and indexes."""
+    preset: PresetFlag = None
+    """Where settings come from that no flag names; the workspace's own unless given."""
+
+    name: ClassVar[str]
+
+    def run(self) -> int:
+        """Do the work; returns the exit status."""
+        raise NotImplementedError
+
+    def open(self) -> Workspace:
+        return Workspace.open(self.workspace)
+
+
+def finish(report: "Report") -> int:
+    """Print what a job did, its summary line last; 1 if it fell short."""
+    print(report, flush=True)
+    return 0 if report.succeeded else 1
+
+
+def run_stage_command(stage: "Stage", workspace: Workspace, settings: object, retry_failed: bool) -> int:
+    """Run a row-by-row stage and save its settings beside the table."""
+    from ampere.pipeline.runner import run_stage
+
+    report = run_stage(stage, workspace, retry_failed=retry_failed)
+    workspace.write_report(f"{stage.name}-settings.json", to_json(settings))
+    return finish(report)
+
+
+@dataclass(kw_only=True)
+class Prepare(Command):
+    """Read a catalogue into the workspace: ROPE's nine files or a manifest."""
+
+    rope: Path | None = None
+    """Folder with ROPE's files."""
+    images: str | None = None
+    """With --rope: folder or URL prefix of the images; else the folder `images` beside the files."""
+    manifest: str | None = None
+    """CSV, JSONL or Parquet with sample_id, product_id, domain, text, media."""
+
+    name: ClassVar[str] = "prepare"
+
+    def run(self) -> int:
+        from ampere.catalog.manifest import read_manifest
+        from ampere.catalog.rope import read_rope
+        from ampere.pipeline.prepare import prepare
+
+        if (self.rope is None) == (self.manifest is None):
+            raise ValueError("give either --rope DIR or --manifest FILE")
+        if self.images is not None and self.rope is None:
+            raise ValueError("--images goes with --rope; a manifest names its media itself")
+        rows = read_rope(str(self.rope), self.images) if self.rope else read_manifest(str(self.manifest))
+        first = next(rows, None)  # what cannot be read at all fails here, before a workspace is made
+        if first is None:
+            raise ValueError(f"{self.rope or self.manifest} holds no sample")
+        workspace = Workspace.create(self.workspace, self.preset)
+        return finish(prepare(workspace, chain([first], rows)))
+
+
+@dataclass(kw_only=True)
+class StageCommand(Command):
+    """Flags of the row-by-row stages."""
+
+    retry_failed: bool = False
+    """Take up again what failed before."""
+
+
+@dataclass(kw_only=True)
+class Decode(StageCommand):
+    """Decode each sample's media into stored frames."""
+
+    decode: DecodeSettings
+
+    name: ClassVar[str] = "decode"
+
+    def run(self) -> int:
+        from ampere.pipeline.decode import decode_stage
+
+        workspace = self.open()
+        stage = decode_stage(workspace, self.decode)
+        return run_stage_command(stage, workspace, self.decode, self.retry_failed)
+
+
+@dataclass(kw_only=True)
+class Summarize(StageCommand):
+    """Turn each clip's raw transcript into product name and features, with vLLM."""
+
+    summarize: SummarizeSettings
+
+    name: ClassVar[str] = "summarize"
+
+    def run(self) -> int:
+        from ampere.pipeline.summarize import summarize_stage
+
+        workspace = self.open()
+        stage = summarize_stage(workspace, self.summarize)
+        return run_stage_command(stage, workspace, self.summarize, self.retry_failed)
+
+
+@dataclass(kw_only=True)
+class Train(Command):
+    """Train the fused model on the training products."""
+
+    model: ModelSettings
+    train: TrainSettings
+
+    name: ClassVar[str] = "train"
+
+    def run(self) -> int:
+        from ampere.pipeline.train import run_training
+
+        return finish(run_training(self.open(), self.model, self.train))
+
+
+@dataclass(kw_only=True)
+class Embed(StageCommand):
+    """Embed all samples with a trained model."""
+
+    embed: EmbedSettings
+
+    name: ClassVar[str] = "embed"
+
+    def run(self) -> int:
+        from ampere.pipeline.embed import embed_stage
+
+        workspace = self.open()
+        return run_stage_command(embed_stage(workspace, self.embed), workspace, self.embed, self.retry_failed)
+
+
+@dataclass(kw_only=True)
+class Index(Command):
+    """Build the search index of a model's embeddings."""
+
+    index: IndexSettings
+
+    name: ClassVar[str] = "index"
+
+    def run(self) -> int:
+        from ampere.pipeline.index import build_index
+
+        return finish(build_index(self.open(), self.index))
+
+
+@dataclass(kw_only=True)
+class Evaluate(Command):
+    """Judge models on the test products: the six-task table."""
+
+    evaluate: EvaluateSettings
+
+    name: ClassVar[str] = "evaluate"
+
+    def run(self) -> int:
+        from ampere.pipeline.evaluate import evaluate
+
+        return finish(evaluate(self.open(), self.evaluate))
+
+
+@dataclass(kw_only=True)
+class Search(Command):
+    """Search the index from the command line, by a media file, a text, or both."""
+
+    file: Path | None = None
+    """Picture or video to search by."""
+    text: str | None = None
+    """Title or product summary to search by."""
+    model: str = "ampere"
+    k: int = 5
+    """Answers per domain."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    name: ClassVar[str] = "search"
+
+    def run(self) -> int:
+        from ampere.pipeline.search import format_hits, search
+
+        hits = search(self.open(), self.model, self.file, self.text, self.k)
+        print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
+        return 0
+
+
+@dataclass(kw_only=True)
+class Serve(Command):
+    """Serve embedding and search over HTTP until interrupted."""
+
+    serve: ServeSettings
+
+    name: ClassVar[str] = "serve"
+
+    def run(self) -> int:
+        from serve.run import serve_until_interrupted
+
+        return serve_until_interrupted(self.open(), self.serve)
+
+
+@dataclass(kw_only=True)
+class Status(Command):
+    """Show each stage's rows: done, pending, failed, stale."""
+
+    settings: tyro.conf.Suppress[Settings]
+    failures: bool = False
+    """List the failed rows with their reasons."""
+
+    name: ClassVar[str] = "status"
+
+    def run(self) -> int:
+        from ampere.pipeline.status import format_failures, format_status
+
+        workspace = self.open()
+        print(format_failures(workspace) if self.failures else format_status(workspace, self.settings))
+        return 0
+
+
+@dataclass(kw_only=True)
+class Export(Command):
+    """Write the tables as Parquet files."""
+
+    out: Path
+    """Folder for the files."""
+    tables: tuple[str, ...] = ("samples", "summaries", "embeddings", "failures")
+
+    name: ClassVar[str] = "export"
+
+    def run(self) -> int:
+        from ampere.pipeline.export import export_tables
+
+        return finish(export_tables(self.open(), self.out, self.tables))
+
+
+@dataclass(kw_only=True)
+class Demo:
+    """Run the whole way on a generated catalogue, from pages and clips to a search over HTTP."""
+
+    folder: Path = Path("demo")
+    """For the catalogue and the workspace."""
+    products: int = 240
+    """Products to generate."""
+    seed: int = 0
+    port: int = 8000
+    """Of the search endpoint, on this machine."""
+
+    name: ClassVar[str] = "demo"
+
+    def run(self) -> int:
+        from ampere.cli import main
+        from ampere.pipeline.demo import run_demo
+
+        return run_demo(main, folder=self.folder, products=self.products, seed=self.seed, port=self.port)
+
+
+COMMANDS: dict[str, type[Command | Demo]] = {
+    command.name: command
+    for command in (Demo, Prepare, Decode, Summarize, Train, Embed, Index, Evaluate, Search, Serve, Status, Export)
+}

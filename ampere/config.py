@@ -1,0 +1,286 @@
+"""Typed settings of every stage, and the named presets. Imports no torch, so that reading a setting costs nothing.
+
+A preset is a function that returns whole `Settings`; flags such as `--train.batch-size 64` override single values.
+Every class checks its own values, so a bad setting stops a job before any work.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SHIPPED_MODEL = "shipped"  # names the small language model inside the package
+TextSource = Literal["summary", "raw", "none"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """From media files to stored frames."""
+
+    num_frames: int = 8
+    """Frames per clip; a page has one."""
+    short_side: int = 256
+    """Stored frames are scaled down to this shorter side, in pixels."""
+    jpeg_quality: int = 90
+    """Of the stored frames, 1 to 95."""
+    batch_size: int = 32
+    """Samples per task and per commit."""
+    cpus: float = 1.0
+    """CPU cores a task asks for."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_frames >= 1, f"decode.num_frames is {self.num_frames}; it must be at least 1")
+        _require(self.short_side >= 16, f"decode.short_side is {self.short_side} pixels; it must be at least 16")
+        _require(1 <= self.jpeg_quality <= 95, f"decode.jpeg_quality is {self.jpeg_quality}; it must be 1 to 95")
+        _require(self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummarizeSettings:
+    """From raw transcripts to product summaries, by a language model under vLLM."""
+
+    model: str = SHIPPED_MODEL
+    """`shipped`, a Hugging Face hub name, or a local folder."""
+    prompt: str = "bare-1"
+    """A prompt of ampere.text.prompts; `bare-1` suits models trained on this very task."""
+    dtype: str = "auto"
+    """vLLM's weight type, such as bfloat16 or float32."""
+    max_model_len: int = 1024
+    """Longest prompt and answer together, in tokens."""
+    max_tokens: int = 160
+    """Longest answer, in tokens."""
+    batch_size: int = 64
+    """Transcripts per batch handed to an engine, and per commit."""
+    workers: int = 1
+    """Engines."""
+    cpus: float = 1.0
+    """CPU cores an engine asks for."""
+    gpus: float = 0.0
+    """GPUs an engine asks for; 0 runs it on the CPU."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, f"summarize.workers is {self.workers}; it must be at least 1")
+        _require(
+            0 < self.max_tokens < self.max_model_len,
+            f"summarize.max_tokens is {self.max_tokens}; it must lie between 0 and max_model_len "
+            f"({self.max_model_len}), which also holds the prompt",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Sizes of the network. The defaults are the paper's (section IV-B)."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    num_frames: int = 8
+    vision_width: int = 768
+    vision_layers: int = 12
+    vision_heads: int = 12
+    message_width: int = 512
+    """Width of X-CLIP's frame features after its projection."""
+    text_width: int = 768
+    text_layers: int = 6
+    text_heads: int = 12
+    max_text_tokens: int = 33
+    """CLS and 32 tokens."""
+    width: int = 512
+    """Of the temporal and fusion blocks."""
+    heads: int = 8
+    mlp_width: int = 2048
+    temporal_layers: int = 4
+    fusion_layers: int = 4
+    embedding_dim: int = 128
+    vision_weights: str = ""
+    """Hub name or folder of an X-CLIP to start from; empty: from scratch."""
+    text_weights: str = ""
+    """Hub name or folder of a BERT to start from; empty: from scratch, with a vocabulary of the training text."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.image_size % self.patch_size == 0,
+            f"model.image_size is {self.image_size}; it must be a multiple of patch_size ({self.patch_size})",
+        )
+        _require(
+            self.message_width == self.width,
+            f"model.message_width is {self.message_width}; it must equal model.width ({self.width})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Training of the fused model."""
+
+    name: str = "ampere"
+    """The model is saved under models/NAME."""
+    text: TextSource = "summary"
+    """What the text branch reads for clips: the summaries, the raw transcripts, or nothing (visual branch alone)."""
+    epochs: int = 70
+    batch_size: int = 128
+    """Products per step over all workers; a product gives one sample of each domain it has."""
+    workers: int = 1
+    """DDP ranks."""
+    cpus: float = 1.0
+    """CPU cores per rank."""
+    gpus: float = 0.0
+    """GPUs per rank; 0 trains on the CPU with gloo."""
+    lr_text: float = 5e-5
+    lr_video: float = 1e-5
+    lr_fusion: float = 5e-5
+    lr_rest: float = 5e-3
+    warmup_epochs: float = 4.0
+    weight_decay: float = 0.05
+    max_grad_norm: float = 5.0
+    temperature: float = 0.05
+    label_smoothing: float = 0.1
+    margin: float = 0.4
+    """CosFace margin of the product classifier."""
+    scale: float = 64.0
+    """CosFace scale of the product classifier."""
+    classifier_weight: float = 1.0
+    """Weight of the product classifier's loss beside the contrastive loss."""
+    crop_scale: float = 0.64
+    """Smallest share of a picture's area that random cropping keeps."""
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be at least 1")
+        _require(self.workers >= 1, f"train.workers is {self.workers}; it must be at least 1")
+        _require(
+            self.batch_size >= 2 * self.workers and self.batch_size % self.workers == 0,
+            f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers ({self.workers}) "
+            "and give each at least 2 products",
+        )
+        _require(
+            bool(self.name) and self.name.replace("-", "").replace("_", "").isalnum(),
+            f"train.name is {self.name!r}; use letters, digits, '-' and '_'",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSettings:
+    """Batch embedding on a pool of model actors."""
+
+    model: str = "ampere"
+    """A model under models/."""
+    batch_size: int = 32
+    min_workers: int = 1
+    max_workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.min_workers <= self.max_workers,
+            f"embed.min_workers is {self.min_workers} and embed.max_workers {self.max_workers}; "
+            "1 <= min <= max must hold",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSettings:
+    """Which embeddings an index holds."""
+
+    model: str = "ampere"
+    split: Literal["test", "train", "all"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Which models are judged, in the order of the table's rows."""
+
+    models: tuple[str, ...] = ("ampere",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """The HTTP search endpoint."""
+
+    model: str = "ampere"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_upload_mb: int = 64
+    """Largest accepted upload, in megabytes."""
+    embedder_replicas: int = 1
+    searcher_replicas: int = 1
+    cpus: float = 1.0
+    """CPU cores per embedder."""
+    gpus: float = 0.0
+    """GPUs per embedder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All stages together: what a preset gives, and what is saved beside every result."""
+
+    decode: DecodeSettings = field(default_factory=DecodeSettings)
+    summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    embed: EmbedSettings = field(default_factory=EmbedSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+
+
+def demo() -> Settings:
+    """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
+    return Settings(
+        decode=DecodeSettings(short_side=72, batch_size=32),
+        summarize=SummarizeSettings(dtype="float32", max_model_len=1024, batch_size=128),
+        model=ModelSettings(
+            image_size=64,
+            patch_size=16,
+            vision_width=128,
+            vision_layers=3,
+            vision_heads=4,
+            message_width=128,
+            text_width=128,
+            text_layers=2,
+            text_heads=4,
+            width=128,
+            heads=4,
+            mlp_width=256,
+            temporal_layers=1,
+            fusion_layers=2,
+        ),
+        train=TrainSettings(
+            epochs=40,
+            batch_size=32,
+            workers=2,
+            lr_text=1e-3,
+            lr_video=1e-3,
+            lr_fusion=1e-3,
+            lr_rest=1e-3,
+            crop_scale=0.8,
+        ),
+        serve=ServeSettings(cpus=0.5),
+    )
+
+
+def rope() -> Settings:
+    """The paper: X-CLIP-B/16, RoBERTa and a 13 B language model from the hub; one GPU per worker."""
+    return Settings(
+        summarize=SummarizeSettings(
+            model="baichuan-inc/Baichuan2-13B-Chat", prompt="zh-example-1", max_model_len=4096, gpus=1.0
+        ),
+        model=ModelSettings(vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"),
+        train=TrainSettings(workers=16, gpus=1.0, bf16=True),
+        embed=EmbedSettings(batch_size=64, max_workers=8, gpus=1.0),
+        serve=ServeSettings(gpus=1.0),
+    )
+
+
+PRESETS: dict[str, Callable[[], Settings]] = {"demo": demo, "rope": rope}
+
+
+def to_json(settings: Any) -> str:
+    """Any settings dataclass as indented JSON, for saving beside a result."""
+    return json.dumps(dataclasses.asdict(settings), indent=2, ensure_ascii=False)

@@ -1,0 +1,70 @@
+"""Pictures: reading any image file, the stored JPEGs, and the one way from JPEGs to the model's input.
+
+`model_input` is used by training, batch embedding and serving alike, so the three see the same pixels.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ampere.media.decoder import MediaError
+
+
+def read_image(data: bytes) -> Image.Image:
+    """Read an image file as RGB: EXIF orientation applied, transparency over white, first frame of an animation.
+
+    Raises:
+        MediaError: these bytes are no whole image.
+    """
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise MediaError(f"not an image of a known format ({len(data)} bytes)") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"the image cannot be read: {error}") from error
+
+
+def scale_down(image: Image.Image, short_side: int) -> Image.Image:
+    """Scale an image so that its shorter side is `short_side` pixels; smaller images stay as they are."""
+    scale = short_side / min(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def decode_jpeg(data: bytes) -> Image.Image:
+    """Decode a JPEG that the decode stage stored."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def center_square(image: Image.Image) -> tuple[float, float, float, float]:
+    """The largest centred square of an image, as (left, top, right, bottom) in pixels."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def to_array(image: Image.Image, box: tuple[float, float, float, float], size: int) -> NDArray[np.uint8]:
+    """Crop `box` out of an image and resize it: uint8 [3, size, size]."""
+    resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def model_input(jpegs: Sequence[bytes], size: int) -> NDArray[np.uint8]:
+    """Stored frames of one sample as the model reads them: the centred square of each, uint8 [F, 3, size, size]."""
+    images = [decode_jpeg(jpeg) for jpeg in jpegs]
+    return np.stack([to_array(image, center_square(image), size) for image in images])

@@ -1,0 +1,75 @@
+"""Model folders: config.json, model.safetensors and the tokenizer's files. No pickle is written or read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None:
+    """Write a config dataclass and named weights to a folder, which is made if need be."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = dataclasses.asdict(config)
+    (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_config(folder: Path | str) -> dict[str, Any]:
+    """The fields of a folder's config.json."""
+    return json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def load_weights(folder: Path | str) -> dict[str, Tensor]:
+    """The named weights of a folder, on the CPU."""
+    return load_file(Path(folder) / WEIGHTS_FILE)
+
+
+def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy named weights into a module, in the module's own type and device; the names must be the same on both sides.
+
+    Args:
+        source: where the weights come from, for messages.
+
+    Raises:
+        ValueError: weights are missing, left over or of another shape; the message names them, and nothing is copied.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own.keys() - weights.keys()]
+    problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
+    problems += [
+        f"{name} is {list(weights[name].shape)}, expected {list(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if weights[name].shape != own[name].shape
+    ]
+    if problems:
+        raise ValueError(f"weights of {source} do not fit the model: {'; '.join(sorted(problems))}")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+
+
+def content_hash(folder: Path | str) -> str:
+    """First 12 hex digits of the sha256 of a model folder's weights, config and tokenizer (where it has one).
+
+    Embeddings carry it as their model's name: the same digits mean that the same text and frames give the same vector.
+    """
+    digest = hashlib.sha256()
+    for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE):
+        path = Path(folder) / name
+        if name == TOKENIZER_FILE and not path.exists():
+            continue
+        with path.open("rb") as file:
+            digest.update(f"{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]

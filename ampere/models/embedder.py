@@ -1,0 +1,67 @@
+"""A saved model that turns stored frames and text into embeddings: the same for batch jobs and for serving."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ampere.media.images import model_input
+from ampere.models.ampere import AMPere
+from ampere.models.checkpoint import content_hash
+from ampere.models.tokenizer import encode, load_tokenizer
+
+SETTINGS_FILE = "settings.json"  # beside the weights: the settings that the model was trained with
+
+
+class Embedder:
+    """One model on one device.
+
+    Attributes:
+        name: the model's name and checksum, as the `embeddings` table names it.
+        text_source: what the model reads as text: `summary`, `raw` or `none`.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.device = device
+        self.model = AMPere.from_pretrained(folder).eval().to(device)
+        self.tokenizer = load_tokenizer(folder) if self.model.config.use_text else None
+        self.sizes = self.model.config.sizes
+        self.name = embedding_name(folder)
+        self.text_source = text_source(folder)
+
+    @torch.inference_mode()
+    def embed(self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None]) -> NDArray[np.float32]:
+        """Embed samples given as stored JPEG frames and text: float32 [N, 128], of length 1.
+
+        Samples of one frame go through the network's page way, which costs an eighth; the order is kept.
+
+        Raises:
+            ValueError: a sample has neither one frame nor as many as the model reads.
+        """
+        vectors = np.empty((len(frames), self.sizes.embedding_dim), dtype=np.float32)
+        counts = [len(jpegs) for jpegs in frames]
+        unknown = set(counts) - {1, self.sizes.num_frames}
+        if unknown:
+            raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {self.sizes.num_frames}")
+        for count in set(counts):
+            rows = [i for i, n in enumerate(counts) if n == count]
+            pixels = np.stack([model_input(frames[i], self.sizes.image_size) for i in rows])
+            ids = mask = None
+            if self.tokenizer is not None:
+                ids, mask = encode(self.tokenizer, [texts[i] for i in rows], self.sizes.max_text_tokens)
+                ids, mask = ids.to(self.device), mask.to(self.device)
+            vectors[rows] = self.model(torch.from_numpy(pixels).to(self.device), ids, mask).float().cpu().numpy()
+        return vectors
+
+
+def embedding_name(folder: Path) -> str:
+    """How the `embeddings` table names the model in a folder: its name and the checksum of its weights."""
+    return f"{folder.name}@{content_hash(folder)}"
+
+
+def text_source(folder: Path) -> str:
+    """What the model in a folder reads as text."""
+    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["train"]["text"]

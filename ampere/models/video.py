@@ -1,0 +1,103 @@
+"""The video branch: X-CLIP's frame tower, then Transformer blocks over the frames (paper, section III-B, equation 1).
+
+Letters: B clips, F frames given (1 or n), n `num_frames`, V width of the tower, W width of the frame features.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import XCLIPVisionConfig, XCLIPVisionModel
+
+from ampere.config import ModelSettings
+from ampere.models.blocks import transformer_blocks
+
+# CLIP's pixel statistics, which X-CLIP's weights were trained with.
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class VideoBranch(nn.Module):
+    """Frames to frame features z and one video feature v.
+
+    `tower` and `projection` are the parts that pretrained X-CLIP weights exist for.
+    """
+
+    def __init__(self, sizes: ModelSettings) -> None:
+        super().__init__()
+        self.image_size, self.num_frames = sizes.image_size, sizes.num_frames
+        self.tower = XCLIPVisionModel(
+            XCLIPVisionConfig(
+                hidden_size=sizes.vision_width,
+                intermediate_size=4 * sizes.vision_width,
+                num_hidden_layers=sizes.vision_layers,
+                num_attention_heads=sizes.vision_heads,
+                image_size=sizes.image_size,
+                patch_size=sizes.patch_size,
+                num_frames=sizes.num_frames,
+            )
+        )
+        self.projection = nn.Linear(sizes.vision_width, sizes.message_width, bias=False)
+        self.positions = nn.Parameter(0.02 * torch.randn(sizes.num_frames, sizes.width))
+        self.blocks = transformer_blocks(sizes.temporal_layers, sizes.width, sizes.heads, sizes.mlp_width)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode clips, or single images as clips of n equal frames.
+
+        Args:
+            frames: uint8 [B, F, 3, H, W], RGB; F is n, or 1 for an image.
+
+        Returns:
+            v: float [B, W], and z: float [B, n, W].
+
+        Raises:
+            ValueError: the frames have another type, number or size than the model was built for.
+        """
+        self._check(frames)
+        pixels = normalise_pixels(frames.flatten(0, 1))
+        pooled = self._pool_images(pixels) if frames.shape[1] == 1 else self.tower(pixels).pooler_output
+        z = self.projection(pooled).unflatten(0, frames.shape[:2]).expand(-1, self.num_frames, -1)
+        stream = z + self.positions
+        for block in self.blocks:
+            stream = block(stream)
+        return (z + stream).mean(dim=1), z
+
+    def _pool_images(self, pixels: Tensor) -> Tensor:
+        """The tower on clips of one frame: float [B, 3, H, W] -> float [B, V].
+
+        In a clip of n equal frames all n messages are equal, so cross-frame attention hands each frame its own message
+        back: one pass does for all n.
+        """
+        hidden = self.tower.pre_layernorm(self.tower.embeddings(pixels))
+        for layer in [single_frame_layer(layer) for layer in self.tower.encoder.layers]:
+            hidden = layer(hidden, None)
+        return self.tower.post_layernorm(hidden[:, 0])
+
+    def _check(self, frames: Tensor) -> None:
+        wanted = (3, self.image_size, self.image_size)
+        if frames.dtype != torch.uint8 or frames.dim() != 5 or tuple(frames.shape[2:]) != wanted:
+            raise ValueError(
+                f"frames are {frames.dtype} {list(frames.shape)}; "
+                f"the model takes torch.uint8 [B, F, {', '.join(map(str, wanted))}]"
+            )
+        if frames.shape[1] not in (1, self.num_frames):
+            raise ValueError(f"clips have {frames.shape[1]} frames; give 1 (an image) or {self.num_frames}")
+
+
+def single_frame_layer(layer: nn.Module) -> nn.Module:
+    """An X-CLIP layer for clips of one frame, sharing every weight with the given layer.
+
+    X-CLIP's layers fold the batch into clips by their plain attribute `num_frames`. A shallow copy (3 microseconds) has
+    its own such attribute and the very same sub-modules. Setting the attribute of the layer itself would be seen by
+    other threads, and by gradient checkpointing when it runs a clip's layer a second time.
+    """
+    single = copy.copy(layer)
+    single.num_frames = 1  # type: ignore[assignment]
+    return single
+
+
+def normalise_pixels(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] in 0..255 -> float32 [B, 3, H, W] with CLIP's mean and deviation taken out."""
+    mean = torch.tensor(PIXEL_MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(PIXEL_STD, device=images.device).view(3, 1, 1)
+    return (images.float() / 255 - mean) / std

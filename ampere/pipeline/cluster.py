@@ -1,0 +1,26 @@
+"""Connecting to Ray: the cluster that RAY_ADDRESS names (as inside `ray job submit`), else one on this machine."""
+
+import logging
+import os
+import warnings
+from typing import Any
+
+
+def connect() -> None:
+    """Connect this process to Ray once; a further call changes nothing."""
+    # Ray reads this at import; reports of usage would leave the machine.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Ray starts its daemons by fork and exec at once, which is harmless to Lance's threads.
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if "RAY_ADDRESS" not in os.environ:
+        options |= {"address": "local", "include_dashboard": False}
+    ray.init(**options)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the stage runner shows one bar, in rows
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,195 @@
+"""The stage runner: takes the rows that are due, commits results in small batches, keeps a ledger of what failed.
+
+A stage is a `Stage`: what it wants, and how a Ray Data set turns due rows into result rows. A result row has the
+columns of the output table and two more, `error_type` and `error_message`; where those are set, the row goes to the
+ledger instead. This process is the one committer of the output table.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from ampere.pipeline.cluster import connect
+from ampere.pipeline.plan import Plan, make_plan
+from ampere.records import FAILURES, TableSpec
+from ampere.table import sql_in
+from ampere.workspace import Workspace
+
+if TYPE_CHECKING:
+    import ray.data
+
+ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One row-by-row stage.
+
+    Attributes:
+        name: in the ledger and in what the user sees.
+        output: the table it fills.
+        wanted: its samples, as columns sample_id, fingerprint and whatever `build` needs.
+        build: due rows as a Ray data set -> result rows, in any order; called only if a row needs work.
+        settle: due rows -> (result rows that need no work, the rows that do); None: all need work.
+        batch_size: due rows per block, and so per task and per commit.
+        where: which rows of `output` belong to this stage; None: all.
+    """
+
+    name: str
+    output: TableSpec
+    wanted: pa.Table
+    build: "Callable[[ray.data.Dataset], ray.data.Dataset]"
+    batch_size: int
+    settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
+    where: str | None = None
+
+    def plan(self, workspace: Workspace) -> Plan:
+        return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
+
+
+@dataclass
+class Report:
+    """What a job did. Printed as its notes, a line each, and then the summary line that every job ends with."""
+
+    stage: str
+    where: str
+    done: int = 0
+    skipped: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    unit: str = "rows"
+
+    def __str__(self) -> str:
+        rate = (
+            f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s)"
+            if self.done and self.seconds
+            else ""
+        )
+        parts = [
+            f"{self.stage}: {self.done} {self.unit} done{rate}"
+            + f", {self.skipped} were done before" * bool(self.skipped)
+        ]
+        if self.failed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.most_common())
+            parts.append(f"{self.failed.total()} failed ({reasons}; see `ampere status --failures`)")
+        if self.unanswered:
+            parts.append(f"{self.unanswered} gave no answer and are still pending; run the stage again")
+        return "\n".join([*self.notes, f"{'; '.join(parts)}. Result: {self.where}"])
+
+    @property
+    def succeeded(self) -> bool:
+        """Failed rows are in the ledger and do not fail a job, unless nothing but failures came out."""
+        return not self.unanswered and (self.done + self.skipped > 0 or not self.failed)
+
+
+def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False) -> Report:
+    """Work on all rows of a stage that are due, and return what became of them.
+
+    Raises:
+        RuntimeError: another job is writing the same table.
+    """
+    output = workspace.table(stage.output)
+    with workspace.lock(stage.output.name):
+        plan = stage.plan(workspace)
+        due = plan.due(retry_failed=retry_failed)
+        report = Report(stage.name, output.uri, skipped=plan.counts()["done"])
+        start = time.monotonic()
+        if stage.settle is not None:
+            settled, due = stage.settle(due)
+            _commit(workspace, stage, settled, report)
+        if due.num_rows:
+            _work_on(due, stage, workspace, report)
+        report.seconds = time.monotonic() - start
+        output.compact()
+    return report
+
+
+def _work_on(due: pa.Table, stage: Stage, workspace: Workspace, report: Report) -> None:
+    """Run the stage's Ray Data pipeline over rows and commit every block that comes out."""
+    import ray.data
+
+    connect()
+    before = report.done + report.failed.total()
+    blocks = [due.slice(i, stage.batch_size) for i in range(0, due.num_rows, stage.batch_size)]
+    results = stage.build(ray.data.from_arrow(blocks))
+    with tqdm(total=due.num_rows, desc=stage.name, unit="row", file=sys.stderr, mininterval=1.0) as bar:
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            _commit(workspace, stage, batch, report)
+            bar.set_postfix(failed=report.failed.total(), refresh=False)
+            bar.update(batch.num_rows)
+    report.unanswered = due.num_rows - (report.done + report.failed.total() - before)
+
+
+def _commit(workspace: Workspace, stage: Stage, batch: pa.Table, report: Report) -> None:
+    """Write one batch: results to the output table, errors to the ledger, each id in one place only."""
+    failed_mask = pc.is_valid(batch["error_type"])
+    good, bad = batch.filter(pc.invert(failed_mask)), batch.filter(failed_mask)
+    output = workspace.table(stage.output)
+    if good.num_rows:
+        output.upsert(good)
+        forget_failures(workspace, stage.name, good["sample_id"].to_pylist())
+    if bad.num_rows:
+        record_failures(workspace, stage.name, bad)
+        condition = sql_in("sample_id", bad["sample_id"].to_pylist())
+        output.delete(condition if stage.where is None else f"{condition} AND {stage.where}")
+    report.done += good.num_rows
+    report.failed.update(bad["error_type"].to_pylist())
+
+
+def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
+    """Add rows (sample_id, fingerprint, error_type, error_message) to the ledger; a repeated failure counts up."""
+    ledger = workspace.table(FAILURES)
+    ids = rows["sample_id"].to_pylist()
+    before = ledger.read(["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}")
+    attempts = dict(zip(before["sample_id"].to_pylist(), before["attempts"].to_pylist(), strict=True))
+    now = datetime.now(UTC)
+    columns = ["sample_id", "fingerprint", "error_type", "error_message"]
+    with workspace.lock(FAILURES.name, wait=True):
+        ledger.upsert(
+            [
+                {
+                    "stage": stage,
+                    "sample_id": row["sample_id"],
+                    "fingerprint": row["fingerprint"],
+                    "error_type": row["error_type"],
+                    "message": row["error_message"],
+                    "attempts": attempts.get(row["sample_id"], 0) + 1,
+                    "time": now,
+                }
+                for row in rows.select(columns).to_pylist()
+            ]
+        )
+
+
+def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
+    """Take rows that are done now out of the ledger."""
+    ledger = workspace.table(FAILURES)
+    condition = f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
+    if ledger.count(condition):
+        with workspace.lock(FAILURES.name, wait=True):
+            ledger.delete(condition)
+
+
+def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:
+    """Result rows of a stage as Arrow: the table's columns and the two error columns; what a row lacks is null."""
+    return pa.Table.from_pylist(rows, schema=pa.schema([*spec.schema, *ERROR_COLUMNS]))
+
+
+def error_row(sample_id: str, fingerprint: str, error: BaseException) -> dict[str, str]:
+    """The result row of a sample whose work raised `error`."""
+    return {
+        "sample_id": sample_id,
+        "fingerprint": fingerprint,
+        "error_type": type(error).__name__,
+        "error_message": str(error) or repr(error),
+    }

@@ -1,0 +1,47 @@
+"""`ampere search`: one query against the index, in this process, without a server."""
+
+from pathlib import Path
+from typing import Any
+
+from ampere.config import PRESETS
+from ampere.media.query import query_frames
+from ampere.models.embedder import Embedder
+from ampere.pipeline.embed import model_folder
+from ampere.records import Domain
+from ampere.retrieval.index import SearchIndex
+from ampere.workspace import Workspace
+
+
+def search(workspace: Workspace, model: str, file: Path | None, text: str | None, k: int) -> dict[str, Any]:
+    """The `k` best samples of each domain for a picture or video with or without text.
+
+    Raises:
+        ValueError: no file is given; the model embeds text only together with pictures.
+        FileNotFoundError: the file, the model or its index is not there.
+        MediaError: the file is neither an image nor a video.
+    """
+    if file is None:
+        raise ValueError("give --file PICTURE-or-VIDEO (and --text, where you have one)")
+    embedder = Embedder(model_folder(workspace, model))
+    index = SearchIndex(workspace.fetch(f"indexes/{model}"))
+    decode = PRESETS[workspace.preset]().decode
+    frames = query_frames(
+        file.read_bytes(),
+        num_frames=embedder.sizes.num_frames,
+        short_side=decode.short_side,
+        jpeg_quality=decode.jpeg_quality,
+    )
+    vector = embedder.embed([frames], [text])
+    return {str(domain): [vars(hit) for hit in index.search(vector, domain, k)[0]] for domain in Domain}
+
+
+def format_hits(hits: dict[str, Any]) -> str:
+    """Search answers as a text table."""
+    lines = []
+    for domain, found in hits.items():
+        lines.append(f"{domain}:")
+        lines += [
+            f"  {hit['score']:.3f}  {hit['product_id'] or '-':<10} {hit['sample_id']:<16} {(hit['text'] or '')[:40]}"
+            for hit in found
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""The text that the model reads for each sample: one rule for training, embedding and the index."""
+
+import pyarrow as pa
+
+from ampere.config import TextSource
+from ampere.records import SAMPLES, SUMMARIES, Domain
+from ampere.text.llm import METHOD
+from ampere.workspace import Workspace
+
+
+def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | None]:
+    """Sample id -> text, None where it is missing.
+
+    Pages have their title with every source but `none`. Clips have their summary (`summary`), where that is missing
+    None, or their raw transcript (`raw`).
+    """
+    samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"])
+    ids, domains, texts = (samples[name].to_pylist() for name in ("sample_id", "domain", "text"))
+    if source == "none":
+        return dict.fromkeys(ids)
+    if source == "raw":
+        return dict(zip(ids, texts, strict=True))
+    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{METHOD}'")
+    summary_of = dict(zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True))
+    return {
+        sample_id: text if domain == Domain.PAGE else summary_of.get(sample_id)
+        for sample_id, domain, text in zip(ids, domains, texts, strict=True)
+    }
+
+
+def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:
+    """The texts of some samples, in their order."""
+    return pa.array([texts[sample_id] for sample_id in ids], pa.string())

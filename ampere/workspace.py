@@ -1,0 +1,155 @@
+"""Where a catalogue lives: its tables, and the folders for models, indexes and reports.
+
+A workspace is a local folder or a cloud URI (`s3://...`, `gs://...`). `workspace.json` holds the version of the table
+schemas and the preset that stages take their settings from unless told otherwise.
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import fsspec
+
+from ampere.config import PRESETS
+from ampere.records import SCHEMA_VERSION, TableSpec
+from ampere.table import Table
+
+META_FILE = "workspace.json"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An opened workspace. Make one by `create` or `open`, which check its version.
+
+    Attributes:
+        uri: an absolute local path, or a cloud URI.
+        preset: name of its preset.
+    """
+
+    uri: str
+    preset: str
+
+    @classmethod
+    def open(cls, uri: str | Path) -> "Workspace":
+        """Open an existing workspace.
+
+        Raises:
+            FileNotFoundError: there is no workspace at `uri`.
+            ValueError: it was made by another schema version.
+        """
+        uri = absolute(uri)
+        meta_uri = f"{uri}/{META_FILE}"
+        fs, path = fsspec.core.url_to_fs(meta_uri)
+        if not fs.exists(path):
+            raise FileNotFoundError(
+                f"no workspace at {uri} ({META_FILE} is missing); make one with `ampere prepare --workspace {uri} ...`"
+            )
+        meta = json.loads(fs.cat_file(path))
+        if meta["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"the workspace at {uri} has schema version {meta['schema_version']}, this ampere reads version "
+                f"{SCHEMA_VERSION}; use the ampere that made it, or prepare a new workspace"
+            )
+        return cls(uri, meta["preset"])
+
+    @classmethod
+    def create(cls, uri: str | Path, preset: str | None = None) -> "Workspace":
+        """Open a workspace, making it first if there is none. `preset` None keeps what it has (new: demo)."""
+        uri = absolute(uri)
+        fs, path = fsspec.core.url_to_fs(f"{uri}/{META_FILE}")
+        if fs.exists(path):
+            workspace = cls.open(uri)
+            if preset is None or preset == workspace.preset:
+                return workspace
+        preset = preset or "demo"
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.pipe_file(path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode())
+        return cls(uri, preset)
+
+    @cached_property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    def table(self, spec: TableSpec) -> Table:
+        return Table(f"{self.uri}/{spec.name}.lance", spec)
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold the right to write table `name`: one writer at a time. `wait` waits for a holder to end.
+
+        The lock goes with the process, so a killed job leaves none behind. On a cloud URI there is no such lock, and
+        running one stage twice at once is the user's to avoid.
+
+        Raises:
+            RuntimeError: another process holds it, and `wait` is not set.
+        """
+        if not self.is_local:
+            yield
+            return
+        with open(f"{self.uri}/.{name}.lock", "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise RuntimeError(
+                    f"another job is writing {name} in {self.uri}; wait for it to end, or stop it"
+                ) from error
+            yield
+
+    def publish(self, folder: Path, name: str) -> str:
+        """Put a finished local folder at `name` (such as models/ampere), replacing what was there; return its URI."""
+        target = f"{self.uri}/{name}"
+        fs, path = fsspec.core.url_to_fs(target)
+        staging = path + ".new"
+        if fs.exists(staging):
+            fs.rm(staging, recursive=True)
+        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.put(f"{folder}/", f"{staging}/", recursive=True)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+        fs.mv(staging, path, recursive=True)
+        return target
+
+    def fetch(self, name: str) -> Path:
+        """A local path of folder `name`: itself in a local workspace, else a downloaded copy.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        if not fs.exists(path):
+            raise FileNotFoundError(f"{self.uri} has no {name}")
+        if self.is_local:
+            return Path(path)
+        local = Path(tempfile.mkdtemp(prefix="ampere-")) / Path(name).name
+        fs.get(f"{path}/", f"{local}/", recursive=True)
+        return local
+
+    def names(self, folder: str) -> list[str]:
+        """Names inside a folder such as `models`, sorted; empty if there is no such folder."""
+        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{folder}")
+        if not fs.exists(path):
+            return []
+        found = (Path(entry).name for entry in fs.ls(path, detail=False))
+        return sorted(name for name in found if not name.endswith(".new"))
+
+    def write_report(self, name: str, text: str) -> str:
+        """Write reports/`name` and return its URI."""
+        target = f"{self.uri}/reports/{name}"
+        fs, path = fsspec.core.url_to_fs(target)
+        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.pipe_file(path, text.encode())
+        return target
+
+
+def absolute(uri: str | Path) -> str:
+    """A cloud URI as it is, a local path made absolute, without a slash at the end."""
+    uri = str(uri)
+    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())

@@ -1,0 +1,8 @@
+"""Entry point for `ray job submit --working-dir . -- python jobs/decode.py --workspace DIR-or-URI`; flags as `ampere decode`."""
+
+import sys
+
+from ampere.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["decode", *sys.argv[1:]]))

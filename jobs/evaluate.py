@@ -1,0 +1,8 @@
+"""Entry point for `ray job submit --working-dir . -- python jobs/evaluate.py --workspace DIR-or-URI`; flags as `ampere evaluate`."""
+
+import sys
+
+from ampere.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,51 @@
+"""Builds the application: `serve run serve.app:build_app workspace=... model=ampere`, or serve/config.yaml."""
+
+from pydantic import BaseModel
+from ray.serve import Application
+
+from ampere.config import PRESETS, ServeSettings
+from ampere.pipeline.embed import model_folder
+from ampere.workspace import Workspace
+from serve.embedder import EmbedderDeployment
+from serve.gateway import Gateway
+from serve.searcher import SearcherDeployment
+
+
+class SearchArgs(BaseModel):
+    """Arguments of the application; defaults as in `ampere.config.ServeSettings`.
+
+    Attributes:
+        workspace: folder or URI that every node can reach.
+        model: a model of the workspace that has an index.
+    """
+
+    workspace: str
+    model: str = ServeSettings.model
+    max_upload_mb: int = ServeSettings.max_upload_mb
+    embedder_replicas: int = ServeSettings.embedder_replicas
+    searcher_replicas: int = ServeSettings.searcher_replicas
+    cpus: float = ServeSettings.cpus
+    gpus: float = ServeSettings.gpus
+
+
+def build_app(args: SearchArgs) -> Application:
+    """The application over one workspace and one model.
+
+    Raises:
+        FileNotFoundError: no such workspace, or it has no such model or no index of it.
+    """
+    workspace = Workspace.open(args.workspace)
+    model_folder(workspace, args.model)
+    if args.model not in workspace.names("indexes"):
+        raise FileNotFoundError(f"{workspace.uri} has no index of model {args.model}; run `ampere index` first")
+    embedder = EmbedderDeployment.options(
+        num_replicas=args.embedder_replicas,
+        ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
+    ).bind(workspace.uri, args.model, PRESETS[workspace.preset]().decode, "cuda" if args.gpus else "cpu")
+    # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
+    searcher = SearcherDeployment.options(
+        num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
+    ).bind(workspace.uri, args.model)
+    return Gateway.options(ray_actor_options={"num_cpus": 0.1}).bind(
+        embedder, searcher, workspace.uri, args.max_upload_mb
+    )

@@ -1,0 +1,71 @@
+"""The embedding deployment: media bytes and text to vectors, several requests in one pass of the network."""
+
+import asyncio
+from dataclasses import dataclass
+
+from ray import serve
+
+from ampere.config import DecodeSettings
+from ampere.media.decoder import MediaError
+from ampere.media.query import query_frames
+from ampere.models.embedder import Embedder
+from ampere.pipeline.embed import model_folder
+from ampere.workspace import Workspace
+
+MAX_BATCH = 16
+BATCH_WAIT_S = 0.005
+
+
+@dataclass(frozen=True)
+class Query:
+    """What someone searches by: a picture or video file, and its text or None."""
+
+    media: bytes
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The vector of a query as float32 list, or why there is none."""
+
+    vector: list[float] | None
+    error: str | None = None
+
+
+@serve.deployment
+class EmbedderDeployment:
+    """Holds one model; requests that arrive together are embedded together."""
+
+    def __init__(self, workspace: str, model: str, decode: DecodeSettings, device: str) -> None:
+        self.embedder = Embedder(model_folder(Workspace.open(workspace), model), device)
+        self.decode = decode
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def embed(self, queries: list[Query]) -> list[Embedded]:
+        return await asyncio.to_thread(self._embed, queries)
+
+    def _embed(self, queries: list[Query]) -> list[Embedded]:
+        results: list[Embedded] = [Embedded(None)] * len(queries)
+        good, frames = [], []
+        for at, query in enumerate(queries):
+            try:
+                frames.append(self._frames(query.media))
+                good.append(at)
+            except MediaError as error:
+                results[at] = Embedded(None, str(error))
+        if good:
+            vectors = self.embedder.embed(frames, [queries[at].text for at in good])
+            for at, vector in zip(good, vectors, strict=True):
+                results[at] = Embedded(vector.tolist())
+        return results
+
+    def _frames(self, media: bytes) -> list[bytes]:
+        return query_frames(
+            media,
+            num_frames=self.embedder.sizes.num_frames,
+            short_side=self.decode.short_side,
+            jpeg_quality=self.decode.jpeg_quality,
+        )
+
+    def model_name(self) -> str:
+        return self.embedder.name

@@ -1,0 +1,94 @@
+"""The HTTP side: checks requests, calls embedder and searcher, answers in JSON.
+
+    GET  /                       a page to search by hand
+    GET  /health                 model and index behind this endpoint
+    GET  /frames/{sample_id}     first stored frame of a sample, JPEG
+    POST /embed                  multipart: file, text?            -> vector
+    POST /search                 multipart: file, text?, domains?, k? -> hits per domain, timings
+"""
+
+import time
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, HTTPException, UploadFile
+from fastapi.responses import HTMLResponse, Response
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from ampere.pipeline.frames_table import LanceFrames
+from ampere.records import Domain
+from ampere.workspace import Workspace
+from serve.embedder import Query
+
+MAX_K = 100
+api = FastAPI(title="ampere", description="Which pages, shorts and lives show this product?")
+
+MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
+Text = Annotated[str | None, Form(description="the title, or the product summary of the clip's speech")]
+
+
+@serve.deployment
+@serve.ingress(api)
+class Gateway:
+    """The ingress deployment."""
+
+    def __init__(
+        self, embedder: DeploymentHandle, searcher: DeploymentHandle, workspace: str, max_upload_mb: int
+    ) -> None:
+        self.embedder, self.searcher = embedder, searcher
+        self.max_upload_mb = max_upload_mb
+        self.frames = LanceFrames(Workspace.open(workspace))
+
+    @api.get("/", response_class=HTMLResponse)
+    async def page(self) -> str:
+        return files("serve").joinpath("page.html").read_text(encoding="utf-8")
+
+    @api.get("/health")
+    async def health(self) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "model": await self.embedder.model_name.remote(),
+            "index": await self.searcher.meta.remote(),
+        }
+
+    @api.get("/frames/{sample_id}")
+    def frame(self, sample_id: str) -> Response:
+        try:
+            jpeg = self.frames.take([sample_id])[0][0]
+        except KeyError as error:
+            raise HTTPException(404, f"there is no sample {sample_id!r}") from error
+        return Response(jpeg, media_type="image/jpeg")
+
+    @api.post("/embed")
+    async def embed(self, file: MediaFile, text: Text = None) -> dict[str, Any]:
+        return {"vector": await self._vector(file, text)}
+
+    @api.post("/search")
+    async def search(
+        self,
+        file: MediaFile,
+        text: Text = None,
+        domains: Annotated[list[Domain] | None, Form(description="page, short, live; all unless given")] = None,
+        k: Annotated[int, Form(ge=1, le=MAX_K, description="answers per domain")] = 10,
+    ) -> dict[str, Any]:
+        start = time.perf_counter()
+        vector = await self._vector(file, text)
+        embedded = time.perf_counter()
+        hits = await self.searcher.search.remote(vector, domains or list(Domain), k)
+        searched = time.perf_counter()
+        return {
+            "results": {str(domain): [asdict(hit) for hit in found] for domain, found in hits.items()},
+            "timing_ms": {"embed": 1e3 * (embedded - start), "search": 1e3 * (searched - embedded)},
+        }
+
+    async def _vector(self, file: UploadFile, text: str | None) -> list[float]:
+        limit = self.max_upload_mb * 2**20
+        media = await file.read(limit + 1)
+        if len(media) > limit:
+            raise HTTPException(413, f"the file is larger than {self.max_upload_mb} MB")
+        result = await self.embedder.embed.remote(Query(media, text or None))
+        if result.error is not None:
+            raise HTTPException(422, f"{file.filename}: {result.error}")
+        return result.vector

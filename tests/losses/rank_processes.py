@@ -1,0 +1,24 @@
+"""Runs a function in several gloo processes and collects what each returns."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_on_ranks(worker: Callable[..., Any], folder: Path, *args: Any, ranks: int = 2) -> list[Any]:
+    """Call `worker(rank, *args)` on every rank; a list of the results (tensors in dicts and lists), by rank."""
+    mp.spawn(_enter, args=(worker, folder, ranks, args), nprocs=ranks)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def _enter(rank: int, worker: Callable[..., Any], folder: Path, ranks: int, args: tuple[Any, ...]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=ranks)
+    torch.save(worker(rank, *args), folder / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,190 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ampere.config import ModelSettings
+from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.video import normalise_pixels
+
+from .conftest import VOCAB_SIZE
+
+
+def random_frames(batch: int, num_frames: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, num_frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def random_tokens(batch: int, length: int) -> tuple[Tensor, Tensor]:
+    ids = torch.randint(5, VOCAB_SIZE, (batch, length), generator=torch.Generator().manual_seed(1))
+    return ids, torch.ones_like(ids)
+
+
+def visual_only(config: AMPereConfig) -> AMPere:
+    torch.manual_seed(0)
+    return AMPere(dataclasses.replace(config, use_text=False)).eval()
+
+
+def test_embeddings_are_unit_vectors(model: AMPere, config: AMPereConfig) -> None:
+    for network, num_frames in ((model, 4), (model, 1), (visual_only(config), 4)):
+        vectors = network(random_frames(3, num_frames), *random_tokens(3, 7))
+        assert vectors.shape == (3, 12) and vectors.dtype == torch.float32
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
+        assert (vectors[0] - vectors[1]).abs().max() > 1e-4
+
+
+def test_one_frame_equals_equal_frames(model: AMPere) -> None:
+    """Also in the gradients; and with a batch of as many pages as a clip has frames, which could be mixed up."""
+    image, (ids, mask) = random_frames(4, 1), random_tokens(4, 7)
+    vectors, grads = vectors_and_grads(model, image, ids, mask)
+    same_vectors, same_grads = vectors_and_grads(model, image.expand(-1, 4, -1, -1, -1), ids, mask)
+    torch.testing.assert_close(vectors, same_vectors, rtol=0, atol=1e-5)
+    # The message attention's queries and keys get no gradient where all messages are equal, but for rounding.
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, same_grads[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def vectors_and_grads(model: AMPere, frames: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    vectors = model(frames, ids, mask)
+    vectors[:, 0].sum().backward()
+    grads = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    return vectors.detach(), grads
+
+
+def test_one_frame_leaves_the_tower_as_it_was(model: AMPere) -> None:
+    clips, tokens = random_frames(2, 4), random_tokens(2, 7)
+    before = model(clips, *tokens)
+    model(random_frames(3, 1), *random_tokens(3, 7))
+    torch.testing.assert_close(model(clips, *tokens), before)
+
+
+def test_rows_do_not_mix(model: AMPere) -> None:
+    for num_frames in (1, 4):
+        frames, (ids, mask) = random_frames(4, num_frames), random_tokens(4, 7)
+        alone = model(frames[1:2], ids[1:2], mask[1:2])
+        torch.testing.assert_close(model(frames, ids, mask)[1:2], alone, rtol=0, atol=1e-6)
+
+
+def test_order_of_frames_matters(model: AMPere) -> None:
+    frames, tokens = random_frames(1, 4), random_tokens(1, 7)
+    assert (model(frames, *tokens) - model(frames.flip(1), *tokens)).abs().max() > 1e-5
+
+
+def test_padding_is_never_read(model: AMPere) -> None:
+    frames, (ids, mask) = random_frames(2, 1), random_tokens(2, 5)
+    longer = torch.cat([ids, torch.tensor([[7, 8, 9], [9, 8, 7]])], dim=1)
+    padded_mask = torch.cat([mask, torch.zeros(2, 3, dtype=mask.dtype)], dim=1)
+    plain = model(frames, ids, mask)
+    torch.testing.assert_close(model(frames, longer, padded_mask), plain, rtol=0, atol=1e-6)
+    torch.testing.assert_close(model(frames, longer, padded_mask.bool()), plain, rtol=0, atol=1e-6)
+    assert (model(frames, longer, torch.ones_like(longer)) - plain).abs().max() > 1e-4
+
+
+def test_attention_is_torchs_own(model: AMPere) -> None:
+    assert model.text is not None
+    towers = (model.video.tower, model.text)
+    assert [tower.config._attn_implementation for tower in towers] == ["sdpa", "sdpa"]
+
+
+def test_visual_only_ignores_text(config: AMPereConfig) -> None:
+    network, frames = visual_only(config), random_frames(2, 4)
+    assert torch.equal(network(frames), network(frames, *random_tokens(2, 7)))
+
+
+def test_pixels_are_normalised_as_clip_does(model: AMPere) -> None:
+    white = normalise_pixels(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    # (1 - 0.4815) / 0.2686, (1 - 0.4578) / 0.2613, (1 - 0.4082) / 0.2758
+    torch.testing.assert_close(white, torch.tensor([1.9303, 2.0750, 2.1459]), rtol=0, atol=1e-3)
+
+
+def test_every_parameter_gets_a_gradient(model: AMPere, config: AMPereConfig) -> None:
+    """DDP waits for ever, or raises, over a parameter that takes no part."""
+    for network in (model, visual_only(config)):
+        network(random_frames(2, 4), *random_tokens(2, 7))[:, 0].sum().backward()
+        assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
+def test_parameter_groups_are_complete_and_disjoint(model: AMPere, config: AMPereConfig) -> None:
+    for network in (model, visual_only(config)):
+        ids = [id(weight) for group in network.parameter_groups().values() for weight in group]
+        assert len(ids) == len(set(ids))
+        assert set(ids) == {id(weight) for weight in network.parameters()}
+    assert visual_only(config).parameter_groups()["text"] == []
+
+
+def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
+    group_of = {id(weight): name for name, group in model.parameter_groups().items() for weight in group}
+    groups_by_prefix: dict[str, set[str]] = {}
+    for name, weight in model.named_parameters():
+        groups_by_prefix.setdefault(".".join(name.split(".")[:2]), set()).add(group_of[id(weight)])
+    text = {prefix: {"text"} for prefix in ("text.embeddings", "text.encoder")}
+    rest = ("video.positions", "video.blocks", "fusion.visual_projection", "fusion.text_projection",
+            "embed.weight", "embed.bias")  # fmt: skip
+    assert groups_by_prefix == text | {prefix: {"rest"} for prefix in rest} | {
+        "video.tower": {"video"},
+        "video.projection": {"video"},
+        "fusion.blocks": {"fusion"},
+    }
+
+
+def millions(*modules: nn.Module) -> float:
+    return sum(weight.numel() for module in modules for weight in module.parameters()) / 1e6
+
+
+def test_parameter_counts_of_the_paper() -> None:
+    """Section III-D and Table IX: AMPere 206.8 M, COPE 134.4 M, fusion 12.8 M.
+
+    The paper does not say what it counts as fusion. The four blocks alone are 12.61 M; with the visual projection they
+    are 12.87 M, the only sum of parts within 0.1 M of its figure.
+    """
+    config = AMPereConfig(sizes=ModelSettings(), vocab_size=21128, pad_token_id=0)
+    with torch.device("meta"):
+        model = AMPere(config)
+        visual = AMPere(dataclasses.replace(config, use_text=False))
+    assert model.fusion is not None
+    assert millions(model) == pytest.approx(206.8, abs=0.1)
+    assert millions(visual.video, visual.embed, visual.embed, visual.embed) == pytest.approx(134.4, abs=0.1)
+    assert millions(model.fusion.blocks) == pytest.approx(12.61, abs=0.01)
+    assert millions(model.fusion.blocks, model.fusion.visual_projection) == pytest.approx(12.8, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (torch.zeros(1, 4, 3, 32, 32), "torch.uint8"),
+        (torch.zeros(1, 4, 3, 32, 16, dtype=torch.uint8), r"\[B, F, 3, 32, 32\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"\[B, F, 3, 32, 32\]"),
+        (torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8), r"3 frames; give 1 \(an image\) or 4"),
+    ],
+)
+def test_unsuitable_frames_raise(model: AMPere, frames: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model(frames, *random_tokens(1, 5))
+
+
+def test_missing_or_misshapen_text_raises(model: AMPere) -> None:
+    ids, mask = random_tokens(2, 5)
+    with pytest.raises(ValueError, match="reads text"):
+        model(random_frames(2, 1))
+    with pytest.raises(ValueError, match="one shape"):
+        model(random_frames(2, 1), ids, mask[:, :4])
+    with pytest.raises(ValueError, match="one shape"):
+        model(random_frames(3, 1), ids, mask)
+
+
+def test_heads_that_do_not_divide_the_width_raise(config: AMPereConfig) -> None:
+    with pytest.raises(ValueError, match="heads must divide width"):
+        AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, heads=3)))
+
+
+def test_bfloat16_autocast_gives_close_float32_vectors(model: AMPere) -> None:
+    tokens = random_tokens(2, 7)
+    for num_frames in (1, 4):
+        frames = random_frames(2, num_frames)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            vectors = model(frames, *tokens)
+        assert vectors.dtype == torch.float32
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
+        assert ((vectors * model(frames, *tokens)).sum(dim=-1) > 0.999).all()

@@ -1,0 +1,63 @@
+"""The parts of the network by themselves: blocks, video branch, fusion."""
+
+import torch
+from torch import Tensor, nn
+
+from ampere.config import ModelSettings
+from ampere.models.blocks import TransformerBlock
+from ampere.models.fusion import Fusion
+from ampere.models.video import VideoBranch
+
+from .test_ampere import random_frames
+
+
+def make_identity(blocks: nn.ModuleList) -> None:
+    """Zero what the blocks add to their stream."""
+    for block in blocks:
+        assert isinstance(block, TransformerBlock)
+        for layer in (block.attention_out, block.mlp[2]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def test_block_is_a_pre_norm_transformer_layer() -> None:
+    """Against PyTorch's own, with the same weights and a masked position."""
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 2, 40)
+    theirs = nn.TransformerEncoderLayer(16, 2, 40, 0.0, activation="gelu", batch_first=True, norm_first=True)
+    attention = theirs.self_attn
+    pairs: list[tuple[Tensor, Tensor]] = [
+        (attention.in_proj_weight, block.qkv.weight),
+        (attention.in_proj_bias, block.qkv.bias),
+    ]
+    for module, own in (
+        (attention.out_proj, block.attention_out),
+        (theirs.norm1, block.attention_norm),
+        (theirs.norm2, block.mlp_norm),
+        (theirs.linear1, block.mlp[0]),
+        (theirs.linear2, block.mlp[2]),
+    ):
+        pairs += [(module.weight, own.weight), (module.bias, own.bias)]
+    with torch.no_grad():
+        for weight, own_weight in pairs:
+            own_weight.normal_()
+            weight.copy_(own_weight)
+    stream, visible = torch.randn(3, 5, 16), torch.tensor([[True, True, True, True, False]]).expand(3, 5)
+    torch.testing.assert_close(block(stream, visible), theirs(stream, src_key_padding_mask=~visible))
+    torch.testing.assert_close(block(stream), theirs(stream))
+
+
+def test_video_feature_has_the_residual_over_the_stack(sizes: ModelSettings) -> None:
+    video = VideoBranch(sizes).eval()
+    make_identity(video.blocks)
+    v, z = video(random_frames(2, 4))
+    assert v.shape == (2, 16) and z.shape == (2, 4, 16)
+    torch.testing.assert_close(v, (z + z + video.positions).mean(dim=1))
+
+
+def test_fusion_sums_the_video_feature_and_cls() -> None:
+    fusion = Fusion(text_width=6, width=16, layers=2, heads=2, mlp_width=8)
+    make_identity(fusion.blocks)
+    v, z, tokens = torch.randn(2, 16), torch.randn(2, 4, 16), torch.randn(2, 3, 6)
+    fused = fusion(v, z, tokens, torch.ones(2, 3, dtype=torch.bool))
+    torch.testing.assert_close(fused, fusion.visual_projection(v) + fusion.text_projection(tokens[:, 0]))

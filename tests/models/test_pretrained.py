@@ -1,0 +1,100 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM, XCLIPConfig, XCLIPModel
+
+from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.video import normalise_pixels
+
+from .conftest import VOCAB_SIZE
+from .test_ampere import random_frames, random_tokens
+from .test_checkpoint import change_weights
+
+
+def save_xclip(folder: Path, **vision: int) -> XCLIPModel:
+    """A tiny X-CLIP of the fixture's sizes, but for what `vision` says."""
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
+             "image_size": 32, "patch_size": 16, "num_frames": 4, "mit_hidden_size": 16,
+             "mit_intermediate_size": 16, "mit_num_attention_heads": 2}  # fmt: skip
+    torch.manual_seed(5)
+    config = XCLIPConfig(text_config=small, vision_config=tower | vision, projection_dim=16, prompt_layers=1,
+                         prompt_num_attention_heads=2)  # fmt: skip
+    pretrained = XCLIPModel(config).eval()
+    pretrained.save_pretrained(folder)
+    return pretrained
+
+
+def save_bert(folder: Path, vocab_size: int = VOCAB_SIZE) -> BertForMaskedLM:
+    """A tiny BERT with the head that `hfl/rbt6` has too."""
+    torch.manual_seed(6)
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    pretrained = BertForMaskedLM(config).eval()
+    pretrained.save_pretrained(folder)
+    return pretrained
+
+
+def test_towers_compute_what_the_pretrained_ones_do(model: AMPere, tmp_path: Path) -> None:
+    xclip, bert = save_xclip(tmp_path / "xclip"), save_bert(tmp_path / "bert")
+    load_pretrained_towers(model, str(tmp_path / "xclip"), str(tmp_path / "bert"))
+    frames, (ids, mask) = random_frames(2, 4), random_tokens(2, 7)
+    pooled = xclip.vision_model(normalise_pixels(frames.flatten(0, 1))).pooler_output
+    _, frame_features = model.video(frames)
+    torch.testing.assert_close(frame_features.flatten(0, 1), xclip.visual_projection(pooled))
+    assert model.text is not None
+    torch.testing.assert_close(model.text(ids, mask)[0], bert.bert(ids, mask)[0])
+
+
+def test_empty_names_leave_the_towers(model: AMPere) -> None:
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    load_pretrained_towers(model, "", "")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_misshapen_weights_are_named(model: AMPere, tmp_path: Path) -> None:
+    save_xclip(tmp_path / "xclip", image_size=48)
+    with pytest.raises(ValueError, match=r"position_embedding.weight is \[10, 24\], expected \[5, 24\]"):
+        load_pretrained_towers(model, str(tmp_path / "xclip"), "")
+    save_bert(tmp_path / "bert", vocab_size=70)
+    with pytest.raises(ValueError, match=r"word_embeddings.weight is \[70, 32\], expected \[60, 32\]"):
+        load_pretrained_towers(model, "", str(tmp_path / "bert"))
+
+
+def test_missing_weights_are_named(model: AMPere, tmp_path: Path) -> None:
+    """transformers would fill them at random."""
+
+    def drop(name: str, folder: Path) -> None:
+        def change(weights: dict[str, Tensor]) -> None:
+            del weights[name]
+
+        change_weights(folder, change)
+
+    save_xclip(tmp_path / "xclip")
+    drop("visual_projection.weight", tmp_path / "xclip")
+    with pytest.raises(ValueError, match="missing visual_projection.weight"):
+        load_pretrained_towers(model, str(tmp_path / "xclip"), "")
+    save_bert(tmp_path / "bert")
+    drop("bert.encoder.layer.0.output.dense.bias", tmp_path / "bert")
+    with pytest.raises(ValueError, match="missing encoder.layer.0.output.dense.bias"):
+        load_pretrained_towers(model, "", str(tmp_path / "bert"))
+
+
+def test_other_heads_raise(model: AMPere, tmp_path: Path) -> None:
+    save_xclip(tmp_path / "xclip", num_attention_heads=4)
+    with pytest.raises(ValueError, match="num_attention_heads 4; the model was built with 3"):
+        load_pretrained_towers(model, str(tmp_path / "xclip"), "")
+
+
+def test_text_weights_without_text_raise(config: AMPereConfig) -> None:
+    with pytest.raises(ValueError, match="reads no text"):
+        load_pretrained_towers(AMPere(dataclasses.replace(config, use_text=False)), "", "hfl/rbt6")
