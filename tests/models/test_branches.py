@@ -1,7 +1,7 @@
 """The parts of the network by themselves: blocks, video branch, fusion."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ampere.config import ModelSettings
 from ampere.models.blocks import TransformerBlock
@@ -10,14 +10,22 @@ from ampere.models.video import VideoBranch
 
 from .test_ampere import random_frames
 
+# Names of PyTorch's layer for ours.
+TORCH_NAMES = {
+    "qkv.": "self_attn.in_proj_",
+    "attention_out": "self_attn.out_proj",
+    "attention_norm": "norm1",
+    "mlp_norm": "norm2",
+    "mlp.0": "linear1",
+    "mlp.2": "linear2",
+}
+
 
 def make_identity(blocks: nn.ModuleList) -> None:
     """Zero what the blocks add to their stream."""
-    for block in blocks:
-        assert isinstance(block, TransformerBlock)
-        for layer in (block.attention_out, block.mlp[2]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    for name, weight in blocks.named_parameters():
+        if "attention_out" in name or "mlp.2" in name:
+            nn.init.zeros_(weight)
 
 
 def test_block_is_a_pre_norm_transformer_layer() -> None:
@@ -25,23 +33,11 @@ def test_block_is_a_pre_norm_transformer_layer() -> None:
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 40)
     theirs = nn.TransformerEncoderLayer(16, 2, 40, 0.0, activation="gelu", batch_first=True, norm_first=True)
-    attention = theirs.self_attn
-    pairs: list[tuple[Tensor, Tensor]] = [
-        (attention.in_proj_weight, block.qkv.weight),
-        (attention.in_proj_bias, block.qkv.bias),
-    ]
-    for module, own in (
-        (attention.out_proj, block.attention_out),
-        (theirs.norm1, block.attention_norm),
-        (theirs.norm2, block.mlp_norm),
-        (theirs.linear1, block.mlp[0]),
-        (theirs.linear2, block.mlp[2]),
-    ):
-        pairs += [(module.weight, own.weight), (module.bias, own.bias)]
-    with torch.no_grad():
-        for weight, own_weight in pairs:
-            own_weight.normal_()
-            weight.copy_(own_weight)
+    weights = {name: torch.randn_like(weight) for name, weight in block.state_dict().items()}
+    block.load_state_dict(weights)
+    for name, torch_name in TORCH_NAMES.items():
+        weights = {key.replace(name, torch_name): weight for key, weight in weights.items()}
+    theirs.load_state_dict(weights)
     stream, visible = torch.randn(3, 5, 16), torch.tensor([[True, True, True, True, False]]).expand(3, 5)
     torch.testing.assert_close(block(stream, visible), theirs(stream, src_key_padding_mask=~visible))
     torch.testing.assert_close(block(stream), theirs(stream))
