@@ -99,7 +99,7 @@ def defaults(command: type[Command | Demo], settings: Settings) -> Any:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(command):
         if field.name == "settings" or field.type in parts:
-            values[field.name] = parts.get(field.type, settings)  # type: ignore[call-overload]
+            values[field.name] = parts.get(field.type, settings)
         elif field.default is dataclasses.MISSING:
             values[field.name] = tyro.MISSING
     return command(**values)

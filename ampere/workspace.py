@@ -6,7 +6,7 @@ schemas and the preset that stages take their settings from unless told otherwis
 
 import fcntl
 import json
-import os
+import posixpath
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +70,7 @@ class Workspace:
         preset = preset or "demo"
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
-        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.pipe_file(path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode())
         return cls(uri, preset)
 
@@ -110,7 +110,7 @@ class Workspace:
         staging = path + ".new"
         if fs.exists(staging):
             fs.rm(staging, recursive=True)
-        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.put(f"{folder}/", f"{staging}/", recursive=True)
         if fs.exists(path):
             fs.rm(path, recursive=True)
@@ -144,7 +144,7 @@ class Workspace:
         """Write reports/`name` and return its URI."""
         target = f"{self.uri}/reports/{name}"
         fs, path = fsspec.core.url_to_fs(target)
-        fs.makedirs(os.path.dirname(path), exist_ok=True)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.pipe_file(path, text.encode())
         return target
 

@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/decode.py --workspace DIR-or-URI`; flags as `ampere decode`."""
+"""Entry point of the decode stage on a cluster; its flags are those of `ampere decode`.
+
+ray job submit --working-dir . -- python jobs/decode.py --workspace DIR-or-URI
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/embed.py --workspace DIR-or-URI`; flags as `ampere embed`."""
+"""Entry point of the embed stage on a cluster; its flags are those of `ampere embed`.
+
+ray job submit --working-dir . -- python jobs/embed.py --workspace DIR-or-URI
+"""
 
 import sys
 

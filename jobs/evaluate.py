@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/evaluate.py --workspace DIR-or-URI`; flags as `ampere evaluate`."""
+"""Entry point of the evaluate stage on a cluster; its flags are those of `ampere evaluate`.
+
+ray job submit --working-dir . -- python jobs/evaluate.py --workspace DIR-or-URI
+"""
 
 import sys
 

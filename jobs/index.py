@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/index.py --workspace DIR-or-URI`; flags as `ampere index`."""
+"""Entry point of the index stage on a cluster; its flags are those of `ampere index`.
+
+ray job submit --working-dir . -- python jobs/index.py --workspace DIR-or-URI
+"""
 
 import sys
 

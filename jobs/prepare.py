@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/prepare.py --workspace DIR-or-URI`; flags as `ampere prepare`."""
+"""Entry point of the prepare stage on a cluster; its flags are those of `ampere prepare`.
+
+ray job submit --working-dir . -- python jobs/prepare.py --workspace DIR-or-URI
+"""
 
 import sys
 

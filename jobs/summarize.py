@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/summarize.py --workspace DIR-or-URI`; flags as `ampere summarize`."""
+"""Entry point of the summarize stage on a cluster; its flags are those of `ampere summarize`.
+
+ray job submit --working-dir . -- python jobs/summarize.py --workspace DIR-or-URI
+"""
 
 import sys
 

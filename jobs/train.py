@@ -1,4 +1,7 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/train.py --workspace DIR-or-URI`; flags as `ampere train`."""
+"""Entry point of the train stage on a cluster; its flags are those of `ampere train`.
+
+ray job submit --working-dir . -- python jobs/train.py --workspace DIR-or-URI
+"""
 
 import sys
 

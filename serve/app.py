@@ -38,14 +38,15 @@ def build_app(args: SearchArgs) -> Application:
     model_folder(workspace, args.model)
     if args.model not in workspace.names("indexes"):
         raise FileNotFoundError(f"{workspace.uri} has no index of model {args.model}; run `ampere index` first")
-    embedder = EmbedderDeployment.options(
+    # serve.deployment makes a Deployment of the class, which type checkers do not see.
+    embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.embedder_replicas,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
     ).bind(workspace.uri, args.model, PRESETS[workspace.preset]().decode, "cuda" if args.gpus else "cpu")
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
-    searcher = SearcherDeployment.options(
+    searcher = SearcherDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
     ).bind(workspace.uri, args.model)
-    return Gateway.options(ray_actor_options={"num_cpus": 0.1}).bind(
+    return Gateway.options(  # type: ignore[attr-defined]ray_actor_options={"num_cpus": 0.1}).bind(
         embedder, searcher, workspace.uri, args.max_upload_mb
     )

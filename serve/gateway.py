@@ -1,10 +1,10 @@
 """The HTTP side: checks requests, calls embedder and searcher, answers in JSON.
 
-    GET  /                       a page to search by hand
-    GET  /health                 model and index behind this endpoint
-    GET  /frames/{sample_id}     first stored frame of a sample, JPEG
-    POST /embed                  multipart: file, text?            -> vector
-    POST /search                 multipart: file, text?, domains?, k? -> hits per domain, timings
+GET  /                       a page to search by hand
+GET  /health                 model and index behind this endpoint
+GET  /frames/{sample_id}     first stored frame of a sample, JPEG
+POST /embed                  multipart: file, text?            -> vector
+POST /search                 multipart: file, text?, domains?, k? -> hits per domain, timings
 """
 
 import time

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 BRAND_CHARACTERS = (
     "云岚禾沐悦雅芙兰朵锦尚佳乐康源泉星辰晨曦语墨竹青柏松溪林森岭峰海澜蓝紫白素简朴慕诗韵琴棋画卷"
@@ -53,7 +54,10 @@ class Product:
 def load_categories() -> tuple[Category, ...]:
     """All categories of goods.json, the demo's first."""
     rows = json.loads(files("ampere.catalog").joinpath("goods.json").read_text(encoding="utf-8"))
-    return tuple(Category(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows)
+    fields: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()} for row in rows
+    ]
+    return tuple(Category(**row) for row in fields)
 
 
 @cache

@@ -42,7 +42,8 @@ def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
     prefix = images.rstrip("/") if images else str(root / "images")
     for split in splits:
         for domain, names in DOMAIN_FILES.items():
-            yield from _domain_samples(split, domain, *(paths[split, name] for name in names), prefix)
+            pairs, texts, frames = (paths[split, name] for name in names)
+            yield from _domain_samples(split, domain, pairs, texts, frames, prefix)
 
 
 def _domain_samples(

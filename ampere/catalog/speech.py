@@ -46,7 +46,8 @@ NAME_LINES = (
     "我手里拿的是{name}", "拍的时候看清楚是{name}", "接下来讲一讲{name}", "这个{name}我用了快一年",
 )  # fmt: skip
 PART_LINES = (
-    "{brand}这个牌子做得很用心", "这个{noun}跟别家的不一样", "{kind}的味道和质感一眼就能看出来", "要说{function}还得是它",
+    "{brand}这个牌子做得很用心", "这个{noun}跟别家的不一样", "{kind}的味道和质感一眼就能看出来",
+    "要说{function}还得是它",
     "{brand}的{noun}回购率特别高", "喜欢{kind}的姐妹闭眼入", "{function}的效果我是亲测的", "买{noun}就看{kind}",
 )  # fmt: skip
 FEATURE_LINES = (

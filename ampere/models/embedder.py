@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ampere.config import TextSource
 from ampere.media.images import model_input
 from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import content_hash
@@ -62,6 +63,6 @@ def embedding_name(folder: Path) -> str:
     return f"{folder.name}@{content_hash(folder)}"
 
 
-def text_source(folder: Path) -> str:
+def text_source(folder: Path) -> TextSource:
     """What the model in a folder reads as text."""
     return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["train"]["text"]

@@ -65,9 +65,11 @@ def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: in
 def generate(catalogue: Path, products: int, seed: int) -> Path:
     """Write the catalogue with a progress bar; returns its manifest."""
     with tqdm(total=products, desc="generate", unit="product", file=sys.stderr, mininterval=1.0) as bar:
-        return write_demo_catalogue(
-            catalogue, products=products, seed=seed, on_progress=lambda done, total: bar.update(done - bar.n)
-        )
+
+        def show(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        return write_demo_catalogue(catalogue, products=products, seed=seed, on_progress=show)
 
 
 def train_flags(name: str) -> list[str]:
@@ -149,7 +151,7 @@ def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
     return "\n".join(
         [
             "",
-            f"demo: done in {seconds:.0f} s. A generated catalogue and small models: figures show that it works, no more.",
+            f"demo: done in {seconds:.0f} s. Generated catalogue, small models: the figures show that it works, no more.",
             f"  catalogue    {absolute(catalogue)}",
             f"  tables       {uri}/*.lance",
             f"  models       {uri}/models/",

@@ -1,6 +1,6 @@
 """Train the small language model that ships with ampere, from nothing, on generated sales talk.
 
-    python -m ampere.text.train_small_lm --out ampere/text/small_lm --steps 6000
+    python -m ampere.text.train_small_lm --out ampere/text/small_lm --steps 4500
 
 A Llama of four layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products: brands are drawn from thousands of characters, three
@@ -24,7 +24,7 @@ from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ampere.catalog.goods import (
     BRAND_CHARACTERS,
@@ -168,7 +168,7 @@ def name_accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, c
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors, config and tokenizer")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
