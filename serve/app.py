@@ -47,6 +47,5 @@ def build_app(args: SearchArgs) -> Application:
     searcher = SearcherDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
     ).bind(workspace.uri, args.model)
-    return Gateway.options(  # type: ignore[attr-defined]ray_actor_options={"num_cpus": 0.1}).bind(
-        embedder, searcher, workspace.uri, args.max_upload_mb
-    )
+    gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
+    return gateway.bind(embedder, searcher, workspace.uri, args.max_upload_mb)

@@ -23,4 +23,5 @@ def connect() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the stage runner shows one bar, in rows
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for name in ("ray.data", "ray._private.worker", "ray.llm"):
+        logging.getLogger(name).setLevel(logging.ERROR)

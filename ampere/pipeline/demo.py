@@ -151,7 +151,7 @@ def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
     return "\n".join(
         [
             "",
-            f"demo: done in {seconds:.0f} s. Generated catalogue, small models: the figures show that it works, no more.",
+            f"demo: done in {seconds:.0f} s. Catalogue generated, models small: the figures show that it works.",
             f"  catalogue    {absolute(catalogue)}",
             f"  tables       {uri}/*.lance",
             f"  models       {uri}/models/",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.plan import Plan, make_plan
 from ampere.records import FAILURES, TableSpec
-from ampere.table import sql_in
+from ampere.table import Table, sql_in
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Stage:
         settle: due rows -> (result rows that need no work, the rows that do); None: all need work.
         batch_size: due rows per block, and so per task and per commit.
         where: which rows of `output` belong to this stage; None: all.
+        describe: one line on the whole output after a run; None: nothing to say.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Stage:
     batch_size: int
     settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
     where: str | None = None
+    describe: Callable[[Table], str] | None = None
 
     def plan(self, workspace: Workspace) -> Plan:
         return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
@@ -89,7 +91,7 @@ class Report:
     @property
     def succeeded(self) -> bool:
         """Failed rows are in the ledger and do not fail a job, unless nothing but failures came out."""
-        return not self.unanswered and (self.done + self.skipped > 0 or not self.failed)
+        return not self.unanswered and (self.done > 0 or not self.failed)
 
 
 def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False) -> Report:
@@ -111,6 +113,8 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
             _work_on(due, stage, workspace, report)
         report.seconds = time.monotonic() - start
         output.compact()
+        if stage.describe is not None:
+            report.notes.append(stage.describe(output))
     return report
 
 

@@ -5,6 +5,8 @@ Pages keep their title, so only shorts and lives are summarized. A clip without 
 """
 
 import functools
+import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from ampere.config import SummarizeSettings
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
+from ampere.table import Table
 from ampere.text.llm import METHOD, answer_fields, model_identity, model_source
 from ampere.text.prompts import PROMPTS
 from ampere.text.summary import SCHEMA, Status
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 # The CPU build reserves this much for its cache of attention states, in GiB; the GPU builds size theirs themselves.
 CPU_ENGINE_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
+# Of the steps around the engine: whole cores for them would leave none for the engine on a small machine.
+LIGHT_CPUS = 0.1
 
 
 def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
@@ -45,6 +51,7 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         build=functools.partial(build, settings=settings, identity=identity),
         batch_size=settings.batch_size,
         settle=settle_missing,
+        describe=describe_statuses,
         where=f"method = '{METHOD}'",
     )
 
@@ -58,8 +65,18 @@ def settle_missing(due: pa.Table) -> tuple[pa.Table, pa.Table]:
     return result_table(SUMMARIES, settled), due.filter(pc.invert(blank))
 
 
+def describe_statuses(summaries: Table) -> str:
+    """How many clips have a summary, and why the others have none."""
+    counts = Counter(summaries.read(["status"], f"method = '{METHOD}'")["status"].to_pylist())
+    return (
+        f"summaries: {counts[Status.OK]} name a product, {counts[Status.EMPTY]} transcripts name none (status empty), "
+        f"{counts[Status.MISSING]} clips have no transcript (status missing)"
+    )
+
+
 def build(due: "ray.data.Dataset", settings: SummarizeSettings, identity: str) -> "ray.data.Dataset":
     """Prompts in, answers out, parsed off the engine's process."""
+    os.environ.update(ENGINE_ENV)  # this process imports vLLM too, for its prompt types
     from ray.data.llm import build_processor
 
     prompt = PROMPTS[settings.prompt]
@@ -68,9 +85,10 @@ def build(due: "ray.data.Dataset", settings: SummarizeSettings, identity: str) -
     processor = build_processor(
         engine_config(settings),
         preprocess=lambda row: row | {"messages": prompt.messages(row["text"]), "sampling_params": sampling},
+        preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
     )
     parse = functools.partial(parse_batch, identity=identity, prompt=prompt.name)
-    return processor(due).map_batches(parse, batch_format="numpy", batch_size=None, num_cpus=0.1)
+    return processor(due).map_batches(parse, batch_format="numpy", batch_size=None, num_cpus=LIGHT_CPUS)
 
 
 def engine_config(settings: SummarizeSettings) -> Any:
@@ -89,10 +107,10 @@ def engine_config(settings: SummarizeSettings) -> Any:
         batch_size=settings.batch_size,
         concurrency=settings.workers,
         placement_group_config={"bundles": [bundle]},
-        runtime_env={"env_vars": CPU_ENGINE_ENV if settings.gpus == 0 else {}},
+        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
         should_continue_on_error=True,
         log_engine_metrics=False,
-        chat_template_stage=ChatTemplateStageConfig(num_cpus=0.1),
+        chat_template_stage=ChatTemplateStageConfig(num_cpus=LIGHT_CPUS),
         tokenize_stage=False,
         detokenize_stage=False,
     )

@@ -109,7 +109,7 @@ def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path)
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
-    queue = Queue()
+    queue = Queue(actor_options={"num_cpus": 0})
     settings = job.train
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     trainer = TorchTrainer(

@@ -6,26 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ampere.media.images import decode_jpeg, to_array
 
 Box = tuple[float, float, float, float]
 
 
-def random_box(image: Image.Image, rng: random.Random, min_scale: float) -> Box:
-    """A random crop of `min_scale` to all of the image's area and an aspect of 3:4 to 4:3, cut to fit the image."""
-    area = image.width * image.height * rng.uniform(min_scale, 1.0)
+def random_box(width: int, height: int, rng: random.Random, min_scale: float) -> Box:
+    """A random crop of a picture as shares of its width and height: (left, top, right, bottom), each in 0..1.
+
+    It keeps `min_scale` to all of the area, at an aspect of 3:4 to 4:3 where that fits into the picture.
+    """
+    area = rng.uniform(min_scale, 1.0) * width * height
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    width, height = min(image.width, math.sqrt(area * aspect)), min(image.height, math.sqrt(area / aspect))
-    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-    return left, top, left + width, top + height
+    share_x, share_y = min(1.0, math.sqrt(area * aspect) / width), min(1.0, math.sqrt(area / aspect) / height)
+    left, top = rng.uniform(0, 1 - share_x), rng.uniform(0, 1 - share_y)
+    return left, top, min(1.0, left + share_x), min(1.0, top + share_y)
 
 
 def augmented_input(jpegs: Sequence[bytes], size: int, rng: random.Random, min_scale: float) -> NDArray[np.uint8]:
-    """Stored frames of one sample with one random crop and flip for all: uint8 [F, 3, size, size]."""
+    """Stored frames of one sample with one random crop and flip for all: uint8 [F, 3, size, size].
+
+    The crop is the same share of every frame: frames that were given as pictures may differ in size.
+    """
     images = [decode_jpeg(jpeg) for jpeg in jpegs]
-    box = random_box(images[0], rng, min_scale)
+    left, top, right, bottom = random_box(*images[0].size, rng, min_scale)
     flip = rng.random() < 0.5
-    arrays = [to_array(image, box, size) for image in images]
+    arrays = [
+        to_array(image, (left * image.width, top * image.height, right * image.width, bottom * image.height), size)
+        for image in images
+    ]
     return np.stack([array[:, :, ::-1] if flip else array for array in arrays])

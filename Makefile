@@ -1,0 +1,30 @@
+# Two targets are the whole set-up: `make demo` and `make test`. Each makes .venv first if it is missing or outdated.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint requirements clean
+
+demo: $(STAMP)
+	$(BIN)/ampere demo
+
+test: $(STAMP) lint
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): requirements/cpu.txt pyproject.toml tools/setup.sh
+	PYTHON=$(PYTHON) sh tools/setup.sh $(VENV)
+	touch $(STAMP)
+
+# Pin the requirements anew; no address of a registry is written.
+requirements: $(STAMP)
+	sh tools/pin.sh $(BIN)/uv
+
+clean:
+	rm -rf $(VENV) demo

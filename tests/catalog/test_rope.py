@@ -1,0 +1,191 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ampere.catalog.problem import Problem
+from ampere.catalog.rope import read_rope
+from ampere.records import Domain, MediaKind, Sample, Split
+
+GROCERY = Path(__file__).parents[2].parent / "shared" / "data" / "grocery"
+
+FILES = {
+    "product_pages_pair": "1000, 10001\n1001, 10002\n",
+    "page_titles": "10001, 苹果, 红色, 500克\n",
+    "page_images": "10001, p1.jpg\n10002, http://far/p2.jpg\n",
+    "product_videos_pair": "1000, 20001\n",
+    "video_asrs": "20001,家人们，来, 看\n",
+    "video_frames": "20001, 30, c.jpg\n20001, 0, a.jpg\n20001, 9, b.jpg\n",
+    "product_lives_pair": "1001, 30001\n",
+    "live_asrs": "30001,\n",
+    "live_clips": "30001, 1668122890829, y.jpg\n30001, 1668122889829, x.jpg\n30001, 1668122893079, z.jpg\n",
+}
+
+
+def write_rope(folder: Path, split: str = "training", **changed: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in (FILES | changed).items():
+        (folder / f"{split}_{name}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def read(folder: Path, images: str | None = None) -> tuple[dict[str, Sample], dict[str, Problem]]:
+    rows = list(read_rope(str(folder), images))
+    found = {row.sample_id: row for _, row in rows if isinstance(row, Sample)}
+    return found, {where: row for where, row in rows if isinstance(row, Problem)}
+
+
+def test_nine_files(tmp_path: Path) -> None:
+    found, problems = read(write_rope(tmp_path))
+    assert not problems
+    assert found["page-10001"] == Sample(
+        sample_id="page-10001",
+        product_id="1000",
+        domain=Domain.PAGE,
+        split=Split.TRAIN,
+        text="苹果, 红色, 500克",
+        media_kind=MediaKind.IMAGE,
+        media_uris=(f"{tmp_path}/images/p1.jpg",),
+    )
+    assert set(found) == {"page-10001", "page-10002", "short-20001", "live-30001"}
+    assert found["page-10002"].text is None
+    assert found["page-10002"].media_uris == ("http://far/p2.jpg",)
+
+
+def test_frames_stand_by_number_not_by_line(tmp_path: Path) -> None:
+    found, _ = read(write_rope(tmp_path))
+    short, live = found["short-20001"], found["live-30001"]
+    assert short.media_kind is live.media_kind is MediaKind.FRAMES
+    assert [Path(uri).name for uri in short.media_uris] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [Path(uri).name for uri in live.media_uris] == ["x.jpg", "y.jpg", "z.jpg"]
+
+
+def test_times_of_lives_are_seconds_from_the_first_frame(tmp_path: Path) -> None:
+    found, _ = read(write_rope(tmp_path))
+    assert found["live-30001"].timestamps_s == (0.0, 1.0, 3.25)
+    assert found["short-20001"].timestamps_s == ()
+
+
+def test_missing_and_empty_texts_are_none(tmp_path: Path) -> None:
+    found, problems = read(write_rope(tmp_path, video_asrs=""))
+    assert found["short-20001"].text is None
+    assert found["live-30001"].text is None
+    assert not problems
+    assert read(write_rope(tmp_path))[0]["short-20001"].text == "家人们，来, 看"
+
+
+def test_both_splits_are_read(tmp_path: Path) -> None:
+    pages = "2000, 10001\n2001, 10009\n"
+    write_rope(
+        tmp_path,
+        "test",
+        product_pages_pair=pages,
+        page_images="10001, t.jpg\n10009, u.jpg\n",
+        product_videos_pair="",
+        product_lives_pair="",
+    )
+    found, _ = read(write_rope(tmp_path))
+    assert found["page-10009"].split is Split.TEST
+    assert Counter(sample.split for sample in found.values())[Split.TRAIN] >= 3
+    # ids repeat across splits at most by mistake; prepare keeps the first and tells of the second
+    ids = [row.sample_id for _, row in read_rope(str(tmp_path)) if isinstance(row, Sample)]
+    assert ids.count("page-10001") == 2
+
+
+@pytest.mark.parametrize("images", ["/else/where", "/else/where/"])
+def test_images_may_lie_elsewhere(tmp_path: Path, images: str) -> None:
+    found, _ = read(write_rope(tmp_path), images)
+    assert found["page-10001"].media_uris == ("/else/where/p1.jpg",)
+    found, _ = read(tmp_path, "https://cdn/x")
+    assert found["page-10001"].media_uris == ("https://cdn/x/p1.jpg",)
+
+
+def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: Path) -> None:
+    found, problems = read(
+        write_rope(
+            tmp_path,
+            product_pages_pair="1000, 10001\n\n1001\n, 10002\n1001, 10099\n",
+            page_titles="10001\n10002, Lime\n",
+            video_frames="20001, 0, a.jpg\n20001, zero, b.jpg\n20001, 1\n20001, 2, c.jpg\n",
+            product_videos_pair="1000, 20001\n1000,\n",
+        )
+    )
+    assert {where: problem.error_type for where, problem in problems.items()} == {
+        "training_product_pages_pair.txt:3": "ParseError",
+        "training_product_pages_pair.txt:4": "ParseError",
+        "training_product_pages_pair.txt:5": "InvalidRow",
+        "training_page_titles.txt:1": "ParseError",
+        "training_video_frames.txt:2": "ParseError",
+        "training_video_frames.txt:3": "ParseError",
+        "training_product_videos_pair.txt:2": problems["training_product_videos_pair.txt:2"].error_type,
+    }
+    assert "1 fields where 2 were expected" in problems["training_product_pages_pair.txt:3"].message
+    assert "10099 has no line in training_page_images.txt" in problems["training_product_pages_pair.txt:5"].message
+    assert "'zero' is no frame number" in problems["training_video_frames.txt:2"].message
+    assert set(found) == {"page-10001", "short-20001", "live-30001"}
+    assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("number", ["--5", "²", "1.5"])
+def test_a_strange_frame_number_costs_its_line_only(tmp_path: Path, number: str) -> None:
+    found, problems = read(write_rope(tmp_path, video_frames=f"20001, 0, a.jpg\n20001, {number}, b.jpg\n"))
+    assert list(problems) == ["training_video_frames.txt:2"]
+    assert len(found["short-20001"].media_uris) == 1
+
+
+def test_a_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:
+    found, problems = read(write_rope(tmp_path, video_frames="20001, 0, a.jpg\n20001, 1,\n"))
+    assert list(problems) == ["training_video_frames.txt:2"]
+    assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
+    found, _ = read(write_rope(tmp_path, product_pages_pair="\ufeff1000, 10001\n", page_titles="\ufeff10001, 苹果\n"))
+    assert found["page-10001"].product_id == "1000"
+    assert found["page-10001"].text == "苹果"
+
+
+def test_bytes_that_are_no_utf_8_do_not_stop_it(tmp_path: Path) -> None:
+    write_rope(tmp_path)
+    (tmp_path / "training_page_titles.txt").write_bytes("10001, 苹果\n10002, ok\n".encode("gbk"))
+    found, _ = read(tmp_path)
+    assert found["page-10002"].text == "ok"
+
+
+def test_windows_line_ends(tmp_path: Path) -> None:
+    found, problems = read(write_rope(tmp_path, page_titles="10001, 苹果\r\n", product_pages_pair="1000, 10001\r\n"))
+    assert not problems
+    assert found["page-10001"].text == "苹果"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    write_rope(tmp_path)
+    (tmp_path / "training_live_asrs.txt").unlink()
+    (tmp_path / "training_page_titles.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks training_page_titles.txt, training_live_asrs.txt"):
+        next(read_rope(str(tmp_path)))
+
+
+def test_a_folder_without_files_or_no_folder_at_all(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="holds no ROPE files"):
+            next(read_rope(str(folder)))
+
+
+@pytest.mark.skipif(not GROCERY.exists(), reason="the grocery catalogue is not here")
+def test_the_grocery_catalogue() -> None:
+    found, problems = read(GROCERY)
+    assert not problems
+    assert len(found) == 917
+    assert len({sample.product_id for sample in found.values()}) == 61
+    by_split = {split: {s.product_id for s in found.values() if s.split is split} for split in Split}
+    assert len(by_split[Split.TRAIN]) == 41 and len(by_split[Split.TEST]) == 20
+    assert not by_split[Split.TRAIN] & by_split[Split.TEST]
+    clips = [sample for sample in found.values() if sample.domain is not Domain.PAGE]
+    assert len(clips) == 673
+    assert all(sample.text is None and len(sample.media_uris) == 4 for sample in clips)
+    assert all(sample.timestamps_s == (0, 1, 2, 3) for sample in clips if sample.domain is Domain.LIVE)
+    assert all(Path(uri).exists() for sample in found.values() for uri in sample.media_uris)
+    apple = found["page-10005"]
+    assert apple.text is not None
+    assert apple.text.startswith("Granny Smith, Granny Smith is a green apple with white, firm pulp")

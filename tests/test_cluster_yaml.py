@@ -1,0 +1,44 @@
+"""cluster.yaml against Ray's own schema, and against what the project promises of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+
+
+def test_passes_rays_schema(cluster: dict[str, Any]) -> None:
+    validate_config(prepare_config(cluster))
+
+
+def test_schema_check_can_fail(cluster: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match="no_such_key"):
+        validate_config(prepare_config(cluster | {"no_such_key": 1}))
+
+
+@pytest.mark.parametrize("kind", ["cpu_worker", "gpu_worker"])
+def test_workers_scale_from_none(cluster: dict[str, Any], kind: str) -> None:
+    node = cluster["available_node_types"][kind]
+    assert node["min_workers"] == 0 < node["max_workers"]
+
+
+def test_nodes_install_our_requirements(cluster: dict[str, Any]) -> None:
+    gpu = cluster["available_node_types"]["gpu_worker"]["worker_setup_commands"]
+    commands = [*cluster["head_setup_commands"], *cluster["worker_setup_commands"], *gpu]
+    assert [c.split()[-1] for c in commands if "tools/setup.sh" in c] == ["cpu", "cpu", "gpu"]
+    for kind in ("cpu", "gpu"):
+        assert "vllm" in (ROOT / "requirements" / f"{kind}.txt").read_text(encoding="utf-8")
+
+
+def test_requirements_name_no_registry() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text and "--index-url" not in text and "--find-links" not in text, path.name

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from ampere.text.summary import SCHEMA, AnswerError, Status, Summary, parse_summary
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(str.strip)
+summaries = st.builds(
+    Summary,
+    product_name=words,
+    product_features=st.lists(words.filter(bool), max_size=5, unique=True).map(tuple),
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+answers = st.fixed_dictionaries({"product_name": anything, "product_features": anything})
+
+
+@given(summaries)
+def test_what_is_written_is_read_back(summary: Summary) -> None:
+    answer = summary.to_json()
+    assert parse_summary(answer) == summary
+    assert Draft202012Validator(SCHEMA).is_valid(json.loads(answer))
+
+
+@given(summaries)
+def test_an_answer_cut_off_anywhere_is_told(summary: Summary) -> None:
+    answer = summary.to_json()
+    for end in range(len(answer)):
+        with pytest.raises(AnswerError, match="not a product summary"):
+            parse_summary(answer[:end])
+
+
+@given(answers)
+def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
+    if Draft202012Validator(SCHEMA).is_valid(answer):
+        parse_summary(json.dumps(answer))
+    else:
+        with pytest.raises(AnswerError):
+            parse_summary(json.dumps(answer))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "null",
+        "7",
+        '"text"',
+        "[]",
+        "{}",
+        '{"product_name":"a"}',
+        '{"product_features":[]}',
+        '{"product_name":null,"product_features":[]}',
+        '{"product_name":"a","product_features":null}',
+        '{"product_name":"a","product_features":[1]}',
+        '{"product_name":"a","product_features":"保湿"}',
+        '{"product_name":"a","product_features":{"b":"c"}}',
+        '{"product_name":"a","product_features":[]} And that is all.',
+        "```json\n{}\n```",
+    ],
+)
+def test_answers_that_are_no_summary(answer: str) -> None:
+    with pytest.raises(AnswerError, match="not a product summary") as raised:
+        parse_summary(answer)
+    assert repr(answer)[1:-1][:40] in str(raised.value)
+
+
+def test_a_long_wrong_answer_is_shortened_in_the_message() -> None:
+    with pytest.raises(AnswerError) as raised:
+        parse_summary("x" * 100_000)
+    assert len(str(raised.value)) < 500
+
+
+def test_spaces_blanks_and_repeats_are_taken_out() -> None:
+    summary = parse_summary('{"product_name":" 云岚 洗发水\\n","product_features":["控油"," ","控油 ","500ml"]}')
+    assert summary == Summary(product_name="云岚 洗发水", product_features=("控油", "500ml"))
+
+
+def test_text_and_status_by_hand() -> None:
+    full = Summary(product_name="洗发水", product_features=("控油", "500ml"))
+    assert (full.text, full.status) == ("洗发水 控油 500ml", Status.OK)
+    assert full.to_json() == '{"product_name":"洗发水","product_features":["控油","500ml"]}'
+    nameless = Summary(product_name="", product_features=("控油",))
+    assert (nameless.text, nameless.status) == ("控油", Status.OK)
+    nothing = Summary(product_name="", product_features=())
+    assert (nothing.text, nothing.status) == ("", Status.EMPTY)

@@ -1,0 +1,106 @@
+import io
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ampere.media.images import center_square, decode_jpeg, encode_jpeg, model_input, to_array
+from ampere.training.augment import augmented_input, random_box
+
+seeds = st.integers(0, 2**32)
+
+
+def ramp(width: int, height: int) -> bytes:
+    """Red grows from left to right, green from top to bottom, so a pixel's colour tells where it stood."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(20, 230, width)[None, :]
+    pixels[..., 1] = np.linspace(20, 230, height)[:, None]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.05, 1.0), seeds)
+def test_a_crop_lies_inside_the_image(width: int, height: int, min_scale: float, seed: int) -> None:
+    image = Image.new("L", (width, height))
+    left, top, right, bottom = random_box(image, random.Random(seed), min_scale)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    assert (right - left) * (bottom - top) <= width * height * (1 + 1e-9)
+
+
+@given(seeds, st.floats(0.1, 1.0))
+def test_a_crop_of_a_square_keeps_its_share_and_shape(seed: int, min_scale: float) -> None:
+    left, top, right, bottom = random_box(Image.new("L", (200, 200)), random.Random(seed), min_scale)
+    width, height = right - left, bottom - top
+    assert 3 / 4 - 1e-9 <= width / height <= 4 / 3 + 1e-9
+    # An aspect of 4:3 cut at the border loses at most a factor of sqrt(3/4) of the drawn area.
+    assert width * height >= 0.86 * min_scale * 200 * 200
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.integers(2, 60), st.floats(0.05, 1.0), seeds)
+def test_every_crop_can_be_resized(width: int, height: int, min_scale: float, seed: int) -> None:
+    image = Image.new("RGB", (width, height), (9, 9, 9))
+    array = to_array(image, random_box(image, random.Random(seed), min_scale), 16)
+    assert array.shape == (3, 16, 16) and (array == 9).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_frames_of_a_clip_share_one_crop_and_flip(seed: int) -> None:
+    jpeg = ramp(80, 60)
+    first, *others = augmented_input([jpeg] * 4, 24, random.Random(seed), 0.4)
+    assert len(others) == 3
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_a_crop_shows_a_part_as_it_stands_and_both_flips_occur() -> None:
+    flips = set()
+    for seed in range(20):
+        (array,) = augmented_input([ramp(80, 60)], 24, random.Random(seed), 0.4)
+        red, green = array[0].astype(int).mean(axis=0), array[1].astype(int).mean(axis=1)
+        assert (np.diff(green) > 0).all()  # never upside down
+        flipped = red[0] > red[-1]
+        assert (np.diff(red) < 0).all() if flipped else (np.diff(red) > 0).all()
+        assert red.max() - red.min() < 211 and red.max() - red.min() > 60
+        flips.add(bool(flipped))
+    assert flips == {True, False}
+
+
+def test_the_same_seed_gives_the_same_pixels() -> None:
+    one, same, other = (augmented_input([ramp(50, 50)], 16, random.Random(s), 0.4) for s in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_of_unequal_sizes_share_the_crop_in_their_own_measure(seed: int) -> None:
+    """Clips made of photos hold upright and wide frames; each is cropped by the same share of its own sides."""
+    small, large, upright = augmented_input(
+        [ramp(60, 60), ramp(120, 120), ramp(60, 90)], 16, random.Random(seed), 0.4
+    )
+    assert np.abs(small.astype(int) - large).max() <= 6
+    assert upright.shape == small.shape
+    assert np.abs(small[0].astype(int) - upright[0]).max() <= 6
+
+
+def test_training_sees_what_batch_jobs_and_serving_see() -> None:
+    """One way from JPEG to pixels: with the centre's box and no flip, training's pixels are those of `model_input`."""
+    jpeg = encode_jpeg(decode_jpeg(ramp(96, 64)), 90)
+    image = decode_jpeg(jpeg)
+    assert np.array_equal(model_input([jpeg], 32)[0], to_array(image, center_square(image), 32))
+
+    class Centre(random.Random):
+        """Draws the whole area, a square, and no flip."""
+
+        def uniform(self, a: float, b: float) -> float:
+            return b if (a, b) == (1.0, 1.0) else (a + b) / 2
+
+        def random(self) -> float:
+            return 0.9
+
+    square = encode_jpeg(decode_jpeg(ramp(64, 64)), 90)
+    assert np.array_equal(augmented_input([square], 32, Centre(), 1.0), model_input([square], 32))

@@ -1,0 +1,131 @@
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ampere.records import Domain
+from ampere.training.data import Batch, ProductSampler, TrainingSet
+
+from .small_job import SIZES, MemoryFrames, coloured, small_set
+
+MIXED = {1: (Domain.PAGE, Domain.SHORT), 2: (Domain.SHORT, Domain.LIVE), 4: (Domain.PAGE, Domain.LIVE)}
+
+
+def sampler(training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0) -> ProductSampler:
+    return ProductSampler(
+        training_set, batch_size=batch_size, rank=rank, ranks=ranks, num_frames=SIZES.num_frames,
+        image_size=SIZES.image_size, crop_scale=0.8, seed=seed,
+    )  # fmt: skip
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return (
+        torch.equal(one.labels, other.labels)
+        and one.texts == other.texts
+        and all(torch.equal(one.frames[domain], other.frames[domain]) for domain in Domain)
+    )
+
+
+def test_a_batch_by_hand() -> None:
+    training_set, frames = small_set(6, MIXED)
+    (batch,) = sampler(training_set, 6).epoch(1, frames)
+    assert sorted(batch.labels.tolist()) == [0, 1, 2, 3, 4, 5]
+    for domain, count in ((Domain.PAGE, 5), (Domain.SHORT, 5), (Domain.LIVE, 5)):
+        has = [domain in training_set.products[f"p{label:02}"] for label in batch.labels.tolist()]
+        assert batch.present[domain].tolist() == has
+        assert sum(has) == count
+        clip_frames = 1 if domain is Domain.PAGE else SIZES.num_frames
+        assert batch.frames[domain].shape == (count, clip_frames, 3, 32, 32)
+        assert batch.frames[domain].dtype == torch.uint8
+        assert len(batch.texts[domain]) == count
+
+
+def test_rows_hold_their_own_products_pictures_and_texts() -> None:
+    training_set, frames = small_set(6, MIXED)
+    (batch,) = sampler(training_set, 6).epoch(1, frames)
+    by_sample = {label: MemoryFrames({"x": coloured(label, 1)}) for label in range(6)}
+    for domain in Domain:
+        rows = [label for label, has in zip(batch.labels.tolist(), batch.present[domain].tolist(), strict=True) if has]
+        for at, label in enumerate(rows):
+            (wanted,) = sampler(
+                TrainingSet(products={"p": {Domain.PAGE: ["x"]}}, texts={}), 1
+            ).epoch(0, by_sample[label])
+            expected = wanted.frames[Domain.PAGE].float().mean(dim=(0, 1, 3, 4))
+            assert torch.allclose(batch.frames[domain][at].float().mean(dim=(0, 2, 3)), expected, atol=3)
+            assert batch.texts[domain][at] in (None, f"product {label}")
+
+
+def test_one_random_sample_of_each_domain() -> None:
+    training_set, frames = small_set(4)
+    for epoch in range(12):
+        list(sampler(training_set).epoch(epoch, frames))
+    assert len(frames.taken) == 12 * 4 * 3
+    assert set(frames.taken) == set(frames.frames)  # both samples of each come up in twelve epochs
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 9), st.integers(1, 12), st.integers(0, 3))
+def test_an_epoch_visits_each_product_at_most_once(products: int, batch_size: int, epoch: int) -> None:
+    training_set, frames = small_set(products)
+    one = sampler(training_set, batch_size)
+    batches = list(one.epoch(epoch, frames))
+    labels = [label for batch in batches for label in batch.labels.tolist()]
+    assert len(labels) == len(set(labels))
+    assert len(batches) == one.steps_per_epoch == products // min(products, batch_size)
+    assert {len(batch.labels) for batch in batches} == {min(products, batch_size)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 4), st.integers(4, 9), st.integers(2, 4))
+def test_ranks_are_disjoint_and_together_the_whole_batch(ranks: int, products: int, per_rank: int) -> None:
+    training_set, frames = small_set(products)
+    samplers = [sampler(training_set, per_rank * ranks, rank, ranks) for rank in range(ranks)]
+    assert len({one.steps_per_epoch for one in samplers}) == 1
+    whole = sampler(training_set, samplers[0].batch_size)
+    parts = zip(*(one.epoch(3, frames) for one in samplers), strict=True)
+    for step, whole_batch in zip(parts, whole.epoch(3, frames), strict=True):
+        assert len({len(batch.labels) for batch in step}) == 1  # all_gather needs equal sizes
+        labels = [label for batch in step for label in batch.labels.tolist()]
+        assert len(labels) == len(set(labels))
+        assert sorted(labels) == sorted(whole_batch.labels.tolist())
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
+    training_set, frames = small_set(6)
+    first = list(sampler(training_set, 3).epoch(1, frames))
+    assert all(map(equal, first, sampler(training_set, 3).epoch(1, frames)))
+    assert not all(map(equal, first, sampler(training_set, 3).epoch(2, frames)))
+    assert not all(map(equal, first, sampler(training_set, 3, seed=1).epoch(1, frames)))
+
+
+def test_labels_follow_the_order_of_names_not_of_the_mapping() -> None:
+    training_set, _ = small_set(5)
+    shuffled = dict(random.Random(1).sample(sorted(training_set.products.items()), 5))
+    assert sampler(TrainingSet(products=shuffled, texts={})).names == [f"p{i:02}" for i in range(5)]
+
+
+def test_a_clip_that_is_a_single_picture_is_shown_in_every_frame() -> None:
+    training_set, frames = small_set(2)
+    frames.frames = {name: coloured(1, 1) for name in frames.frames}
+    (batch,) = sampler(training_set, 2).epoch(0, frames)
+    clips = batch.frames[Domain.SHORT]
+    assert clips.shape[1] == SIZES.num_frames
+    assert torch.equal(clips[:, 0], clips[:, 1])
+
+
+def test_a_clip_of_upright_and_wide_photos_can_be_trained_on() -> None:
+    training_set, frames = small_set(2)
+    clip = coloured(1, 1, (60, 40)) + coloured(1, 1, (40, 60))
+    frames.frames = {name: jpegs if len(jpegs) == 1 else clip for name, jpegs in frames.frames.items()}
+    (batch,) = sampler(training_set, 2).epoch(0, frames)
+    assert batch.frames[Domain.LIVE].shape == (2, 2, 3, 32, 32)
+
+
+def test_a_sample_without_frames_raises() -> None:
+    training_set, _ = small_set(2)
+    with pytest.raises(KeyError):
+        next(sampler(training_set, 2).epoch(0, MemoryFrames({})))
+
+

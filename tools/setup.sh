@@ -1,0 +1,31 @@
+#!/bin/sh
+# Make the environment: sh tools/setup.sh VENV [cpu|gpu]
+#
+# cpu (the default): the CPU wheel of torch comes from a local folder where PIP_FIND_LINKS names one that holds it,
+# else from PyTorch's own CPU index, which uv knows by name. gpu: torch, vLLM and FAISS are the CUDA builds. All else
+# comes from the package registry that pip is set up for.
+set -eu
+venv=$1
+kind=${2:-cpu}
+command -v "${PYTHON:=python3.11}" >/dev/null || PYTHON=python3
+"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || {
+  echo "setup: ampere needs Python 3.11 or 3.12, and $PYTHON is $("$PYTHON" --version); set PYTHON=..." >&2
+  exit 1
+}
+[ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv"
+uv_version=$(sed -n 's/^uv==//p' requirements/cpu.txt)
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+
+set --
+if [ "$kind" = cpu ]; then
+  for folder in ${PIP_FIND_LINKS:-}; do
+    for wheel in "$folder"/torch-*+cpu-*.whl; do
+      [ -e "$wheel" ] && set -- --find-links "$folder"
+    done
+  done
+  [ $# -eq 2 ] || set -- --torch-backend cpu
+  echo "setup: torch for the CPU from $([ "$1" = --find-links ] && echo "the folder $2" || echo "PyTorch's CPU index")"
+fi
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" "$@" --requirement "requirements/$kind.txt"
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+echo "setup: ready in $venv"
