@@ -14,6 +14,7 @@ import tyro
 
 from ampere.commands import COMMANDS, Command, Demo
 from ampere.config import PRESETS, Settings
+from ampere.media.decoder import MediaError
 from ampere.workspace import Workspace
 
 WRONG_USE = 2
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     try:
         return read_flags(COMMANDS[name], flags).run()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, MediaError) as error:
         print(f"ampere {name}: {error}", file=sys.stderr)
         return WRONG_USE
     except RuntimeError as error:

@@ -59,10 +59,10 @@ def finish(report: "Report") -> int:
 
 def run_stage_command(stage: "Stage", workspace: Workspace, settings: object, retry_failed: bool) -> int:
     """Run a row-by-row stage and save its settings beside the table."""
-    from ampere.pipeline.runner import run_stage
+    from ampere.pipeline.runner import run_stage, settings_report
 
+    workspace.write_report(settings_report(stage.name), to_json(settings))
     report = run_stage(stage, workspace, retry_failed=retry_failed)
-    workspace.write_report(f"{stage.name}-settings.json", to_json(settings))
     return finish(report)
 
 

@@ -66,6 +66,7 @@ class SummarizeSettings:
 
     def __post_init__(self) -> None:
         _require(self.workers >= 1, f"summarize.workers is {self.workers}; it must be at least 1")
+        _require(self.batch_size >= 1, f"summarize.batch_size is {self.batch_size}; it must be at least 1")
         _require(
             0 < self.max_tokens < self.max_model_len,
             f"summarize.max_tokens is {self.max_tokens}; it must lie between 0 and max_model_len "
@@ -153,6 +154,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be at least 1")
         _require(self.workers >= 1, f"train.workers is {self.workers}; it must be at least 1")
+        _require(0 < self.crop_scale <= 1, f"train.crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
+        _require(self.temperature > 0, f"train.temperature is {self.temperature}; it must be above 0")
         _require(
             self.batch_size >= 2 * self.workers and self.batch_size % self.workers == 0,
             f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers ({self.workers}) "
@@ -177,6 +180,7 @@ class EmbedSettings:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, f"embed.batch_size is {self.batch_size}; it must be at least 1")
         _require(
             1 <= self.min_workers <= self.max_workers,
             f"embed.min_workers is {self.min_workers} and embed.max_workers {self.max_workers}; "
@@ -197,6 +201,9 @@ class EvaluateSettings:
     """Which models are judged, in the order of the table's rows."""
 
     models: tuple[str, ...] = ("ampere",)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.models), "evaluate.models is empty; name at least one model")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1  # of the tables below; a workspace of another version is refused
 EMBEDDING_DIM = 128
+SCHEMA_VERSION = 1  # of the tables below; a workspace of another version is refused
 
 
 class Domain(StrEnum):
@@ -57,7 +57,7 @@ class Sample:
 
     def to_row(self) -> dict[str, Any]:
         """The sample as a row of the `samples` table."""
-        return asdict(self) | {"extra": json.dumps(self.extra, ensure_ascii=False) if self.extra else None}
+        return asdict(self) | {"extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None}
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,11 @@ class Workspace:
         found = (Path(entry).name for entry in fs.ls(path, detail=False))
         return sorted(name for name in found if not name.endswith(".new"))
 
+    def read_report(self, name: str) -> str | None:
+        """The text of reports/`name`, or None if there is none."""
+        fs, path = fsspec.core.url_to_fs(f"{self.uri}/reports/{name}")
+        return fs.cat_file(path).decode() if fs.exists(path) else None
+
     def write_report(self, name: str, text: str) -> str:
         """Write reports/`name` and return its URI."""
         target = f"{self.uri}/reports/{name}"

@@ -1,13 +1,103 @@
-"""Fixtures that rooms share."""
+"""Fixtures that rooms share. The demo's folder is made once a session, by the command that users run."""
 
+import csv
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from ampere.catalog.demo import write_demo_catalogue
+from ampere.cli import main
 from ampere.workspace import Workspace
+
+DEMO_PRODUCTS = 30
+# Ray and torch would each start a thread per core in every worker process and fight over two cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One finished `ampere demo`."""
+
+    folder: Path
+    output: str
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace.open(self.folder / "workspace")
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace of the demo preset."""
     return Workspace.create(tmp_path / "workspace", "demo")
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a generated catalogue of twenty products."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    write_demo_catalogue(folder, products=20, workers=1)
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, catalogue: Path) -> Workspace:
+    """A workspace that holds the generated catalogue, nothing decoded yet."""
+    uri = str(tmp_path / "prepared")
+    assert main(["prepare", "--manifest", str(catalogue / "manifest.csv"), "--workspace", uri]) == 0
+    return Workspace.open(uri)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """The main job, whole: `ampere demo` on thirty products."""
+    folder = tmp_path_factory.mktemp("demo")
+    return DemoRun(folder, run_demo(folder))
+
+
+def run_demo(folder: Path) -> str:
+    """Run the demo in a process of its own, as a user would; returns what it prints."""
+    command = [sys.executable, "-m", "ampere.cli", "demo", "--folder", str(folder)]
+    result = subprocess.run(
+        [*command, "--products", str(DEMO_PRODUCTS), "--port", str(free_port())],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-4000:]}"
+    return result.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def manifest_rows(catalogue: Path) -> list[dict[str, str]]:
+    """Rows of a catalogue's manifest, with absolute media."""
+    with (catalogue / "manifest.csv").open(encoding="utf-8") as file:
+        return [row | {"media": str(catalogue / row["media"])} for row in csv.DictReader(file)]
+
+
+def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of this process alone."""
+    import ray
+
+    from ampere.pipeline.cluster import connect
+
+    connect()
+    yield
+    ray.shutdown()

@@ -4,7 +4,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.records import EMBEDDING_DIM, EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES, TableSpec
@@ -139,6 +139,7 @@ def test_sql_in_by_hand() -> None:
 NASTY = ["it's", "'", "a'; DROP TABLE x; --", '"', "云岚\\n", "a\nb", "%_", ""]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=8)), min_size=1, max_size=8, unique=True))
 def test_sql_in_quotes_any_text(values: list[str]) -> None:
     """Undo the quoting by hand: outside of quotes only commas may stand."""

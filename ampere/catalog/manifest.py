@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from ampere.workspace import absolute
 
 REQUIRED = ("sample_id", "product_id", "domain", "text", "media")
 OPTIONAL = ("split",)
+NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
@@ -39,7 +41,7 @@ def read_manifest(path: str) -> Iterator[Located]:
     if suffix not in readers:
         raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
     folder, name = uri.rsplit("/", 1)
-    for line, row in readers[suffix](uri):
+    for line, row in _named_encoding(readers[suffix](uri), path):
         where = f"{name}:{line}"
         if isinstance(row, str):
             yield where, Problem("ParseError", row)
@@ -50,7 +52,14 @@ def read_manifest(path: str) -> Iterator[Located]:
             yield where, Problem("InvalidRow", str(error))
 
 
-def _csv_rows(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _named_encoding(rows: Iterator[NumberedRow], path: str) -> Iterator[NumberedRow]:
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the manifest {path} is not UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _csv_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         _check_columns(reader.fieldnames or (), uri)
@@ -60,16 +69,16 @@ def _csv_rows(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.line_num, f"not a line of CSV: {error}"
+                yield reader.reader.line_num, f"not a line of CSV: {error}"
                 continue
             if None in row or None in row.values():
                 fields = sum(v is not None for v in row.values()) + len(row.get(None) or ()) - (None in row)
-                yield reader.line_num, f"{fields} fields where the header has {len(reader.fieldnames or ())}"
+                yield reader.reader.line_num, f"{fields} fields where the header has {len(reader.fieldnames or ())}"
             else:
-                yield reader.line_num, row
+                yield reader.reader.line_num, row
 
 
-def _jsonl_rows(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -82,7 +91,7 @@ def _jsonl_rows(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, row if isinstance(row, dict) else f"a {type(row).__name__} where an object was expected"
 
 
-def _parquet_rows(uri: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rb") as file:
         table = pq.ParquetFile(file)
         _check_columns(table.schema_arrow.names, uri)
@@ -127,12 +136,9 @@ def _text(value: Any) -> str | None:
 
 
 def _media_list(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    text = _text(value) or ""
-    if text.startswith("["):
-        return [str(item) for item in json.loads(text)]
-    return [item.strip() for item in text.split("|") if item.strip()]
+    text = "" if isinstance(value, list) else _text(value) or ""
+    items = value if isinstance(value, list) else json.loads(text) if text.startswith("[") else text.split("|")
+    return [item for item in map(_text, items) if item]
 
 
 def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:
@@ -151,7 +157,8 @@ def absolute_media(item: str, folder: str) -> str:
 def media_kind(media: list[str]) -> MediaKind:
     if len(media) > 1:
         return MediaKind.FRAMES
-    return MediaKind.VIDEO if media[0].lower().endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
+    name = urlsplit(media[0]).path if "://" in media[0] else media[0]  # a signed URL has a query behind its name
+    return MediaKind.VIDEO if name.lower().endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
 
 
 def split_of(product_id: str | None) -> Split:

@@ -50,14 +50,14 @@ def _domain_samples(
     split: Split, domain: Domain, pairs: Path, texts: Path, images: Path, prefix: str
 ) -> Iterator[Located]:
     problems: list[Located] = []
-    text_of = {fields[0]: fields[1] for _, fields in _lines(texts, 2, problems)}
+    text_of = {fields[0]: fields[1] for _, fields in _lines(texts, 2, problems, empty_last=True)}
     frames_of: dict[str, list[tuple[int, str]]] = {}
     for where, fields in _lines(images, 2 if domain is Domain.PAGE else 3, problems):
         number = "0" if domain is Domain.PAGE else fields[1]
-        if not number.lstrip("-").isdigit():
+        try:
+            frames_of.setdefault(fields[0], []).append((int(number), fields[-1]))
+        except ValueError:
             problems.append((where, Problem("ParseError", f"{number!r} is no frame number or time")))
-            continue
-        frames_of.setdefault(fields[0], []).append((int(number), fields[-1]))
     for where, (product_id, sample_id) in _lines(pairs, 2, problems):
         if sample_id not in frames_of:
             problems.append((where, Problem("InvalidRow", f"{sample_id} has no line in {images.name}")))
@@ -81,15 +81,20 @@ def _domain_samples(
     yield from problems
 
 
-def _lines(path: Path, count: int, problems: list[Located]) -> Iterator[tuple[str, list[str]]]:
-    """Yield (file:line, `count` fields) of every line; a line of fewer fields goes to `problems`."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+def _lines(
+    path: Path, count: int, problems: list[Located], *, empty_last: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield (file:line, `count` fields) of every line; a line that lacks one goes to `problems`.
+
+    `empty_last` lets the last field be empty, as a text may be.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             where = f"{path.name}:{number}"
             fields = [field.strip() for field in line.rstrip("\n").split(",", count - 1)]
-            if len(fields) < count or not all(fields[: count - 1]):
+            if len(fields) < count or not all(fields[: count - 1] if empty_last else fields):
                 message = f"{len(fields)} fields where {count} were expected: {line.strip()[:80]!r}"
                 problems.append((where, Problem("ParseError", message)))
                 continue

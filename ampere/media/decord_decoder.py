@@ -1,4 +1,8 @@
-"""Decoding by decord: exact frames, seeking from the nearest key frame before each."""
+"""Decoding by decord, which seeks to the key frame before each wanted frame.
+
+Frames are exact where each key frame stands alone, as in H.264 of the usual encoders. With open groups of pictures, the
+default of HEVC encoders, decord gives frames a few away from the wanted ones, or refuses the file.
+"""
 
 import io
 

@@ -24,10 +24,12 @@ def read_image(data: bytes) -> Image.Image:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off at white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB")
     except UnidentifiedImageError as error:
         raise MediaError(f"not an image of a known format ({len(data)} bytes)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise MediaError(f"the image cannot be read: {error}") from error
 
 

@@ -10,20 +10,23 @@ from ampere.media.decord_decoder import DecordDecoder
 from ampere.media.sample_frames import decode_sample, read_bytes
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, error_row, result_table
-from ampere.records import FRAMES, SAMPLES, MediaKind
+from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data
 
-INPUTS = ["sample_id", "media_kind", "media_uris", "timestamps_s"]
+INPUTS = ["sample_id", "domain", "media_kind", "media_uris", "timestamps_s"]
 
 
 def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
     """The decode stage over all samples of a workspace."""
     samples = workspace.table(SAMPLES).read(INPUTS)
     sampling = ["uniform", settings.num_frames, settings.short_side, settings.jpeg_quality]
-    wanted = [fingerprint(row["media_kind"], row["media_uris"], sampling) for row in samples.to_pylist()]
+    wanted = [
+        fingerprint(row["domain"], row["media_kind"], row["media_uris"], row["timestamps_s"], sampling)
+        for row in samples.to_pylist()
+    ]
     work = functools.partial(decode_batch, settings=settings)
 
     def build(due: "ray.data.Dataset") -> "ray.data.Dataset":
@@ -44,11 +47,16 @@ def decode_batch(batch: pa.Table, settings: DecodeSettings) -> pa.Table:
     rows = []
     for row in batch.to_pylist():
         try:
+            kind, uris, num_frames = MediaKind(row["media_kind"]), row["media_uris"], settings.num_frames
+            if row["domain"] == Domain.PAGE:  # one picture: the first, or the middle of a video
+                num_frames = 1
+                if kind is MediaKind.FRAMES:
+                    kind, uris = MediaKind.IMAGE, uris[:1]
             stored = decode_sample(
-                MediaKind(row["media_kind"]),
-                [read_bytes(uri) for uri in row["media_uris"]],
+                kind,
+                [read_bytes(uri) for uri in uris],
                 decoder=decoder,
-                num_frames=settings.num_frames,
+                num_frames=num_frames,
                 short_side=settings.short_side,
                 jpeg_quality=settings.jpeg_quality,
                 timestamps_s=row["timestamps_s"] or (),

@@ -77,7 +77,11 @@ def wanted_rows(workspace: Workspace, folder: Path, name: str) -> pa.Table:
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
     texts = sample_texts(workspace, text_source(folder))
-    prints = [fingerprint(made_from[sample_id], texts[sample_id], name) for sample_id in ids]
+    # Product and domain are stored beside the vector, so a corrected catalogue makes the row due as well.
+    prints = [
+        fingerprint(made_from[row["sample_id"]], texts[row["sample_id"]], name, row["product_id"], row["domain"])
+        for row in samples.to_pylist()
+    ]
     return (
         samples.append_column("text", text_array(texts, ids))
         .append_column("fingerprint", pa.array(prints, pa.string()))

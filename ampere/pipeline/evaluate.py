@@ -1,7 +1,9 @@
 """The evaluate stage: the six-task table of one or more models over the test products."""
 
 import json
+import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +33,22 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     ]
     # The first model's result stands at the top, the others beside it.
     report = results[0] | {"compared": results[1:]}
-    where = workspace.write_report("evaluation.json", json.dumps(report, indent=2, ensure_ascii=False))
+    where = workspace.write_report("evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False))
     queries = sum(int(scores["queries"]) for scores in results[0]["tasks"].values())
     unanswered = sum(int(scores["queries_without_answer"]) for scores in results[0]["tasks"].values())
     notes = [format_table([result | {"model": result["name"]} for result in results])]
     if unanswered:
         notes.append(f"{unanswered} queries have no sample of their product in the gallery; they are left out")
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with None for NaN, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def test_vectors(workspace: Workspace, name: str) -> dict[Domain, Vectors]:

@@ -184,6 +184,11 @@ def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
             ledger.delete(condition)
 
 
+def settings_report(stage: str) -> str:
+    """Name of the report that holds the settings a stage last ran with."""
+    return f"{stage}-settings.json"
+
+
 def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:
     """Result rows of a stage as Arrow: the table's columns and the two error columns; what a row lacks is null."""
     return pa.Table.from_pylist(rows, schema=pa.schema([*spec.schema, *ERROR_COLUMNS]))

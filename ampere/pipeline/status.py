@@ -1,25 +1,40 @@
 """What `ampere status` shows: each stage's rows by state, and the ledger of failures."""
 
+import dataclasses
 import json
+from typing import TypeVar
 
-from ampere.config import Settings
+from ampere.config import DecodeSettings, Settings, SummarizeSettings
 from ampere.pipeline.decode import decode_stage
-from ampere.pipeline.runner import Stage
+from ampere.pipeline.runner import Stage, settings_report
 from ampere.pipeline.summarize import summarize_stage
 from ampere.records import FAILURES, FRAMES, SAMPLES
 from ampere.retrieval.index import META_FILE
 from ampere.workspace import Workspace
 
+SettingsPart = TypeVar("SettingsPart", DecodeSettings, SummarizeSettings)
+
 
 def stages(workspace: Workspace, settings: Settings) -> list[Stage]:
-    """The row-by-row stages of a workspace: decode, summarize, and embed for every model it has."""
-    found = [decode_stage(workspace, settings.decode), summarize_stage(workspace, settings.summarize)]
+    """The row-by-row stages of a workspace: decode, summarize, and embed for every model it has.
+
+    Each with the settings of its last run, so that what ran with other flags than the preset's does not look stale.
+    """
+    decode = last_settings(workspace, "decode", settings.decode)
+    found = [decode_stage(workspace, decode)]
+    found.append(summarize_stage(workspace, last_settings(workspace, "summarize", settings.summarize)))
     if workspace.table(FRAMES).count() and workspace.names("models"):
         from ampere.pipeline.embed import embed_stage  # torch takes seconds to import
 
         for name in workspace.names("models"):
-            found.append(embed_stage(workspace, type(settings.embed)(**vars(settings.embed) | {"model": name})))
+            found.append(embed_stage(workspace, dataclasses.replace(settings.embed, model=name)))
     return found
+
+
+def last_settings(workspace: Workspace, stage: str, otherwise: SettingsPart) -> SettingsPart:
+    """The settings that a stage last ran with; those of the preset if it never ran."""
+    saved = workspace.read_report(settings_report(stage))
+    return otherwise if saved is None else type(otherwise)(**json.loads(saved))
 
 
 def format_status(workspace: Workspace, settings: Settings) -> str:

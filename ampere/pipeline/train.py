@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Report
 from ampere.pipeline.texts import sample_texts
-from ampere.records import FRAMES, SAMPLES, Domain, Split
-from ampere.training.data import TrainingSet
+from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split
+from ampere.training.data import CLIP_DOMAINS, TrainingSet
 from ampere.training.loop import TrainJob, train
 from ampere.workspace import Workspace
 
@@ -33,16 +34,19 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
 
     Raises:
         FileNotFoundError: there are no frames yet.
-        ValueError: too few training products.
+        ValueError: too few training products, or settings that do not fit the tables.
     """
     start = time.monotonic()
+    if model.embedding_dim != EMBEDDING_DIM:
+        raise ValueError(f"model.embedding_dim is {model.embedding_dim}; the tables hold vectors of {EMBEDDING_DIM}")
     frames = LanceFrames(workspace)
     training_set = read_training_set(workspace, settings)
+    check_frame_count(training_set, frames, model.num_frames)
     made_from = training_fingerprint(workspace, training_set, model, settings)
     target = f"models/{settings.name}"
     products = len(training_set.products)
     if settings.name in workspace.names("models") and trained_from(workspace.fetch(target)) == made_from:
-        return Report("train", f"{workspace.uri}/{target}", skipped=products)
+        return Report("train", f"{workspace.uri}/{target}", skipped=products, unit="products")
     job = TrainJob(training_set=training_set, tokenizer=tokenizer_for(training_set, model), model=model, train=settings)
     with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as folder:
         losses = train_on_ray(job, frames, f"{workspace.uri}/runs", Path(folder))
@@ -57,6 +61,17 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         where = workspace.publish(Path(folder), target)
     note = "train: last losses " + ", ".join(f"{k} {v:.3f}" for k, v in losses[-1].items() if k != "epoch")
     return Report("train", where, done=products, seconds=time.monotonic() - start, notes=[note], unit="products")
+
+
+def check_frame_count(training_set: TrainingSet, frames: LanceFrames, num_frames: int) -> None:
+    """Raise ValueError if the clips were decoded into another number of frames than the model reads."""
+    clips = (domains[d][0] for domains in training_set.products.values() for d in CLIP_DOMAINS if d in domains)
+    for stored in frames.take(list(islice(clips, 1))):
+        if len(stored) != num_frames:
+            raise ValueError(
+                f"clips were decoded into {len(stored)} frames and the model reads {num_frames}; set "
+                "--decode.num-frames and --model.num-frames to the same number"
+            )
 
 
 def read_training_set(workspace: Workspace, settings: TrainSettings) -> TrainingSet:

@@ -8,6 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -72,7 +73,7 @@ def write_index(folder: Path, rows: pa.Table, meta: dict[str, Any]) -> None:
     """
     sizes = {}
     for domain in Domain:
-        mask = pa.compute.equal(rows["domain"], str(domain))
+        mask = pc.equal(rows["domain"], str(domain))
         chosen = rows.filter(mask)
         if chosen.num_rows == 0:
             continue

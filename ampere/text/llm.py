@@ -18,7 +18,10 @@ def model_source(name: str) -> str:
         FileNotFoundError: the name looks like a path, and there is no model at it.
     """
     if name == SHIPPED_MODEL:
-        return str(files("ampere.text") / "small_lm")
+        folder = str(files("ampere.text") / "small_lm")
+        if not (Path(folder) / "config.json").exists():
+            raise FileNotFoundError(f"the shipped model is missing at {folder}; install ampere whole")
+        return folder
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -35,7 +38,7 @@ def model_identity(name: str) -> str:
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja")):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return f"{name if name == SHIPPED_MODEL else folder.name}@{digest.hexdigest()[:12]}"

@@ -58,7 +58,8 @@ def parse_summary(answer: str) -> Summary:
     try:
         fields = json.loads(answer)
         name, features = fields["product_name"], fields["product_features"]
-        if not isinstance(name, str) or not all(isinstance(feature, str) for feature in features):
+        strings = isinstance(features, list) and all(isinstance(feature, str) for feature in features)
+        if not isinstance(name, str) or not strings:
             raise TypeError("product_name must be a string and product_features a list of strings")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise AnswerError(f"the answer is not a product summary ({error}): {answer[:200]!r}") from error

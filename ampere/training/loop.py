@@ -163,7 +163,7 @@ def learning_rate(step: int, steps: int, warmup_steps: float) -> float:
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     if step < warmup_steps:
-        return (step + 1) / warmup_steps
+        return min(1.0, (step + 1) / warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1.0, steps - warmup_steps)))
 
 

@@ -1,7 +1,7 @@
 import random
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.catalog.goods import (
@@ -35,6 +35,7 @@ def test_common_characters_are_level_one_of_gb_2312() -> None:
     assert "的" in characters and "，" not in characters
 
 
+@settings(deadline=None)
 @given(seeds, st.booleans())
 def test_brands_keep_to_their_side(seed: int, demo: bool) -> None:
     brand = draw_brand(random.Random(seed), demo=demo)
@@ -48,6 +49,7 @@ def test_a_quarter_of_the_brands_is_the_demos() -> None:
     assert 0.22 < sum(map(is_demo_brand, brands)) / len(brands) < 0.28
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(0, DEMO_CATEGORIES - 1))
 def test_a_product_has_its_categorys_words_and_its_size_first(seed: int, at: int) -> None:
     category = load_categories()[at]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.catalog.manifest import absolute_media, media_kind, read_manifest, split_of
@@ -91,7 +91,9 @@ def test_rows_carry_file_and_line(tmp_path: Path) -> None:
     assert [where for where, _ in read_manifest(str(tmp_path / "m.parquet"))] == [
         f"m.parquet:{i}" for i in (1, 2, 3, 4)
     ]
-    by_line = [int(where.removeprefix("m.csv:")) for where, _ in read_manifest(str(write_csv(tmp_path / "m.csv", ROWS)))]
+    by_line = [
+        int(where.removeprefix("m.csv:")) for where, _ in read_manifest(str(write_csv(tmp_path / "m.csv", ROWS)))
+    ]
     assert by_line[0] == 2
     assert by_line[1] in (3, 4)  # a row of two lines
     assert by_line[2:] == [5, 6]
@@ -292,6 +294,7 @@ def test_the_split_is_the_products_whatever_the_sample(tmp_path: Path) -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n,\"'|"), max_size=20), max_size=5

@@ -13,6 +13,7 @@ CLEAN = {"homophone": 0.0, "stutter": 0.0, "filler": 0.0, "comma": 0.0}
 seeds = st.integers(0, 2**32)
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 30))
 def test_sales_talk_states_name_and_every_feature(seed: int, lines: int) -> None:
     said = say(PRODUCT, random.Random(seed), lines=lines)
@@ -24,17 +25,20 @@ def test_sales_talk_states_name_and_every_feature(seed: int, lines: int) -> None
     assert any(line in CHATTER for line in said)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_talk_is_about_as_long_as_asked(seed: int) -> None:
     assert 16 <= len(say(PRODUCT, random.Random(seed), lines=16)) <= 19
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_another_product_is_mentioned_once(seed: int) -> None:
     said = say(PRODUCT, random.Random(seed), lines=8, other=OTHER)
     assert sum(OTHER.name in line for line in said) == 1
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_chat_names_no_product(seed: int) -> None:
     said = chat(random.Random(seed), lines=6)
@@ -48,6 +52,7 @@ def test_without_errors_the_words_come_through() -> None:
     assert recognise([], random.Random(0)) == ""
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_homophones_keep_the_sound_and_the_length(seed: int) -> None:
     line = "这款薄荷洗发水真的绝了ABC"
@@ -70,6 +75,7 @@ def test_homophones_sound_alike_by_hand() -> None:
         assert {lazy_pinyin(other)[0] for other in table[character]} <= {lazy_pinyin(character)[0]}
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_a_stutter_repeats_a_piece_in_place(seed: int) -> None:
     line = "一二三四五六七"
@@ -78,6 +84,7 @@ def test_a_stutter_repeats_a_piece_in_place(seed: int) -> None:
     assert heard in pieces
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_a_filler_stands_at_the_start_of_a_line(seed: int) -> None:
     heard = recognise(["好"], random.Random(seed), **CLEAN | {"filler": 1.0})
@@ -94,7 +101,7 @@ def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
     assert transcript(seed) != transcript(seed + 1)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_errors_come_at_about_the_stated_rate(seed: int) -> None:
     lines = ["家人们晚上好啊欢迎来到直播间"] * 200

@@ -41,7 +41,9 @@ def png(level: int, width: int = 64, height: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def decode(kind: MediaKind, media: list[bytes], *, num_frames: int = 4, short_side: int = 32, **more: object) -> StoredFrames:
+def decode(
+    kind: MediaKind, media: list[bytes], *, num_frames: int = 4, short_side: int = 32, **more: object
+) -> StoredFrames:
     options = {"decoder": FakeDecoder(), "jpeg_quality": 95} | more
     return decode_sample(kind, media, num_frames=num_frames, short_side=short_side, **options)  # type: ignore[arg-type]
 

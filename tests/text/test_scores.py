@@ -2,7 +2,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.text.scores import score_summaries
@@ -45,6 +45,7 @@ features = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)
 some = st.builds(lambda name, f: summary(name, *f), st.sampled_from(["", "x", "y"]), features)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(some, some), max_size=8))
 def test_perfect_answers_score_one_and_all_shares_lie_between(pairs: list[Any]) -> None:
     scores = score_summaries(pairs)

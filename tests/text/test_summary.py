@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -21,6 +21,7 @@ anything = st.recursive(
 answers = st.fixed_dictionaries({"product_name": anything, "product_features": anything})
 
 
+@settings(deadline=None)
 @given(summaries)
 def test_what_is_written_is_read_back(summary: Summary) -> None:
     answer = summary.to_json()
@@ -28,6 +29,7 @@ def test_what_is_written_is_read_back(summary: Summary) -> None:
     assert Draft202012Validator(SCHEMA).is_valid(json.loads(answer))
 
 
+@settings(deadline=None)
 @given(summaries)
 def test_an_answer_cut_off_anywhere_is_told(summary: Summary) -> None:
     answer = summary.to_json()
@@ -36,6 +38,7 @@ def test_an_answer_cut_off_anywhere_is_told(summary: Summary) -> None:
             parse_summary(answer[:end])
 
 
+@settings(deadline=None)
 @given(answers)
 def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
     if Draft202012Validator(SCHEMA).is_valid(answer):

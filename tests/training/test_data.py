@@ -13,7 +13,9 @@ from .small_job import SIZES, MemoryFrames, coloured, small_set
 MIXED = {1: (Domain.PAGE, Domain.SHORT), 2: (Domain.SHORT, Domain.LIVE), 4: (Domain.PAGE, Domain.LIVE)}
 
 
-def sampler(training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0) -> ProductSampler:
+def sampler(
+    training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0
+) -> ProductSampler:
     return ProductSampler(
         training_set, batch_size=batch_size, rank=rank, ranks=ranks, num_frames=SIZES.num_frames,
         image_size=SIZES.image_size, crop_scale=0.8, seed=seed,
@@ -49,9 +51,9 @@ def test_rows_hold_their_own_products_pictures_and_texts() -> None:
     for domain in Domain:
         rows = [label for label, has in zip(batch.labels.tolist(), batch.present[domain].tolist(), strict=True) if has]
         for at, label in enumerate(rows):
-            (wanted,) = sampler(
-                TrainingSet(products={"p": {Domain.PAGE: ["x"]}}, texts={}), 1
-            ).epoch(0, by_sample[label])
+            (wanted,) = sampler(TrainingSet(products={"p": {Domain.PAGE: ["x"]}}, texts={}), 1).epoch(
+                0, by_sample[label]
+            )
             expected = wanted.frames[Domain.PAGE].float().mean(dim=(0, 1, 3, 4))
             assert torch.allclose(batch.frames[domain][at].float().mean(dim=(0, 2, 3)), expected, atol=3)
             assert batch.texts[domain][at] in (None, f"product {label}")
@@ -127,5 +129,3 @@ def test_a_sample_without_frames_raises() -> None:
     training_set, _ = small_set(2)
     with pytest.raises(KeyError):
         next(sampler(training_set, 2).epoch(0, MemoryFrames({})))
-
-

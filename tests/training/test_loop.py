@@ -30,6 +30,7 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(0, 4, 0) == 1.0
     assert learning_rate(3, 4, 8) == 0.5  # warm-up longer than the training
     assert learning_rate(0, 0, 0) == 1.0
+    assert learning_rate(0, 10, 0.4) == learning_rate(1, 10, 1.5) == 1.0  # a warm-up of part of a step
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -37,7 +38,7 @@ def test_learning_rate_rises_then_falls() -> None:
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top + 1 :] == sorted(rates[top + 1 :], reverse=True)
-    assert 0 <= min(rates) and max(rates) <= 1
+    assert min(rates) >= 0 and max(rates) <= 1
 
 
 class Numbered(nn.Module):
@@ -145,7 +146,7 @@ def test_training_learns_and_gives_the_centres_of_all_products() -> None:
 
 
 def test_two_epochs_lower_the_loss() -> None:
-    training_set, frames = small_set(16)
+    training_set, frames = small_set(40)
     epochs: list[dict[str, float]] = []
     train(small_job(training_set, batch_size=4, crop_scale=1.0), frames, on_epoch=epochs.append)
     assert len(epochs) == 2

@@ -1,0 +1,148 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from ampere.catalog.manifest import read_manifest
+from ampere.catalog.problem import Located, Problem
+from ampere.pipeline import prepare as module
+from ampere.pipeline.prepare import prepare
+from ampere.records import FAILURES, SAMPLES, Domain, MediaKind, Sample, Split
+from ampere.workspace import Workspace
+
+HEADER = ["sample_id", "product_id", "domain", "text", "media", "price"]
+
+
+def manifest(path: Path, *rows: list[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    return path
+
+
+def row(name: str, text: str = "", product: str = "p", domain: str = "page") -> list[str]:
+    return [name, product, domain, text, f"{name}.jpg", "9"]
+
+
+def sample(name: str, text: str | None = None) -> Sample:
+    return Sample(
+        sample_id=name, product_id=None, domain=Domain.PAGE, split=Split.TEST, text=text, media_kind=MediaKind.IMAGE,
+        media_uris=("/a.jpg",),
+    )  # fmt: skip
+
+
+def texts(workspace: Workspace) -> dict[str, str | None]:
+    rows = workspace.table(SAMPLES).read().to_pylist()
+    assert len({r["sample_id"] for r in rows}) == len(rows)
+    return {r["sample_id"]: r["text"] for r in rows}
+
+
+def ledger(workspace: Workspace) -> dict[str, str]:
+    rows = workspace.table(FAILURES).read(where="stage = 'prepare'").to_pylist()
+    return {r["sample_id"]: f"{r['error_type']}: {r['message']}" for r in rows}
+
+
+def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
+    prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "云岚, 洗发水")))))
+    assert workspace.table(SAMPLES).read().to_pylist() == [
+        {
+            "sample_id": "a",
+            "product_id": "p",
+            "domain": "page",
+            "split": "train",
+            "text": "云岚, 洗发水",
+            "media_kind": "image",
+            "media_uris": [f"{tmp_path}/a.jpg"],
+            "timestamps_s": [],
+            "extra": '{"price": "9"}',
+        }
+    ]
+
+
+def test_the_first_of_two_equal_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
+    path = manifest(tmp_path / "m.csv", row("a", "first"), row("b"), row("a", "second"), row("a", "third"))
+    report = prepare(workspace, read_manifest(str(path)))
+    assert texts(workspace) == {"a": "first", "b": None}
+    assert ledger(workspace) == {
+        "m.csv:4": "DuplicateId: sample_id a stands already at m.csv:2, which is kept",
+        "m.csv:5": "DuplicateId: sample_id a stands already at m.csv:2, which is kept",
+    }
+    assert report.done == 2 and report.failed == {"DuplicateId": 2}
+    assert report.succeeded
+    assert "m.csv:4: sample_id a stands already" in str(report)
+
+
+def test_duplicates_are_seen_across_commits(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    rows: list[Located] = [(f"f:{i}", sample(str(i % 7), f"text {i}")) for i in range(20)]
+    report = prepare(workspace, rows)
+    assert report.done == 7 and report.failed == {"DuplicateId": 13}
+    assert texts(workspace) == {str(i): f"text {i}" for i in range(7)}
+
+
+def test_bad_rows_are_in_the_ledger_with_file_and_line(workspace: Workspace, tmp_path: Path) -> None:
+    path = manifest(tmp_path / "m.csv", row("a"), ["b", "p"], row("c", domain="radio"), row("d"))
+    report = prepare(workspace, read_manifest(str(path)))
+    assert texts(workspace).keys() == {"a", "d"}
+    assert ledger(workspace) == {
+        "m.csv:3": "ParseError: 2 fields where the header has 6",
+        "m.csv:4": "InvalidRow: sample c: domain is 'radio'; expected one of page, short, live",
+    }
+    assert report.failed == {"ParseError": 1, "InvalidRow": 1}
+
+
+def test_bad_lines_in_a_row_do_not_stop_the_job(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    lines = [
+        ",".join(HEADER),
+        "a,p,page,t,a.jpg,9",
+        "b,p",
+        'c,p,page,"t"x,c.jpg,9',
+        'd,p,page,"t"x,d.jpg,9',
+        "e,p,page,t,e.jpg,9",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    report = prepare(workspace, read_manifest(str(path)))
+    assert report.done == 2 and report.failed == {"ParseError": 3}
+    assert set(ledger(workspace)) == {"m.csv:3", "m.csv:4", "m.csv:5"}
+
+
+def test_a_second_run_changes_what_changed_and_keeps_the_rest(workspace: Workspace, tmp_path: Path) -> None:
+    prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"]))))
+    report = prepare(workspace, read_manifest(str(manifest(tmp_path / "n.csv", row("b", "new"), row("c", "3")))))
+    assert texts(workspace) == {"a": "1", "b": "new", "c": "3"}
+    assert report.done == 2
+    assert ledger(workspace) == {}  # the ledger tells of the last run
+
+
+def test_running_again_changes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    path = manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"])
+    for _ in range(2):
+        prepare(workspace, read_manifest(str(path)))
+        assert texts(workspace) == {"a": "1", "b": "2"}
+        assert list(ledger(workspace)) == ["m.csv:4"]
+
+
+def test_other_stages_keep_their_failures(workspace: Workspace) -> None:
+    workspace.table(FAILURES).upsert([{"stage": "decode", "sample_id": "x", "fingerprint": "f", "attempts": 1}])
+    prepare(workspace, [("f:1", sample("a")), ("f:2", Problem("ParseError", "no"))])
+    assert sorted(workspace.table(FAILURES).read(["stage"])["stage"].to_pylist()) == ["decode", "prepare"]
+
+
+def test_nothing_but_problems_is_a_failure(workspace: Workspace) -> None:
+    report = prepare(workspace, [("f:1", Problem("ParseError", "no"))])
+    assert not report.succeeded
+    assert "0 rows done; 1 failed (1 ParseError; see `ampere status --failures`)" in str(report)
+
+
+def test_many_problems_are_all_kept_and_a_few_shown(workspace: Workspace) -> None:
+    rows: list[Located] = [(f"f:{i}", Problem("ParseError", f"it's {i}")) for i in range(3000)]
+    report = prepare(workspace, [*rows, ("f:x", sample("a"))])
+    assert len(ledger(workspace)) == 3000
+    assert len(report.notes) == module.SHOWN + 1
+    assert report.notes[-1] == "... and 2980 more; see `ampere status --failures`"
+
+
+def test_a_second_writer_is_refused(workspace: Workspace) -> None:
+    with workspace.lock("samples"), pytest.raises(RuntimeError, match="another job is writing samples"):
+        prepare(workspace, [("f:1", sample("a"))])
+    assert texts(workspace) == {}

@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+
+from ampere.records import Domain
+from ampere.retrieval.evaluation import evaluate_model, format_table
+from ampere.retrieval.metrics import TASKS, Vectors
+
+E1, E2, E3 = np.eye(3, dtype=np.float32)
+
+
+def vectors(*rows: np.ndarray, products: str) -> Vectors:
+    return Vectors(
+        vectors=np.array(rows, np.float32).reshape(len(products), 3), products=np.array(list(products), "U1")
+    )
+
+
+def test_six_tasks_by_hand() -> None:
+    result = evaluate_model(
+        "m",
+        {
+            Domain.PAGE: vectors(E1, E2, products="ab"),
+            Domain.SHORT: vectors(E1, E2, products="ab"),
+            Domain.LIVE: vectors(E2, E1, products="ab"),  # lives show the other product
+        },
+    )
+    recalls = {task: scores["R1"] for task, scores in result["tasks"].items()}
+    assert recalls == {"P2S": 100, "P2L": 0, "S2P": 100, "S2L": 0, "L2P": 0, "L2S": 0}
+    assert all(scores["R5"] == 100 for scores in result["tasks"].values())
+    assert result["model"] == "m"
+    assert result["mR1"] == pytest.approx(200 / 6)
+    assert result["chance_mR1"] == pytest.approx(50)
+
+
+def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
+    result = evaluate_model(
+        "m",
+        {
+            Domain.PAGE: vectors(E1, E2, products="ab"),
+            Domain.SHORT: vectors(E1, E1, products="ab"),
+            Domain.LIVE: vectors(products=""),
+        },
+    )
+    assert math.isnan(result["tasks"]["P2L"]["R1"])
+    assert result["tasks"]["P2S"]["R1"] == 50  # b's page is as far from both shorts; a's stands first
+    assert result["tasks"]["S2P"]["R1"] == 50
+    assert result["mR1"] == 50
+
+
+def test_nothing_to_judge_gives_nan() -> None:
+    result = evaluate_model(
+        "m", {domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)}
+    )
+    assert math.isnan(result["mR1"]) and math.isnan(result["chance_mR1"])
+
+
+def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
+    good = {domain: vectors(E1, E2, products="ab") for domain in Domain}
+    bad = good | {Domain.LIVE: vectors(E2, E1, products="ab")}
+    results = [evaluate_model("ampere", good), evaluate_model("a-much-longer-name", bad)]
+    header, rule, first, second, chance, sizes = format_table(results).splitlines()
+    assert header.split() == ["R@1/5/10", *TASKS, "mR1"]
+    assert set(rule) == {"-"}
+    assert first.split() == ["ampere", *["100.0/100.0/100.0"] * 6, "100.0"]
+    assert second.split()[0] == "a-much-longer-name" and second.split()[-1] == "33.3"
+    assert second.split()[2] == "0.0/100.0/100.0"
+    assert chance.split() == ["(chance)", *["50.0"] * 6, "50.0"]
+    assert sizes.split() == ["queries", *["2", "in", "2"] * 6]
+    assert len({len(row) for row in (header, first, second, chance)}) == 1

@@ -1,0 +1,103 @@
+"""The endpoint over real HTTP: right answers, clear refusals, and the same vectors as the batch job."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from ampere.config import ServeSettings
+from ampere.pipeline.texts import sample_texts
+from ampere.records import EMBEDDINGS, SAMPLES
+from ampere.workspace import Workspace
+from serve.app import SearchArgs, build_app
+from serve.run import start, stop
+from tests.conftest import DemoRun, free_port
+
+pytestmark = pytest.mark.timeout(900)
+MAX_UPLOAD_MB = 1
+
+
+@pytest.fixture(scope="module")
+def client(demo: DemoRun, local_ray: None) -> Iterator[httpx.Client]:
+    settings = ServeSettings(port=free_port(), cpus=0.5, max_upload_mb=MAX_UPLOAD_MB)
+    with httpx.Client(base_url=start(demo.workspace, settings), timeout=60) as client:
+        yield client
+    stop()
+
+
+@pytest.fixture
+def clip(demo: DemoRun) -> dict:
+    return demo.workspace.table(SAMPLES).read(None, "domain = 'live' AND split = 'test'").to_pylist()[0]
+
+
+def post(client: httpx.Client, path: str, media: bytes, **fields: object) -> httpx.Response:
+    return client.post(path, files={"file": ("clip.mp4", media)}, data=fields)
+
+
+def test_search_answers_per_domain_best_first(client: httpx.Client, clip: dict) -> None:
+    response = post(client, "/search", Path(clip["media_uris"][0]).read_bytes(), k=4)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["results"].keys() == {"page", "short", "live"}
+    for hits in answer["results"].values():
+        scores = [hit["score"] for hit in hits]
+        assert len(scores) == 4 and scores == sorted(scores, reverse=True)
+    assert answer["timing_ms"]["embed"] > 0
+
+
+@pytest.mark.parametrize("domain", ["page", "short", "live"])
+def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str) -> None:
+    response = post(client, "/search", Path(clip["media_uris"][0]).read_bytes(), domains=domain, k=1)
+    assert response.json()["results"].keys() == {domain}
+
+
+@pytest.mark.parametrize("domain", ["page", "short", "live"])
+def test_serving_gives_the_vectors_of_the_batch_job(client: httpx.Client, demo: DemoRun, domain: str) -> None:
+    workspace = demo.workspace
+    texts = sample_texts(workspace, "summary")
+    for sample in workspace.table(SAMPLES).read(None, f"domain = '{domain}'").slice(0, 3).to_pylist():
+        stored = (
+            workspace.table(EMBEDDINGS)
+            .read(["vector"], f"sample_id = '{sample['sample_id']}' AND model LIKE 'ampere@%'")["vector"][0]
+            .as_py()
+        )
+        fields = {"text": texts[sample["sample_id"]]} if texts[sample["sample_id"]] else {}
+        answer = post(client, "/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
+        np.testing.assert_allclose(answer.json()["vector"], stored, atol=1e-5)
+
+
+def test_refusals_say_what_came_and_what_is_expected(client: httpx.Client, clip: dict) -> None:
+    media = Path(clip["media_uris"][0]).read_bytes()
+    junk = post(client, "/search", b"neither picture nor video")
+    assert junk.status_code == 422 and "neither an image" in junk.json()["detail"]
+    large = post(client, "/search", b"x" * (MAX_UPLOAD_MB * 2**20 + 1))
+    assert large.status_code == 413 and "larger than 1 MB" in large.json()["detail"]
+    assert post(client, "/search", media, k=0).status_code == 422
+    assert post(client, "/search", media, domains="shop").status_code == 422
+    assert client.post("/search").status_code == 422
+    # One bad request does not spoil the replica.
+    assert post(client, "/search", media).status_code == 200
+
+
+def test_health_names_model_and_index(client: httpx.Client) -> None:
+    health = client.get("/health").json()
+    assert health["status"] == "ok"
+    assert health["model"] == health["index"]["model"]
+    assert health["model"].startswith("ampere@")
+
+
+def test_frames_are_jpeg_and_unknown_ids_are_404(client: httpx.Client, clip: dict) -> None:
+    response = client.get(f"/frames/{clip['sample_id']}")
+    assert response.headers["content-type"] == "image/jpeg" and response.content[:2] == b"\xff\xd8"
+    assert client.get("/frames/nothing").status_code == 404
+
+
+def test_the_page_is_served(client: httpx.Client) -> None:
+    assert "Which pages, shorts and lives show this product?" in client.get("/").text
+
+
+def test_an_application_without_an_index_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError, match="no model 'ampere'"):
+        build_app(SearchArgs(workspace=workspace.uri))

@@ -1,0 +1,293 @@
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ampere.cli import main, read_flags
+from ampere.commands import COMMANDS, Decode, Prepare, Summarize, Train
+from ampere.config import PRESETS
+from ampere.records import SAMPLES
+from ampere.workspace import META_FILE, Workspace
+
+from .catalog.test_rope import write_rope
+
+COLUMNS = ["sample_id", "product_id", "domain", "text", "media"]
+STAGES = [name for name in COMMANDS if name not in ("demo", "prepare")]
+
+
+@pytest.fixture(autouse=True)
+def no_ray_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "catalogue.csv"
+    rows = [
+        ["a", "p", "page", "title", "a.jpg"],
+        ["b", "p", "short", "words", "b.mp4"],
+        ["c", "", "live", "", "1.jpg|2.jpg"],
+        ["b", "q", "page", "again", "x.jpg"],
+        ["d", "q", "radio", "", "d.jpg"],
+    ]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return path
+
+
+def status(*argv: str | Path) -> int:
+    """Exit status of `ampere ARGV`, whether it comes back or leaves by SystemExit."""
+    try:
+        return main([str(part) for part in argv])
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 1
+
+
+def plain(text: str) -> str:
+    """Terminal text without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+def test_prepare_end_to_end(tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", manifest) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1].startswith("prepare: 3 rows done")
+    assert "2 failed (" in shown[-1] and f"Result: {tmp_path}/w/samples.lance" in shown[-1]
+    assert "catalogue.csv:5: sample_id b stands already at catalogue.csv:3, which is kept" in shown
+    workspace = Workspace.open(tmp_path / "w")
+    assert workspace.preset == "demo"
+    assert workspace.table(SAMPLES).count() == 3
+    assert status("status", "--workspace", tmp_path / "w") == 0
+    assert "prepare 3 0 2 0" in plain(capsys.readouterr().out)
+    assert status("status", "--workspace", tmp_path / "w", "--failures") == 0
+    assert "catalogue.csv:6 InvalidRow (attempt 1): sample d: domain is 'radio'" in plain(capsys.readouterr().out)
+    assert status("export", "--workspace", tmp_path / "w", "--out", tmp_path / "out", "--tables", "samples") == 0
+    assert pq.read_table(tmp_path / "out" / "samples.parquet").num_rows == 3
+
+
+def test_prepare_reads_rope(tmp_path: Path) -> None:
+    write_rope(tmp_path / "rope")
+    images = ("--images", "https://cdn/x")
+    assert (
+        status("prepare", "--workspace", tmp_path / "w", "--rope", tmp_path / "rope", *images, "--preset", "rope") == 0
+    )
+    workspace = Workspace.open(tmp_path / "w")
+    assert workspace.preset == "rope"
+    uris = workspace.table(SAMPLES).read(where="sample_id = 'page-10001'")["media_uris"].to_pylist()
+    assert uris == [["https://cdn/x/p1.jpg"]]
+
+
+def test_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status() == 2
+    assert status("--help") == status("-h") == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +\w", shown, re.M) for name in COMMANDS)
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("decoed", "--workspace", "w") == 2
+    assert "there is no command 'decoed'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(name, "--help") == 0
+    shown = plain(capsys.readouterr().out)
+    flags = {
+        "demo": ["--folder", "--products", "--seed", "--port"],
+        "prepare": ["--rope", "--images", "--manifest"],
+        "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
+        "summarize": ["--summarize.model", "--summarize.prompt", "--summarize.gpus", "--retry-failed"],
+        "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
+        "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
+        "index": ["--index.model", "--index.split"],
+        "evaluate": ["--evaluate.models"],
+        "search": ["--file", "--text", "--model", "--k", "--json"],
+        "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
+        "status": ["--failures"],
+        "export": ["--out", "--tables"],
+    }[name]
+    if name != "demo":
+        flags += ["--workspace", "--preset"]
+    assert [flag for flag in flags if flag not in shown] == []
+    assert f"ampere {name}" in shown
+
+
+@pytest.mark.parametrize("name", ["prepare", *STAGES])
+def test_an_unknown_preset(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(name, "--workspace", tmp_path / "w", "--preset", "huge") == 2
+    assert f"ampere {name}: --preset is 'huge'; there are demo, rope" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("serve",)])
+def test_a_missing_workspace(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--out", str(tmp_path / "out")] if name == "export" else []
+    assert status(name, "--workspace", tmp_path / "none", *more) == 2
+    shown = capsys.readouterr().err
+    assert f"no workspace at {tmp_path}/none" in shown and "ampere prepare" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_workspace_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("decode") == 2
+    assert "--workspace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "told"),
+    [
+        ("decode", ["--decode.num-frames", "many"], "--decode.num-frames"),
+        ("decode", ["--decode.num-frames", "0"], "it must be at least 1"),
+        ("decode", ["--no-such-flag", "1"], "--no-such-flag"),
+        ("train", ["--train.batch-size", "7", "--train.workers", "2"], "train.batch_size is 7"),
+        ("index", ["--index.split", "dev"], "dev"),
+        ("export", [], "--out"),
+    ],
+)
+def test_a_bad_flag(
+    name: str, flags: list[str], told: str, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(name, "--workspace", workspace.uri, *flags) == 2
+    assert told in plain(capsys.readouterr().err)
+
+
+def test_a_relative_workspace_inside_a_ray_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for workspace in (["--workspace", "w"], ["--workspace=w"], ["--workspace", "./w"]):
+        assert status("prepare", *workspace, "--manifest", manifest) == 2
+        assert "relative, and a Ray job runs in a temporary copy" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", manifest) == 0
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    assert status("prepare", "--workspace", "v", "--manifest", manifest) == 0
+    assert (tmp_path / "v" / META_FILE).exists()
+
+
+def no_flags(_: Path) -> list[str]:
+    return []
+
+
+def both(folder: Path) -> list[str]:
+    return ["--rope", str(folder), "--manifest", str(folder / "catalogue.csv")]
+
+
+def images_alone(folder: Path) -> list[str]:
+    return ["--manifest", str(folder / "catalogue.csv"), "--images", "x"]
+
+
+def missing_manifest(folder: Path) -> list[str]:
+    return ["--manifest", str(folder / "none.csv")]
+
+
+def missing_column(folder: Path) -> list[str]:
+    (folder / "short.csv").write_text("sample_id,product_id,domain,text\na,p,page,t\n")
+    return ["--manifest", str(folder / "short.csv")]
+
+
+def no_rows(folder: Path) -> list[str]:
+    (folder / "header.csv").write_text(",".join(COLUMNS) + "\n")
+    return ["--manifest", str(folder / "header.csv")]
+
+
+def unknown_suffix(folder: Path) -> list[str]:
+    return ["--manifest", str(folder / "catalogue.xlsx")]
+
+
+def no_rope_files(folder: Path) -> list[str]:
+    return ["--rope", str(folder)]
+
+
+def not_utf_8(folder: Path) -> list[str]:
+    (folder / "gbk.csv").write_bytes(",".join(COLUMNS).encode() + "\na,p,page,洗发水,a.jpg\n".encode("gbk"))
+    return ["--manifest", str(folder / "gbk.csv")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (no_flags, "give either --rope DIR or --manifest FILE"),
+        (both, "give either --rope DIR or --manifest FILE"),
+        (images_alone, "--images goes with --rope"),
+        (missing_manifest, "none.csv"),
+        (missing_column, "lacks the column media"),
+        (no_rows, "header.csv holds no sample"),
+        (unknown_suffix, "neither .csv, .jsonl nor .parquet"),
+        (no_rope_files, "holds no ROPE files"),
+        (not_utf_8, "gbk.csv"),
+    ],
+)
+def test_what_cannot_be_read_stops_before_a_workspace_is_made(
+    flags: Callable[[Path], list[str]], told: str, tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("prepare", "--workspace", tmp_path / "w", *flags(tmp_path)) == 2
+    assert told in plain(capsys.readouterr().err)
+    assert not (tmp_path / "w").exists()
+
+
+def test_nothing_but_bad_rows_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.jsonl").write_text("{\n[]\n")
+    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", tmp_path / "bad.jsonl") == 1
+    assert "2 failed (2 ParseError" in capsys.readouterr().out
+
+
+def test_a_locked_table_is_a_failure_not_wrong_use(
+    workspace: Workspace, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with workspace.lock("samples"):
+        assert status("prepare", "--workspace", workspace.uri, "--manifest", manifest) == 1
+    assert "failed: another job is writing samples" in capsys.readouterr().err
+
+
+def test_an_interrupted_job_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(self: Prepare) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Prepare, "run", interrupt)
+    assert status("prepare", "--workspace", workspace.uri) == 1
+    assert "run it again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_come_from_the_workspaces_preset(tmp_path: Path, preset: str) -> None:
+    uri = Workspace.create(tmp_path / "w", preset).uri
+    settings = PRESETS[preset]()
+    decode = read_flags(Decode, ["--workspace", uri])
+    assert isinstance(decode, Decode) and decode.decode == settings.decode
+    train = read_flags(Train, ["--workspace", uri])
+    assert isinstance(train, Train) and (train.model, train.train) == (settings.model, settings.train)
+
+
+def test_a_preset_and_single_flags_go_before_the_workspaces(workspace: Workspace) -> None:
+    flags = ["--workspace", workspace.uri, "--preset", "rope", "--summarize.batch-size", "7"]
+    command = read_flags(Summarize, flags)
+    assert isinstance(command, Summarize)
+    expected = PRESETS["rope"]().summarize
+    assert command.summarize == type(expected)(**vars(expected) | {"batch_size": 7})
+    assert Workspace.open(workspace.uri).preset == "demo"
+
+
+def test_retry_failed_is_a_plain_switch(workspace: Workspace) -> None:
+    for flags, expected in (([], False), (["--retry-failed"], True)):
+        command = read_flags(Decode, ["--workspace", workspace.uri, *flags])
+        assert isinstance(command, Decode) and command.retry_failed is expected
+
+
+@pytest.mark.parametrize("name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate"])
+def test_every_job_file_is_the_command(name: str) -> None:
+    source = (Path(__file__).parents[1] / "jobs" / f"{name}.py").read_text()
+    assert f'"{name}"' in source
+
+
+def test_another_schema_version_is_wrong_use(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(workspace.uri) / META_FILE).write_text(json.dumps({"schema_version": 99, "preset": "demo"}))
+    assert status("status", "--workspace", workspace.uri) == 2
+    assert "schema version 99" in capsys.readouterr().err

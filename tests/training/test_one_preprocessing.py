@@ -1,0 +1,120 @@
+"""Training, batch embedding and serving read the same pixels and the same text (docs: one preprocessing path)."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ampere.media.images import encode_jpeg, model_input
+from ampere.models.embedder import SETTINGS_FILE, Embedder, embedding_name, text_source
+from ampere.training import data
+from ampere.training.data import ProductSampler, TrainingSet
+from ampere.training.loop import ProductModel, TrainJob, build_model, model_inputs
+
+from .small_job import SIZES, MemoryFrames, small_job, small_set
+
+
+def noisy(seed: int, count: int) -> list[bytes]:
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
+    return [encode_jpeg(Image.fromarray(frame).resize((48, 48)), 90) for frame in pixels]
+
+
+class Plain(random.Random):
+    """Draws the whole picture and no flip: with it, augmentation must change nothing."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b if (a, b) == (1.0, 1.0) else (a + b) / 2
+
+    def random(self) -> float:
+        return 0.9
+
+    def choice(self, seq: list[str]) -> str:  # type: ignore[override]
+        return seq[0]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, TrainJob, TrainingSet, MemoryFrames]:
+    """A model folder as training leaves it, and what it would train on."""
+    training_set, frames = small_set(3)
+    for seed, name in enumerate(frames.frames):
+        frames.frames[name] = noisy(seed, len(frames.frames[name]))
+    job = small_job(training_set)
+    torch.manual_seed(0)
+    build_model(job).save_pretrained(tmp_path / "ampere", job.tokenizer)
+    (tmp_path / "ampere" / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "summary"}}))
+    return tmp_path / "ampere", job, training_set, frames
+
+
+def test_training_and_embedding_give_a_sample_the_same_vector(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, job, training_set, frames = saved
+    monkeypatch.setattr(data.random, "Random", lambda seed: Plain(0))
+    sampler = ProductSampler(
+        training_set, batch_size=3, rank=0, ranks=1, num_frames=SIZES.num_frames, image_size=SIZES.image_size,
+        crop_scale=1.0, seed=0,
+    )  # fmt: skip
+    (batch,) = sampler.epoch(0, frames)
+    embedder = Embedder(folder)
+    pages, clips = model_inputs(batch, job, torch.device("cpu"))
+    present = torch.ones(3, 3, dtype=torch.bool)
+    with torch.no_grad():
+        trained = ProductModel(embedder.model)(pages, clips, present)
+    for row, label in enumerate(batch.labels.tolist()):
+        for column, (domain, ids) in enumerate(training_set.products[f"p{label:02}"].items()):
+            stored = frames.take(ids[:1])
+            vector = embedder.embed(stored, [training_set.texts[ids[0]]])
+            np.testing.assert_allclose(vector[0], trained[row, column].numpy(), atol=1e-5, err_msg=domain)
+
+
+def test_pages_and_clips_mixed_keep_their_order(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    embedder = Embedder(saved[0])
+    stored = [noisy(1, 2), noisy(2, 1), noisy(3, 2), noisy(4, 1)]
+    texts = ["product 1", None, "", "product 2"]
+    together = embedder.embed(stored, texts)
+    alone = np.concatenate([embedder.embed([frames], [text]) for frames, text in zip(stored, texts, strict=True)])
+    assert together.dtype == np.float32 and together.shape == (4, SIZES.embedding_dim)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert np.abs(together[0] - together[2]).max() > 1e-3
+
+
+def test_one_frame_is_a_clip_of_equal_frames(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    embedder = Embedder(saved[0])
+    (frame,) = noisy(1, 1)
+    page, clip = embedder.embed([[frame], [frame] * SIZES.num_frames], ["product 1"] * 2)
+    np.testing.assert_allclose(page, clip, atol=1e-5)
+
+
+def test_a_missing_text_is_read_as_the_empty_one(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""])
+    np.testing.assert_array_equal(missing, empty)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_wrong_number_of_frames_is_told(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], count: int) -> None:
+    with pytest.raises(ValueError, match=f"has {count} frames; this model reads 1 or {SIZES.num_frames}"):
+        Embedder(saved[0]).embed([noisy(1, 1), noisy(1, count)], ["a", "b"])
+
+
+def test_the_name_follows_the_weights(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    folder, job, *_ = saved
+    name = Embedder(folder).name
+    assert name == embedding_name(folder) and name.startswith("ampere@")
+    assert text_source(folder) == Embedder(folder).text_source == "summary"
+    torch.manual_seed(1)
+    build_model(job).save_pretrained(folder, job.tokenizer)
+    assert embedding_name(folder) != name
+
+
+def test_model_input_is_what_the_embedder_feeds(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    embedder = Embedder(saved[0])
+    fed: list[torch.Tensor] = []
+    embedder.model.video.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    stored = noisy(5, SIZES.num_frames)
+    embedder.embed([stored], ["product 1"])
+    assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))
