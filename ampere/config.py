@@ -259,17 +259,18 @@ def demo() -> Settings:
             fusion_layers=2,
         ),
         train=TrainSettings(
-            epochs=20,
+            epochs=24,
             batch_size=32,
             workers=2,
-            warmup_epochs=1,
-            # Towers that start from nothing must first learn from the pairs: with the paper's weight of 1 the
-            # classifier's large gradients hold all embeddings together (docs/results.md).
-            classifier_weight=0.02,
+            warmup_epochs=2,
             lr_text=1e-3,
-            lr_video=1e-3,
+            lr_video=5e-4,
             lr_fusion=1e-3,
-            lr_rest=1e-3,
+            lr_rest=5e-4,
+            # Towers that start from nothing must first learn from the pairs: with the paper's temperature and the
+            # classifier's full gradients all embeddings fall together (docs/results.md).
+            temperature=0.1,
+            classifier_weight=0.005,
             crop_scale=0.8,
         ),
         serve=ServeSettings(cpus=0.5),

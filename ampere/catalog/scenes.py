@@ -48,12 +48,12 @@ def _run(rng: random.Random, chance: float, num_frames: int) -> np.ndarray:
 def _backdrop(rng: random.Random) -> Image.Image:
     """A short video's ground: a gradient of two colours under a blotchy texture."""
     noise = np.random.default_rng(rng.getrandbits(64))
-    ends = [np.array(colour(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.35, 0.95))) for _ in range(2)]
+    ends = [np.array(colour(rng.random(), rng.uniform(0.02, 0.2), rng.uniform(0.6, 0.95))) for _ in range(2)]
     size = (WIDTH + MARGIN, HEIGHT + MARGIN)
     ramp = np.linspace(0, 1, size[1])[:, None, None] * np.ones((1, size[0], 1))
     cells = noise.integers(0, 255, (rng.randint(4, 24), rng.randint(4, 24)), dtype=np.uint8)
     blotches = np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC))[..., None] / 255 - 0.5
-    ground = ends[0] * (1 - ramp) + ends[1] * ramp + blotches * rng.uniform(20, 110)
+    ground = ends[0] * (1 - ramp) + ends[1] * ramp + blotches * rng.uniform(10, 40)
     return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
 
 
@@ -72,7 +72,7 @@ def _studio(rng: random.Random) -> Image.Image:
         pen.rectangle((0, shelf_y, width, shelf_y + 4), fill=colour(0.08, 0.5, rng.uniform(0.3, 0.7)))
     middle, shoulders = rng.randint(width // 3, width * 2 // 3), rng.randint(88, 102)
     skin, hair = _skin_colour(rng), colour(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.35))
-    dress = colour(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.3, 0.95))
+    dress = colour(rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.95))
     pen.ellipse((middle - 21, shoulders - 54, middle + 21, shoulders + 2), fill=hair)
     pen.rectangle((middle - 6, shoulders - 16, middle + 6, shoulders + 6), fill=skin)
     pen.ellipse((middle - 15, shoulders - 46, middle + 15, shoulders - 8), fill=skin)
@@ -81,7 +81,7 @@ def _studio(rng: random.Random) -> Image.Image:
         pen.ellipse((middle + eye - 2, shoulders - 30, middle + eye + 2, shoulders - 27), fill=(30, 20, 20))
     pen.rounded_rectangle((middle - 34, shoulders, middle + 34, height + 20), radius=16, fill=dress)
     desk = rng.randint(height - 34, height - 22)
-    pen.rectangle((0, desk, width, height), fill=colour(rng.random(), 0.25, rng.uniform(0.4, 0.9)))
+    pen.rectangle((0, desk, width, height), fill=colour(rng.random(), 0.15, rng.uniform(0.4, 0.9)))
     return studio
 
 
@@ -96,7 +96,7 @@ def _overlay(rng: random.Random, live: bool) -> Image.Image:
     bars = [(0, rng.randint(12, 20)), (HEIGHT - rng.randint(12, 20), HEIGHT)] if live else []
     bars += [(HEIGHT * 3 // 4, HEIGHT * 3 // 4 + 10)] if not live and rng.random() < 0.4 else []
     for top, bottom in bars:
-        pen.rectangle((0, top, WIDTH, bottom), fill=(*colour(rng.random(), 0.9, 0.9), 230 if live else 90))
+        pen.rectangle((0, top, WIDTH, bottom), fill=(*colour(rng.uniform(-0.05, 0.1), 0.6, 0.9), 230 if live else 90))
         for x in range(rng.randint(4, 20), rng.randint(70, 120), 9):  # blocks in place of characters
             pen.rectangle((x, top + 3, x + 6, bottom - 3), fill=(255, 255, 255, 220))
     if live:
@@ -134,7 +134,7 @@ def clip_frames(look: Look, rng: random.Random, domain: Domain, num_frames: int)
     live = domain is Domain.LIVE
     ground, overlay = (_studio if live else _backdrop)(rng), _overlay(rng, live)
     sprite, skin = draw_sprite(look, SPRITE_SIDE), _skin_colour(rng)
-    smallest, largest = (44, 64) if live else (rng.uniform(56, 76), rng.uniform(84, 112))
+    smallest, largest = (72, 96) if live else (rng.uniform(84, 96), rng.uniform(104, 124))
     x, y = (rng.choice((0.28, 0.72)), 0.64) if live else (0.5, 0.5)
     sides = _sway(rng, smallest, largest, num_frames)
     xs = _sway(rng, x - 0.12, x + 0.12, num_frames) * WIDTH
@@ -144,7 +144,7 @@ def clip_frames(look: Look, rng: random.Random, domain: Domain, num_frames: int)
     hidden = _run(rng, 0.5, num_frames)
     gripped = np.ones(num_frames, dtype=bool) if live and rng.random() < 0.6 else _run(rng, 0.6, num_frames)
     sleeve = (WIDTH / 2, HEIGHT) if live else (rng.choice((-10, WIDTH + 10)), HEIGHT * rng.uniform(0.6, 1.1))
-    light = _sway(rng, 0.8, 1.15, num_frames)[:, None] * [rng.uniform(0.88, 1.12) for _ in "rgb"]
+    light = _sway(rng, 0.9, 1.1, num_frames)[:, None] * [rng.uniform(0.95, 1.05) for _ in "rgb"]
     grains = np.random.default_rng(rng.getrandbits(64))
     grain = grains.normal(0, 8 if live else 4, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
     for t in range(num_frames):
