@@ -272,7 +272,7 @@ class Demo:
 
     folder: Path = Path("demo")
     """For the catalogue and the workspace."""
-    products: int = 240
+    products: int = 200
     """Products to generate."""
     seed: int = 0
     port: int = 8000

@@ -1,11 +1,14 @@
 """Starting and stopping the endpoint: `ampere serve`, and the demo's short visit."""
 
 import dataclasses
+import logging
 import threading
 
 from ampere.config import ServeSettings
 from ampere.pipeline.cluster import connect
 from ampere.workspace import Workspace
+
+APPLICATION = "ampere"
 
 
 def start(workspace: Workspace, settings: ServeSettings) -> str:
@@ -25,15 +28,16 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     serve.start(
         http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR", "enable_access_log": False}
     )
-    serve.run(app, name="ampere", route_prefix="/")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"
 
 
 def stop() -> None:
-    """Stop the application; Ray itself goes on."""
+    """Stop the application; Ray itself, and Serve's HTTP proxy with it, go on until this process ends."""
     from ray import serve
 
-    serve.shutdown()
+    serve.delete(APPLICATION)
 
 
 def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> int:

@@ -167,7 +167,7 @@ def _claim_folder(folder: Path, arguments: Truth) -> None:
 def write_demo_catalogue(
     folder: Path,
     *,
-    products: int = 240,
+    products: int = 200,
     seed: int = 0,
     pages_per_product: int = 1,
     shorts_per_product: int = 2,

@@ -148,6 +148,7 @@ def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> s
 def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
     """Where everything lies, and what to do next."""
     uri = workspace.uri
+    program = sys.argv[0] if Path(sys.argv[0]).name == "ampere" else "ampere"  # works without an active environment
     return "\n".join(
         [
             "",
@@ -158,7 +159,7 @@ def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
             f"  index        {uri}/indexes/ampere/",
             f"  evaluation   {uri}/reports/evaluation.json",
             "Look at it again:",
-            f"  ampere status --workspace {uri}",
-            f"  ampere serve --workspace {uri}     then open http://127.0.0.1:8000",
+            f"  {program} status --workspace {uri}",
+            f"  {program} serve --workspace {uri}     then open http://127.0.0.1:8000",
         ]
     )

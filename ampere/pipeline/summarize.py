@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     import ray.data
 
 # The CPU build reserves this much for its cache of attention states, in GiB; the GPU builds size theirs themselves.
-CPU_ENGINE_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+CPU_ENGINE_ENV = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    # Together with the `uni` executor: the model runs in the engine's process and not in one more, whose start alone
+    # takes as long as a thousand summaries.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
 ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
 # Of the steps around the engine: whole cores for them would leave none for the engine on a small machine.
 LIGHT_CPUS = 0.1
@@ -103,7 +108,8 @@ def engine_config(settings: SummarizeSettings) -> Any:
             "max_model_len": settings.max_model_len,
             "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only
             "enable_prefix_caching": True,
-        },
+        }
+        | ({} if settings.gpus else {"distributed_executor_backend": "uni"}),
         batch_size=settings.batch_size,
         concurrency=settings.workers,
         placement_group_config={"bundles": [bundle]},

@@ -10,12 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
-from ampere.losses.gather import rank_and_world_size
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.cluster import connect
@@ -23,9 +21,10 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Report
 from ampere.pipeline.texts import sample_texts
+from ampere.pipeline.train_worker import train_worker
 from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split
 from ampere.training.data import CLIP_DOMAINS, TrainingSet
-from ampere.training.loop import TrainJob, train
+from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
 
 
@@ -120,6 +119,7 @@ def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path)
     """
     connect()
     import fsspec
+    from ray import cloudpickle
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
@@ -129,7 +129,7 @@ def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path)
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "frames": frames, "queue": queue},
+        train_loop_config={"work": cloudpickle.dumps((job, frames)), "queue": queue},
         torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker
@@ -162,19 +162,3 @@ def show_progress(queue: Any, settings: TrainSettings, losses: list[dict[str, fl
             shown = {name: f"{value:.3f}" for name, value in epoch.items() if name != "epoch"}
             bar.set_postfix(shown, refresh=False)
             bar.update()
-
-
-def train_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
-    import ray.train
-
-    job, queue = config["job"], config["queue"]
-    rank, _ = rank_and_world_size()
-    trained = train(job, config["frames"], on_epoch=lambda epoch: queue.put(epoch) if rank == 0 else None)
-    if rank != 0:
-        ray.train.report({})
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        trained.model.save_pretrained(folder, job.tokenizer)
-        save_file({"centers": trained.centers}, Path(folder) / "classifier.safetensors")
-        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
