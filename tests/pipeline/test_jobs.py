@@ -24,8 +24,10 @@ pytestmark = pytest.mark.timeout(300)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head node of its own; yields the environment that reaches it."""
     folder, dashboard = tmp_path_factory.mktemp("ray"), free_port()
+    # What Ray put into this process's environment for its own cluster must not reach another.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {
-        **os.environ,
+        **clean,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
@@ -34,6 +36,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     command = [
         "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2", f"--port={free_port()}",
         f"--dashboard-port={dashboard}", "--include-dashboard=true", f"--temp-dir={folder}",
+        # Another Ray of this machine, such as that of other tests, holds the usual ports of the agent.
+        f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
     ]  # fmt: skip
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
