@@ -1,5 +1,6 @@
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,19 +65,19 @@ def test_another_schema_version_is_refused(workspace: Workspace, preset: str | N
         Workspace.create(workspace.uri, preset)
 
 
-def hold_lock(uri: str, taken: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
-    with Workspace.open(uri).lock("samples"):
-        taken.set()
-        end.wait(60)
+HOLD_LOCK = """
+import sys
+from ampere.workspace import Workspace
+with Workspace.open(sys.argv[1]).lock("samples"):
+    print("taken", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_second_process_is_refused_until_the_first_ends(workspace: Workspace) -> None:
-    context = multiprocessing.get_context("spawn")
-    taken, end = context.Event(), context.Event()
-    holder = context.Process(target=hold_lock, args=(workspace.uri, taken, end))
-    holder.start()
-    try:
-        assert taken.wait(60)
+    command = [sys.executable, "-c", HOLD_LOCK, workspace.uri]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
         with pytest.raises(RuntimeError, match="another job is writing samples"), workspace.lock("samples"):
             pass
         with workspace.lock("frames"):  # another table is free
@@ -84,9 +85,6 @@ def test_a_second_process_is_refused_until_the_first_ends(workspace: Workspace) 
         holder.kill()  # no clean end: the lock goes with the process
         with workspace.lock("samples", wait=True):
             pass
-    finally:
-        end.set()
-        holder.join(60)
 
 
 def test_the_lock_is_free_after_an_error(workspace: Workspace) -> None:

@@ -21,4 +21,7 @@ def _enter(rank: int, worker: Callable[..., Any], folder: Path, ranks: int, args
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=ranks)
     torch.save(worker(rank, *args), folder / f"{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
+    # Under load, threads of gloo that still run when the interpreter tears down abort the process now and then.
+    os._exit(0)
