@@ -5,7 +5,7 @@
 A Llama of four layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products: brands are drawn from thousands of characters, three
 words in ten of a name are replaced by random characters, and the demo's brands never occur (`is_demo_brand`). Every
-step draws fresh transcripts, so nothing is seen twice. On two cores a step takes about 0.6 s.
+step draws fresh transcripts, so nothing is seen twice. On two cores a step takes about 0.8 s.
 
 It is a Llama and not a Qwen2 because transformers gives every Qwen2 folder Qwen2's own tokenizer class, whatever
 tokenizer.json says, and that class drops characters that it does not know.
