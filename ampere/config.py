@@ -29,8 +29,18 @@ class DecodeSettings:
     """Stored frames are scaled down to this shorter side, in pixels."""
     jpeg_quality: int = 90
     """Of the stored frames, 1 to 95."""
-    batch_size: int = 32
-    """Samples per task and per commit."""
+    sampling: Literal["uniform", "keyframe"] = "uniform"
+    """uniform: exactly the paper's frames. keyframe: the key frames nearest to them, several times cheaper."""
+    time_limit_s: float = 60.0
+    """Longest time for one sample, reading included; what takes longer fails."""
+    max_file_mb: float = 1000.0
+    """Largest media file, in megabytes."""
+    max_megapixels: float = 40.0
+    """Largest frame or picture, in millions of pixels."""
+    memory_limit_gb: float = 4.0
+    """Memory that decoding one sample may take."""
+    batch_size: int = 16
+    """Samples per task."""
     cpus: float = 1.0
     """CPU cores a task asks for."""
 
@@ -38,6 +48,8 @@ class DecodeSettings:
         _require(self.num_frames >= 1, f"decode.num_frames is {self.num_frames}; it must be at least 1")
         _require(self.short_side >= 16, f"decode.short_side is {self.short_side} pixels; it must be at least 16")
         _require(1 <= self.jpeg_quality <= 95, f"decode.jpeg_quality is {self.jpeg_quality}; it must be 1 to 95")
+        for name in ("time_limit_s", "max_file_mb", "max_megapixels", "memory_limit_gb"):
+            _require(getattr(self, name) > 0, f"decode.{name} is {getattr(self, name)}; it must be above 0")
         _require(self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1")
 
 

@@ -62,11 +62,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table's name, its columns, and the columns that together identify a row."""
+    """A table's name, its columns, and the columns that together identify a row.
+
+    Attributes:
+        rows_per_file: small files are merged into ones of so many rows; larger ones are not written again.
+    """
 
     name: str
     key: tuple[str, ...]
     schema: pa.Schema
+    rows_per_file: int = 1_000_000
 
 
 def _columns(*columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -102,8 +107,10 @@ FRAMES = TableSpec(
         ("height", pa.int32()),
         ("sampling", pa.string()),
         ("decoder", pa.string()),
+        ("source_bytes", pa.int64()),  # length of the media files that were read
         ("source_hash", pa.string()),  # of the media file's bytes
     ),
+    rows_per_file=4096,  # some 600 MB
 )
 SUMMARIES = TableSpec(
     "summaries",

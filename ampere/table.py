@@ -5,12 +5,15 @@ keys and would double rows without an error. Every write is one atomic commit, s
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import lance
 import pyarrow as pa
 
 from ampere.records import TableSpec
+
+KEEP_VERSIONS = timedelta(days=1)  # a training that started on a version reads it to its end
 
 
 class Table:
@@ -53,20 +56,35 @@ class Table:
         Raises:
             ValueError: two of the rows have the same key.
         """
+        rows = self._checked(rows)
+        dataset = self.dataset()
+        if dataset is None:
+            self._append(rows)
+        elif rows.num_rows:
+            merge = dataset.merge_insert(list(self.spec.key))
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+    def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
+        """Insert rows whose keys are known not to be there, in one commit that costs the same on any table.
+
+        Raises:
+            ValueError: two of the rows have the same key.
+        """
+        self._append(self._checked(rows))
+
+    def _append(self, rows: pa.Table) -> None:
+        if rows.num_rows:
+            lance.write_dataset(rows, self.uri, schema=self.spec.schema, mode="append")
+
+    def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
+        """Rows as the table's schema has them, each key once."""
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=self.spec.schema)
         rows = rows.select(self.spec.schema.names).cast(self.spec.schema).combine_chunks()
-        if rows.num_rows == 0:
-            return
         keys = rows.select(list(self.spec.key))
         if keys.group_by(keys.column_names).aggregate([]).num_rows != rows.num_rows:
             raise ValueError(f"table {self.spec.name}: two rows of one batch have the same key {self.spec.key}")
-        dataset = self.dataset()
-        if dataset is None:
-            lance.write_dataset(rows, self.uri, schema=self.spec.schema)
-        else:
-            merge = dataset.merge_insert(list(self.spec.key))
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        return rows
 
     def delete(self, where: str) -> None:
         """Delete the rows that meet an SQL condition."""
@@ -75,10 +93,11 @@ class Table:
             dataset.delete(where)
 
     def compact(self) -> None:
-        """Merge the many small files that small commits leave, and drop what old versions alone held."""
+        """Merge the many small files that small commits leave, and drop old versions that nobody can be reading."""
         dataset = self.dataset()
         if dataset is not None and len(dataset.get_fragments()) > 1:
-            dataset.optimize.compact_files()
+            dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
+            dataset.cleanup_old_versions(older_than=KEEP_VERSIONS)
 
 
 def sql_in(column: str, values: Sequence[str]) -> str:

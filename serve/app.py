@@ -5,6 +5,7 @@ from ray.serve import Application
 
 from ampere.config import PRESETS, ServeSettings
 from ampere.pipeline.embed import model_folder
+from ampere.pipeline.status import last_settings
 from ampere.workspace import Workspace
 from serve.embedder import EmbedderDeployment
 from serve.gateway import Gateway
@@ -38,11 +39,12 @@ def build_app(args: SearchArgs) -> Application:
     model_folder(workspace, args.model)
     if args.model not in workspace.names("indexes"):
         raise FileNotFoundError(f"{workspace.uri} has no index of model {args.model}; run `ampere index` first")
+    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
     # serve.deployment makes a Deployment of the class, which type checkers do not see.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.embedder_replicas,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
-    ).bind(workspace.uri, args.model, PRESETS[workspace.preset]().decode, "cuda" if args.gpus else "cpu")
+    ).bind(workspace.uri, args.model, decode, "cuda" if args.gpus else "cpu")
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
     searcher = SearcherDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}

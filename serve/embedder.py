@@ -1,12 +1,14 @@
 """The embedding deployment: media bytes and text to vectors, several requests in one pass of the network."""
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 
 from ray import serve
 
 from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError
+from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_frames
 from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import model_folder
@@ -38,7 +40,8 @@ class EmbedderDeployment:
 
     def __init__(self, workspace: str, model: str, decode: DecodeSettings, device: str) -> None:
         self.embedder = Embedder(model_folder(Workspace.open(workspace), model), device)
-        self.decode = decode
+        self.decode = dataclasses.replace(decode, num_frames=self.embedder.sizes.num_frames)
+        self.process = IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb)
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
     async def embed(self, queries: list[Query]) -> list[Embedded]:
@@ -60,12 +63,8 @@ class EmbedderDeployment:
         return results
 
     def _frames(self, media: bytes) -> list[bytes]:
-        return query_frames(
-            media,
-            num_frames=self.embedder.sizes.num_frames,
-            short_side=self.decode.short_side,
-            jpeg_quality=self.decode.jpeg_quality,
-        )
+        """Frames of an upload, decoded where a hostile one does no harm."""
+        return self.process.call(query_frames, media, self.decode)
 
     def model_name(self) -> str:
         return self.embedder.name

@@ -10,17 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ampere.media.decoder import MediaError
+from ampere.media.decoder import DEFAULT_MAX_PIXELS, MediaError, TooLarge, scaled_size
 
 
-def read_image(data: bytes) -> Image.Image:
+def read_image(data: bytes, short_side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Read an image file as RGB: EXIF orientation applied, transparency over white, first frame of an animation.
 
+    Args:
+        data: the file.
+        short_side: what the caller will scale down to; a large JPEG is decoded at a fraction of its size, at least
+            twice that.
+        max_pixels: of the image.
+
     Raises:
+        TooLarge: it has more than `max_pixels`.
         MediaError: these bytes are no whole image.
     """
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        file = Image.open(io.BytesIO(data))
+        if file.width * file.height > max_pixels:
+            raise TooLarge(
+                f"an image of {file.width} x {file.height} pixels; the limit is {max_pixels / 1e6:g} megapixels"
+            )
+        file.draft(None, (2 * short_side, 2 * short_side))
+        image: Image.Image = ImageOps.exif_transpose(file)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -35,11 +48,8 @@ def read_image(data: bytes) -> Image.Image:
 
 def scale_down(image: Image.Image, short_side: int) -> Image.Image:
     """Scale an image so that its shorter side is `short_side` pixels; smaller images stay as they are."""
-    scale = short_side / min(image.size)
-    if scale >= 1:
-        return image
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    size = scaled_size(*image.size, short_side)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:

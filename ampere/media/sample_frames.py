@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import fsspec
 from PIL import Image
 
-from ampere.media.decoder import Decoder, MediaError, uniform_indices
+from ampere.config import DecodeSettings
+from ampere.media.decoder import MissingMedia, Sampling, TooLarge
 from ampere.media.images import encode_jpeg, read_image, scale_down
+from ampere.media.sampling import uniform_indices
+from ampere.media.video import decode_video
 from ampere.records import MediaKind
 
 
@@ -21,73 +24,82 @@ class StoredFrames:
     width: int
     height: int
     decoder: str
+    source_bytes: int
     source_hash: str
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, max_bytes: int) -> bytes:
     """The bytes at a local path or URI.
 
     Raises:
-        MediaError: the file is missing, not readable, or empty.
+        MissingMedia: the file is missing, not readable, or empty.
+        TooLarge: it is longer than `max_bytes`.
     """
     try:
         with fsspec.open(uri, "rb") as file:
-            data = file.read()
+            data = file.read(max_bytes + 1)
     except FileNotFoundError as error:
-        raise MediaError(f"media file not found: {uri}") from error
-    except OSError as error:
-        raise MediaError(f"media file cannot be read: {uri}: {error}") from error
+        raise MissingMedia(f"media file not found: {uri}") from error
+    except (OSError, ValueError, ImportError) as error:  # a scheme that fsspec does not know, or lacks a package for
+        raise MissingMedia(f"media file cannot be read: {uri}: {error}") from error
     if not data:
-        raise MediaError(f"media file is empty: {uri}")
+        raise MissingMedia(f"media file is empty: {uri}")
+    if len(data) > max_bytes:
+        raise TooLarge(f"media file is above the limit of {max_bytes / 1e6:g} MB (decode.max_file_mb): {uri}")
     return data
 
 
 def decode_sample(
     kind: MediaKind,
-    media: Sequence[bytes],
+    media: Sequence[str | bytes],
+    settings: DecodeSettings,
     *,
-    decoder: Decoder,
-    num_frames: int,
-    short_side: int,
-    jpeg_quality: int,
+    num_frames: int | None = None,
     timestamps_s: Sequence[float] = (),
 ) -> StoredFrames:
     """Turn the media files of one sample into its stored frames.
 
     Args:
         kind: what the files are.
-        media: their bytes; one file for an image or a video, any number in time order for frames.
-        decoder: for videos.
-        num_frames: frames of a clip; an image stays one frame.
-        short_side, jpeg_quality: of what is stored.
+        media: paths, URIs or bytes; one file for an image or a video, any number in time order for frames.
+        settings: sampling, what is stored, and the limits.
+        num_frames: frames of a clip, if not those of the settings; an image stays one frame.
         timestamps_s: times of the files for `MediaKind.FRAMES`; empty where unknown.
 
     Raises:
-        MediaError: a file gives no frame.
+        MediaError: a file gives no frame, or is above a limit.
     """
     if not media:
-        raise MediaError("the sample has no media file")
-    match kind:
-        case MediaKind.IMAGE:
-            images, times, name = [read_image(media[0])], [0.0], "pillow"
-        case MediaKind.FRAMES:
-            chosen = uniform_indices(len(media), num_frames)
-            opened = {index: read_image(media[index]) for index in set(chosen)}
-            images, name = [opened[index] for index in chosen], "pillow"
-            times = [timestamps_s[index] for index in chosen] if timestamps_s else []
-        case MediaKind.VIDEO:
-            clip = decoder.decode(media[0], num_frames)
-            images, name = [Image.fromarray(frame) for frame in clip.frames], decoder.name
-            times = clip.timestamps_s.tolist()
-    images = [scale_down(image, short_side) for image in images]
+        raise MissingMedia("the sample has no media file")
+    num_frames = num_frames or settings.num_frames
+    max_bytes, max_pixels = int(settings.max_file_mb * 1e6), int(settings.max_megapixels * 1e6)
+    chosen = uniform_indices(len(media), num_frames) if kind is MediaKind.FRAMES else [0]
+    files = {i: _load(media[i], max_bytes) for i in dict.fromkeys(chosen)}
+    if kind is MediaKind.VIDEO:
+        sampling = Sampling(settings.sampling)
+        clip = decode_video(
+            files[0], num_frames, sampling=sampling, short_side=settings.short_side, max_pixels=max_pixels
+        )
+        images = [Image.fromarray(frame) for frame in clip.frames]
+        times, decoder = clip.timestamps_s.tolist(), clip.decoder
+    else:
+        read = {i: read_image(data, settings.short_side, max_pixels) for i, data in files.items()}
+        images = [scale_down(read[i], settings.short_side) for i in chosen]
+        times = [timestamps_s[i] for i in chosen] if timestamps_s else [0.0] * (kind is MediaKind.IMAGE)
+        decoder = "pillow"
     digest = hashlib.blake2b(digest_size=16)
-    for data in media:
+    for data in files.values():
         digest.update(data)
     return StoredFrames(
-        frames=[encode_jpeg(image, jpeg_quality) for image in images],
+        frames=[encode_jpeg(image, settings.jpeg_quality) for image in images],
         timestamps_s=times,
         width=images[0].width,
         height=images[0].height,
-        decoder=name,
+        decoder=decoder,
+        source_bytes=sum(len(data) for data in files.values()),
         source_hash=digest.hexdigest(),
     )
+
+
+def _load(media: str | bytes, max_bytes: int) -> bytes:
+    return read_bytes(media, max_bytes) if isinstance(media, str) else media

@@ -29,10 +29,12 @@ class Plan:
 
     Attributes:
         wanted: sample_id, fingerprint, and the stage's own input columns.
+        made: string [N], the fingerprint of each wanted row's row in the output, or null.
         done, failed, stale: bool [N], one entry per wanted row; what is none of them is pending.
     """
 
     wanted: pa.Table
+    made: pa.ChunkedArray
     done: pa.Array
     failed: pa.Array
     stale: pa.Array
@@ -41,6 +43,10 @@ class Plan:
         """The rows to work on now: neither done nor, unless `retry_failed`, failed before on the same inputs."""
         skip = self.done if retry_failed else pc.or_(self.done, self.failed)
         return self.wanted.filter(pc.invert(skip))
+
+    def present(self) -> set[str]:
+        """Ids of the wanted rows that have a row in the output, whatever it was made from, and are not done."""
+        return set(self.wanted["sample_id"].filter(pc.and_not(pc.is_valid(self.made), self.done)).to_pylist())
 
     def counts(self) -> dict[str, int]:
         """Rows by state; a row that is stale is also due, but not counted as pending."""
@@ -69,7 +75,7 @@ def make_plan(workspace: Workspace, stage: str, output: Table, wanted: pa.Table,
     failed_before = pc.fill_null(pc.equal(_fingerprints_of(wanted, failures), wanted["fingerprint"]), False)
     failed = pc.and_not(failed_before, done)
     stale = pc.and_not(pc.is_valid(made), pc.or_(done, failed))
-    return Plan(wanted, done, failed, stale)
+    return Plan(wanted, made, done, failed, stale)
 
 
 def _fingerprints_of(wanted: pa.Table, rows: pa.Table) -> pa.ChunkedArray:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,8 @@ from ampere.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
+MAX_BLOCKS = 50_000  # of one job, for Ray keeps an entry for each
+COMMITS_PER_COMPACTION = 256
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
 
 
@@ -39,9 +41,11 @@ class Stage:
         wanted: its samples, as columns sample_id, fingerprint and whatever `build` needs.
         build: due rows as a Ray data set -> result rows, in any order; called only if a row needs work.
         settle: due rows -> (result rows that need no work, the rows that do); None: all need work.
-        batch_size: due rows per block, and so per task and per commit.
+        batch_size: due rows per block, and so per task and per commit (more only where blocks would be too many).
         where: which rows of `output` belong to this stage; None: all.
         describe: one line on the whole output after a run; None: nothing to say.
+        unit: what a row is called in what the user sees.
+        size_column: column of the output with the bytes that were read for a row, for the rate shown; None: not told.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Stage:
     settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
     where: str | None = None
     describe: Callable[[Table], str] | None = None
+    unit: str = "row"
+    size_column: str | None = None
 
     def plan(self, workspace: Workspace) -> Plan:
         return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
@@ -68,15 +74,15 @@ class Report:
     failed: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     seconds: float = 0.0
+    gigabytes: float = 0.0
     notes: list[str] = field(default_factory=list)
     unit: str = "rows"
 
     def __str__(self) -> str:
-        rate = (
-            f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s)"
-            if self.done and self.seconds
-            else ""
-        )
+        rate = ""
+        if self.done and self.seconds:
+            read = f", {self.gigabytes / self.seconds:.3f} GB/s" if self.gigabytes else ""
+            rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read})"
         parts = [
             f"{self.stage}: {self.done} {self.unit} done{rate}"
             + f", {self.skipped} were done before" * bool(self.skipped)
@@ -104,13 +110,14 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
     with workspace.lock(stage.output.name):
         plan = stage.plan(workspace)
         due = plan.due(retry_failed=retry_failed)
-        report = Report(stage.name, output.uri, skipped=plan.counts()["done"])
+        report = Report(stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s")
+        committer = Committer(workspace, stage, report, plan.present())
         start = time.monotonic()
         if stage.settle is not None:
             settled, due = stage.settle(due)
-            _commit(workspace, stage, settled, report)
+            committer.commit(settled)
         if due.num_rows:
-            _work_on(due, stage, workspace, report)
+            _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start
         output.compact()
         if stage.describe is not None:
@@ -118,36 +125,66 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
     return report
 
 
-def _work_on(due: pa.Table, stage: Stage, workspace: Workspace, report: Report) -> None:
+def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     """Run the stage's Ray Data pipeline over rows and commit every block that comes out."""
     import ray.data
 
     connect()
+    report = committer.report
     before = report.done + report.failed.total()
-    blocks = [due.slice(i, stage.batch_size) for i in range(0, due.num_rows, stage.batch_size)]
+    size = max(stage.batch_size, -(-due.num_rows // MAX_BLOCKS))
+    blocks = [due.slice(i, size) for i in range(0, due.num_rows, size)]
     results = stage.build(ray.data.from_arrow(blocks))
-    with tqdm(total=due.num_rows, desc=stage.name, unit="row", file=sys.stderr, mininterval=1.0) as bar:
+    start = time.monotonic()
+    with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            _commit(workspace, stage, batch, report)
-            bar.set_postfix(failed=report.failed.total(), refresh=False)
+            committer.commit(batch)
+            told: dict[str, Any] = {"failed": report.failed.total()}
+            if stage.size_column is not None:
+                told["GB/s"] = f"{report.gigabytes / (time.monotonic() - start):.3f}"
+            bar.set_postfix(told, refresh=False)
             bar.update(batch.num_rows)
     report.unanswered = due.num_rows - (report.done + report.failed.total() - before)
 
 
-def _commit(workspace: Workspace, stage: Stage, batch: pa.Table, report: Report) -> None:
-    """Write one batch: results to the output table, errors to the ledger, each id in one place only."""
-    failed_mask = pc.is_valid(batch["error_type"])
-    good, bad = batch.filter(pc.invert(failed_mask)), batch.filter(failed_mask)
-    output = workspace.table(stage.output)
-    if good.num_rows:
-        output.upsert(good)
-        forget_failures(workspace, stage.name, good["sample_id"].to_pylist())
-    if bad.num_rows:
-        record_failures(workspace, stage.name, bad)
-        condition = sql_in("sample_id", bad["sample_id"].to_pylist())
-        output.delete(condition if stage.where is None else f"{condition} AND {stage.where}")
-    report.done += good.num_rows
-    report.failed.update(bad["error_type"].to_pylist())
+class Committer:
+    """Writes batches of result rows: results to the output table, errors to the ledger, each id in one place only.
+
+    Args:
+        present: ids that have a row in the output already. Others are appended, which costs the same however large
+            the table is; a merge looks at every key.
+    """
+
+    def __init__(self, workspace: Workspace, stage: Stage, report: Report, present: set[str]) -> None:
+        self.workspace = workspace
+        self.stage = stage
+        self.report = report
+        self.present = present
+        self.commits = 0
+
+    def commit(self, batch: pa.Table) -> None:
+        stage, output = self.stage, self.workspace.table(self.stage.output)
+        is_bad = pc.is_valid(batch["error_type"])
+        good, bad = batch.filter(pc.invert(is_bad)), batch.filter(is_bad)
+        if good.num_rows:
+            ids = good["sample_id"].to_pylist()
+            if self.present.isdisjoint(ids):
+                output.append(good)
+            else:
+                output.upsert(good)
+            forget_failures(self.workspace, stage.name, ids)
+        if bad.num_rows:
+            record_failures(self.workspace, stage.name, bad)
+            if there := sorted(self.present.intersection(bad["sample_id"].to_pylist())):
+                condition = sql_in("sample_id", there)
+                output.delete(condition if stage.where is None else f"{condition} AND {stage.where}")
+        self.report.done += good.num_rows
+        self.report.failed.update(bad["error_type"].to_pylist())
+        if stage.size_column is not None:
+            self.report.gigabytes += (pc.sum(good[stage.size_column]).as_py() or 0) / 1e9
+        self.commits += 1
+        if self.commits % COMMITS_PER_COMPACTION == 0:
+            output.compact()
 
 
 def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:

@@ -1,12 +1,15 @@
 """`ampere search`: one query against the index, in this process, without a server."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from ampere.config import PRESETS
+from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_frames
 from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import model_folder
+from ampere.pipeline.status import last_settings
 from ampere.records import Domain
 from ampere.retrieval.index import SearchIndex
 from ampere.workspace import Workspace
@@ -24,13 +27,10 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
         raise ValueError("give --file PICTURE-or-VIDEO (and --text, where you have one)")
     embedder = Embedder(model_folder(workspace, model))
     index = SearchIndex(workspace.fetch(f"indexes/{model}"))
-    decode = PRESETS[workspace.preset]().decode
-    frames = query_frames(
-        file.read_bytes(),
-        num_frames=embedder.sizes.num_frames,
-        short_side=decode.short_side,
-        jpeg_quality=decode.jpeg_quality,
-    )
+    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+    decode = dataclasses.replace(decode, num_frames=embedder.sizes.num_frames)
+    with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
+        frames = process.call(query_frames, file.read_bytes(), decode)
     vector = embedder.embed([frames], [text])
     return {str(domain): [vars(hit) for hit in index.search(vector, domain, k)[0]] for domain in Domain}
 
