@@ -39,8 +39,8 @@ class DecodeSettings:
     """Largest frame or picture, in millions of pixels."""
     memory_limit_gb: float = 4.0
     """Memory that decoding one sample may take."""
-    batch_size: int = 16
-    """Samples per task."""
+    batch_size: int = 8
+    """Samples per task and per commit."""
     cpus: float = 1.0
     """CPU cores a task asks for."""
 

@@ -74,7 +74,8 @@ class Table:
 
     def _append(self, rows: pa.Table) -> None:
         if rows.num_rows:
-            lance.write_dataset(rows, self.uri, schema=self.spec.schema, mode="append")
+            mode = "create" if self.dataset() is None else "append"
+            lance.write_dataset(rows, self.uri, schema=self.spec.schema, mode=mode)
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
         """Rows as the table's schema has them, each key once."""

@@ -1,26 +1,39 @@
-"""What the decode job costs beside a bare loop over the same decoder.
+"""What decoding costs, and what the job costs beside it; everything in one run, since machines are noisy.
 
-    python benchmarks/decode.py --clips 400
+    python benchmarks/decode.py [--copies 40] [--torchcodec PYTHON]
 
-Writes clips of the demo's kind, then times (a) one process that calls `decode_sample` on each in turn and (b) the
-whole `ampere decode` stage on Ray with a table written. Prints both rates and the ratio job / (loop x cores), both
-of the same run. Ray's start is not counted; it is printed.
+Writes four videos of 720 x 1280 at 30 frames a second and 2 Mbit/s: 35 s and 112 s long, with a key frame each 2 s and
+each 8 s. Then, one thread each:
+
+1. exact uniform frames by our decoder, beside decord, a plain PyAV loop (seek, decode up to the frame) and torchcodec
+   called directly, each the best of three; our key frames beside our exact ones. torchcodec has an environment of its
+   own, if any: its wheels bring the CUDA build of torch.
+2. the whole `ampere decode` job on Ray, `--copies` of each file, beside a bare loop of one process over the same work
+   (reading, decoding, JPEG): job / (loop x cores). Ray's start is printed and not counted.
+3. peak memory of the job, all its processes together, also with a list of a quarter of the length.
 """
 
 import argparse
+import io
 import os
-import random
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
-from ampere.catalog.clip_file import encode_clip
-from ampere.catalog.goods import demo_products
-from ampere.catalog.looks import draw_look
-from ampere.catalog.scenes import clip_frames
+import av
+import numpy as np
+import psutil
+
 from ampere.config import DecodeSettings
-from ampere.media.decord_decoder import DecordDecoder
-from ampere.media.sample_frames import decode_sample, read_bytes
+from ampere.media.decoder import Sampling
+from ampere.media.pyav_decoder import PyavDecoder
+from ampere.media.sample_frames import decode_sample
+from ampere.media.sampling import uniform_indices
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.decode import decode_stage
 from ampere.pipeline.prepare import prepare
@@ -28,68 +41,184 @@ from ampere.pipeline.runner import run_stage
 from ampere.records import Domain, MediaKind, Sample, Split
 from ampere.workspace import Workspace
 
+FRAMES, RATE, WIDTH, HEIGHT = 8, 30, 720, 1280
+KINDS = [(seconds, gap) for seconds in (35, 112) for gap in (2, 8)]
+TORCHCODEC = """
+import sys, time, torch
+from torchcodec.decoders import VideoDecoder
+torch.set_num_threads(1)
+for path in sys.argv[1:]:
+    data, best = open(path, "rb").read(), 9e9
+    for _ in range(3):
+        start = time.perf_counter()
+        video = VideoDecoder(data, num_ffmpeg_threads=1, dimension_order="NHWC")
+        count = video.metadata.num_frames
+        video.get_frames_at([(2 * i + 1) * count // 16 for i in range(8)]).data
+        best = min(best, time.perf_counter() - start)
+    print(best)
+"""
 
-def write_clips(folder: Path, count: int) -> list[str]:
-    """`count` samples over a dozen distinct files of 48 frames."""
-    rng, paths = random.Random(0), []
-    for number, product in enumerate(demo_products(rng, 12)):
-        paths.append(folder / f"{number}.mp4")
-        look = draw_look(product, str(number), rng)
-        encode_clip(paths[-1], clip_frames(look, rng, Domain.LIVE, 48), 8, None)
-    return [str(paths[i % len(paths)]) for i in range(count)]
+
+def write_video(path: Path, seconds: int, key_gap: int) -> None:
+    """A picture that moves under fresh noise: neither still nor incompressible."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
+    scene = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
+    noise = rng.integers(0, 24, (RATE, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        gop = str(key_gap * RATE)
+        options = {"preset": "veryfast", "g": gop, "keyint_min": gop, "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 2_000_000
+        for i in range(seconds * RATE):
+            pixels = np.roll(scene, (3 * i, 2 * i), (0, 1)) // 2 + noise[i % RATE]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
-def bare_loop(paths: list[str], settings: DecodeSettings) -> float:
-    """Seconds of one process without Ray or tables."""
+def plain_decord(data: bytes) -> None:
+    import decord
+
+    reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
+    reader.get_batch(uniform_indices(len(reader), FRAMES)).asnumpy()
+
+
+def plain_pyav(data: bytes) -> None:
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        base = stream.time_base or Fraction(1)
+        for index in uniform_indices(stream.frames, FRAMES):
+            wanted = round(index / RATE / base)
+            container.seek(wanted, stream=stream)
+            frame = next(f for f in container.decode(stream) if f.pts is not None and f.pts >= wanted)
+            frame.to_ndarray(format="rgb24")
+
+
+def ours(sampling: Sampling, short_side: int | None = None) -> Callable[[bytes], object]:
+    return lambda data: PyavDecoder().decode(data, FRAMES, sampling=sampling, short_side=short_side)
+
+
+def best_of(work: Callable[[bytes], object], data: bytes, times: int = 3) -> float:
+    """Least seconds of a few calls."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work(data)
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
+    ways: dict[str, Callable[[bytes], object]] = {
+        "decord": plain_decord,
+        "PyAV": plain_pyav,
+        "ours": ours(Sampling.UNIFORM),
+        "ours, stored size": ours(Sampling.UNIFORM, 256),
+        "ours, key frames": ours(Sampling.KEYFRAME, 256),
+    }
+    seconds = {name: [best_of(way, path.read_bytes()) for path in paths] for name, way in ways.items()}
+    direct = ["decord", "PyAV"]
+    if torchcodec:
+        command = [torchcodec, "-c", TORCHCODEC, *map(str, paths)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds["torchcodec"] = [float(line) for line in output.split()]
+        direct.append("torchcodec")
+    print(f"{'seconds a video':<20}" + "".join(f"{f'{s} s, key {g} s':>15}" for s, g in KINDS))
+    for name, found in seconds.items():
+        print(f"{name:<20}" + "".join(f"{value:>15.3f}" for value in found))
+    ratios = [min(seconds[d][i] for d in direct) / seconds["ours"][i] for i in range(len(paths))]
+    print(f"{'best direct / ours':<20}" + "".join(f"{value:>14.2f}x" for value in ratios))
+    ratios = [seconds["ours, stored size"][i] / seconds["ours, key frames"][i] for i in range(len(paths))]
+    print(f"{'exact / key frames':<20}" + "".join(f"{value:>14.2f}x" for value in ratios))
+
+
+def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
+    """Seconds a sample of one process without Ray, isolation or tables, over each file three times."""
     start = time.perf_counter()
-    for path in paths:
-        decode_sample(
-            MediaKind.VIDEO,
-            [read_bytes(path)],
-            decoder=DecordDecoder(),
-            num_frames=settings.num_frames,
-            short_side=settings.short_side,
-            jpeg_quality=settings.jpeg_quality,
-        )
-    return time.perf_counter() - start
+    for _ in range(3):
+        for path in paths:
+            decode_sample(MediaKind.VIDEO, [str(path)], settings)
+    return (time.perf_counter() - start) / (3 * len(paths))
 
 
-def job(paths: list[str], settings: DecodeSettings, folder: Path) -> float:
-    """Seconds of the whole stage, Ray running already."""
-    workspace = Workspace.create(folder / "workspace", "demo")
-    samples = (
-        (
-            str(i),
-            Sample(
-                sample_id=str(i),
-                product_id=None,
-                domain=Domain.LIVE,
-                split=Split.TEST,
-                text=None,
-                media_kind=MediaKind.VIDEO,
-                media_uris=(path,),
-            ),
+def job(paths: list[Path], copies: int, settings: DecodeSettings, folder: Path) -> tuple[float, float]:
+    """Seconds a sample of the whole stage, Ray running already, and its peak memory in GB."""
+    workspace = Workspace.create(folder, "demo")
+    samples = [
+        Sample(
+            sample_id=f"{path.stem}-{copy}",
+            product_id=None,
+            domain=Domain.LIVE,
+            split=Split.TEST,
+            text=None,
+            media_kind=MediaKind.VIDEO,
+            media_uris=(str(path),),
         )
-        for i, path in enumerate(paths)
-    )
-    prepare(workspace, samples)
-    return run_stage(decode_stage(workspace, settings), workspace).seconds
+        for copy in range(copies)
+        for path in paths
+    ]
+    prepare(workspace, ((sample.sample_id, sample) for sample in samples))
+    with PeakMemory() as memory:
+        report = run_stage(decode_stage(workspace, settings), workspace)
+    assert report.done == len(samples), report
+    return report.seconds / report.done, memory.peak / 1e9
+
+
+class PeakMemory:
+    """Most memory that this process and its children have together, shared pages counted once (PSS)."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            self.peak = max(
+                self.peak, sum(map(_pss, psutil.Process().children(recursive=True))) + _pss(psutil.Process())
+            )
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=400)
+    parser.add_argument("--copies", type=int, default=40)
+    parser.add_argument("--torchcodec", metavar="PYTHON", help="interpreter of an environment with torchcodec")
     args = parser.parse_args()
-    settings, cores = DecodeSettings(), os.cpu_count() or 1
+    cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
-        paths = write_clips(Path(name), args.clips)
+        folder = Path(name)
+        paths = [folder / f"{seconds}s-key{gap}s.mp4" for seconds, gap in KINDS]
+        for path, (seconds, gap) in zip(paths, KINDS, strict=True):
+            write_video(path, seconds, gap)
+            print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+        compare_decoders(paths, args.torchcodec)
         start = time.perf_counter()
         connect()
-        print(f"Ray started in {time.perf_counter() - start:.1f} s")
-        loop_s = bare_loop(paths, settings)
-        job_s = job(paths, settings, Path(name))
-    print(f"bare loop {args.clips / loop_s:.1f} clips/s in one process, job {args.clips / job_s:.1f} clips/s")
-    print(f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}")
+        print(f"\nRay started in {time.perf_counter() - start:.1f} s")
+        for sampling in ("uniform", "keyframe"):
+            settings = DecodeSettings(sampling=sampling)
+            _, small = job(paths, max(1, args.copies // 4), settings, folder / f"{sampling}-small")
+            loop_s = bare_loop(paths, settings)
+            job_s, large = job(paths, args.copies, settings, folder / f"{sampling}-large")
+            print(
+                f"{sampling}: bare loop {1 / loop_s:.2f} samples/s in one process, job {1 / job_s:.2f} samples/s; "
+                f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}; peak memory {large:.2f} GB for "
+                f"{args.copies * len(paths)} samples, {small:.2f} GB for a quarter"
+            )
     return 0
 
 
