@@ -18,6 +18,10 @@ class MissingMedia(MediaError):
     """There is no such file, or it cannot be read, or it is empty."""
 
 
+class NotAVideo(MediaError):
+    """A file of no known kind, or without a video in it."""
+
+
 class TooLarge(MediaError):
     """The file or its pictures are above a limit of the settings."""
 

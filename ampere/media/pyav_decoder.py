@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
+from typing import TypeGuard
 
 import av
 import av.error
@@ -20,8 +22,8 @@ from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorTrc, Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -29,15 +31,16 @@ from ampere.media.decoder import (
     DEFAULT_MAX_PIXELS,
     Clip,
     MediaError,
+    NotAVideo,
     RefusedMedia,
     Sampling,
     TooLarge,
     scaled_size,
 )
-from ampere.media.sampling import keyframe_times, uniform_indices, uniform_times
+from ampere.media.hdr import to_ordinary
+from ampere.media.sampling import keyframe_times, uniform_positions
 
-# Codecs of one packet a frame that honour skip_frame=NONREF: frames that no other refers to cost nothing.
-SKIP_UNREFERENCED = {"h264", "hevc"}
+UNTOLD = {"apng"}  # FFmpeg calls some of their packets key frames that are not
 HDR_TRANSFERS = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 # What PyAV raises on damaged files: FFmpeg's errors, which are also built-in ones, and its own on odd metadata.
 DAMAGE = (av.error.FFmpegError, ValueError, OSError)
@@ -87,17 +90,45 @@ class Track:
         return self.stream.time_base or Fraction(1)
 
     @cached_property
-    def times(self) -> list[int]:
-        """Sorted start times of the frames that a player shows; empty where the packets do not tell."""
-        if any(packet.pts is None for packet in self.packets):
-            return []
-        return sorted({packet.pts for packet in self.packets if not packet.is_discard})
+    def position(self) -> dict[int, int]:
+        """Start time of each frame that a player shows, in time order, and where its packet is.
+
+        Empty where the packets do not tell. A recording may start midway; what comes before its first key frame
+        cannot be decoded.
+        """
+        times = [packet.pts for packet in self.packets]
+        first = next((i for i, packet in enumerate(self.packets) if packet.is_keyframe), None)
+        if first is None or None in times or self.codec.name in UNTOLD or self._has_only_decoding_times(times):
+            return {}
+        shown = [i for i, packet in enumerate(self.packets) if i >= first and _is_shown(packet, self.codec.name)]
+        position = {times[i]: i for i in sorted(shown, key=lambda i: times[i]) if times[i] >= times[first]}
+        return position if len(position) == sum(times[i] >= times[first] for i in shown) else {}
+
+    def _has_only_decoding_times(self, times: list[int]) -> bool:
+        """Whether frames are shown in another order than stored and the times hide it, as in AVI and MXF."""
+        return bool(self.codec.has_b_frames) and times == sorted(times)
 
     @cached_property
+    def times(self) -> list[int]:
+        """Start times of the frames that a player shows; empty where the packets do not tell."""
+        return list(self.position)
+
+    @property
     def last_duration(self) -> int:
-        """How long the last frame is shown; as long as the others where the file does not say."""
-        last = max(self.packets, key=lambda packet: packet.pts)
-        return last.duration or (self.times[-1] - self.times[0]) // max(1, len(self.times) - 1)
+        """How long the last frame is shown, if the packets tell."""
+        return self.packets[self.position[self.times[-1]]].duration or 0
+
+    @cached_property
+    def may_skip(self) -> bool:
+        """Whether the codec can leave out frames that no other refers to.
+
+        HEVC marks those that none of the same temporal layer refers to, so there must be one layer only; the header
+        of MP4 and Matroska tells. The other codecs do not mark frames, or store several in a packet.
+        """
+        header = self.codec.extradata or b""
+        return self.codec.name == "h264" or (
+            self.codec.name == "hevc" and len(header) > 22 and header[0] == 1 and header[21] >> 3 & 7 == 1
+        )
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
@@ -116,14 +147,14 @@ def _open(data: bytes) -> InputContainer:
     except PermissionError as error:
         raise RefusedMedia("a playlist or script that opens other files, which is not allowed") from error
     except DAMAGE as error:
-        raise MediaError(f"not a video of a known format: {error}") from error
+        raise NotAVideo(f"not a video of a known format: {error}") from error
 
 
 def read_tracks(container: InputContainer) -> list[Track]:
     """The video streams of a file with their packets, the main one first; cover art is no video.
 
     Raises:
-        MediaError: there is no video in it.
+        NotAVideo: there is no video in it.
     """
     tracks = {}
     for stream in container.streams:
@@ -136,7 +167,7 @@ def read_tracks(container: InputContainer) -> list[Track]:
             tracks[packet.stream_index].packets.append(packet)
     found = sorted((track for track in tracks.values() if track.packets), key=lambda track: track.rank)
     if not found:
-        raise MediaError("the video stream is empty" if tracks else "no video stream")
+        raise NotAVideo("the video stream is empty" if tracks else "no video stream")
     return found
 
 
@@ -174,13 +205,14 @@ class ToRgb:
         is_hdr = frame.color_trc in HDR_TRANSFERS
         scaled = frame.reformat(
             *self.size,
-            format="rgb24",
+            format="rgb48le" if is_hdr else "rgb24",
             interpolation=None if self.size == (frame.width, frame.height) else Interpolation.BICUBIC,
-            dst_color_trc=ColorTrc.BT709 if is_hdr else None,
-            dst_color_primaries=ColorPrimaries.BT709 if is_hdr else None,
             threads=1,
         )
-        return np.rot90(scaled.to_ndarray(), self.turns)
+        pixels = scaled.to_ndarray()
+        if is_hdr:
+            pixels = to_ordinary(pixels.astype(np.uint16), is_pq=frame.color_trc == ColorTrc.SMPTE2084)
+        return np.rot90(pixels, self.turns)
 
 
 Taken = list[tuple[float, NDArray[np.uint8]]]  # seconds and picture of each sampled frame
@@ -191,18 +223,25 @@ def take_few(track: Track, num_frames: int, sampling: Sampling, to_rgb: ToRgb) -
 
     Empty if the packets do not tell the frames' times, or if a wanted frame does not come out.
     """
-    key_times = [packet.pts for packet in track.packets if packet.is_keyframe and not packet.is_discard]
-    if not track.times or not key_times:
+    times = track.times
+    if not times:
         return []
     if sampling is Sampling.KEYFRAME:
-        wanted = keyframe_times(track.times, key_times, track.last_duration, num_frames)
+        key_times = [time for time, at in track.position.items() if track.packets[at].is_keyframe]
+        wanted = keyframe_times(times, key_times, track.last_duration, num_frames)
     else:
-        wanted = uniform_times(track.times, track.last_duration, num_frames)
+        wanted = [times[i] for i in uniform_positions(times, track.last_duration, num_frames)]
     found: dict[int, NDArray[np.uint8]] = {}
     for start, stop in _runs(track, wanted):
+        shown = []
         for frame in _decode(track, start, stop, skip_all_but=set(wanted)):
-            if frame.pts in wanted and frame.pts not in found:
+            if frame.pts == track.packets[start].pts and _leans_on_others(frame):
+                return []
+            if frame.pts in wanted:
                 found[frame.pts] = to_rgb(frame)
+            shown.append(frame.pts)
+        if not _increase(shown):
+            return []
     if not found.keys() >= set(wanted):
         return []
     return [(float(time * track.time_base), found[time]) for time in wanted]
@@ -210,17 +249,15 @@ def take_few(track: Track, num_frames: int, sampling: Sampling, to_rgb: ToRgb) -
 
 def _runs(track: Track, wanted: Sequence[int]) -> list[tuple[int, int]]:
     """Spans of packets to decode: each from a key packet to the last wanted one that needs it."""
-    position = {packet.pts: i for i, packet in enumerate(track.packets)}
     keys = [i for i, packet in enumerate(track.packets) if packet.is_keyframe]
     runs: list[tuple[int, int]] = []
-    for at in sorted({position[time] for time in wanted}):
+    for at in sorted({track.position[time] for time in wanted}):
         time = track.packets[at].pts
         # Frames shown before a key frame but stored behind it lean on the one before it.
         start = next((i for i in reversed(keys[: bisect_right(keys, at)]) if track.packets[i].pts <= time), 0)
-        if runs and start < runs[-1][1]:
-            runs[-1] = (runs[-1][0], at + 1)
-        else:
-            runs.append((start, at + 1))
+        while runs and start < runs[-1][1]:
+            start = min(start, runs.pop()[0])
+        runs.append((start, at + 1))
     return runs
 
 
@@ -233,9 +270,8 @@ def _decode(track: Track, start: int, stop: int, skip_all_but: set[int] | None =
     if codec.is_open:
         codec.flush_buffers()
     codec.skip_frame = "DEFAULT"
-    may_skip = codec.name in SKIP_UNREFERENCED
     for packet in [*track.packets[start:stop], None]:  # None drains the codec
-        if may_skip and packet is not None and skip_all_but is not None:
+        if track.may_skip and packet is not None and skip_all_but is not None:
             codec.skip_frame = "DEFAULT" if packet.pts in skip_all_but else "NONREF"
         try:
             yield from codec.decode(packet)
@@ -249,22 +285,34 @@ def take_from_all(track: Track, num_frames: int, to_rgb: ToRgb) -> Taken:
     Empty if there are none.
     """
     every = (0, len(track.packets))
-    count = sum(1 for _ in _decode(track, *every))
-    if not count:
+    stated = [frame.pts for frame in _decode(track, *every)]
+    if not stated:
         return []
-    wanted = uniform_indices(count, num_frames)
-    found: dict[int, tuple[float, NDArray[np.uint8]]] = {}
+    if _increase(stated):
+        times, unit = stated, track.time_base
+    else:  # the frames do not say when they are shown, so they are numbered
+        times, unit = list(range(len(stated))), 1 / (track.stream.guessed_rate or Fraction(1))
+    wanted = uniform_positions(times, 0, num_frames)
+    found: dict[int, NDArray[np.uint8]] = {}
     for i, frame in enumerate(_decode(track, *every)):
         if i in wanted:
-            found[i] = (_seconds(track, frame, i), to_rgb(frame))
+            found[i] = to_rgb(frame)
             if len(found) == len(set(wanted)):
                 break
-    return [found[i] for i in wanted]
+    return [(float(times[i] * unit), found[i]) for i in wanted]
 
 
-def _seconds(track: Track, frame: VideoFrame, index: int) -> float:
-    """When a frame is shown; by its number and the stream's rate where it does not say."""
-    if frame.pts is not None:
-        return float(frame.pts * track.time_base)
-    rate = track.stream.guessed_rate
-    return float(index / rate) if rate else 0.0
+def _increase(times: list[int | None]) -> TypeGuard[list[int]]:
+    """Whether the times of frames, in the order that the codec shows them in, are all known and make sense."""
+    known = [time for time in times if time is not None]
+    return len(known) == len(times) and all(a < b for a, b in pairwise(known))
+
+
+def _leans_on_others(frame: VideoFrame) -> bool:
+    """Whether a frame is no key frame, although its packet may be called one, as all packets of H.263 in AVI are."""
+    return not frame.key_frame and frame.pict_type in (PictureType.P, PictureType.B)
+
+
+def _is_shown(packet: av.Packet, codec: str) -> bool:
+    """Whether a player shows what is in a packet. VP8 stores frames for others to refer to in packets of their own."""
+    return not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] & 0x10))

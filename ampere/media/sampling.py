@@ -34,28 +34,29 @@ def has_constant_rate(times: Sequence[int]) -> bool:
 
 
 def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -> list[Fraction]:
-    """The middles of `num_frames` equal spans of a video whose frames start at sorted `times`."""
-    span = times[-1] + last_duration - times[0]
+    """The middles of `num_frames` equal spans of a video whose frames start at sorted `times`.
+
+    Args:
+        times: of all frames.
+        last_duration: how long the last one is shown; 0: not known, so as long as the others.
+        num_frames: how many moments.
+    """
+    span = times[-1] - times[0] + (last_duration or (times[-1] - times[0]) // max(1, len(times) - 1))
     return [times[0] + Fraction((2 * i + 1) * span, 2 * num_frames) for i in range(num_frames)]
 
 
-def uniform_times(times: Sequence[int], last_duration: int, num_frames: int) -> list[int]:
-    """Start times of the frames to take: by index where the rate is constant, else what is shown at even moments.
-
-    Args:
-        times: sorted start times of all frames.
-        last_duration: how long the last one is shown.
-        num_frames: how many to take.
+def uniform_positions(times: Sequence[int], last_duration: int, num_frames: int) -> list[int]:
+    """Which frames to take: by index where the rate is constant, else what is shown at even moments.
 
     A second of 4 frames, then a second of one frame, in milliseconds:
 
-    >>> uniform_times([0, 250, 500, 750, 1000], 1000, 4)
-    [250, 750, 1000, 1000]
+    >>> uniform_positions([0, 250, 500, 750, 1000], 1000, 4)
+    [1, 3, 4, 4]
     """
     if has_constant_rate(times):
-        return [times[i] for i in uniform_indices(len(times), num_frames)]
+        return uniform_indices(len(times), num_frames)
     moments = uniform_moments(times, last_duration, num_frames)
-    return [times[max(0, bisect_right(times, moment) - 1)] for moment in moments]
+    return [max(0, bisect_right(times, moment) - 1) for moment in moments]
 
 
 def keyframe_times(times: Sequence[int], keys: Sequence[int], last_duration: int, num_frames: int) -> list[int]:

@@ -17,7 +17,8 @@ def decode_video(
 ) -> Clip:
     """Sampled frames by the first decoder that gives them; parameters and errors are those of `Decoder.decode`.
 
-    A file that one decoder refuses for its size or for what it would open is not handed to the next.
+    The next decoder gets a file only if it has a video that the last one could not decode: what was refused for its
+    size stays refused, and decord would open the sockets that a text file asks for.
     """
     problems = []
     for decoder in DECODERS:
