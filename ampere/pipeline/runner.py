@@ -8,7 +8,7 @@ ledger instead. This process is the one committer of the output table.
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     results = stage.build(ray.data.from_arrow(blocks))
     start = time.monotonic()
     with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
-        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for batch in _batches(results, stage.name):
             committer.commit(batch)
             told: dict[str, Any] = {"failed": report.failed.total()}
             if stage.size_column is not None:
@@ -145,6 +145,23 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
             bar.set_postfix(told, refresh=False)
             bar.update(batch.num_rows)
     report.unanswered = due.num_rows - (report.done + report.failed.total() - before)
+
+
+def _batches(results: "ray.data.Dataset", stage: str) -> Iterator[pa.Table]:
+    """Blocks as they come, in whatever order.
+
+    Raises:
+        RuntimeError: Ray gave up.
+    """
+    from ray.exceptions import RayError
+
+    try:
+        yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RuntimeError(
+            f"Ray gave up ({type(error).__name__}: {reason}). What was done is kept; run the stage again to go on"
+        ) from error
 
 
 class Committer:

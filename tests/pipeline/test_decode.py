@@ -1,5 +1,6 @@
 """The decode stage under Ray Data: bad files cost their row, nothing is done twice, changed settings make rows due."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -26,9 +27,14 @@ def broken(tmp_path: Path, catalogue: Path) -> Workspace:
             (tmp_path / name).write_bytes(data)
         rows.append(rows[1] | {"sample_id": name, "media": str(tmp_path / name)})
     write_manifest(tmp_path / "manifest.csv", rows)
-    uri = str(tmp_path / "broken")
+    return Workspace.open(prepared_from(tmp_path))
+
+
+def prepared_from(tmp_path: Path) -> str:
+    """The workspace of `manifest.csv`, brought up to date with it."""
+    uri = str(tmp_path / "workspace")
     assert main(["prepare", "--manifest", str(tmp_path / "manifest.csv"), "--workspace", uri]) == 0
-    return Workspace.open(uri)
+    return uri
 
 
 def decode(workspace: Workspace, *flags: str) -> int:
@@ -39,24 +45,89 @@ def test_bad_files_go_to_the_ledger_and_the_rest_goes_on(
     broken: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert decode(broken) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("decode: 5 rows done in")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("decode: 5 files done in")
     assert broken.table(FRAMES).count() == 5
     ledger = {row["sample_id"]: row for row in broken.table(FAILURES).read().to_pylist()}
     assert ledger.keys() == {"missing.mp4", "empty.mp4", "junk.jpg", "cut.mp4"}
     assert "not found" in ledger["missing.mp4"]["message"] and str(tmp_path) in ledger["missing.mp4"]["message"]
     assert "empty" in ledger["empty.mp4"]["message"]
     assert "not an image" in ledger["junk.jpg"]["message"]
-    assert "decord cannot read" in ledger["cut.mp4"]["message"]
-    assert {(row["stage"], row["error_type"], row["attempts"]) for row in ledger.values()} == {
-        ("decode", "MediaError", 1)
+    assert "not a video of a known format" in ledger["cut.mp4"]["message"]
+    assert {name: row["error_type"] for name, row in ledger.items()} == {
+        "missing.mp4": "MissingMedia",
+        "empty.mp4": "MissingMedia",
+        "junk.jpg": "MediaError",
+        "cut.mp4": "NotAVideo",
     }
+    assert {(row["stage"], row["attempts"]) for row in ledger.values()} == {("decode", 1)}
 
 
-def test_failures_are_left_alone_until_asked_for(broken: Workspace, catalogue: Path) -> None:
+def test_a_hang_costs_its_row_and_the_rest_goes_on(
+    tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = manifest_rows(catalogue)[:12]
+    os.mkfifo(tmp_path / "hang.mp4")  # reading it waits for ever
+    rows[2] = rows[2] | {"sample_id": "hang", "media": str(tmp_path / "hang.mp4")}
+    write_manifest(tmp_path / "manifest.csv", rows)
+    workspace = Workspace.open(prepared_from(tmp_path))
+    assert decode(workspace, "--decode.time-limit-s", "3", "--decode.batch-size", "4") == 0
+    assert workspace.table(FRAMES).count() == 11
+    (failure,) = workspace.table(FAILURES).read().to_pylist()
+    assert failure["sample_id"] == "hang" and failure["error_type"] == "TimedOut"
+    assert "not done within 3 s" in failure["message"]
+    assert "1 failed (1 TimedOut" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_limits_are_settings(tmp_path: Path, catalogue: Path) -> None:
+    clip = next(row for row in manifest_rows(catalogue) if row["domain"] == "live")
+    page = next(row for row in manifest_rows(catalogue) if row["domain"] == "page")
+    write_manifest(tmp_path / "manifest.csv", [clip, page])
+    workspace = Workspace.open(prepared_from(tmp_path))
+    for flag in ("--decode.max-megapixels", "--decode.max-file-mb"):
+        assert decode(workspace, flag, "0.000001", "--retry-failed") == 1  # nothing but failures
+        ledger = workspace.table(FAILURES).read().to_pylist()
+        assert [row["error_type"] for row in ledger] == ["TooLarge", "TooLarge"]
+    assert decode(workspace, "--retry-failed") == 0
+    assert workspace.table(FRAMES).count() == 2 and workspace.table(FAILURES).count() == 0
+
+
+def test_key_frames_are_another_sampling(prepared: Workspace) -> None:
+    assert decode(prepared, "--decode.sampling", "keyframe") == 0
+    rows = prepared.table(FRAMES).read(["sampling", "decoder", "timestamps_s", "source_bytes"]).to_pylist()
+    assert {row["sampling"] for row in rows} == {"keyframe"}
+    assert {row["decoder"] for row in rows} == {"pyav", "pillow"}
+    assert all(row["source_bytes"] > 500 for row in rows)
+    assert decode_stage(prepared, demo_decode()).plan(prepared).counts()["stale"] == 100
+
+
+def test_the_job_holds_ids_and_not_the_media(prepared: Workspace) -> None:
+    """A catalogue of 10^8 frame names must not be in the driver's memory."""
+    wanted = decode_stage(prepared, demo_decode()).wanted
+    assert wanted.column_names == ["sample_id", "fingerprint", "position"]
+
+
+def test_a_catalogue_that_grew_costs_only_its_new_rows(
+    tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = manifest_rows(catalogue)[:8]
+    write_manifest(tmp_path / "manifest.csv", rows[:5])
+    workspace = Workspace.open(prepared_from(tmp_path))
+    decode(workspace)
+    changed = rows[0] | {"media": rows[1]["media"]}
+    write_manifest(tmp_path / "manifest.csv", [changed, *rows[1:]])
+    prepared_from(tmp_path)
+    decode(workspace)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("decode: 4 files done in")
+    frames = workspace.table(FRAMES).read(["sample_id", "source_hash"]).to_pylist()
+    assert len(frames) == 8
+    hashes = {row["sample_id"]: row["source_hash"] for row in frames}
+    assert hashes[rows[0]["sample_id"]] == hashes[rows[1]["sample_id"]]
+
+
+def test_failures_are_left_alone_until_asked_for(broken: Workspace, tmp_path: Path, catalogue: Path) -> None:
     decode(broken)
     assert decode_stage(broken, demo_decode()).plan(broken).due(retry_failed=False).num_rows == 0
-    missing = decode_stage(broken, demo_decode()).wanted.to_pylist()[5]["media_uris"][0]
-    shutil.copy(next(catalogue.glob("shorts/*.mp4")), missing)  # the file turns up
+    shutil.copy(next(catalogue.glob("shorts/*.mp4")), tmp_path / "missing.mp4")  # the file turns up
     assert decode(broken, "--retry-failed") == 0
     ledger = {row["sample_id"]: row["attempts"] for row in broken.table(FAILURES).read().to_pylist()}
     assert ledger == {"empty.mp4": 2, "junk.jpg": 2, "cut.mp4": 2}
