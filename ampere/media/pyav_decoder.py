@@ -196,12 +196,14 @@ class ToRgb:
         self.short_side = short_side
         self.size: tuple[int, int] | None = None  # of the first frame; a stream can change its size midway
         self.turns = 0
+        self.is_mirrored = False
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """uint8 [H, W, 3]; HDR is brought into the range of ordinary screens."""
         if self.size is None:
             self.size = scaled_size(frame.width, frame.height, self.short_side)
             self.turns = round(frame.rotation / 90) % 4
+            self.is_mirrored = _is_mirrored(frame)
         is_hdr = frame.color_trc in HDR_TRANSFERS
         scaled = frame.reformat(
             *self.size,
@@ -212,7 +214,16 @@ class ToRgb:
         pixels = scaled.to_ndarray()
         if is_hdr:
             pixels = to_ordinary(pixels.astype(np.uint16), is_pq=frame.color_trc == ColorTrc.SMPTE2084)
-        return np.rot90(pixels, self.turns)
+        return np.rot90(pixels[::-1] if self.is_mirrored else pixels, self.turns)
+
+
+def _is_mirrored(frame: VideoFrame) -> bool:
+    """Whether the file asks to mirror its pictures, which is to turn them upside down before they are rotated."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = (int(part) for part in np.frombuffer(bytes(matrix), np.int32)[:5])
+    return a * d < b * c
 
 
 Taken = list[tuple[float, NDArray[np.uint8]]]  # seconds and picture of each sampled frame
@@ -224,10 +235,10 @@ def take_few(track: Track, num_frames: int, sampling: Sampling, to_rgb: ToRgb) -
     Empty if the packets do not tell the frames' times, or if a wanted frame does not come out.
     """
     times = track.times
-    if not times:
+    key_times = [time for time, at in track.position.items() if track.packets[at].is_keyframe]
+    if not key_times:
         return []
     if sampling is Sampling.KEYFRAME:
-        key_times = [time for time, at in track.position.items() if track.packets[at].is_keyframe]
         wanted = keyframe_times(times, key_times, track.last_duration, num_frames)
     else:
         wanted = [times[i] for i in uniform_positions(times, track.last_duration, num_frames)]
