@@ -18,6 +18,7 @@ from typing import TypeGuard
 import av
 import av.error
 import numpy as np
+from av.buffer import Buffer
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.stream import Discard, Disposition
@@ -220,9 +221,9 @@ class ToRgb:
 def _is_mirrored(frame: VideoFrame) -> bool:
     """Whether the file asks to mirror its pictures, which is to turn them upside down before they are rotated."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    if not isinstance(matrix, Buffer):
         return False
-    a, b, _, c, d = (int(part) for part in np.frombuffer(bytes(matrix), np.int32)[:5])
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     return a * d < b * c
 
 

@@ -48,10 +48,10 @@ def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -
 def uniform_positions(times: Sequence[int], last_duration: int, num_frames: int) -> list[int]:
     """Which frames to take: by index where the rate is constant, else what is shown at even moments.
 
-    A second of 4 frames, then a second of one frame, in milliseconds:
+    Four frames, the last of them for longer, then one for a second; in milliseconds:
 
-    >>> uniform_positions([0, 250, 500, 750, 1000], 1000, 4)
-    [1, 3, 4, 4]
+    >>> uniform_positions([0, 250, 500, 750, 2000], 1000, 4)
+    [1, 3, 3, 4]
     """
     if has_constant_rate(times):
         return uniform_indices(len(times), num_frames)
@@ -63,7 +63,7 @@ def keyframe_times(times: Sequence[int], keys: Sequence[int], last_duration: int
     """Start times of the key frames nearest to the uniform moments; the earlier of two as near.
 
     >>> keyframe_times(range(0, 100, 10), [0, 60], 10, 4)
-    [0, 0, 60, 60]
+    [0, 60, 60, 60]
     """
     moments = uniform_moments(times, last_duration, num_frames)
     return [min(keys, key=lambda key: (abs(key - moment), key)) for moment in moments]

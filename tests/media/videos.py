@@ -26,7 +26,7 @@ def numbered_frames(count: int, width: int = 128, height: int = 96) -> np.ndarra
 
 def numbers_of(frames: np.ndarray) -> list[int]:
     """Which of `numbered_frames` these are, whatever their size."""
-    count, height, width, _ = frames.shape
+    _, height, width, _ = frames.shape
     middles = (np.arange(BITS) * 2 + 1) * width // (2 * BITS)
     bars = frames[:, height // 4][:, middles].mean(axis=-1) > 128
     return (bars << np.arange(BITS)).sum(axis=1).tolist()
@@ -41,17 +41,14 @@ def encode(
     muxer: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
-    time_base: Fraction = Fraction(1, RATE),
-    change: Callable[[av.VideoFrame], None] = lambda frame: None,
-    set_up: Callable[[av.container.OutputContainer, av.video.stream.VideoStream], None] = lambda container, stream: None,
+    set_up: Callable[[av.container.OutputContainer, av.VideoStream], None] = lambda container, stream: None,
 ) -> bytes:
     """A video file of frames uint8 [N, H, W, 3], by default one each 25th of a second.
 
     Args:
-        kind: FFmpeg's name of the container.
-        options, muxer: for the encoder and for the container.
-        times: of each frame, in `time_base`.
-        change: done to each frame before it is encoded.
+        codec, options: FFmpeg's encoder.
+        kind, muxer: FFmpeg's container, and its options.
+        times: of each frame, in 25ths of a second.
         set_up: done to the container and its stream before the first frame.
     """
     file = io.BytesIO()
@@ -59,20 +56,48 @@ def encode(
         video = container.add_stream(codec, rate=RATE, options=options or {})
         video.pix_fmt, video.width, video.height = pix_fmt, frames.shape[2], frames.shape[1]
         video.codec_context.thread_count = 1
-        if times is not None:
-            video.codec_context.time_base = time_base
         set_up(container, video)
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt, threads=1)
-            frame.pts, frame.time_base = times[i] if times else i, time_base
-            change(frame)
+            frame.pts, frame.time_base = times[i] if times else i, Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
     return file.getvalue()
 
 
+def packets_of(data: bytes) -> list[av.Packet]:
+    """The packets of a file's first video stream."""
+    with av.open(io.BytesIO(data)) as container:
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+def remux(
+    files: Sequence[bytes],
+    kind: str,
+    *,
+    change: Callable[[list[av.Packet]], list[av.Packet]] = lambda packets: packets,
+    set_up: Callable[[list[av.VideoStream]], None] = lambda streams: None,
+) -> bytes:
+    """The first video streams of some files as the streams of one, after `change` of each stream's packets."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        sources = [av.open(io.BytesIO(data)) for data in files]
+        streams = [container.add_stream_from_template(source.streams.video[0]) for source in sources]
+        set_up(streams)
+        for source, stream in zip(sources, streams, strict=True):
+            for packet in change([packet for packet in source.demux(video=0) if packet.size]):
+                packet.stream = stream
+                container.mux(packet)
+            source.close()
+    return file.getvalue()
+
+
 def reference(data: bytes) -> tuple[np.ndarray, list[float]]:
-    """Every frame that FFmpeg's decoder gives, upright, with its times: uint8 [N, H, W, 3] and seconds."""
+    """Every frame of a file that PyAV gives when asked for all, upright, and their times.
+
+    Returns:
+        uint8 [N, H, W, 3], and seconds.
+    """
     pictures, times = [], []
     with av.open(io.BytesIO(data), metadata_errors="replace") as container:
         stream = container.streams.video[0]
