@@ -5,7 +5,9 @@ columns of the output table and two more, `error_type` and `error_message`; wher
 ledger instead. This process is the one committer of the output table.
 """
 
+import queue
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -137,7 +139,7 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     results = stage.build(ray.data.from_arrow(blocks))
     start = time.monotonic()
     with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
-        for batch in _batches(results, stage.name):
+        for batch in gathered(_batches(results)):
             committer.commit(batch)
             told: dict[str, Any] = {"failed": report.failed.total()}
             if stage.size_column is not None:
@@ -147,7 +149,7 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     report.unanswered = due.num_rows - (report.done + report.failed.total() - before)
 
 
-def _batches(results: "ray.data.Dataset", stage: str) -> Iterator[pa.Table]:
+def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
     """Blocks as they come, in whatever order.
 
     Raises:
@@ -162,6 +164,36 @@ def _batches(results: "ray.data.Dataset", stage: str) -> Iterator[pa.Table]:
         raise RuntimeError(
             f"Ray gave up ({type(error).__name__}: {reason}). What was done is kept; run the stage again to go on"
         ) from error
+
+
+def gathered(batches: Iterator[pa.Table], most: int = 64) -> Iterator[pa.Table]:
+    """Batches as they come, those that came meanwhile joined: a slow commit is followed by a larger one.
+
+    Args:
+        batches: read in a thread of its own, at most `most` ahead.
+    """
+    waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(most)
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                waiting.put(batch)
+            waiting.put(None)
+        except BaseException as error:  # to be raised where the batches are used
+            waiting.put(error)
+
+    # A daemon: where a commit fails, nobody waits for the rest.
+    threading.Thread(target=read, daemon=True, name="results").start()
+    while True:
+        first = waiting.get()
+        found = [first, *(waiting.get() for _ in range(waiting.qsize()))]  # nobody else takes from it
+        if tables := [item for item in found if isinstance(item, pa.Table)]:
+            yield pa.concat_tables(tables)
+        last = found[-1]
+        if isinstance(last, BaseException):
+            raise last
+        if last is None:
+            return
 
 
 class Committer:

@@ -1,0 +1,67 @@
+"""The stage runner's parts that need no cluster."""
+
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from ampere.pipeline.runner import Report, gathered
+
+
+def numbers(batch: pa.Table) -> list[int]:
+    return batch["n"].to_pylist()
+
+
+def test_batches_that_came_meanwhile_are_joined_in_order() -> None:
+    all_read = threading.Event()
+
+    def batches() -> Iterator[pa.Table]:
+        for n in range(5):
+            yield pa.table({"n": [n]})
+        all_read.set()
+
+    results = gathered(batches())
+    found = numbers(next(results))
+    all_read.wait(timeout=30)
+    found += [n for batch in results for n in numbers(batch)]
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_reading_ahead_is_bounded() -> None:
+    """What waits to be committed may not fill the memory."""
+    all_read = threading.Event()
+
+    def batches() -> Iterator[pa.Table]:
+        for n in range(100):
+            yield pa.table({"n": [n]})
+        all_read.set()
+
+    results = gathered(batches(), most=2)
+    next(results)
+    assert not all_read.wait(timeout=0.5)  # it waits for room
+    assert sum(batch.num_rows for batch in results) >= 90 and all_read.is_set()
+
+
+def test_what_reading_raises_comes_after_what_was_read() -> None:
+    def batches() -> Iterator[pa.Table]:
+        yield pa.table({"n": [1]})
+        raise RuntimeError("Ray gave up")
+
+    results = gathered(batches())
+    assert numbers(next(results)) == [1]
+    with pytest.raises(RuntimeError, match="Ray gave up"):
+        next(results)
+
+
+def test_nothing_read_is_nothing() -> None:
+    assert list(gathered(iter([]))) == []
+
+
+def test_the_last_line_tells_rates_and_failures() -> None:
+    report = Report("decode", "there", done=10, skipped=2, seconds=2.0, gigabytes=1.0, unit="files")
+    report.failed.update(["TimedOut", "TimedOut", "MissingMedia"])
+    assert str(report) == (
+        "decode: 10 files done in 2.0 s (5.0 files/s, 0.500 GB/s), 2 were done before; 3 failed (2 TimedOut, "
+        "1 MissingMedia; see `ampere status --failures`). Result: there"
+    )
