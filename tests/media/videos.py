@@ -1,4 +1,4 @@
-"""Small videos made on the spot, whose pictures tell their number, and PyAV's plain decoding of them to compare with."""
+"""Small videos made on the spot, whose pictures tell their number, and PyAV's plain decoding to compare with."""
 
 import io
 from collections.abc import Callable, Sequence

@@ -1,0 +1,199 @@
+"""decode_video: the decoders in their order, on made files, damaged ones, and the real ones."""
+
+import contextlib
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ampere.media import video
+from ampere.media.decoder import Clip, Decoder, MediaError, Sampling, TooLarge
+from ampere.media.decord_decoder import DecordDecoder
+from ampere.media.pyav_decoder import PyavDecoder
+from ampere.media.sampling import uniform_indices
+from ampere.media.video import DECODERS, decode_video
+
+from .videos import X265, encode, numbered_frames, numbers_of
+
+VIDEOS = Path(__file__).parents[2].parent / "shared" / "data" / "videos"
+needs_videos = pytest.mark.skipif(not VIDEOS.exists(), reason="the real videos are not here")
+
+
+class Broken(PyavDecoder):
+    """Raises what it is given."""
+
+    name = "broken"
+
+    def __init__(self, error: MediaError) -> None:
+        self.error = error
+
+    def decode(self, data: bytes, num_frames: int, **_: object) -> Clip:
+        raise self.error
+
+
+def use(monkeypatch: pytest.MonkeyPatch, decoders: Sequence[Decoder]) -> None:
+    monkeypatch.setattr(video, "DECODERS", tuple(decoders))
+
+
+def test_the_first_decoder_that_gives_frames_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode("libx264", numbered_frames(20))
+    assert decode_video(data, 4).decoder == "pyav"
+    use(monkeypatch, [Broken(MediaError("no frame")), *DECODERS[::-1]])
+    clip = decode_video(data, 4)
+    assert clip.decoder == "decord"
+    assert numbers_of(clip.frames) == uniform_indices(20, 4)
+    use(monkeypatch, [Broken(MediaError("no frame")), Broken(MediaError("none here"))])
+    with pytest.raises(MediaError, match="^broken: no frame; broken: none here$"):
+        decode_video(data, 4)
+
+
+def test_what_is_refused_for_its_size_stays_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, [Broken(TooLarge("huge")), *DECODERS])
+    with pytest.raises(TooLarge, match="huge"):
+        decode_video(encode("libx264", numbered_frames(4)), 2)
+
+
+@pytest.mark.parametrize("open_groups", ["0", "1"])
+def test_hevc_as_phones_write_it(open_groups: str) -> None:
+    """decord refuses the one and gives neighbours for the other."""
+    options = {"x265-params": f"keyint=12:bframes=3:open-gop={open_groups}:{X265}"}
+    data = encode("libx265", numbered_frames(30), options=options)
+    for count in (5, 13, 30):
+        assert numbers_of(decode_video(data, count).frames) == uniform_indices(30, count)
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+@pytest.mark.parametrize("count", [1, 4, 8, 24, 30])
+def test_decoders_agree(decoder: Decoder, count: int) -> None:
+    """What both can do: H.264 in MP4."""
+    data = encode("libx264", numbered_frames(24), options={"bf": "3", "g": "8"})
+    clip = decoder.decode(data, count)
+    assert clip.frames.shape == (count, 96, 128, 3) and clip.frames.dtype == np.uint8
+    assert clip.decoder == decoder.name
+    assert numbers_of(clip.frames) == uniform_indices(24, count)
+    np.testing.assert_allclose(clip.timestamps_s, np.array(uniform_indices(24, count)) / 25, atol=1e-6)
+    small = decoder.decode(data, count, short_side=48)
+    assert small.frames.shape == (count, 48, 64, 3) and numbers_of(small.frames) == uniform_indices(24, count)
+    assert numbers_of(decoder.decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [0, 8, 16]
+    with pytest.raises(TooLarge):
+        decoder.decode(data, count, max_pixels=100)
+    with pytest.raises(MediaError):
+        decoder.decode(b"no video", count)
+
+
+KINDS = {
+    "mp4": ("libx264", "mp4", {}),
+    "fragments": ("libx264", "mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    "matroska": ("libx264", "matroska", {}),
+    "ts": ("libx264", "mpegts", {}),
+    "avi": ("mpeg4", "avi", {}),
+    "flv": ("flv1", "flv", {}),
+    "webm": ("libvpx", "webm", {}),
+    "ps": ("mpeg2video", "vob", {}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_cut_off_at_every_tenth(name: str) -> None:
+    """What is there of it gives frames, in order, unless the index went with the tail; never another error."""
+    codec, kind, muxer = KINDS[name]
+    data = encode(codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"})
+    for tenth in range(10):
+        try:
+            clip = decode_video(data[: len(data) * tenth // 10], 8)
+        except MediaError:
+            assert tenth < 6 or name == "mp4"  # headers take a part; an ordinary MP4 has its index at the end
+        else:
+            assert len(clip.frames) == 8 and (np.diff(clip.timestamps_s) >= 0).all()
+            if tenth >= 6:
+                numbers = numbers_of(clip.frames)[:-1]  # the last may be a half one
+                assert numbers == sorted(set(numbers)) and numbers[0] <= 3
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_damaged_middle_costs_few_frames(name: str) -> None:
+    codec, kind, muxer = KINDS[name]
+    data = bytearray(encode(codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"}))
+    start = len(data) * 60 // 100
+    data[start : start + 400] = bytes(400)
+    clip = decode_video(bytes(data), 8)
+    assert len(clip.frames) == 8 and (np.diff(clip.timestamps_s) >= 0).all()
+    numbers = numbers_of(clip.frames)
+    assert numbers[0] <= 2
+    assert numbers[-1] == 37 or name == "webm"  # its one cluster ends where the damage begins
+
+
+def test_a_stream_without_an_index_and_with_junk_around_it() -> None:
+    data = encode("libx264", numbered_frames(30), kind="mpegts", options={"g": "10"})
+    for spoilt in (b"\0" * 1000 + data, data + b"\xff" * 5000, data[:-500]):
+        numbers = numbers_of(decode_video(spoilt, 6).frames)
+        assert len(numbers) == 6 and numbers[0] <= 3 and numbers[-1] >= 25
+
+
+def real_videos() -> list[dict[str, str]]:
+    if not VIDEOS.exists():
+        return []
+    with (VIDEOS / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@needs_videos
+@pytest.mark.parametrize("row", real_videos(), ids=lambda row: row["file"])
+def test_real_files_give_frames_or_a_reason(row: dict[str, str]) -> None:
+    data = (VIDEOS / row["file"]).read_bytes()
+    if not row["decoded"]:
+        with pytest.raises(MediaError, match="no video stream"):
+            decode_video(data, 8)
+        return
+    for sampling in Sampling:
+        clip = decode_video(data, 8, sampling=sampling, short_side=128)
+        turned = abs(int(row["rot"])) in (90, 270)
+        width, height = (row["h"], row["w"]) if turned else (row["w"], row["h"])
+        assert clip.frames.shape[0] == 8
+        assert clip.frames.shape[2] / clip.frames.shape[1] == pytest.approx(int(width) / int(height), rel=0.02)
+        assert (np.diff(clip.timestamps_s) >= 0).all()
+        assert 0 <= clip.timestamps_s[0] <= clip.timestamps_s[-1] <= float(row["last_pts"]) + 0.01
+        assert clip.decoder == "pyav"
+
+
+@needs_videos
+@pytest.mark.parametrize(
+    "row", [row for row in real_videos() if row["decoded"] and not row["err"]], ids=lambda row: row["file"]
+)
+def test_real_files_agree_with_a_plain_decoding(row: dict[str, str]) -> None:
+    data = (VIDEOS / row["file"]).read_bytes()
+    clip = decode_video(data, 8)
+    wanted = set(clip.timestamps_s.tolist())
+    times, pictures = [], {}
+    with av.open(io.BytesIO(data)) as container:
+        for frame in container.decode(video=0):
+            times.append(frame.time)
+            if frame.time in wanted:
+                pictures[frame.time] = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    if not row["vfr"]:
+        assert clip.timestamps_s.tolist() == [times[i] for i in uniform_indices(len(times), 8)]
+    for time, shown in zip(clip.timestamps_s.tolist(), clip.frames, strict=True):
+        assert np.abs(shown.astype(int) - pictures[time]).mean() <= 2
+
+
+@needs_videos
+def test_a_real_file_with_a_damaged_middle() -> None:
+    """One frame of the fifty cannot be decoded; those around it are whole."""
+    data = (VIDEOS / "decord/tests/test_data/corrupted.mp4").read_bytes()
+    clip = decode_video(data, 8)
+    assert len(np.unique(clip.timestamps_s)) == 8
+    np.testing.assert_allclose(clip.timestamps_s, np.array(uniform_indices(50, 8)) / 10, atol=0.11)
+
+
+@needs_videos
+def test_decord_alone_reads_most_real_files() -> None:
+    read = 0
+    for row in real_videos():
+        if row["decoded"] and int(row["decoded"]) < 200:
+            with contextlib.suppress(MediaError):
+                read += len(DecordDecoder().decode((VIDEOS / row["file"]).read_bytes(), 4).frames) == 4
+    assert read > 20
