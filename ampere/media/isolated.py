@@ -6,6 +6,7 @@ sends a result; with one child and one pipe, of which the caller holds one end o
 
 import ctypes
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -53,8 +54,8 @@ class IsolatedProcess:
                 if not pipe.poll(self.time_limit_s):
                     self.stop()
                     raise TimedOut(f"not done within {self.time_limit_s:g} s; stopped")
-                result = pipe.recv()
-            except (EOFError, ConnectionError):
+                result = pickle.loads(pipe.recv_bytes())
+            except (EOFError, OSError):
                 status = self.stop()
             else:
                 if isinstance(result, MediaError):
@@ -107,14 +108,14 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            result = function(*args, **kwargs)
+            answer = pickle.dumps(function(*args, **kwargs))
         except MediaError as error:
-            result = error
+            answer = pickle.dumps(error)
         except MemoryError:
-            result = TooLarge("it needs more memory than decode.memory_limit_gb allows")
+            answer = pickle.dumps(TooLarge("it needs more memory than decode.memory_limit_gb allows"))
         except Exception as error:  # whatever a strange file raises costs that file alone
-            result = MediaError(f"{type(error).__name__}: {error}")
-        pipe.send(result)
+            answer = pickle.dumps(MediaError(f"{type(error).__name__}: {error}"))
+        pipe.send_bytes(answer)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,223 @@
+"""A child that hangs, dies or takes too much costs its call, and leaves nothing behind."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ampere.media.decoder import DecoderCrashed, MediaError, RefusedMedia, TimedOut, TooLarge
+from ampere.media.isolated import IsolatedProcess
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def hang() -> None:
+    signal.pause()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
+def die_while_sending() -> None:
+    """Leave behind the beginning of an answer that says it is longer."""
+    os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"half")
+    die(signal.SIGSEGV)
+
+
+def die_once(mark: Path) -> str:
+    if not mark.exists():
+        mark.write_text("seen")
+        die(signal.SIGSEGV)
+    return "done"
+
+
+def allocate(size: int) -> int:
+    return len(bytearray(size))
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+class Unpicklable(Exception):
+    """Takes two arguments, and so does not come back from a pickle."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one)
+
+
+def fail_unpicklably() -> None:
+    raise Unpicklable("first", "second")
+
+
+def give_a_function() -> Callable[[], None]:
+    return lambda: None
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+@pytest.fixture
+def process() -> IsolatedProcess:
+    with IsolatedProcess(time_limit_s=20, memory_limit_gb=1) as process:
+        yield process
+
+
+def is_alive(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(true: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_results_come_back_from_one_child(process: IsolatedProcess) -> None:
+    assert process.call(add, 2, b=3) == 5
+    first = process.call(pid)
+    assert first != os.getpid() and process.call(pid) == first
+    assert len(process.call(bytes, 50_000_000)) == 50_000_000
+    assert process.call(len, bytes(50_000_000)) == 50_000_000
+
+
+@pytest.mark.parametrize("work", [hang, spin])
+def test_a_hang_ends_at_the_time_limit(work: Callable[[], None]) -> None:
+    with IsolatedProcess(time_limit_s=1, memory_limit_gb=1) as process:
+        process.call(pid)
+        start = time.monotonic()
+        with pytest.raises(TimedOut, match="not done within 1 s"):
+            process.call(work)
+        assert 0.9 < time.monotonic() - start < 5
+        assert process.call(add, 1) == 2, "the next call has a new child"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_a_crash_costs_its_call(process: IsolatedProcess, number: signal.Signals) -> None:
+    with pytest.raises(DecoderCrashed, match=rf"died on it 2 times \({number.name}\)"):
+        process.call(die, number)
+    assert process.call(add, 1) == 2
+
+
+def test_leaving_is_a_crash(process: IsolatedProcess) -> None:
+    with pytest.raises(DecoderCrashed, match="exit status 3"):
+        process.call(leave, 3)
+
+
+def test_a_crash_that_does_not_happen_again_costs_nothing(process: IsolatedProcess, tmp_path: Path) -> None:
+    assert process.call(die_once, tmp_path / "mark") == "done"
+
+
+@pytest.mark.parametrize("size", [0, 30_000_000])
+def test_a_death_in_idle_costs_nothing(process: IsolatedProcess, size: int) -> None:
+    number = process.call(pid)
+    os.kill(number, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(number))
+    assert process.call(len, bytes(size)) == size
+
+
+def test_a_death_amid_an_answer(process: IsolatedProcess) -> None:
+    with pytest.raises(DecoderCrashed, match="SIGSEGV"):
+        process.call(die_while_sending)
+    assert process.call(add, 1) == 2
+
+
+def test_memory_has_a_limit() -> None:
+    with IsolatedProcess(time_limit_s=20, memory_limit_gb=0.2) as process:
+        assert process.call(allocate, 100_000_000) == 100_000_000
+        with pytest.raises(TooLarge, match="memory"):
+            process.call(allocate, 300_000_000)
+        with pytest.raises(TooLarge, match="memory"):
+            process.call(bytes, 150_000_000)  # and as much again to send it
+        assert process.call(allocate, 100_000_000) == 100_000_000
+
+
+def test_errors_come_back_with_their_reason(process: IsolatedProcess) -> None:
+    with pytest.raises(RefusedMedia, match="^a playlist$"):
+        process.call(fail, RefusedMedia("a playlist"))
+    for error in (ValueError("odd"), KeyError("odd"), RecursionError("odd")):
+        with pytest.raises(MediaError, match="odd") as caught:
+            process.call(fail, error)
+        assert type(error).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("work", [fail_unpicklably, give_a_function])
+def test_what_cannot_be_sent_back_is_an_error(process: IsolatedProcess, work: Callable[[], object]) -> None:
+    with pytest.raises(MediaError):
+        process.call(work)
+    assert process.call(add, 1) == 2
+
+
+def test_what_cannot_be_sent_there_is_the_callers_error(process: IsolatedProcess) -> None:
+    with pytest.raises((AttributeError, TypeError)):
+        process.call(lambda: 1)  # no module holds it
+    assert process.call(add, 1) == 2
+
+
+def test_nothing_leaks_over_many_children() -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    with IsolatedProcess(time_limit_s=20, memory_limit_gb=1) as process:
+        process.call(pid)
+        before, numbers = open_files(), set()
+        for _ in range(15):
+            numbers.add(process.call(pid))
+            process.stop()
+        process.call(pid)
+        assert open_files() == before
+    assert len(numbers) == 15
+    assert not any(is_alive(number) for number in numbers)
+
+
+BUSY = """
+import os, sys
+from ampere.media.isolated import IsolatedProcess
+from tests.media.test_isolated import pid, spin
+
+process = IsolatedProcess(100, 1)
+print(process.call(pid), flush=True)
+process.call(spin)
+"""
+
+
+def test_a_callers_death_leaves_no_busy_child(tmp_path: Path) -> None:
+    """A script without a `__main__` guard, killed amid a call."""
+    script = tmp_path / "script.py"
+    script.write_text(BUSY)
+    root = str(Path(__file__).parents[2])
+    caller = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root}
+    )
+    with caller:
+        assert caller.stdout
+        child = int(caller.stdout.readline())
+        assert is_alive(child)
+        caller.kill()
+    assert wait_until(lambda: not is_alive(child))
