@@ -1,23 +1,29 @@
 import contextlib
 import io
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
-from ampere.media.decoder import MediaError
+from ampere.media.decoder import MediaError, TooLarge
 from ampere.media.images import (
     center_square,
     decode_jpeg,
     encode_jpeg,
     model_input,
-    read_image,
     scale_down,
     to_array,
 )
+from ampere.media.images import read_image as read_image_at
+
+
+def read_image(data: bytes) -> Image.Image:
+    return read_image_at(data, short_side=256)
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -44,11 +50,34 @@ def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], 
     return all(abs(came - expected) <= within for came, expected in zip(pixel, colour, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"])
+def codec(kind: str) -> object:
+    """A format that this Pillow may lack."""
+    lacks = not features.check(kind.lower())
+    return pytest.param(kind, marks=pytest.mark.skipif(lacks, reason=f"this Pillow has no {kind}"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", codec("WEBP"), codec("AVIF")])
 def test_common_formats(kind: str) -> None:
     image = read_image(saved(halves(40, 20), kind))
     assert image.mode == "RGB" and image.size == (40, 20)
     assert near(image, (5, 10), (255, 0, 0)) and near(image, (35, 10), (0, 0, 255))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", codec("WEBP"), codec("AVIF")])
+def test_orientation_in_other_formats(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = read_image(saved(halves(80, 40), kind, exif=exif))
+    assert image.size == (40, 80)
+    assert near(image, (20, 5), (255, 0, 0)) and near(image, (20, 74), (0, 0, 255))
+
+
+def test_an_orientation_that_makes_no_sense_is_left_out() -> None:
+    for orientation in (0, 9, 65535):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        assert read_image(saved(halves(80, 40), "JPEG", exif=exif)).size == (80, 40)
+    assert read_image(saved(halves(80, 40), "JPEG", exif=b"Exif\0\0garbage")).size == (80, 40)
 
 
 # EXIF orientation -> where the red half of a picture (red left, blue right) must be shown.
@@ -114,23 +143,91 @@ def test_cmyk_is_read_as_printed() -> None:
     assert red < 40 and green > 120 and blue > 180
 
 
+def test_cmyk_of_adobe_is_read_as_printed() -> None:
+    """Photoshop stores the inks upside down, and says so in a marker of its own."""
+    inks = Image.new("CMYK", (16, 16), (0, 255, 0, 0))  # magenta
+    data = saved(inks, "JPEG", quality=95)
+    assert b"Adobe" in data
+    red, green, blue = np.asarray(read_image(data)).reshape(-1, 3).mean(axis=0)
+    assert red > 180 and green < 40 and blue > 100
+    paper = read_image(saved(Image.new("CMYK", (16, 16)), "JPEG"))
+    assert near(paper, (8, 8), (255, 255, 255), 2)
+    assert near(read_image(saved(inks, "TIFF")), (8, 8), (int(red), int(green), int(blue)), 30)
+
+
 def test_sixteen_bits_are_scaled_not_cut_off() -> None:
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     shown = np.asarray(read_image(saved(Image.fromarray(ramp), "PNG")))
     np.testing.assert_allclose(shown[..., 0].ravel(), np.arange(256), atol=1)
 
 
-def test_an_animation_gives_its_first_frame() -> None:
-    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
-    shown = read_image(saved(first, "GIF", save_all=True, append_images=[second], duration=100))
-    assert near(shown, (4, 4), (255, 0, 0))
+def test_sixteen_bits_of_colour() -> None:
+    """Pillow reads them as eight; the upper halves."""
+    ramp = np.linspace(0, 65535, 256).round().astype(">u2").reshape(16, 16)
+    rows = b"".join(b"\0" + np.repeat(row, 3).tobytes() for row in ramp)
+    header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    shown = np.asarray(read_image(b"\x89PNG\r\n\x1a\n" + data))
+    np.testing.assert_allclose(shown[..., 0].ravel(), np.arange(256), atol=1)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", codec("WEBP"), codec("AVIF"), "TIFF"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    first, second = Image.new("RGB", (32, 32), (255, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 255))
+    shown = read_image(saved(first, kind, save_all=True, append_images=[second]))
+    assert near(shown, (16, 16), (255, 0, 0))
+
+
+def test_transparency_of_grey_and_of_animations() -> None:
+    assert near(read_image(saved(Image.new("LA", (4, 4), (90, 0)), "PNG")), (1, 1), (255, 255, 255), 0)
+    assert near(read_image(saved(Image.new("LA", (4, 4), (0, 128)), "PNG")), (1, 1), (127, 127, 127), 1)
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    for kind in ("WEBP", "GIF", "PNG"):
+        shown = read_image(saved(clear, kind, save_all=True, append_images=[Image.new("RGBA", (16, 16), "red")]))
+        assert near(shown, (8, 8), (255, 255, 255), 0), kind
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_a_truncated_image_raises(kind: str) -> None:
     data = saved(noise(64, 64), kind)
-    with pytest.raises(MediaError, match="cannot be read"):
-        read_image(data[: len(data) // 2])
+    for share in (0.3, 0.5, 0.9):
+        with pytest.raises(MediaError, match="truncated|cannot be read"):
+            read_image(data[: int(len(data) * share)])
+    if kind in ("PNG", "JPEG"):
+        with pytest.raises(MediaError, match="truncated"):
+            read_image(data[: len(data) // 2])
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
+    """At half, a quarter or an eighth of its size, so long as that is twice what is needed."""
+    photo = noise(40, 30).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = saved(photo, "JPEG", quality=95)
+    whole = scale_down(Image.open(io.BytesIO(data)).convert("RGB"), 128)
+    read = read_image_at(data, 128)
+    assert read.size == (400, 300)
+    small = scale_down(read, 128)
+    assert small.size == whole.size
+    assert np.abs(np.asarray(small).astype(float) - np.asarray(whole)).mean() < 2
+    assert read_image_at(data, 600).size == (1600, 1200)
+
+
+def test_a_large_jpeg_on_its_side() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    read = read_image_at(saved(halves(1600, 800), "JPEG", exif=exif), 64)
+    assert read.size == (200, 400)
+    assert near(read, (100, 10), (255, 0, 0)) and near(read, (100, 390), (0, 0, 255))
+
+
+def test_the_limit_on_pixels_looks_at_the_header() -> None:
+    for kind in ("PNG", "JPEG", "GIF", "WEBP"):
+        data = saved(noise(64, 50), kind)
+        assert read_image_at(data, 16, max_pixels=64 * 50).mode == "RGB"
+        with pytest.raises(TooLarge, match="64 x 50 pixels; the limit is 0.003199 megapixels"):
+            read_image_at(data, 16, max_pixels=64 * 50 - 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"<html>not found</html>", bytes(1000)])

@@ -1,15 +1,16 @@
+import dataclasses
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ampere.catalog.clip_file import encode_clip
 from ampere.config import DecodeSettings
-from ampere.media.decoder import Clip, MediaError, uniform_indices
-from ampere.media.decord_decoder import DecordDecoder
+from ampere.media.decoder import MediaError, MissingMedia, TooLarge
 from ampere.media.images import decode_jpeg
 from ampere.media.query import query_frames
 from ampere.media.sample_frames import StoredFrames, decode_sample, read_bytes
@@ -17,22 +18,13 @@ from ampere.pipeline.decode import decode_batch, decode_stage
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind, Sample, Split
 from ampere.workspace import Workspace
 
-from .test_decoder import indices_of, numbered_frames
+from .videos import encode, numbered_frames, numbers_of
+
+SETTINGS = DecodeSettings(num_frames=4, short_side=32, jpeg_quality=95, batch_size=8)
 
 
-class FakeDecoder:
-    """Gives `numbered_frames` of a video of `length` frames at 2 frames a second, or fails."""
-
-    name = "fake"
-
-    def __init__(self, length: int = 24) -> None:
-        self.length = length
-
-    def decode(self, data: bytes, num_frames: int) -> Clip:
-        if data == b"broken":
-            raise MediaError("the fake cannot read this")
-        chosen = uniform_indices(self.length, num_frames)
-        return Clip(frames=numbered_frames(self.length)[chosen], timestamps_s=np.array(chosen) / 2)
+def video(count: int = 20) -> bytes:
+    return encode("libx264", numbered_frames(count), options={"bf": "2", "g": "8"})
 
 
 def png(level: int, width: int = 64, height: int = 64) -> bytes:
@@ -42,14 +34,19 @@ def png(level: int, width: int = 64, height: int = 64) -> bytes:
 
 
 def decode(
-    kind: MediaKind, media: list[bytes], *, num_frames: int = 4, short_side: int = 32, **more: object
+    kind: MediaKind, media: list[bytes], *, timestamps_s: list[float] | None = None, **changes: object
 ) -> StoredFrames:
-    options = {"decoder": FakeDecoder(), "jpeg_quality": 95} | more
-    return decode_sample(kind, media, num_frames=num_frames, short_side=short_side, **options)  # type: ignore[arg-type]
+    settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    return decode_sample(kind, media, settings, timestamps_s=timestamps_s or [])
 
 
 def shown(stored: StoredFrames) -> list[int]:
-    return indices_of(np.stack([np.asarray(decode_jpeg(jpeg)) for jpeg in stored.frames]))
+    """Levels of grey pictures, in steps of 7 from 10."""
+    return [round((np.asarray(decode_jpeg(jpeg)).mean() - 10) / 7) for jpeg in stored.frames]
+
+
+def numbers(jpegs: list[bytes]) -> list[int]:
+    return numbers_of(np.stack([np.asarray(decode_jpeg(jpeg)) for jpeg in jpegs]))
 
 
 def test_an_image_is_one_frame() -> None:
@@ -68,7 +65,9 @@ def test_frames_are_chosen_evenly_with_their_times() -> None:
     stored = decode(MediaKind.FRAMES, media, timestamps_s=[0.5 * i for i in range(10)])
     assert shown(stored) == [1, 3, 6, 8]
     assert stored.timestamps_s == [0.5, 1.5, 3.0, 4.0]
-    assert stored.source_hash == hashlib.blake2b(b"".join(media), digest_size=16).hexdigest()
+    chosen = b"".join(media[i] for i in (1, 3, 6, 8))  # the others are not even read
+    assert stored.source_hash == hashlib.blake2b(chosen, digest_size=16).hexdigest()
+    assert stored.source_bytes == len(chosen)
 
 
 def test_few_frames_are_repeated_and_unknown_times_stay_unknown() -> None:
@@ -86,58 +85,63 @@ def test_a_frame_that_is_not_chosen_may_be_broken() -> None:
         decode(MediaKind.FRAMES, media)
 
 
-def test_a_video_goes_to_the_decoder() -> None:
-    stored = decode(MediaKind.VIDEO, [b"any"], num_frames=3)
-    assert shown(stored) == [4, 12, 20]
-    assert stored.timestamps_s == [2.0, 6.0, 10.0]
-    assert stored.decoder == "fake"
-    assert (stored.width, stored.height) == (32, 32)
-    with pytest.raises(MediaError, match="fake cannot read"):
+def test_a_video() -> None:
+    stored = decode(MediaKind.VIDEO, [video()])
+    assert numbers(stored.frames) == [2, 7, 12, 17]
+    assert stored.timestamps_s == pytest.approx([2 / 25, 7 / 25, 12 / 25, 17 / 25])
+    assert (stored.width, stored.height) == (43, 32)
+    assert stored.decoder == "pyav"
+    assert stored.source_bytes == len(video())
+    assert numbers(decode(MediaKind.VIDEO, [video()], sampling="keyframe").frames) == [0, 8, 16, 16]
+    with pytest.raises(MediaError):
         decode(MediaKind.VIDEO, [b"broken"])
 
 
-def test_a_real_video_file(tmp_path: Path) -> None:
-    encode_clip(tmp_path / "clip.mp4", numbered_frames(20), 8, None)
-    stored = decode(MediaKind.VIDEO, [(tmp_path / "clip.mp4").read_bytes()], decoder=DecordDecoder())
-    assert shown(stored) == [2, 7, 12, 17]
-    assert stored.timestamps_s == pytest.approx([2 / 8, 7 / 8, 12 / 8, 17 / 8])
-    assert stored.decoder == "decord"
+def test_limits_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(video())
+    for kind, media in ((MediaKind.VIDEO, video()), (MediaKind.IMAGE, png(9, 128, 96))):
+        assert decode(kind, [media], max_megapixels=128 * 96 / 1e6).frames
+        with pytest.raises(TooLarge, match="128 x 96"):
+            decode(kind, [media], max_megapixels=128 * 95 / 1e6)
+    size = len(video()) / 1e6
+    settings = dataclasses.replace(SETTINGS, max_file_mb=size)
+    assert decode_sample(MediaKind.VIDEO, [str(path)], settings).frames
+    with pytest.raises(TooLarge, match="decode.max_file_mb"):
+        decode_sample(MediaKind.VIDEO, [str(path)], dataclasses.replace(SETTINGS, max_file_mb=size * 0.999))
 
 
 @pytest.mark.parametrize("kind", MediaKind)
 def test_no_media_at_all(kind: MediaKind) -> None:
-    with pytest.raises(MediaError, match="no media file"):
+    with pytest.raises(MissingMedia, match="no media file"):
         decode(kind, [])
 
 
 def test_read_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a b,'c.jpg"
     path.write_bytes(b"abc")
-    assert read_bytes(str(path)) == read_bytes(f"file://{tmp_path}/a b,'c.jpg") == b"abc"
+    assert read_bytes(str(path), 3) == read_bytes(f"file://{tmp_path}/a b,'c.jpg", 9) == b"abc"
+    with pytest.raises(TooLarge, match="above the limit of 2e-06 MB .*c.jpg"):
+        read_bytes(str(path), 2)
     path.write_bytes(b"")
-    with pytest.raises(MediaError, match="is empty: .*c.jpg"):
-        read_bytes(str(path))
-    with pytest.raises(MediaError, match="not found: .*none.jpg"):
-        read_bytes(str(tmp_path / "none.jpg"))
-    with pytest.raises(MediaError, match="cannot be read"):
-        read_bytes(str(tmp_path))
+    with pytest.raises(MissingMedia, match="is empty: .*c.jpg"):
+        read_bytes(str(path), 9)
+    for uri in (str(tmp_path / "none.jpg"), str(tmp_path), "nonsense://x/y.jpg", "\0", ""):
+        with pytest.raises(MissingMedia, match="not found|cannot be read"):
+            read_bytes(uri, 9)
 
 
-def test_a_query_is_decoded_like_a_sample(tmp_path: Path) -> None:
-    encode_clip(tmp_path / "clip.mp4", numbered_frames(20), 8, None)
-    video, image = (tmp_path / "clip.mp4").read_bytes(), png(90, 100, 50)
-    sizes = {"num_frames": 4, "short_side": 32, "jpeg_quality": 90}
-    for data, kind in ((video, MediaKind.VIDEO), (image, MediaKind.IMAGE)):
-        stored = decode_sample(kind, [data], decoder=DecordDecoder(), **sizes)  # type: ignore[arg-type]
-        assert query_frames(data, **sizes) == stored.frames
-    assert len(query_frames(video, **sizes)) == 4
-    assert len(query_frames(image, **sizes)) == 1
+def test_a_query_is_decoded_like_a_sample() -> None:
+    for data, kind, count in ((video(), MediaKind.VIDEO, 4), (png(90, 100, 50), MediaKind.IMAGE, 1)):
+        jpegs = query_frames(data, SETTINGS)
+        assert jpegs == decode_sample(kind, [data], SETTINGS).frames
+        assert len(jpegs) == count
 
 
 @pytest.mark.parametrize("data", [b"", b"neither of both", bytes(5000), png(9)[:60]])
 def test_a_query_that_is_no_media(data: bytes) -> None:
     with pytest.raises(MediaError, match="neither an image .* nor a video"):
-        query_frames(data, num_frames=4, short_side=32, jpeg_quality=90)
+        query_frames(data, SETTINGS)
 
 
 def sample(name: str, media: list[Path], domain: Domain, kind: MediaKind) -> dict[str, object]:
@@ -148,7 +152,12 @@ def sample(name: str, media: list[Path], domain: Domain, kind: MediaKind) -> dic
     return made.to_row()
 
 
-SETTINGS = DecodeSettings(num_frames=4, short_side=32, batch_size=8)
+def decoded(workspace: Workspace, settings: DecodeSettings = SETTINGS) -> dict[str, dict[str, object]]:
+    """Rows of the decode stage's work on all samples, by sample."""
+    samples = workspace.table(SAMPLES).dataset()
+    batch: pa.Table = decode_stage(workspace, settings).wanted
+    rows = decode_batch(batch, settings, samples.uri, samples.version).to_pylist()
+    return {row["sample_id"]: row for row in rows}
 
 
 def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) -> None:
@@ -163,12 +172,11 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
             sample("clip", [good, good], Domain.LIVE, MediaKind.FRAMES),
         ]
     )
-    stage = decode_stage(workspace, SETTINGS)
-    rows = {row["sample_id"]: row for row in decode_batch(stage.wanted, SETTINGS).to_pylist()}
+    rows = decoded(workspace)
     assert {name: row["error_type"] for name, row in rows.items()} == {
         "good": None,
         "junk": "MediaError",
-        "gone": "MediaError",
+        "gone": "MissingMedia",
         "clip": None,
     }
     assert "gone.mp4" in rows["gone"]["error_message"]
@@ -178,11 +186,31 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
     assert workspace.table(FRAMES).count() == 1
 
 
+def test_what_takes_too_long_or_too_much_costs_its_own_row(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(video())
+    os.mkfifo(tmp_path / "endless.mp4")  # whoever reads it waits for a writer that never comes
+    Image.new("L", (3000, 2000)).save(tmp_path / "large.png")
+    workspace.table(SAMPLES).upsert(
+        [
+            sample("good", [tmp_path / "clip.mp4"], Domain.SHORT, MediaKind.VIDEO),
+            sample("endless", [tmp_path / "endless.mp4"], Domain.SHORT, MediaKind.VIDEO),
+            sample("large", [tmp_path / "large.png"], Domain.PAGE, MediaKind.IMAGE),
+        ]
+    )
+    rows = decoded(workspace, dataclasses.replace(SETTINGS, time_limit_s=3, max_megapixels=5))
+    assert {name: row["error_type"] for name, row in rows.items()} == {
+        "good": None,
+        "endless": "TimedOut",
+        "large": "TooLarge",
+    }
+    assert rows["good"]["decoder"] == "pyav" and len(rows["good"]["frames"]) == 4
+
+
 def test_a_page_of_several_pictures_or_a_video_has_one_frame(workspace: Workspace, tmp_path: Path) -> None:
     """The frames table holds one frame for a page, and training and the network's page way rest on it."""
     for level in range(3):
         (tmp_path / f"{level}.png").write_bytes(png(80 + level))
-    encode_clip(tmp_path / "clip.mp4", numbered_frames(20), 8, None)
+    (tmp_path / "clip.mp4").write_bytes(video())
     pictures = [tmp_path / f"{level}.png" for level in range(3)]
     workspace.table(SAMPLES).upsert(
         [
@@ -190,8 +218,7 @@ def test_a_page_of_several_pictures_or_a_video_has_one_frame(workspace: Workspac
             sample("film", [tmp_path / "clip.mp4"], Domain.PAGE, MediaKind.VIDEO),
         ]
     )
-    rows = decode_batch(decode_stage(workspace, SETTINGS).wanted, SETTINGS).to_pylist()
-    assert {row["sample_id"]: len(row["frames"]) for row in rows} == {"pictures": 1, "film": 1}
+    assert {name: len(row["frames"]) for name, row in decoded(workspace).items()} == {"pictures": 1, "film": 1}
 
 
 def test_what_the_frames_depend_on_makes_them_due_again(workspace: Workspace, tmp_path: Path) -> None:
@@ -204,12 +231,13 @@ def test_what_the_frames_depend_on_makes_them_due_again(workspace: Workspace, tm
     first = wanted(row)
     assert wanted(row) == first
     assert wanted(row | {"text": "other words"}) == first
-    assert wanted(row, DecodeSettings(num_frames=4, short_side=32, batch_size=1, cpus=2)) == first
+    assert wanted(row, dataclasses.replace(SETTINGS, batch_size=1, cpus=2, time_limit_s=9)) == first
     others = [
         wanted(row | {"media_uris": [str(tmp_path / "b.png"), str(tmp_path / "a.png")]}),
         wanted(row | {"timestamps_s": [0.0, 2.0]}),
-        wanted(row, DecodeSettings(num_frames=8, short_side=32)),
-        wanted(row, DecodeSettings(num_frames=4, short_side=64)),
-        wanted(row, DecodeSettings(num_frames=4, short_side=32, jpeg_quality=80)),
+        wanted(row, dataclasses.replace(SETTINGS, num_frames=8)),
+        wanted(row, dataclasses.replace(SETTINGS, short_side=64)),
+        wanted(row, dataclasses.replace(SETTINGS, jpeg_quality=80)),
+        wanted(row, dataclasses.replace(SETTINGS, sampling="keyframe")),
     ]
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 7
