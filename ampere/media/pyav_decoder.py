@@ -176,7 +176,7 @@ def _packets(container: InputContainer) -> Iterator[av.Packet]:
     """A file's packets up to its end, or to where damage makes the rest unreadable."""
     try:
         yield from (packet for packet in container.demux() if packet.size)  # an empty one asks to flush
-    except DAMAGE:
+    except (*DAMAGE, IndexError):  # PyAV ends so if a stream turned up on the way
         return
 
 
