@@ -146,7 +146,7 @@ def _open(data: bytes) -> InputContainer:
     try:
         return av.open(io.BytesIO(data), container_options=options, metadata_errors="replace", io_open=refuse)
     except PermissionError as error:
-        raise RefusedMedia("a playlist or script that opens other files, which is not allowed") from error
+        raise RefusedMedia("it is not allowed to open what it asks for: a playlist, a script, or locked") from error
     except DAMAGE as error:
         raise NotAVideo(f"not a video of a known format: {error}") from error
 
