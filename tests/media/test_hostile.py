@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 import threading
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -80,6 +81,9 @@ def server() -> Iterator[Server]:
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as answer:
+            assert answer.read() and server.asked == ["/"], "it would notice"
+        server.asked.clear()
         yield server
         server.shutdown()
         thread.join()
