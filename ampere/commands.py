@@ -75,7 +75,10 @@ class Prepare(Command):
     images: str | None = None
     """With --rope: folder or URL prefix of the images; else the folder `images` beside the files."""
     manifest: str | None = None
-    """CSV, JSONL or Parquet with sample_id, product_id, domain, text, media."""
+    """CSV, JSONL or Parquet with sample_id, domain, media and, if known, product_id, text, split; or a folder of such
+    files. A path or a cloud URI."""
+    prune: bool = False
+    """Remove samples that the catalogue no longer has, with all that was made from them."""
 
     name: ClassVar[str] = "prepare"
 
@@ -93,7 +96,7 @@ class Prepare(Command):
         if first is None:
             raise ValueError(f"{self.rope or self.manifest} holds no sample")
         workspace = Workspace.create(self.workspace, self.preset)
-        return finish(prepare(workspace, chain([first], rows)))
+        return finish(prepare(workspace, chain([first], rows), prune=self.prune))
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 EMBEDDING_DIM = 128
-SCHEMA_VERSION = 1  # of the tables below; a workspace of another version is refused
+SCHEMA_VERSION = 2  # of the tables below; a workspace of another version is refused
 
 
 class Domain(StrEnum):
@@ -91,10 +91,11 @@ SAMPLES = TableSpec(
         ("media_uris", pa.list_(pa.string())),
         ("timestamps_s", pa.list_(pa.float64())),
         ("extra", pa.string()),  # JSON of the catalogue's own further columns, or null
+        ("fingerprint", pa.string()),  # of the other columns
     ),
 )
-# `fingerprint` names the inputs and settings that a row was made from; a row whose fingerprint no longer is the
-# wanted one is stale, and due again.
+# In the tables below `fingerprint` names the inputs and settings that a row was made from; a row whose fingerprint no
+# longer is the wanted one is stale, and due again.
 FRAMES = TableSpec(
     "frames",
     ("sample_id",),

@@ -153,6 +153,17 @@ class Workspace:
         fs.pipe_file(path, text.encode())
         return target
 
+    def put_report(self, name: str, file: Path | None) -> str:
+        """Make reports/`name` a copy of a local file, however long, and return its URI; None removes the report."""
+        target = f"{self.uri}/reports/{name}"
+        fs, path = fsspec.core.url_to_fs(target)
+        if file is not None:
+            fs.makedirs(posixpath.dirname(path), exist_ok=True)
+            fs.put_file(str(file), path)
+        elif fs.exists(path):
+            fs.rm_file(path)
+        return target
+
 
 def absolute(uri: str | Path) -> str:
     """A cloud URI as it is, a local path made absolute, without a slash at the end."""

@@ -8,8 +8,9 @@ each 8 s. Then, one thread each:
 1. exact uniform frames by our decoder, beside decord, a plain PyAV loop (seek, decode up to the frame) and torchcodec
    called directly, each the best of three; our key frames beside our exact ones. torchcodec has an environment of its
    own, if any: its wheels bring the CUDA build of torch.
-2. the whole `ampere decode` job on Ray, `--copies` of each file (four times as many for key frames), beside a bare loop of one process over the same work
-   (reading, decoding, JPEG): job / (loop x cores). Ray's start is printed and not counted.
+2. the whole `ampere decode` job on Ray, `--copies` of each file (four times as many for key frames), beside a bare loop
+   of one process over the same work (reading, decoding, JPEG): job / (loop x cores). Ray's start is printed and not
+   counted.
 3. peak memory of the job, all its processes together, also with a list of a quarter of the length.
 """
 

@@ -1,7 +1,7 @@
-"""A user's own catalogue: one CSV, JSONL or Parquet file with a row a sample.
+"""A user's own catalogue: CSV, JSONL or Parquet files with a row a sample.
 
-Columns: sample_id, product_id (may be empty), domain (page, short or live), text (may be empty), media, and if known
-split (train or test). `media` is one image or video, or several frames in time order: a JSON list, or in CSV
+Columns: sample_id, domain (page, short or live), media, and if known product_id, text and split (train or test), whose
+cells may also be empty. `media` is one image or video, or several frames in time order: a JSON list, or in CSV
 names separated by `|`. Relative media are looked for beside the manifest. Other columns are kept in `extra`.
 Where no split is given, a product's checksum puts one product in five into the test split.
 """
@@ -11,37 +11,52 @@ import json
 import posixpath
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
 from ampere.workspace import absolute
 
-REQUIRED = ("sample_id", "product_id", "domain", "text", "media")
-OPTIONAL = ("split",)
+REQUIRED = ("sample_id", "domain", "media")
+OPTIONAL = ("product_id", "text", "split")
 NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
+LONGEST_FIELD = 2**30  # transcripts of an hour are longer than the csv module's own limit
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
 def read_manifest(path: str) -> Iterator[Located]:
     """Read a manifest row by row, each with its file and line; a row that is no sample comes as a `Problem`.
 
+    Args:
+        path: a file or a folder of them, here or on any store that fsspec reads.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a known kind of file, or a column is missing.
+        ValueError: not a known kind of file, not readable as such, or a column is missing.
     """
     uri = absolute(path)
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    suffix = PurePosixPath(uri).suffix.lower()
-    if suffix not in readers:
-        raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
+    fs, inside = fsspec.core.url_to_fs(uri)
+    if not fs.isdir(inside):
+        if PurePosixPath(uri).suffix.lower() not in READERS:
+            raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
+        return _read_file(uri)
+    names = sorted(PurePosixPath(entry).name for entry in fs.ls(inside, detail=False))
+    names = [name for name in names if PurePosixPath(name).suffix.lower() in READERS]
+    if not names:
+        raise ValueError(f"the folder {path} holds no manifest (.csv, .jsonl or .parquet)")
+    return chain.from_iterable(_read_file(f"{uri}/{name}") for name in names)
+
+
+def _read_file(uri: str) -> Iterator[Located]:
     folder, name = uri.rsplit("/", 1)
-    for line, row in _named_encoding(readers[suffix](uri), path):
+    for line, row in _readable(READERS[PurePosixPath(uri).suffix.lower()](uri), uri):
         where = f"{name}:{line}"
         if isinstance(row, str):
             yield where, Problem("ParseError", row)
@@ -52,15 +67,18 @@ def read_manifest(path: str) -> Iterator[Located]:
             yield where, Problem("InvalidRow", str(error))
 
 
-def _named_encoding(rows: Iterator[NumberedRow], path: str) -> Iterator[NumberedRow]:
+def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
     try:
         yield from rows
     except UnicodeDecodeError as error:
-        raise ValueError(f"the manifest {path} is not UTF-8 ({error}); save it as UTF-8") from error
+        raise ValueError(f"the manifest {uri} is not UTF-8 ({error}); save it as UTF-8") from error
+    except pa.ArrowException as error:
+        raise ValueError(f"the manifest {uri} is no Parquet file that can be read: {error}") from error
 
 
 def _csv_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
+        csv.field_size_limit(LONGEST_FIELD)
         reader = csv.DictReader(file, strict=True)
         _check_columns(reader.fieldnames or (), uri)
         while True:
@@ -102,7 +120,13 @@ def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
                 yield number, row
 
 
+READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+
+
 def _check_columns(columns: Iterable[str], uri: str) -> None:
+    columns = list(columns)
+    if twice := {name for name in columns if columns.count(name) > 1}:
+        raise ValueError(f"the manifest {uri} has the column {', '.join(sorted(twice))} twice")
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise ValueError(f"the manifest {uri} lacks the column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
@@ -113,10 +137,10 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
     sample_id = fields["sample_id"]
     if not sample_id:
         raise ValueError("sample_id is empty")
-    media = [absolute_media(item, folder) for item in _media_list(row.get("media"))]
+    media = [absolute_media(item, folder) for item in _media_list(row.get("media"), sample_id)]
     if not media:
         raise ValueError(f"sample {sample_id}: media is empty")
-    return Sample(
+    sample = Sample(
         sample_id=sample_id,
         product_id=fields["product_id"],
         domain=_member(Domain, fields["domain"], "domain", sample_id),
@@ -128,6 +152,19 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
         media_uris=tuple(media),
         extra={k: v for k, v in row.items() if k not in (*REQUIRED, *OPTIONAL)},
     )
+    _check_unicode(sample)
+    return sample
+
+
+def _check_unicode(sample: Sample) -> None:
+    """Refuse half characters, which JSON can hold and tables cannot."""
+    row = sample.to_row()
+    for name in ("sample_id", "product_id", "text", "extra"):
+        try:
+            (row[name] or "").encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} holds half a character ({error}): {row[name]!a:.80}") from error
+    "".join(sample.media_uris).encode()
 
 
 def _text(value: Any) -> str | None:
@@ -135,9 +172,16 @@ def _text(value: Any) -> str | None:
     return text or None
 
 
-def _media_list(value: Any) -> list[str]:
-    text = "" if isinstance(value, list) else _text(value) or ""
-    items = value if isinstance(value, list) else json.loads(text) if text.startswith("[") else text.split("|")
+def _media_list(value: Any, sample_id: str) -> list[str]:
+    if isinstance(value, list):
+        items = value
+    elif (text := _text(value) or "").startswith("["):
+        try:
+            items = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"sample {sample_id}: media begins as a JSON list and is none: {error}") from error
+    else:
+        items = text.split("|")
     return [item for item in map(_text, items) if item]
 
 

@@ -2,11 +2,17 @@
 
 Fields of a line are split at the first commas, since texts hold commas. Frames of one clip are ordered by their
 number or time, not by line. Images are looked for under `images/` beside the files unless another folder is given.
+
+At full size there are 10^8 lines in no order. They are parted on disk by id, and memory holds one part at a time.
 """
 
-from collections.abc import Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from ampere.catalog.buckets import Buckets
 from ampere.catalog.manifest import absolute_media
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
@@ -17,10 +23,12 @@ DOMAIN_FILES = {  # domain: product pairs, texts, images
     Domain.SHORT: ("product_videos_pair", "video_asrs", "video_frames"),
     Domain.LIVE: ("product_lives_pair", "live_asrs", "live_clips"),
 }
+BUCKET_BYTES = 4_000_000  # of text; some five times that in memory
+MOST_BUCKETS = 300  # three files each are open at once
 
 
 def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
-    """Read ROPE's files; a line that does not parse, or an id without images, comes as a `Problem`.
+    """Read ROPE's files; a line that does not parse, or an id that lacks its other lines, comes as a `Problem`.
 
     Args:
         folder: holds the nine files of each split; a split may be absent as a whole.
@@ -49,53 +57,92 @@ def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
 def _domain_samples(
     split: Split, domain: Domain, pairs: Path, texts: Path, images: Path, prefix: str
 ) -> Iterator[Located]:
-    problems: list[Located] = []
-    text_of = {fields[0]: fields[1] for _, fields in _lines(texts, 2, problems, empty_last=True)}
-    frames_of: dict[str, list[tuple[int, str]]] = {}
-    for where, fields in _lines(images, 2 if domain is Domain.PAGE else 3, problems):
-        number = "0" if domain is Domain.PAGE else fields[1]
-        try:
-            frames_of.setdefault(fields[0], []).append((int(number), fields[-1]))
-        except ValueError:
-            problems.append((where, Problem("ParseError", f"{number!r} is no frame number or time")))
-    for where, (product_id, sample_id) in _lines(pairs, 2, problems):
-        if sample_id not in frames_of:
-            problems.append((where, Problem("InvalidRow", f"{sample_id} has no line in {images.name}")))
-            continue
-        frames = sorted(frames_of[sample_id])
-        start = frames[0][0]
-        yield (
-            where,
-            Sample(
-                sample_id=f"{domain}-{sample_id}",  # ROPE numbers each domain by itself
-                product_id=product_id,
-                domain=domain,
-                split=split,
-                text=text_of.get(sample_id) or None,
-                media_kind=MediaKind.IMAGE if domain is Domain.PAGE else MediaKind.FRAMES,
-                media_uris=tuple(absolute_media(name, prefix) for _, name in frames),
-                # Lives give milliseconds; shorts give frame numbers of a video whose rate is not told.
-                timestamps_s=tuple((at - start) / 1000 for at, _ in frames) if domain is Domain.LIVE else (),
-            ),
-        )
-    yield from problems
+    size = sum(path.stat().st_size for path in (pairs, texts, images))
+    count = min(MOST_BUCKETS, size // BUCKET_BYTES + 1)
+    without_product = Counter({texts.name: 0, images.name: 0})
+    with tempfile.TemporaryDirectory(prefix="ampere-") as name:
+        parted = [Buckets(Path(name) / path.name, count) for path in (pairs, texts, images)]
+        yield from _part(pairs, 2, lambda fields, line: (fields[1], line, fields[0]), parted[0])
+        yield from _part(texts, 2, lambda fields, line: (fields[0], fields[1]), parted[1], empty_last=True)
+        if domain is Domain.PAGE:
+            yield from _part(images, 2, lambda fields, line: (fields[0], 0, fields[1]), parted[2])
+        else:
+            yield from _part(images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), parted[2])
+        for bucket in range(count):
+            products, text_rows, frames = (rows.read(bucket) for rows in parted)
+            text_of = dict(text_rows)
+            frames_of: dict[str, list[tuple[int, str]]] = {}
+            for sample_id, number, image in frames:
+                frames_of.setdefault(sample_id, []).append((int(number), image))
+            known = set()
+            for sample_id, line, product_id in products:
+                known.add(sample_id)
+                where = f"{pairs.name}:{line}"
+                if sample_id not in frames_of:
+                    yield where, Problem("InvalidRow", f"{sample_id} has no line in {images.name}")
+                    continue
+                text, found = text_of.get(sample_id) or None, sorted(frames_of[sample_id])
+                yield where, _sample(sample_id, product_id, domain, split, text, found, prefix)
+            without_product[texts.name] += len(text_of.keys() - known)
+            without_product[images.name] += len(frames_of.keys() - known)
+    for name, left_out in without_product.items():
+        if left_out:
+            yield name, Problem("NoProduct", f"{left_out} of its ids have no line in {pairs.name}; left out")
 
 
-def _lines(
-    path: Path, count: int, problems: list[Located], *, empty_last: bool = False
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield (file:line, `count` fields) of every line; a line that lacks one goes to `problems`.
+def _part(
+    path: Path,
+    count: int,
+    row: Callable[[list[str], int], tuple[Any, ...]],
+    buckets: Buckets,
+    *,
+    empty_last: bool = False,
+) -> Iterator[Located]:
+    """Part the lines of a file by the id that `row` puts first; yields those that are not `count` fields.
 
-    `empty_last` lets the last field be empty, as a text may be.
+    Args:
+        row: of a line's fields and number; raises ValueError if they are not what they should be.
+        empty_last: the last field may be empty, as a text may be.
     """
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            where = f"{path.name}:{number}"
-            fields = [field.strip() for field in line.rstrip("\n").split(",", count - 1)]
-            if len(fields) < count or not all(fields[: count - 1] if empty_last else fields):
-                message = f"{len(fields)} fields where {count} were expected: {line.strip()[:80]!r}"
-                problems.append((where, Problem("ParseError", message)))
-                continue
-            yield where, fields
+            fields = [field.strip() for field in line.split(",", count - 1)]
+            try:
+                if len(fields) < count or not all(fields[: count - 1] if empty_last else fields):
+                    raise ValueError(f"{len(fields)} fields where {count} were expected")
+                buckets.add(*row(fields, number))
+            except ValueError as error:
+                yield f"{path.name}:{number}", Problem("ParseError", f"{error}: {line.strip()[:80]!r}")
+    buckets.close()
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no frame number or time") from error
+
+
+def _sample(
+    sample_id: str,
+    product_id: str,
+    domain: Domain,
+    split: Split,
+    text: str | None,
+    frames: list[tuple[int, str]],
+    prefix: str,
+) -> Sample:
+    start = frames[0][0]
+    return Sample(
+        sample_id=f"{domain}-{sample_id}",  # ROPE numbers each domain by itself
+        product_id=product_id,
+        domain=domain,
+        split=split,
+        text=text,
+        media_kind=MediaKind.IMAGE if domain is Domain.PAGE else MediaKind.FRAMES,
+        media_uris=tuple(absolute_media(name, prefix) for _, name in frames),
+        # Lives give milliseconds; shorts give frame numbers of a video whose rate is not told.
+        timestamps_s=tuple((at - start) / 1000 for at, _ in frames) if domain is Domain.LIVE else (),
+    )

@@ -1,64 +1,160 @@
-"""The prepare stage: a catalogue's rows into the `samples` table. Needs no Ray: it reads a list, not media."""
+"""The prepare stage: a catalogue's rows into the `samples` table. Needs no Ray: it reads a list, not media.
 
+The whole catalogue is read into a spool file before the table is touched, then compared with the table.
+"""
+
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
+from ampere.pipeline.changes import SPOOL_SCHEMA, Changes
+from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Report, record_failures
-from ampere.records import FAILURES, SAMPLES, Sample
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Sample
+from ampere.table import sql_in
 from ampere.workspace import Workspace
 
-BATCH = 20_000  # samples per commit
-SHOWN = 20  # problems shown; all of them are in the ledger
+BATCH = 20_000  # samples per commit, or fewer of this size
+COMMIT_BYTES = 8_000_000
+CHUNK = 500  # rows held as Python objects, or named in one SQL condition; a clip can have hundreds of frames
+SHOWN = 20  # problems shown; all of them are in the report and in the ledger
+PROBLEMS_REPORT = "prepare-problems.txt"
 
 
-def prepare(workspace: Workspace, rows: Iterable[Located]) -> Report:
-    """Write samples, replacing those of the same id; what is no sample goes to the ledger, with file and line.
+def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = False) -> Report:
+    """Bring the samples up to a catalogue: add and update; what is no sample is a problem, with file and line.
 
     A sample id that occurs twice keeps its first row; the later one is a problem.
+
+    Args:
+        workspace: where to.
+        rows: the whole catalogue.
+        prune: remove samples that the catalogue lacks, from all tables. Not done if there was any problem: a row that
+            cannot be read may be one of them.
+
+    Raises:
+        RuntimeError: another job is writing the samples, or with `prune` another table.
     """
     table = workspace.table(SAMPLES)
     report = Report("prepare", table.uri)
-    problems: list[tuple[str, Problem]] = []
     start = time.monotonic()
-    with workspace.lock(SAMPLES.name):
-        distinct = _distinct(rows, problems)
-        while batch := list(islice(distinct, BATCH)):
-            table.upsert([sample.to_row() for sample in batch])
-            report.done += len(batch)
-        with workspace.lock(FAILURES.name, wait=True):
-            workspace.table(FAILURES).delete("stage = 'prepare'")
-    if problems:
-        record_failures(workspace, "prepare", _ledger_rows(problems))
-    report.failed.update(problem.error_type for _, problem in problems)
-    report.notes += [f"{where}: {problem.message}" for where, problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        report.notes.append(f"... and {len(problems) - SHOWN} more; see `ampere status --failures`")
+    with workspace.lock(SAMPLES.name), tempfile.TemporaryDirectory(prefix="ampere-") as name:
+        folder = Path(name)
+        problems = Problems(folder / PROBLEMS_REPORT)
+        count = _spool(rows, folder / "spool.parquet", problems)
+        with Changes(folder / "spool.parquet", table.dataset()) as changes:
+            problems.add(changes.duplicates())
+            added = _write(table.append, changes.added())
+            updated = _write(table.upsert, changes.updated())
+            removed = changes.removed()
+        if prune and not problems.count:
+            _prune(workspace, removed)
+        problems.publish(workspace)
+    report.done, report.skipped = added + updated, count - problems.types["DuplicateId"] - added - updated
+    report.failed.update(problems.types)
+    gone = len(removed) if prune and not problems.count else 0
+    report.notes = [*problems.notes(workspace), f"samples: {added} added, {updated} updated, {gone} removed"]
+    if prune and problems.count and removed:
+        report.refused = (
+            f"--prune removed nothing: a row that could not be read may be one of the {len(removed)} samples that "
+            "the catalogue seems to lack; mend the rows above and run again"
+        )
     report.seconds = time.monotonic() - start
     return report
 
 
-def _distinct(rows: Iterable[Located], problems: list[tuple[str, Problem]]) -> Iterator[Sample]:
-    """Yield each sample id once and put everything else into `problems`."""
-    seen: dict[str, str] = {}
-    for where, row in rows:
-        if isinstance(row, Problem):
-            problems.append((where, row))
-        elif row.sample_id in seen:
-            message = f"sample_id {row.sample_id} stands already at {seen[row.sample_id]}, which is kept"
-            problems.append((where, Problem("DuplicateId", message)))
-        else:
-            seen[row.sample_id] = where
-            yield row
+class Problems:
+    """What is wrong with a catalogue: counted, the first shown, all written to a file and to the ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.touch()
+        self.types: Counter[str] = Counter()
+        self.first: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return self.types.total()
+
+    def add(self, found: Iterable[tuple[str, Problem]]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            for place, problem in found:
+                self.types[problem.error_type] += 1
+                fields = (place, problem.error_type, problem.message)
+                file.write("\t".join(" ".join(field.split()) for field in fields) + "\n")
+                if len(self.first) < SHOWN:
+                    self.first.append(f"{place}: {problem.message}")
+
+    def notes(self, workspace: Workspace) -> list[str]:
+        more = self.count - len(self.first)
+        return self.first + [f"... and {more} more; all are in {workspace.uri}/reports/{PROBLEMS_REPORT}"] * bool(more)
+
+    def publish(self, workspace: Workspace) -> None:
+        """Put them into the report and the ledger, in place of those of the last run."""
+        workspace.put_report(PROBLEMS_REPORT, self.path if self.count else None)
+        with workspace.lock(FAILURES.name, wait=True):
+            workspace.table(FAILURES).delete("stage = 'prepare'")
+        with self.path.open(encoding="utf-8") as file:
+            while lines := list(islice(file, CHUNK)):
+                places, types, messages = zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)
+                rows = {"sample_id": places, "error_type": types, "error_message": messages}
+                record_failures(
+                    workspace, "prepare", pa.table(rows | {"fingerprint": pa.nulls(len(lines), pa.string())})
+                )
 
 
-def _ledger_rows(problems: list[tuple[str, Problem]]) -> pa.Table:
-    rows = {
-        "sample_id": [where for where, _ in problems],
-        "error_type": [problem.error_type for _, problem in problems],
-        "error_message": [problem.message for _, problem in problems],
-    }
-    return pa.table(rows | {"fingerprint": pa.nulls(len(problems), pa.string())})
+def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
+    """Write all samples of a catalogue, with where they stand, to a file; returns how many."""
+    count = 0
+
+    def samples(located: Iterable[Located]) -> Iterator[tuple[str, Sample]]:
+        for place, row in located:
+            if isinstance(row, Problem):
+                problems.add([(place, row)])
+            else:
+                yield place, row
+
+    good = samples(rows)
+    with pq.ParquetWriter(path, SPOOL_SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(good, CHUNK)):
+            writer.write_table(pa.Table.from_pylist([_row(*item) for item in batch], schema=SPOOL_SCHEMA))
+            count += len(batch)
+    return count
+
+
+def _row(place: str, sample: Sample) -> dict[str, object]:
+    row = sample.to_row()
+    return row | {"fingerprint": fingerprint(row), "place": place}
+
+
+def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int:
+    """Write tables, joined to commits that are neither many nor large; returns how many rows."""
+    count, waiting = 0, []
+    for table in tables:
+        waiting.append(table)
+        if sum(t.num_rows for t in waiting) >= BATCH or sum(t.nbytes for t in waiting) >= COMMIT_BYTES:
+            write(pa.concat_tables(waiting))
+            waiting.clear()
+        count += table.num_rows
+    if waiting:
+        write(pa.concat_tables(waiting))
+    return count
+
+
+def _prune(workspace: Workspace, ids: list[str]) -> None:
+    """Remove samples and all that was made from them; the samples last, so that a killed run finds them again."""
+    for start in range(0, len(ids), CHUNK):
+        condition = sql_in("sample_id", ids[start : start + CHUNK])
+        for spec in (FRAMES, SUMMARIES, EMBEDDINGS):
+            with workspace.lock(spec.name):
+                workspace.table(spec).delete(condition)
+        with workspace.lock(FAILURES.name, wait=True):
+            workspace.table(FAILURES).delete(f"stage != 'prepare' AND {condition}")
+        workspace.table(SAMPLES).delete(condition)

@@ -78,6 +78,7 @@ class Report:
     seconds: float = 0.0
     gigabytes: float = 0.0
     notes: list[str] = field(default_factory=list)
+    refused: str = ""
     unit: str = "rows"
 
     def __str__(self) -> str:
@@ -94,12 +95,14 @@ class Report:
             parts.append(f"{self.failed.total()} failed ({reasons}; see `ampere status --failures`)")
         if self.unanswered:
             parts.append(f"{self.unanswered} gave no answer and are still pending; run the stage again")
+        if self.refused:
+            parts.append(self.refused)
         return "\n".join([*self.notes, f"{'; '.join(parts)}. Result: {self.where}"])
 
     @property
     def succeeded(self) -> bool:
         """Failed rows are in the ledger and do not fail a job, unless nothing but failures came out."""
-        return not self.unanswered and (self.done > 0 or not self.failed)
+        return not self.unanswered and not self.refused and (self.done + self.skipped > 0 or not self.failed)
 
 
 def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False) -> Report:

@@ -1,8 +1,12 @@
+import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ampere.catalog import rope
 from ampere.catalog.problem import Problem
 from ampere.catalog.rope import read_rope
 from ampere.records import Domain, MediaKind, Sample, Split
@@ -117,8 +121,13 @@ def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: P
         "training_page_titles.txt:1": "ParseError",
         "training_video_frames.txt:2": "ParseError",
         "training_video_frames.txt:3": "ParseError",
-        "training_product_videos_pair.txt:2": problems["training_product_videos_pair.txt:2"].error_type,
+        "training_product_videos_pair.txt:2": "ParseError",
+        "training_page_titles.txt": "NoProduct",
+        "training_page_images.txt": "NoProduct",
     }
+    assert problems["training_page_titles.txt"].message == (
+        "1 of its ids have no line in training_product_pages_pair.txt; left out"
+    )
     assert "1 fields where 2 were expected" in problems["training_product_pages_pair.txt:3"].message
     assert "10099 has no line in training_page_images.txt" in problems["training_product_pages_pair.txt:5"].message
     assert "'zero' is no frame number" in problems["training_video_frames.txt:2"].message
@@ -126,11 +135,50 @@ def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: P
     assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg", "c.jpg"]
 
 
-@pytest.mark.parametrize("number", ["--5", "²", "1.5"])
+@pytest.mark.parametrize("number", ["--5", "²", "1.5", "0x1", "", "9" * 5000])
 def test_a_strange_frame_number_costs_its_line_only(tmp_path: Path, number: str) -> None:
     found, problems = read(write_rope(tmp_path, video_frames=f"20001, 0, a.jpg\n20001, {number}, b.jpg\n"))
     assert list(problems) == ["training_video_frames.txt:2"]
     assert len(found["short-20001"].media_uris) == 1
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 5)), max_size=40), st.randoms())
+def test_lines_in_any_order_give_what_a_dict_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: list[tuple[int, int]], rng: random.Random
+) -> None:
+    """Parted reading against the plain one that holds everything in memory."""
+    monkeypatch.setattr(rope, "BUCKET_BYTES", 100)
+    pairs = [f"{i % 3}, {name}" for i, name in enumerate(rng.sample(range(7), 5))]
+    texts = [f"{rng.randrange(7)}, text {i}" for i in range(6)]
+    lines = [f"{name}, {number}, {i}.jpg" for i, (name, number) in enumerate(frames)]
+    plain: dict[int, list[tuple[int, str]]] = {}
+    for i, (name, number) in enumerate(frames):
+        plain.setdefault(name, []).append((number, f"{i}.jpg"))
+    text_of = {line.split(", ", 1)[0]: line.split(", ", 1)[1] for line in texts}
+    found, _ = read(
+        write_rope(
+            tmp_path,
+            product_videos_pair="\n".join(pairs),
+            video_asrs="\n".join(texts),
+            video_frames="\n".join(lines),
+        )
+    )
+    shorts = {name: sample for name, sample in found.items() if sample.domain is Domain.SHORT}
+    expected = {name for pair in pairs if int(name := pair.split(", ")[1]) in plain}
+    assert shorts.keys() == {f"short-{name}" for name in expected}
+    for name in expected:
+        sample = shorts[f"short-{name}"]
+        assert [Path(uri).name for uri in sample.media_uris] == [image for _, image in sorted(plain[int(name)])]
+        assert sample.text == text_of.get(name)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=50))
+def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
+    found, problems = read(write_rope(tmp_path, page_titles=f"10001,{text}\n"))
+    assert not problems
+    assert found["page-10001"].text == (text.strip() or None)
 
 
 def test_a_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:
@@ -153,7 +201,14 @@ def test_bytes_that_are_no_utf_8_do_not_stop_it(tmp_path: Path) -> None:
 
 
 def test_windows_line_ends(tmp_path: Path) -> None:
-    found, problems = read(write_rope(tmp_path, page_titles="10001, 苹果\r\n", product_pages_pair="1000, 10001\r\n"))
+    found, problems = read(
+        write_rope(
+            tmp_path,
+            page_titles="10001, 苹果\r\n",
+            page_images="10001, a.jpg\r\n",
+            product_pages_pair="1000, 10001\r\n",
+        )
+    )
     assert not problems
     assert found["page-10001"].text == "苹果"
 

@@ -1,13 +1,17 @@
 import csv
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ampere.catalog.manifest import read_manifest
 from ampere.catalog.problem import Located, Problem
+from ampere.catalog.rope import DOMAIN_FILES
 from ampere.pipeline import prepare as module
-from ampere.pipeline.prepare import prepare
-from ampere.records import FAILURES, SAMPLES, Domain, MediaKind, Sample, Split
+from ampere.pipeline.prepare import PROBLEMS_REPORT, SHOWN, prepare
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
 from ampere.workspace import Workspace
 
 HEADER = ["sample_id", "product_id", "domain", "text", "media", "price"]
@@ -43,7 +47,8 @@ def ledger(workspace: Workspace) -> dict[str, str]:
 
 def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
     prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "云岚, 洗发水")))))
-    assert workspace.table(SAMPLES).read().to_pylist() == [
+    (stored,) = workspace.table(SAMPLES).read().to_pylist()
+    assert stored | {"fingerprint": ""} == (
         {
             "sample_id": "a",
             "product_id": "p",
@@ -54,8 +59,9 @@ def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
             "media_uris": [f"{tmp_path}/a.jpg"],
             "timestamps_s": [],
             "extra": '{"price": "9"}',
+            "fingerprint": "",
         }
-    ]
+    )
 
 
 def test_the_first_of_two_equal_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
@@ -110,7 +116,7 @@ def test_a_second_run_changes_what_changed_and_keeps_the_rest(workspace: Workspa
     prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"]))))
     report = prepare(workspace, read_manifest(str(manifest(tmp_path / "n.csv", row("b", "new"), row("c", "3")))))
     assert texts(workspace) == {"a": "1", "b": "new", "c": "3"}
-    assert report.done == 2
+    assert report.done == 2 and report.notes == ["samples: 1 added, 1 updated, 0 removed"]
     assert ledger(workspace) == {}  # the ledger tells of the last run
 
 
@@ -120,6 +126,84 @@ def test_running_again_changes_nothing(workspace: Workspace, tmp_path: Path) -> 
         prepare(workspace, read_manifest(str(path)))
         assert texts(workspace) == {"a": "1", "b": "2"}
         assert list(ledger(workspace)) == ["m.csv:4"]
+
+
+def test_what_did_not_change_is_not_written(workspace: Workspace) -> None:
+    rows: list[Located] = [(f"f:{i}", sample(str(i))) for i in range(10)]
+    prepare(workspace, rows)
+    version = workspace.table(SAMPLES).dataset().version
+    report = prepare(workspace, rows)
+    assert report.done == 0 and report.skipped == 10 and report.succeeded
+    assert workspace.table(SAMPLES).dataset().version == version
+    rows[3] = ("f:3", sample("3", "new"))
+    report = prepare(workspace, [*rows, ("f:10", sample("10"))])
+    assert report.done == 2 and report.skipped == 9
+    assert report.notes == ["samples: 1 added, 1 updated, 0 removed"]
+
+
+def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
+    prepare(workspace, [(f"f:{i}", sample(name)) for i, name in enumerate(["keep", "go", "it's"])])
+    for name in ("keep", "go", "it's"):
+        workspace.table(FRAMES).append([{"sample_id": name}])
+        workspace.table(SUMMARIES).append([{"sample_id": name, "method": "llm"}])
+        workspace.table(EMBEDDINGS).append([{"sample_id": name, "model": "m", "vector": [0.0] * 128}])
+        workspace.table(FAILURES).append([{"stage": "decode", "sample_id": name}])
+    shrunk: list[Located] = [("f:1", sample("keep"))]
+    assert "1 samples" not in str(prepare(workspace, shrunk)) and len(texts(workspace)) == 3  # not unless asked
+    report = prepare(workspace, shrunk, prune=True)
+    assert report.notes == ["samples: 0 added, 0 updated, 2 removed"] and report.succeeded
+    for spec in (SAMPLES, FRAMES, SUMMARIES, EMBEDDINGS, FAILURES):
+        assert workspace.table(spec).read(["sample_id"])["sample_id"].to_pylist() == ["keep"]
+
+
+def test_nothing_is_pruned_while_rows_cannot_be_read(workspace: Workspace) -> None:
+    prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
+    report = prepare(workspace, [("f:1", Problem("ParseError", "no")), ("f:2", sample("c"))], prune=True)
+    assert texts(workspace).keys() == {"a", "b", "c"}
+    assert not report.succeeded
+    assert "--prune removed nothing: a row that could not be read may be one of the 2 samples" in str(report)
+
+
+def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -> None:
+    def rows() -> Iterator[Located]:
+        for i in range(module.BATCH + 10):
+            yield f"f:{i}", sample(str(i))
+        raise ValueError("the rest of the file is broken")
+
+    with pytest.raises(ValueError, match="the rest of the file"):
+        prepare(workspace, rows())
+    assert texts(workspace) == {}
+
+
+def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:
+    """1.5 million frame lines beside 300,000 of as many samples: a reader that held them would need 260 MB more."""
+    peaks = []
+    for frames in (30, 150):
+        folder = tmp_path / str(frames)
+        write_rope_lines(folder, samples=10_000, frames=frames)
+        code = (
+            "import resource; from ampere.cli import main;"
+            f"main(['prepare', '--rope', {str(folder)!r}, '--workspace', {str(folder / 'w')!r}]);"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        )
+        output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        assert "10000 rows done" in output
+        peaks.append(int(output.splitlines()[-1]))
+    assert peaks[1] < peaks[0] + 130, f"peak memory went from {peaks[0]} to {peaks[1]} MB"
+
+
+def write_rope_lines(folder: Path, samples: int, frames: int) -> None:
+    """A training split of shorts whose frame lines lie far apart; pages and lives are empty."""
+    folder.mkdir()
+    for names in DOMAIN_FILES.values():
+        for name in names:
+            (folder / f"training_{name}.txt").write_text("")
+    ids = range(samples)
+    (folder / "training_product_videos_pair.txt").write_text("".join(f"{i % 999}, {i}\n" for i in ids))
+    (folder / "training_video_asrs.txt").write_text("".join(f"{i}, text {i}\n" for i in ids))
+    with (folder / "training_video_frames.txt").open("w") as file:
+        for number in range(frames):
+            file.writelines(f"{i}, {number * 30}, some/folder/of/images/{i}-{number * 30:06d}.jpg\n" for i in ids)
 
 
 def test_other_stages_keep_their_failures(workspace: Workspace) -> None:
@@ -138,8 +222,12 @@ def test_many_problems_are_all_kept_and_a_few_shown(workspace: Workspace) -> Non
     rows: list[Located] = [(f"f:{i}", Problem("ParseError", f"it's {i}")) for i in range(3000)]
     report = prepare(workspace, [*rows, ("f:x", sample("a"))])
     assert len(ledger(workspace)) == 3000
-    assert len(report.notes) == module.SHOWN + 1
-    assert report.notes[-1] == "... and 2980 more; see `ampere status --failures`"
+    problems = workspace.read_report(PROBLEMS_REPORT).splitlines()
+    assert len(problems) == 3000 and problems[7] == "f:7\tParseError\tit's 7"
+    assert len(report.notes) == SHOWN + 2
+    assert report.notes[SHOWN] == f"... and 2980 more; all are in {workspace.uri}/reports/prepare-problems.txt"
+    prepare(workspace, [("f:x", sample("a"))])
+    assert workspace.read_report(PROBLEMS_REPORT) is None  # that of the last run alone
 
 
 def test_a_second_writer_is_refused(workspace: Workspace) -> None:
