@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+from collections import Counter
 from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ampere.config import DecodeSettings, Settings, SummarizeSettings
 from ampere.pipeline.decode import decode_stage
@@ -10,6 +14,7 @@ from ampere.pipeline.runner import Stage, settings_report
 from ampere.pipeline.summarize import summarize_stage
 from ampere.records import FAILURES, FRAMES, SAMPLES
 from ampere.retrieval.index import META_FILE
+from ampere.table import sql_in
 from ampere.workspace import Workspace
 
 SettingsPart = TypeVar("SettingsPart", DecodeSettings, SummarizeSettings)
@@ -38,21 +43,42 @@ def last_settings(workspace: Workspace, stage: str, otherwise: SettingsPart) -> 
 
 
 def format_status(workspace: Workspace, settings: Settings) -> str:
-    """A line a stage: rows done, pending, failed, stale; then the models and the indexes."""
+    """A line a stage: rows done, pending, failed, stale; what failed, by error; then the models and the indexes."""
     samples = workspace.table(SAMPLES).count()
     unread = workspace.table(FAILURES).count("stage = 'prepare'")
     head = f"{'stage':<24}{'done':>10}{'pending':>10}{'failed':>10}{'stale':>10}"
     lines = [f"workspace {workspace.uri}, preset {workspace.preset}", "", head]
     lines.append(f"{'prepare':<24}{samples:>10}{0:>10}{unread:>10}{0:>10}")
+    errors = [format_errors(workspace, "prepare")]
     for stage in stages(workspace, settings):
-        counts = stage.plan(workspace).counts()
+        plan = stage.plan(workspace)
+        counts = plan.counts()
         lines.append(f"{stage.name:<24}" + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale")))
+        errors.append(format_errors(workspace, stage.name, plan.wanted["sample_id"].filter(plan.failed)))
+    if any(errors):
+        lines += ["", *filter(None, errors)]
     lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]
     for name in workspace.names("indexes"):
         meta = json.loads((workspace.fetch(f"indexes/{name}") / META_FILE).read_text(encoding="utf-8"))
         sizes = ", ".join(f"{count} {domain}" for domain, count in meta["domains"].items())
         lines.append(f"index {name}: {sizes}, of model {meta['model']}")
     return "\n".join(lines)
+
+
+def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | None = None) -> str:
+    """How many rows of a stage failed by which error, the most frequent first; empty if none did.
+
+    Args:
+        failed: ids of the rows that count, for the ledger also keeps those that are due again; None: all.
+    """
+    rows = workspace.table(FAILURES).read(["sample_id", "error_type"], sql_in("stage", [stage]))
+    if failed is not None:
+        rows = rows.filter(pc.is_in(rows["sample_id"], value_set=failed.combine_chunks()))
+    counts = Counter(rows["error_type"].to_pylist())
+    if not counts:
+        return ""
+    told = [f"{count} {error}" for error, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    return f"{stage} failures: {', '.join(told)} (see --failures)"
 
 
 def format_failures(workspace: Workspace) -> str:

@@ -51,7 +51,8 @@ def test_status_counts_by_stage(prepared: Workspace) -> None:
     )
     made = {"a": prints["a"], "b": "another sampling"}
     prepared.table(FRAMES).upsert([{"sample_id": name, "fingerprint": f} for name, f in made.items()])
-    prepared.table(FAILURES).upsert([{"stage": "decode", "sample_id": "c", "fingerprint": prints["c"], "attempts": 2}])
+    failed = {"stage": "decode", "sample_id": "c", "fingerprint": prints["c"], "error_type": "TimedOut", "attempts": 2}
+    prepared.table(FAILURES).upsert([failed])
     (first, *_) = summarize_stage(prepared, DEMO.summarize).wanted.to_pylist()
     prepared.table(SUMMARIES).upsert(
         [{"sample_id": first["sample_id"], "method": "llm", "fingerprint": first["fingerprint"]}]
@@ -62,12 +63,29 @@ def test_status_counts_by_stage(prepared: Workspace) -> None:
     assert "models:  none" in text
 
 
+def test_status_counts_failures_by_error(prepared: Workspace) -> None:
+    wanted = decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+    reasons = ["TimedOut", "MissingMedia", "MissingMedia", "NotAVideo"]
+    failed = [row | {"stage": "decode", "error_type": reason} for row, reason in zip(wanted, reasons, strict=True)]
+    failed[3]["fingerprint"] = "another sampling"  # so it is due again, and the table counts it as pending
+    prepared.table(FAILURES).upsert(failed)
+    text = format_status(prepared, DEMO)
+    assert table_of(text)["decode"] == [0, 1, 3, 0]
+    _, table, errors, models = text.split("\n\n")
+    assert table.startswith("stage") and models.startswith("models:")
+    assert errors.splitlines() == [
+        "prepare failures: 1 ParseError (see --failures)",
+        "decode failures: 2 MissingMedia, 1 TimedOut (see --failures)",
+    ]
+
+
 def test_status_of_an_empty_workspace(workspace: Workspace) -> None:
     assert table_of(format_status(workspace, DEMO)) == {
         "prepare": [0, 0, 0, 0],
         "decode": [0, 0, 0, 0],
         "summarize": [0, 0, 0, 0],
     }
+    assert "failures" not in format_status(workspace, DEMO)
     assert format_failures(workspace) == "no failures"
 
 
