@@ -236,6 +236,23 @@ class Serve(Command):
 
 
 @dataclass(kw_only=True)
+class Frames(Command):
+    """Draw a sample's stored frames with their times, to see what the model will see."""
+
+    sample_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLE_ID")]
+    """A sample of the catalogue."""
+    out: Path | None = None
+    """PNG to write; else SAMPLE_ID.png in the current folder."""
+
+    name: ClassVar[str] = "frames"
+
+    def run(self) -> int:
+        from ampere.pipeline.strip import write_strip
+
+        return finish(write_strip(self.open(), self.sample_id, self.out))
+
+
+@dataclass(kw_only=True)
 class Status(Command):
     """Show each stage's rows: done, pending, failed, stale."""
 
@@ -292,5 +309,19 @@ class Demo:
 
 COMMANDS: dict[str, type[Command | Demo]] = {
     command.name: command
-    for command in (Demo, Prepare, Decode, Summarize, Train, Embed, Index, Evaluate, Search, Serve, Status, Export)
+    for command in (
+        Demo,
+        Prepare,
+        Decode,
+        Summarize,
+        Train,
+        Embed,
+        Index,
+        Evaluate,
+        Search,
+        Serve,
+        Frames,
+        Status,
+        Export,
+    )
 }
