@@ -39,8 +39,8 @@ class DecodeSettings:
     """Largest frame or picture, in millions of pixels."""
     memory_limit_gb: float = 4.0
     """Memory that decoding one sample may take."""
-    batch_size: int = 8
-    """Samples per task and per commit."""
+    batch_size: int = 32
+    """Most samples per task and per commit; fewer where the list is short."""
     cpus: float = 1.0
     """CPU cores a task asks for."""
 

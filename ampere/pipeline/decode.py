@@ -40,6 +40,7 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
         wanted=wanted_rows(samples, settings),
         build=build,
         batch_size=settings.batch_size,
+        spread=True,
         unit="file",
         size_column="source_bytes",
     )

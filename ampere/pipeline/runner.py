@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import ray.data
 
 MAX_BLOCKS = 50_000  # of one job, for Ray keeps an entry for each
+TASKS_PER_CORE = 8
 COMMITS_PER_COMPACTION = 256
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
 
@@ -46,6 +47,7 @@ class Stage:
         batch_size: due rows per block, and so per task and per commit (more only where blocks would be too many).
         where: which rows of `output` belong to this stage; None: all.
         describe: one line on the whole output after a run; None: nothing to say.
+        spread: a short list is cut into smaller batches, so that every core has several.
         unit: what a row is called in what the user sees.
         size_column: column of the output with the bytes that were read for a row, for the rate shown; None: not told.
     """
@@ -58,6 +60,7 @@ class Stage:
     settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
     where: str | None = None
     describe: Callable[[Table], str] | None = None
+    spread: bool = False
     unit: str = "row"
     size_column: str | None = None
 
@@ -138,6 +141,9 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     report = committer.report
     before = report.done + report.failed.total()
     size = max(stage.batch_size, -(-due.num_rows // MAX_BLOCKS))
+    if stage.spread:
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        size = min(size, max(1, due.num_rows // (TASKS_PER_CORE * cores)))
     blocks = [due.slice(i, size) for i in range(0, due.num_rows, size)]
     results = stage.build(ray.data.from_arrow(blocks))
     start = time.monotonic()
