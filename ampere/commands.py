@@ -253,6 +253,24 @@ class Frames(Command):
 
 
 @dataclass(kw_only=True)
+class Inspect(Command):
+    """Show a sample's transcript beside its summaries, with what the checks flagged."""
+
+    sample_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLE_ID")]
+    """A sample of the catalogue."""
+
+    name: ClassVar[str] = "inspect"
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from ampere.pipeline.inspect import print_inspection
+
+        print_inspection(self.open(), self.sample_id, Console())
+        return 0
+
+
+@dataclass(kw_only=True)
 class Status(Command):
     """Show each stage's rows: done, pending, failed, stale."""
 
@@ -321,6 +339,7 @@ COMMANDS: dict[str, type[Command | Demo]] = {
         Search,
         Serve,
         Frames,
+        Inspect,
         Status,
         Export,
     )

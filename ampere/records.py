@@ -124,6 +124,7 @@ SUMMARIES = TableSpec(
         ("product_features", pa.list_(pa.string())),
         ("text", pa.string()),  # what the model reads: name and features joined; null unless status is ok
         ("status", pa.string()),  # text.summary.Status
+        ("flags", pa.list_(pa.string())),  # what text.audit found, such as "unsupported: PHRASE"
         ("raw_output", pa.string()),
         ("model", pa.string()),
         ("prompt", pa.string()),

@@ -66,16 +66,19 @@ def settle_missing(due: pa.Table) -> tuple[pa.Table, pa.Table]:
     text = pc.fill_null(pc.utf8_trim_whitespace(due["text"]), "")
     blank = pc.equal(text, "")
     rows = due.filter(blank).select(["sample_id", "fingerprint"]).to_pylist()
-    settled = [row | {"method": METHOD, "status": Status.MISSING} for row in rows]
+    settled = [row | {"method": METHOD, "status": Status.MISSING, "flags": []} for row in rows]
     return result_table(SUMMARIES, settled), due.filter(pc.invert(blank))
 
 
 def describe_statuses(summaries: Table) -> str:
-    """How many clips have a summary, and why the others have none."""
-    counts = Counter(summaries.read(["status"], f"method = '{METHOD}'")["status"].to_pylist())
+    """How many clips have a summary, why the others have none, and what the checks found."""
+    rows = summaries.read(["status", "flags"], f"method = '{METHOD}'")
+    counts = Counter(rows["status"].to_pylist())
+    flags = Counter(flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ())
+    told = ", ".join(f"{count} {name}" for name, count in sorted(flags.items())) or "none"
     return (
         f"summaries: {counts[Status.OK]} name a product, {counts[Status.EMPTY]} transcripts name none (status empty), "
-        f"{counts[Status.MISSING]} clips have no transcript (status missing)"
+        f"{counts[Status.MISSING]} clips have no transcript (status missing); phrases flagged: {told}"
     )
 
 
@@ -129,7 +132,7 @@ def parse_batch(batch: dict[str, Any], identity: str, prompt: str) -> pa.Table:
         fingerprint_ = batch["fingerprint"][i]
         try:
             answer = {k: batch[k][i] for k in ("generated_text", "num_input_tokens", "num_generated_tokens")}
-            fields = answer_fields(answer | {"__inference_error__": batch["__inference_error__"][i]})
+            fields = answer_fields(answer | {"__inference_error__": batch["__inference_error__"][i]}, batch["text"][i])
         except Exception as error:  # the per-row edge: one strange answer costs one row
             rows.append(error_row(sample_id, fingerprint_, error))
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ampere.config import SHIPPED_MODEL
+from ampere.text.audit import audit
 from ampere.text.summary import AnswerError, Status, parse_summary
 
 METHOD = "llm"
@@ -44,12 +45,13 @@ def model_identity(name: str) -> str:
     return f"{name if name == SHIPPED_MODEL else folder.name}@{digest.hexdigest()[:12]}"
 
 
-def answer_fields(answer: dict[str, Any]) -> dict[str, Any]:
+def answer_fields(answer: dict[str, Any], transcript: str) -> dict[str, Any]:
     """The columns of a summary row that come from one answer of the engine.
 
     Args:
         answer: generated_text, num_input_tokens and num_generated_tokens, and `__inference_error__`, which names
             what went wrong inside the engine or is empty.
+        transcript: what the answer is about.
 
     Raises:
         AnswerError: the engine failed on this row, or its answer is no summary.
@@ -62,6 +64,7 @@ def answer_fields(answer: dict[str, Any]) -> dict[str, Any]:
         "product_features": list(summary.product_features),
         "text": summary.text if summary.status is Status.OK else None,
         "status": summary.status,
+        "flags": audit(transcript, summary.product_name, summary.product_features),
         "raw_output": answer["generated_text"],
         "prompt_tokens": answer["num_input_tokens"],
         "generated_tokens": answer["num_generated_tokens"],

@@ -21,12 +21,13 @@ def write_model(folder: Path) -> Path:
 
 
 def test_an_answer_becomes_columns() -> None:
-    fields = answer_fields(answer('{"product_name":"洗发水","product_features":["控油"]}'))
+    fields = answer_fields(answer('{"product_name":"洗发水","product_features":["控油"]}'), "这个洗发水")
     assert fields == {
         "product_name": "洗发水",
         "product_features": ["控油"],
         "text": "洗发水 控油",
         "status": Status.OK,
+        "flags": ["unsupported: 控油"],
         "raw_output": '{"product_name":"洗发水","product_features":["控油"]}',
         "prompt_tokens": 30,
         "generated_tokens": 9,
@@ -34,7 +35,7 @@ def test_an_answer_becomes_columns() -> None:
 
 
 def test_an_answer_without_product_is_empty_and_gives_no_text() -> None:
-    fields = answer_fields(answer('{"product_name":"","product_features":[]}'))
+    fields = answer_fields(answer('{"product_name":"","product_features":[]}'), "大家好")
     assert fields["status"] is Status.EMPTY
     assert fields["text"] is None
 
@@ -42,15 +43,16 @@ def test_an_answer_without_product_is_empty_and_gives_no_text() -> None:
 def test_a_failure_of_the_engine_is_told_before_its_answer_is_read() -> None:
     failed = answer('{"product_name":"a","product_features":[]}', __inference_error__="prompt too long")
     with pytest.raises(AnswerError, match="failed on this transcript: prompt too long"):
-        answer_fields(failed)
+        answer_fields(failed, "a")
     with pytest.raises(AnswerError, match="prompt too long"):
-        answer_fields({"__inference_error__": "prompt too long"})
-    assert answer_fields(answer('{"product_name":"a","product_features":[]}', __inference_error__=None))["text"] == "a"
+        answer_fields({"__inference_error__": "prompt too long"}, "a")
+    whole = answer('{"product_name":"a","product_features":[]}', __inference_error__=None)
+    assert answer_fields(whole, "a")["text"] == "a"
 
 
 def test_a_cut_answer_raises() -> None:
     with pytest.raises(AnswerError, match="not a product summary"):
-        answer_fields(answer('{"product_name":"a","product_fea'))
+        answer_fields(answer('{"product_name":"a","product_fea'), "a")
 
 
 def test_where_a_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

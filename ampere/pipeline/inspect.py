@@ -1,0 +1,55 @@
+"""`ampere inspect`: a sample's transcript and its summaries side by side, with what the checks found."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ampere.records import FAILURES, SAMPLES, SUMMARIES
+from ampere.table import sql_in
+from ampere.workspace import Workspace
+
+
+def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> None:
+    """Print a sample's text beside each summary made of it.
+
+    Raises:
+        FileNotFoundError: there is no such sample.
+    """
+    where = sql_in("sample_id", [sample_id])
+    samples = workspace.table(SAMPLES).read(["domain", "product_id", "text"], where).to_pylist()
+    if not samples:
+        raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
+    sample = samples[0]
+    summaries = workspace.table(SUMMARIES).read(where=where).sort_by("method").to_pylist()
+    failures = workspace.table(FAILURES).read(where=f"stage = 'summarize' AND {where}").to_pylist()
+    table = Table(
+        title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}", expand=True
+    )
+    kind = "title" if sample["domain"] == "page" else "transcript"
+    text = sample["text"]
+    table.add_column(f"{kind}, {len(text)} characters" if text else kind, ratio=1)
+    cells: list[Group | Text] = [Text(text or "(none)")]
+    for summary in summaries:
+        table.add_column(f"method {summary['method']}: {summary['status']}", ratio=1)
+        cells.append(_summary(summary))
+    for failure in failures:
+        table.add_column("failed", ratio=1)
+        cells.append(Text(f"{failure['error_type']}: {failure['message']}", "red"))
+    if not summaries and not failures:
+        table.add_column("no summary yet", ratio=1)
+        cells.append(Text("pages keep their title" if kind == "title" else "run `ampere summarize`"))
+    table.add_row(*cells)
+    console.print(table)
+
+
+def _summary(row: dict[str, Any]) -> Group:
+    lines = [Text(row["product_name"] or "(no product)", "bold")]
+    lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
+    lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
+    if row["model"]:
+        lines.append(Text(f"\n{row['model']}, prompt {row['prompt']}", "dim"))
+        lines.append(Text(f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out", "dim"))
+        lines.append(Text(f"answer: {row['raw_output']}", "dim"))
+    return Group(*lines)
