@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 from PIL import Image
 
 from ampere.config import DecodeSettings
-from ampere.media.decoder import MissingMedia, Sampling, TooLarge
+from ampere.media.decoder import MissingMedia, Sampling
 from ampere.media.images import encode_jpeg, read_image, scale_down
 from ampere.media.sampling import uniform_indices
+from ampere.media.source import load
 from ampere.media.video import decode_video
 from ampere.records import MediaKind
 
@@ -26,27 +26,6 @@ class StoredFrames:
     decoder: str
     source_bytes: int
     source_hash: str
-
-
-def read_bytes(uri: str, max_bytes: int) -> bytes:
-    """The bytes at a local path or URI.
-
-    Raises:
-        MissingMedia: the file is missing, not readable, or empty.
-        TooLarge: it is longer than `max_bytes`.
-    """
-    try:
-        with fsspec.open(uri, "rb") as file:
-            data = file.read(max_bytes + 1)
-    except FileNotFoundError as error:
-        raise MissingMedia(f"media file not found: {uri}") from error
-    except (OSError, ValueError, ImportError) as error:  # a scheme that fsspec does not know, or lacks a package for
-        raise MissingMedia(f"media file cannot be read: {uri}: {error}") from error
-    if not data:
-        raise MissingMedia(f"media file is empty: {uri}")
-    if len(data) > max_bytes:
-        raise TooLarge(f"media file is above the limit of {max_bytes / 1e6:g} MB (decode.max_file_mb): {uri}")
-    return data
 
 
 def decode_sample(
@@ -74,7 +53,7 @@ def decode_sample(
     num_frames = num_frames or settings.num_frames
     max_bytes, max_pixels = int(settings.max_file_mb * 1e6), int(settings.max_megapixels * 1e6)
     chosen = uniform_indices(len(media), num_frames) if kind is MediaKind.FRAMES else [0]
-    files = {i: _load(media[i], max_bytes) for i in dict.fromkeys(chosen)}
+    files = {i: load(media[i], max_bytes) for i in dict.fromkeys(chosen)}
     if kind is MediaKind.VIDEO:
         sampling = Sampling(settings.sampling)
         clip = decode_video(
@@ -99,7 +78,3 @@ def decode_sample(
         source_bytes=sum(len(data) for data in files.values()),
         source_hash=digest.hexdigest(),
     )
-
-
-def _load(media: str | bytes, max_bytes: int) -> bytes:
-    return read_bytes(media, max_bytes) if isinstance(media, str) else media

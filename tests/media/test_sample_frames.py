@@ -13,7 +13,8 @@ from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError, MissingMedia, TooLarge
 from ampere.media.images import decode_jpeg
 from ampere.media.query import query_frames
-from ampere.media.sample_frames import StoredFrames, decode_sample, read_bytes
+from ampere.media.sample_frames import StoredFrames, decode_sample
+from ampere.media.source import load
 from ampere.pipeline.decode import decode_batch, decode_stage
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind, Sample, Split
 from ampere.workspace import Workspace
@@ -117,18 +118,18 @@ def test_no_media_at_all(kind: MediaKind) -> None:
         decode(kind, [])
 
 
-def test_read_bytes(tmp_path: Path) -> None:
+def test_load(tmp_path: Path) -> None:
     path = tmp_path / "a b,'c.jpg"
     path.write_bytes(b"abc")
-    assert read_bytes(str(path), 3) == read_bytes(f"file://{tmp_path}/a b,'c.jpg", 9) == b"abc"
+    assert load(str(path), 3) == load(f"file://{tmp_path}/a b,'c.jpg", 9) == b"abc"
     with pytest.raises(TooLarge, match="above the limit of 2e-06 MB .*c.jpg"):
-        read_bytes(str(path), 2)
+        load(str(path), 2)
     path.write_bytes(b"")
     with pytest.raises(MissingMedia, match="is empty: .*c.jpg"):
-        read_bytes(str(path), 9)
+        load(str(path), 9)
     for uri in (str(tmp_path / "none.jpg"), str(tmp_path), "nonsense://x/y.jpg", "\0", ""):
         with pytest.raises(MissingMedia, match="not found|cannot be read"):
-            read_bytes(uri, 9)
+            load(uri, 9)
 
 
 def test_a_query_is_decoded_like_a_sample() -> None:

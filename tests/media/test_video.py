@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import av
+import fsspec
 import numpy as np
 import pytest
 
 from ampere.media import video
-from ampere.media.decoder import Clip, Decoder, MediaError, Sampling, TooLarge
+from ampere.media.decoder import Clip, Decoder, MediaError, MissingMedia, Sampling, TooLarge
 from ampere.media.decord_decoder import DecordDecoder
 from ampere.media.pyav_decoder import PyavDecoder
 from ampere.media.sampling import uniform_indices
@@ -49,6 +50,19 @@ def test_the_first_decoder_that_gives_frames_is_named(monkeypatch: pytest.Monkey
     use(monkeypatch, [Broken(MediaError("no frame")), Broken(MediaError("none here"))])
     with pytest.raises(MediaError, match="^broken: no frame; broken: none here$"):
         decode_video(data, 4)
+
+
+def test_a_path_a_uri_and_bytes_are_the_same_video(tmp_path: Path) -> None:
+    data = encode("libx264", numbered_frames(24))
+    (tmp_path / "a.mp4").write_bytes(data)
+    fsspec.filesystem("memory").pipe_file("/clips/a.mp4", data)
+    expected = decode_video(data, 4)
+    for source in (str(tmp_path / "a.mp4"), f"file://{tmp_path}/a.mp4", "memory://clips/a.mp4"):
+        clip = decode_video(source, 4)
+        np.testing.assert_array_equal(clip.frames, expected.frames)
+        np.testing.assert_array_equal(clip.timestamps_s, expected.timestamps_s)
+    with pytest.raises(MissingMedia, match=r"not found: .*b\.mp4"):
+        decode_video(str(tmp_path / "b.mp4"), 4)
 
 
 def test_what_is_refused_for_its_size_stays_refused(monkeypatch: pytest.MonkeyPatch) -> None:
