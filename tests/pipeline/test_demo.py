@@ -80,7 +80,7 @@ def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> 
 def test_run_again_it_skips_what_is_done(demo: DemoRun) -> None:
     versions = table_versions(demo)
     output = run_demo(demo.folder)
-    assert f"decode: 0 rows done, {SAMPLE_COUNT} were done before" in output
+    assert f"decode: 0 files done, {SAMPLE_COUNT} were done before" in output
     assert output.count("train: 0 products done") == 3
     assert table_versions(demo) == versions
 

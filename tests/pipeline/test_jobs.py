@@ -72,7 +72,7 @@ def test_jobs_run_and_their_log_ends_with_the_summary_line(cluster: dict[str, st
     # All media are missing: every row fails with its reason, and the job says so by its exit status.
     decoded = submit(cluster, "decode", *flags)
     assert decoded.returncode == 1
-    assert "3 failed (3 MediaError; see `ampere status --failures`)" in decoded.stdout
+    assert "3 failed (3 MissingMedia; see `ampere status --failures`)" in decoded.stdout
 
 
 def test_a_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
