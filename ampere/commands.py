@@ -27,7 +27,8 @@ from ampere.config import (
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
-    from ampere.pipeline.runner import Report, Stage
+    from ampere.pipeline.report import Report
+    from ampere.pipeline.runner import Stage
 
 PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")]
 

@@ -11,7 +11,7 @@ from ampere.config import EvaluateSettings
 from ampere.models.embedder import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.index import index_rows
-from ampere.pipeline.runner import Report
+from ampere.pipeline.report import Report
 from ampere.records import Domain, Split
 from ampere.retrieval.evaluation import evaluate_model, format_table
 from ampere.retrieval.index import fixed_vectors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ampere.pipeline.runner import Report
+from ampere.pipeline.report import Report
 from ampere.records import TABLES
 from ampere.workspace import Workspace
 

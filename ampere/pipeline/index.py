@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from ampere.config import IndexSettings
 from ampere.models.embedder import embedding_name
 from ampere.pipeline.embed import model_folder
-from ampere.pipeline.runner import Report
+from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts, text_array
 from ampere.records import EMBEDDINGS, SAMPLES
 from ampere.retrieval.index import write_index

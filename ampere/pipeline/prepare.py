@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
 from ampere.pipeline.changes import SPOOL_SCHEMA, Changes
+from ampere.pipeline.ledger import record_failures
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Report, record_failures
+from ampere.pipeline.report import Report
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Sample
 from ampere.table import sql_in
 from ampere.workspace import Workspace

@@ -9,10 +9,8 @@ import queue
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,8 +18,10 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from ampere.pipeline.cluster import connect
+from ampere.pipeline.ledger import forget_failures, record_failures
 from ampere.pipeline.plan import Plan, make_plan
-from ampere.records import FAILURES, TableSpec
+from ampere.pipeline.report import Report
+from ampere.records import TableSpec
 from ampere.table import Table, sql_in
 from ampere.workspace import Workspace
 
@@ -66,46 +66,6 @@ class Stage:
 
     def plan(self, workspace: Workspace) -> Plan:
         return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
-
-
-@dataclass
-class Report:
-    """What a job did. Printed as its notes, a line each, and then the summary line that every job ends with."""
-
-    stage: str
-    where: str
-    done: int = 0
-    skipped: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    unanswered: int = 0
-    seconds: float = 0.0
-    gigabytes: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    refused: str = ""
-    unit: str = "rows"
-
-    def __str__(self) -> str:
-        rate = ""
-        if self.done and self.seconds:
-            read = f", {self.gigabytes / self.seconds:.3f} GB/s" if self.gigabytes else ""
-            rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read})"
-        parts = [
-            f"{self.stage}: {self.done} {self.unit} done{rate}"
-            + f", {self.skipped} were done before" * bool(self.skipped)
-        ]
-        if self.failed:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.most_common())
-            parts.append(f"{self.failed.total()} failed ({reasons}; see `ampere status --failures`)")
-        if self.unanswered:
-            parts.append(f"{self.unanswered} gave no answer and are still pending; run the stage again")
-        if self.refused:
-            parts.append(self.refused)
-        return "\n".join([*self.notes, f"{'; '.join(parts)}. Result: {self.where}"])
-
-    @property
-    def succeeded(self) -> bool:
-        """Failed rows are in the ledger and do not fail a job, unless nothing but failures came out."""
-        return not self.unanswered and not self.refused and (self.done + self.skipped > 0 or not self.failed)
 
 
 def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False) -> Report:
@@ -243,40 +203,6 @@ class Committer:
         self.commits += 1
         if self.commits % COMMITS_PER_COMPACTION == 0:
             output.compact()
-
-
-def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
-    """Add rows (sample_id, fingerprint, error_type, error_message) to the ledger; a repeated failure counts up."""
-    ledger = workspace.table(FAILURES)
-    ids = rows["sample_id"].to_pylist()
-    before = ledger.read(["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}")
-    attempts = dict(zip(before["sample_id"].to_pylist(), before["attempts"].to_pylist(), strict=True))
-    now = datetime.now(UTC)
-    columns = ["sample_id", "fingerprint", "error_type", "error_message"]
-    with workspace.lock(FAILURES.name, wait=True):
-        ledger.upsert(
-            [
-                {
-                    "stage": stage,
-                    "sample_id": row["sample_id"],
-                    "fingerprint": row["fingerprint"],
-                    "error_type": row["error_type"],
-                    "message": row["error_message"],
-                    "attempts": attempts.get(row["sample_id"], 0) + 1,
-                    "time": now,
-                }
-                for row in rows.select(columns).to_pylist()
-            ]
-        )
-
-
-def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
-    """Take rows that are done now out of the ledger."""
-    ledger = workspace.table(FAILURES)
-    condition = f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
-    if ledger.count(condition):
-        with workspace.lock(FAILURES.name, wait=True):
-            ledger.delete(condition)
 
 
 def settings_report(stage: str) -> str:

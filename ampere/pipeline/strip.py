@@ -6,7 +6,7 @@ from typing import Any
 
 from ampere.media.images import decode_jpeg
 from ampere.media.strip import draw_strip, format_time
-from ampere.pipeline.runner import Report
+from ampere.pipeline.report import Report
 from ampere.records import FAILURES, FRAMES, SAMPLES, MediaKind
 from ampere.table import sql_in
 from ampere.workspace import Workspace

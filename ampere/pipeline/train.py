@@ -19,7 +19,7 @@ from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Report
+from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.pipeline.train_worker import train_worker
 from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from ampere.pipeline.runner import Report, gathered
+from ampere.pipeline.report import Report
+from ampere.pipeline.runner import gathered
 
 
 def numbers(batch: pa.Table) -> list[int]:
