@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import ParamSpec, TypeVar
@@ -74,6 +75,7 @@ class IsolatedProcess:
                 # Inside a Ray job this package is found by the worker's own path.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
+        weakref.finalize(self, _end, self._process)  # also when this process ends
         self._pipe = Connection(ours.detach())
         return self._pipe
 
@@ -83,14 +85,18 @@ class IsolatedProcess:
             return 0
         self._pipe.close()
         self._pipe = None
-        self._process.kill()  # changes nothing for one that is dead
-        return self._process.wait()
+        return _end(self._process)
 
     def __enter__(self) -> "IsolatedProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int:
+    process.kill()  # changes nothing for one that is dead
+    return process.wait()
 
 
 def _limit_memory(beyond: int) -> None:
