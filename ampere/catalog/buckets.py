@@ -1,6 +1,7 @@
 """Rows of any number, parted on disk by a key, so that what shares a key can be brought together bucket by bucket."""
 
 import csv
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,5 +33,6 @@ class Buckets:
 
     def read(self, bucket: int) -> Iterator[list[str]]:
         """A bucket's rows, key first; numbers come back as strings."""
+        csv.field_size_limit(sys.maxsize)  # the csv module's own limit is shorter than a long transcript
         with self._paths[bucket].open(encoding="utf-8", newline="") as file:
             yield from csv.reader(file)

@@ -3,6 +3,7 @@
 Columns: sample_id, domain (page, short or live), media, and if known product_id, text and split (train or test), whose
 cells may also be empty. `media` is one image or video, or several frames in time order: a JSON list, or in CSV
 names separated by `|`. Relative media are looked for beside the manifest. Other columns are kept in `extra`.
+The line of a CSV row is the one it ends on, and that of a Parquet row its number from 1.
 Where no split is given, a product's checksum puts one product in five into the test split.
 """
 
@@ -27,7 +28,8 @@ from ampere.workspace import absolute
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")
 NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
-LONGEST_FIELD = 2**30  # transcripts of an hour are longer than the csv module's own limit
+LONGEST_FIELD = 2**24  # characters; the csv module's own limit cuts transcripts, none lets an open quote fill memory
+PARQUET_ROWS = 1000  # held at a time
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
@@ -47,8 +49,9 @@ def read_manifest(path: str) -> Iterator[Located]:
         if PurePosixPath(uri).suffix.lower() not in READERS:
             raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
         return _read_file(uri)
-    names = sorted(PurePosixPath(entry).name for entry in fs.ls(inside, detail=False))
-    names = [name for name in names if PurePosixPath(name).suffix.lower() in READERS]
+    files = (entry["name"] for entry in fs.ls(inside, detail=True) if entry["type"] != "directory")
+    names = sorted(PurePosixPath(file).name for file in files if PurePosixPath(file).suffix.lower() in READERS)
+    names = [name for name in names if not name.startswith(".")]  # macOS leaves ._m.csv beside m.csv
     if not names:
         raise ValueError(f"the folder {path} holds no manifest (.csv, .jsonl or .parquet)")
     return chain.from_iterable(_read_file(f"{uri}/{name}") for name in names)
@@ -72,8 +75,8 @@ def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
         yield from rows
     except UnicodeDecodeError as error:
         raise ValueError(f"the manifest {uri} is not UTF-8 ({error}); save it as UTF-8") from error
-    except pa.ArrowException as error:
-        raise ValueError(f"the manifest {uri} is no Parquet file that can be read: {error}") from error
+    except csv.Error as error:
+        raise ValueError(f"the header of the manifest {uri} is not CSV: {error}") from error
 
 
 def _csv_rows(uri: str) -> Iterator[NumberedRow]:
@@ -103,7 +106,7 @@ def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also numbers too long for Python, and a million brackets
                 yield number, f"not a line of JSON: {error}"
                 continue
             yield number, row if isinstance(row, dict) else f"a {type(row).__name__} where an object was expected"
@@ -111,13 +114,13 @@ def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
 
 def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rb") as file:
-        table = pq.ParquetFile(file)
-        _check_columns(table.schema_arrow.names, uri)
-        number = 0
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        try:
+            table = pq.ParquetFile(file)
+            _check_columns(table.schema_arrow.names, uri)
+            batches = table.iter_batches(PARQUET_ROWS)
+            yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
+        except (pa.ArrowException, OSError, OverflowError) as error:  # pyarrow raises OSError for spoilt pages
+            raise ValueError(f"the manifest {uri} is no Parquet file that can be read: {error}") from error
 
 
 READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
@@ -133,7 +136,7 @@ def _check_columns(columns: Iterable[str], uri: str) -> None:
 
 
 def _sample(row: dict[str, Any], folder: str) -> Sample:
-    fields = {name: _text(row.get(name)) for name in ("sample_id", "product_id", "domain", "split", "text")}
+    fields = {name: _text(row.get(name), name) for name in ("sample_id", "product_id", "domain", "split", "text")}
     sample_id = fields["sample_id"]
     if not sample_id:
         raise ValueError("sample_id is empty")
@@ -167,7 +170,14 @@ def _check_unicode(sample: Sample) -> None:
     "".join(sample.media_uris).encode()
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, name: str) -> str | None:
+    """A cell as text, None if it is empty. Whole numbers are fine: many catalogues number their products.
+
+    Raises:
+        ValueError: anything else. 12.0 or NaN is an id that some program took for a number, and matches no other.
+    """
+    if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
+        raise ValueError(f"{name} is {str(value)[:80]!r} ({type(value).__name__}); expected text")
     text = "" if value is None else str(value).strip()
     return text or None
 
@@ -175,14 +185,15 @@ def _text(value: Any) -> str | None:
 def _media_list(value: Any, sample_id: str) -> list[str]:
     if isinstance(value, list):
         items = value
-    elif (text := _text(value) or "").startswith("["):
+    elif (text := _text(value, "media") or "").startswith("["):
         try:
             items = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"sample {sample_id}: media begins as a JSON list and is none: {error}") from error
     else:
         items = text.split("|")
-    return [item for item in map(_text, items) if item]
+    names = (_text(item, "media") for item in items)
+    return [name for name in names if name]
 
 
 def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:

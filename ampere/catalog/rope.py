@@ -24,7 +24,7 @@ DOMAIN_FILES = {  # domain: product pairs, texts, images
     Domain.LIVE: ("product_lives_pair", "live_asrs", "live_clips"),
 }
 BUCKET_BYTES = 4_000_000  # of text; some five times that in memory
-MOST_BUCKETS = 300  # three files each are open at once
+MOST_BUCKETS = 200  # files open at once, and a system may allow no more than 256
 
 
 def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
@@ -61,21 +61,22 @@ def _domain_samples(
     count = min(MOST_BUCKETS, size // BUCKET_BYTES + 1)
     without_product = Counter({texts.name: 0, images.name: 0})
     with tempfile.TemporaryDirectory(prefix="ampere-") as name:
-        parted = [Buckets(Path(name) / path.name, count) for path in (pairs, texts, images)]
-        yield from _part(pairs, 2, lambda fields, line: (fields[1], line, fields[0]), parted[0])
-        yield from _part(texts, 2, lambda fields, line: (fields[0], fields[1]), parted[1], empty_last=True)
+        pair_rows = Buckets(Path(name) / "pairs", count)
+        yield from _part(pairs, 2, lambda fields, line: (fields[1], line, fields[0]), pair_rows)
+        text_rows = Buckets(Path(name) / "texts", count)
+        yield from _part(texts, 2, lambda fields, line: (fields[0], fields[1]), text_rows, empty_last=True)
+        image_rows = Buckets(Path(name) / "images", count)
         if domain is Domain.PAGE:
-            yield from _part(images, 2, lambda fields, line: (fields[0], 0, fields[1]), parted[2])
+            yield from _part(images, 2, lambda fields, line: (fields[0], 0, fields[1]), image_rows)
         else:
-            yield from _part(images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), parted[2])
+            yield from _part(images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), image_rows)
         for bucket in range(count):
-            products, text_rows, frames = (rows.read(bucket) for rows in parted)
-            text_of = dict(text_rows)
+            text_of = dict(text_rows.read(bucket))
             frames_of: dict[str, list[tuple[int, str]]] = {}
-            for sample_id, number, image in frames:
+            for sample_id, number, image in image_rows.read(bucket):
                 frames_of.setdefault(sample_id, []).append((int(number), image))
             known = set()
-            for sample_id, line, product_id in products:
+            for sample_id, line, product_id in pair_rows.read(bucket):
                 known.add(sample_id)
                 where = f"{pairs.name}:{line}"
                 if sample_id not in frames_of:
@@ -119,6 +120,8 @@ def _part(
 
 
 def _number(text: str) -> int:
+    if not text.isascii() or len(text) > 18:  # int() takes digits of any script and length; a time has 13
+        raise ValueError(f"{text[:40]!r} is no frame number or time")
     try:
         return int(text)
     except ValueError as error:

@@ -40,13 +40,14 @@ class Changes:
             "preserve_insertion_order": False,
         }
         self._spool = spool
-        self._database = duckdb.connect(config=config | {"preserve_insertion_order": False})
+        self._database = duckdb.connect(config=config)
         columns = ["sample_id", "fingerprint"]
         batches = samples.to_batches(columns=columns) if samples is not None else iter(())
         schema = pa.schema([SAMPLES.schema.field(name) for name in columns])
         self._database.register("present_rows", pa.RecordBatchReader.from_batches(schema, batches))
         self._database.execute("CREATE TABLE present AS FROM present_rows")
-        rows = f"read_parquet('{spool}', file_row_number = true)"
+        name = str(spool).replace("'", "''")
+        rows = f"read_parquet('{name}', file_row_number = true)"
         narrow = "sample_id, fingerprint, place, file_row_number AS nth"
         self._database.execute(f"CREATE VIEW spool AS SELECT {narrow} FROM {rows}")
         self._database.execute("CREATE TABLE firsts AS SELECT sample_id, min(nth) AS nth FROM spool GROUP BY sample_id")

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from ampere.workspace import Workspace
 BATCH = 20_000  # samples per commit, or fewer of this size
 COMMIT_BYTES = 8_000_000
 CHUNK = 500  # rows held as Python objects, or named in one SQL condition; a clip can have hundreds of frames
+ROWS_PER_GROUP = 10_000  # of the spool file; it keeps a note on each group in memory
 SHOWN = 20  # problems shown; all of them are in the report and in the ledger
+LONGEST_MESSAGE = 300  # characters
 PROBLEMS_REPORT = "prepare-problems.txt"
 
 
@@ -37,8 +40,8 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     Args:
         workspace: where to.
         rows: the whole catalogue.
-        prune: remove samples that the catalogue lacks, from all tables. Not done if there was any problem: a row that
-            cannot be read may be one of them.
+        prune: remove samples that the catalogue lacks, from all tables. Not done if there was a problem: a row that
+            cannot be read may be one of them. (ROPE's lines of ids that have no product any more are no such rows.)
 
     Raises:
         RuntimeError: another job is writing the samples, or with `prune` another table.
@@ -52,17 +55,18 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
         count = _spool(rows, folder / "spool.parquet", problems)
         with Changes(folder / "spool.parquet", table.dataset()) as changes:
             problems.add(changes.duplicates())
+            problems.publish(workspace)  # all that is wrong is told even if the writing is cut short
             added = _write(table.append, changes.added())
             updated = _write(table.upsert, changes.updated())
             removed = changes.removed()
-        if prune and not problems.count:
+        unsure = problems.count - problems.types["NoProduct"]
+        if prune and not unsure:
             _prune(workspace, removed)
-        problems.publish(workspace)
     report.done, report.skipped = added + updated, count - problems.types["DuplicateId"] - added - updated
     report.failed.update(problems.types)
-    gone = len(removed) if prune and not problems.count else 0
+    gone = len(removed) if prune and not unsure else 0
     report.notes = [*problems.notes(workspace), f"samples: {added} added, {updated} updated, {gone} removed"]
-    if prune and problems.count and removed:
+    if prune and unsure and removed:
         report.refused = (
             f"--prune removed nothing: a row that could not be read may be one of the {len(removed)} samples that "
             "the catalogue seems to lack; mend the rows above and run again"
@@ -88,10 +92,10 @@ class Problems:
         with self.path.open("a", encoding="utf-8") as file:
             for place, problem in found:
                 self.types[problem.error_type] += 1
-                fields = (place, problem.error_type, problem.message)
-                file.write("\t".join(" ".join(field.split()) for field in fields) + "\n")
+                place, message = _in_line(place), _in_line(problem.message)
+                file.write(f"{place}\t{problem.error_type}\t{message}\n")
                 if len(self.first) < SHOWN:
-                    self.first.append(f"{place}: {problem.message}")
+                    self.first.append(f"{place}: {message}")
 
     def notes(self, workspace: Workspace) -> list[str]:
         more = self.count - len(self.first)
@@ -103,12 +107,18 @@ class Problems:
         with workspace.lock(FAILURES.name, wait=True):
             workspace.table(FAILURES).delete("stage = 'prepare'")
         with self.path.open(encoding="utf-8") as file:
-            while lines := list(islice(file, CHUNK)):
+            while lines := list(islice(file, BATCH)):
                 places, types, messages = zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)
                 rows = {"sample_id": places, "error_type": types, "error_message": messages}
                 record_failures(
                     workspace, "prepare", pa.table(rows | {"fingerprint": pa.nulls(len(lines), pa.string())})
                 )
+
+
+def _in_line(text: str) -> str:
+    """A message as a part of one line. It may quote a cell, and so hold line breaks, half characters or megabytes."""
+    cut = text[:LONGEST_MESSAGE] + "..." * (len(text) > LONGEST_MESSAGE)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
@@ -125,7 +135,8 @@ def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
     good = samples(rows)
     with pq.ParquetWriter(path, SPOOL_SCHEMA, compression="zstd") as writer:
         while batch := list(islice(good, CHUNK)):
-            writer.write_table(pa.Table.from_pylist([_row(*item) for item in batch], schema=SPOOL_SCHEMA))
+            rows_now = pa.RecordBatch.from_pylist([_row(*item) for item in batch], schema=SPOOL_SCHEMA)
+            writer.write_batch(rows_now, ROWS_PER_GROUP)
             count += len(batch)
     return count
 
@@ -150,12 +161,18 @@ def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int
 
 
 def _prune(workspace: Workspace, ids: list[str]) -> None:
-    """Remove samples and all that was made from them; the samples last, so that a killed run finds them again."""
-    for start in range(0, len(ids), CHUNK):
-        condition = sql_in("sample_id", ids[start : start + CHUNK])
-        for spec in (FRAMES, SUMMARIES, EMBEDDINGS):
-            with workspace.lock(spec.name):
+    """Remove samples and all that was made from them; the samples last, so that a killed run finds them again.
+
+    All locks are held to the end: a stage that began in between could still see the samples and make rows of them.
+    """
+    made = (FRAMES, SUMMARIES, EMBEDDINGS)
+    with ExitStack() as locks:
+        for spec in made:
+            locks.enter_context(workspace.lock(spec.name))
+        for start in range(0, len(ids), CHUNK):
+            condition = sql_in("sample_id", ids[start : start + CHUNK])
+            for spec in made:
                 workspace.table(spec).delete(condition)
-        with workspace.lock(FAILURES.name, wait=True):
-            workspace.table(FAILURES).delete(f"stage != 'prepare' AND {condition}")
-        workspace.table(SAMPLES).delete(condition)
+            with workspace.lock(FAILURES.name, wait=True):
+                workspace.table(FAILURES).delete(f"stage != 'prepare' AND {condition}")
+            workspace.table(SAMPLES).delete(condition)

@@ -1,6 +1,8 @@
 import csv
 import datetime
 import json
+import math
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ampere.catalog.manifest import absolute_media, media_kind, read_manifest, split_of
@@ -258,6 +260,8 @@ def test_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_its_manifests_in_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no manifest")
+    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07")  # what macOS leaves beside a file
+    (tmp_path / "folder.csv").mkdir()
     write_jsonl(tmp_path / "b.jsonl", as_dicts(ROWS[2:]))
     write_csv(tmp_path / "a.csv", ROWS[:2])
     found = list(read_manifest(str(tmp_path)))
@@ -285,17 +289,45 @@ def test_a_store_other_than_the_disk() -> None:
         ({"sample_id": "a", "domain": "page", "media": ["\udc00.jpg"]}, "surrogates not allowed"),
         ({"sample_id": "a", "domain": "page", "media": "a.jpg", "more": "\udc00"}, "extra holds half a character"),
         ({"sample_id": "a", "domain": 7, "media": "a.jpg"}, "domain is '7'"),
-        ({"sample_id": "a", "domain": "page", "media": {"x": 1}}, None),
+        ({"sample_id": "a", "domain": "page", "media": {"x": 1}}, "media is \"{'x': 1}\" (dict); expected text"),
+        ({"sample_id": "a", "domain": "page", "media": [["a.jpg"]]}, "media is \"['a.jpg']\" (list); expected text"),
+        ({"sample_id": "a", "domain": "page", "media": "[" * 100_000}, "media begins as a JSON list and is none"),
+        ({"sample_id": "a", "domain": "page", "media": "a.jpg", "text": ["a"]}, "text is \"['a']\" (list)"),
+        ({"sample_id": 1.5, "domain": "page", "media": "a.jpg"}, "sample_id is '1.5' (float); expected text"),
+        ({"sample_id": "a", "product_id": math.nan, "domain": "page", "media": "a.jpg"}, "product_id is 'nan'"),
+        ({"sample_id": True, "domain": "page", "media": "a.jpg"}, "sample_id is 'True' (bool)"),
     ],
 )
-def test_rubbish_in_a_row_costs_that_row(tmp_path: Path, row: dict[str, Any], reason: str | None) -> None:
+def test_rubbish_in_a_row_costs_that_row(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     good = {"sample_id": "good", "domain": "page", "media": "a.jpg"}
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in (row, good)))
     (_, first), (_, second) = read_manifest(str(path))
     assert isinstance(second, Sample)
-    if reason is not None:
-        assert isinstance(first, Problem) and reason in first.message
+    assert isinstance(first, Problem) and reason in first.message
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, f'{{"sample_id": {"9" * 5000}}}', "\x00"])
+def test_lines_that_python_cannot_take_in_cost_themselves_alone(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(line + '\n{"sample_id": "good", "domain": "page", "media": "a.jpg"}\n')
+    (_, first), (_, second) = read_manifest(str(path))
+    assert isinstance(first, Problem) and first.message.startswith("not a line of JSON")
+    assert isinstance(second, Sample)
+
+
+def test_an_open_quote_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('sample_id,domain,media\na,page,"a.jpg\n' + ("x" * 999 + "\n") * 20_000 + "z,page,z.jpg\n")
+    found = [row for _, row in read_manifest(str(path))]
+    assert isinstance(found[0], Problem) and "field larger than field limit" in found[0].message
+    assert [row.sample_id for row in found if isinstance(row, Sample)] == ["z"]
+
+
+def test_a_header_that_is_no_csv_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text('sample_id,"domain"x,media\n')
+    with pytest.raises(ValueError, match=r"the header of the manifest .*m\.csv is not CSV"):
+        next(read_manifest(str(tmp_path / "m.csv")))
 
 
 def test_long_cells_and_odd_characters_are_kept(tmp_path: Path) -> None:
@@ -310,6 +342,34 @@ def test_broken_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(ValueError, match=r"m\.parquet is no Parquet file"):
         next(read_manifest(str(tmp_path / "m.parquet")))
+
+
+def test_a_spoilt_page_of_parquet_is_told_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    names = [f"s{i}" for i in range(5000)]
+    pq.write_table(pa.table({"sample_id": names, "domain": ["page"] * 5000, "media": names}), path)
+    data = bytearray(path.read_bytes())
+    data[2000:2400] = bytes(byte ^ 0x5A for byte in data[2000:2400])
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"m\.parquet is no Parquet file that can be read"):
+        list(read_manifest(str(path)))
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+def test_parquet_with_any_bytes_changed_gives_rows_or_a_reason(
+    tmp_path: Path, changes: list[tuple[float, int]]
+) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.Table.from_pylist(as_dicts(ROWS)), path)
+    data = bytearray(path.read_bytes())
+    for at, mask in changes:
+        data[int(at * len(data))] ^= mask
+    path.write_bytes(data)
+    rows = []
+    with suppress(ValueError):  # any other exception fails the test
+        rows = list(read_manifest(str(path)))
+    assert all(isinstance(row, Sample | Problem) for _, row in rows)
 
 
 def test_what_is_no_manifest_raises(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import random
+import resource
 from collections import Counter
 from pathlib import Path
 
@@ -179,6 +180,32 @@ def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
     found, problems = read(write_rope(tmp_path, page_titles=f"10001,{text}\n"))
     assert not problems
     assert found["page-10001"].text == (text.strip() or None)
+
+
+@pytest.mark.parametrize("time", ["9" * 19, "9" * 400, "１２"])
+def test_a_strange_time_costs_its_line_only(tmp_path: Path, time: str) -> None:
+    found, problems = read(write_rope(tmp_path, live_clips=f"30001, {time}, a.jpg\n30001, 5, b.jpg\n"))
+    assert list(problems) == ["training_live_clips.txt:1"]
+    assert found["live-30001"].timestamps_s == (0.0,)
+
+
+def test_a_transcript_of_hours(tmp_path: Path) -> None:
+    found, problems = read(write_rope(tmp_path, video_asrs=f"20001, {'很长，' * 200_000}\n"))
+    assert not problems
+    assert found["short-20001"].text == "很长，" * 200_000
+
+
+def test_256_open_files_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rope, "BUCKET_BYTES", 1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    images = "".join(f"20001, {i}, {i}.jpg\n" for i in range(100))
+    write_rope(tmp_path, video_frames=images)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        found, _ = read(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(found["short-20001"].media_uris) == 100
 
 
 def test_a_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:

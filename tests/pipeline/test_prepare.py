@@ -1,7 +1,8 @@
 import csv
+import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ampere.catalog.rope import DOMAIN_FILES
 from ampere.pipeline import prepare as module
 from ampere.pipeline.prepare import PROBLEMS_REPORT, SHOWN, prepare
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
+from ampere.table import Table
 from ampere.workspace import Workspace
 
 HEADER = ["sample_id", "product_id", "domain", "text", "media", "price"]
@@ -162,6 +164,89 @@ def test_nothing_is_pruned_while_rows_cannot_be_read(workspace: Workspace) -> No
     assert texts(workspace).keys() == {"a", "b", "c"}
     assert not report.succeeded
     assert "--prune removed nothing: a row that could not be read may be one of the 2 samples" in str(report)
+
+
+def test_lines_of_a_product_taken_out_of_rope_do_not_forbid_to_prune(workspace: Workspace) -> None:
+    prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
+    report = prepare(workspace, [("f:1", sample("a")), ("images", Problem("NoProduct", "1 of its ids"))], prune=True)
+    assert texts(workspace).keys() == {"a"} and report.succeeded
+
+
+def test_prune_waits_for_no_other_job_and_removes_nothing_beside_it(workspace: Workspace) -> None:
+    prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
+    workspace.table(FRAMES).append([{"sample_id": "b"}])
+    with workspace.lock("embeddings"), pytest.raises(RuntimeError, match="another job is writing embeddings"):
+        prepare(workspace, [("f:1", sample("a")), ("f:3", sample("c"))], prune=True)
+    assert texts(workspace).keys() == {"a", "b", "c"}
+    assert workspace.table(FRAMES).count() == 1
+    report = prepare(workspace, [("f:1", sample("a")), ("f:3", sample("c"))], prune=True)
+    assert report.notes == ["samples: 0 added, 0 updated, 1 removed"]
+    assert texts(workspace).keys() == {"a", "c"} and workspace.table(FRAMES).count() == 0
+
+
+def test_a_run_that_dies_at_any_commit_is_mended_by_the_next(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write of the job is made to fail once, the job run again after each."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    before: list[Located] = [(f"f:{i}", sample(str(i), "old")) for i in range(6)]
+    after: list[Located] = [(f"f:{i}", sample(str(i), "new" if i < 9 else None)) for i in range(3, 12)]
+    deaths = 0
+    finished = False
+    while not finished:
+        prepare(workspace, before, prune=True)
+        workspace.table(FRAMES).upsert([{"sample_id": str(i)} for i in range(6)])
+        with monkeypatch.context() as patch:
+            die_at_write(patch, deaths)
+            try:
+                prepare(workspace, after, prune=True)
+                finished = True
+            except KeyboardInterrupt:
+                deaths += 1
+        prepare(workspace, after, prune=True)
+        assert texts(workspace) == {str(i): "new" if i < 9 else None for i in range(3, 12)}
+        assert sorted(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist()) == ["3", "4", "5"]
+    assert deaths >= 8  # commits of two new rows and of two changed ones, and a removal from each table
+
+
+def die_at_write(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the table writes before this one through, and end the process's work at it."""
+    writes = itertools.count()
+
+    def dying(write: Callable[..., None]) -> Callable[..., None]:
+        def write_or_die(table: Table, what: object) -> None:
+            if next(writes) == number:
+                raise KeyboardInterrupt
+            write(table, what)
+
+        return write_or_die
+
+    for name in ("append", "upsert", "delete"):
+        patch.setattr(Table, name, dying(getattr(Table, name)))
+
+
+def test_what_a_problem_quotes_stays_on_one_short_line(workspace: Workspace) -> None:
+    quoted = ["a\nb\tc", "x" * 10_000_000, "\ud800", "\x1b[31m", "\u2028", ""]
+    report = prepare(workspace, [(f"f:{i}", Problem("ParseError", text)) for i, text in enumerate(quoted)])
+    lines = (workspace.read_report(PROBLEMS_REPORT) or "").split("\n")
+    assert lines[:2] == ["f:0\tParseError\ta\\nb\\tc", "f:1\tParseError\t" + "x" * module.LONGEST_MESSAGE + "..."]
+    assert lines[2:] == [
+        f"f:{i + 2}\tParseError\t{t}" for i, t in enumerate(["\\ud800", "\\x1b[31m", "\\u2028", ""])
+    ] + [""]
+    assert len(ledger(workspace)) == len(quoted) and len(str(report)) < 2000
+
+
+def test_problems_are_told_even_if_the_writing_is_cut_short(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(table: Table, rows: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "append", no_space)
+        with pytest.raises(OSError, match="no space left"):
+            prepare(workspace, [("f:1", sample("a")), ("f:2", Problem("ParseError", "no"))])
+    assert ledger(workspace) == {"f:2": "ParseError: no"}
 
 
 def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -> None:
