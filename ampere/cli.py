@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from ampere.commands import COMMANDS, Command, Demo
+from ampere.commands import COMMANDS, AnyCommand
 from ampere.config import PRESETS, Settings
 from ampere.media.decoder import MediaError
 from ampere.workspace import Workspace
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def usage() -> str:
-    lines = [f"  {name:<11}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: ampere COMMAND --workspace DIR-or-URI [flags]",
@@ -58,7 +58,7 @@ def usage() -> str:
     )
 
 
-def read_flags(command: type[Command | Demo], flags: list[str]) -> Command | Demo:
+def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
     """Read a command's flags over the values of its preset.
 
     Raises:
@@ -94,7 +94,7 @@ def find_preset(given: str | None, workspace: str | None) -> str:
         return "demo"  # `prepare` makes the workspace; every other command refuses it in a moment
 
 
-def defaults(command: type[Command | Demo], settings: Settings) -> Any:
+def defaults(command: type[AnyCommand], settings: Settings) -> Any:
     """A command's own defaults, with its parts of the settings taken from the preset."""
     parts = {Settings: settings} | {type(part): part for part in vars(settings).values()}
     values: dict[str, Any] = {}

@@ -5,6 +5,7 @@ flag answer at once.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -58,13 +59,12 @@ def finish(report: "Report") -> int:
     return 0 if report.succeeded else 1
 
 
-def run_stage_command(stage: "Stage", workspace: Workspace, settings: object, retry_failed: bool) -> int:
+def run_stage_command(stage: "Stage", workspace: Workspace, settings: object, retry_failed: bool) -> "Report":
     """Run a row-by-row stage and save its settings beside the table."""
     from ampere.pipeline.runner import run_stage, settings_report
 
     workspace.write_report(settings_report(stage.name), to_json(settings))
-    report = run_stage(stage, workspace, retry_failed=retry_failed)
-    return finish(report)
+    return run_stage(stage, workspace, retry_failed=retry_failed)
 
 
 @dataclass(kw_only=True)
@@ -121,12 +121,12 @@ class Decode(StageCommand):
 
         workspace = self.open()
         stage = decode_stage(workspace, self.decode)
-        return run_stage_command(stage, workspace, self.decode, self.retry_failed)
+        return finish(run_stage_command(stage, workspace, self.decode, self.retry_failed))
 
 
 @dataclass(kw_only=True)
 class Summarize(StageCommand):
-    """Turn each clip's raw transcript into product name and features, with vLLM."""
+    """Turn each clip's raw transcript into product name and features, with vLLM or another method."""
 
     summarize: SummarizeSettings
 
@@ -134,10 +134,54 @@ class Summarize(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.summarize import summarize_stage
+        from ampere.pipeline.summary_page import write_summary_page
 
         workspace = self.open()
         stage = summarize_stage(workspace, self.summarize)
-        return run_stage_command(stage, workspace, self.summarize, self.retry_failed)
+        report = run_stage_command(stage, workspace, self.summarize, self.retry_failed)
+        report.notes.append(f"a page to skim: {write_summary_page(workspace, stage, self.summarize.method)}")
+        return finish(report)
+
+
+@dataclass(kw_only=True)
+class EvaluateSummaries:
+    """Score summaries against labelled transcripts: names, features, chat; with confidence intervals."""
+
+    gold: str
+    """JSONL of labelled transcripts: sample_id, product_name, product_features and, without --workspace, text."""
+    workspace: str | None = None
+    """Score what this workspace has for the labelled samples, all methods; else summarize the labelled transcripts."""
+    preset: PresetFlag = None
+    """Where settings come from that no flag names."""
+    summarize: SummarizeSettings
+    """Without --workspace: how the labelled transcripts are summarized."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    name: ClassVar[str] = "evaluate-summaries"
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from ampere.pipeline.evaluate_summaries import (
+            read_gold,
+            score_workspace,
+            scores_json,
+            scores_table,
+            summarize_gold,
+        )
+
+        gold = read_gold(self.gold)
+        if self.workspace is not None:
+            scores = score_workspace(Workspace.open(self.workspace), gold)
+        else:
+            scores, report = summarize_gold(gold, self.summarize)
+            print(report, file=sys.stderr, flush=True)
+        if self.json:
+            print(scores_json(scores))
+        else:
+            Console().print(scores_table(scores))
+        return 0
 
 
 @dataclass(kw_only=True)
@@ -167,7 +211,8 @@ class Embed(StageCommand):
         from ampere.pipeline.embed import embed_stage
 
         workspace = self.open()
-        return run_stage_command(embed_stage(workspace, self.embed), workspace, self.embed, self.retry_failed)
+        stage = embed_stage(workspace, self.embed)
+        return finish(run_stage_command(stage, workspace, self.embed, self.retry_failed))
 
 
 @dataclass(kw_only=True)
@@ -326,13 +371,15 @@ class Demo:
         return run_demo(main, folder=self.folder, products=self.products, seed=self.seed, port=self.port)
 
 
-COMMANDS: dict[str, type[Command | Demo]] = {
+AnyCommand = Command | Demo | EvaluateSummaries
+COMMANDS: dict[str, type[AnyCommand]] = {
     command.name: command
     for command in (
         Demo,
         Prepare,
         Decode,
         Summarize,
+        EvaluateSummaries,
         Train,
         Embed,
         Index,

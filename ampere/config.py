@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SHIPPED_MODEL = "shipped"  # names the small language model inside the package
-TextSource = Literal["summary", "raw", "none"]
+SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw"]
+TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw", "none"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,36 +54,84 @@ class DecodeSettings:
         _require(self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1")
 
 
+def worker_range(setting: str, text: str) -> tuple[int, int]:
+    """The smallest and largest size of a pool of workers, from `N` or `MIN:MAX`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    low, _, high = text.partition(":")
+    try:
+        found = int(low), int(high or low)
+    except ValueError:
+        found = (0, 0)
+    _require(
+        1 <= found[0] <= found[1], f"{setting} is {text!r}; give a number of workers, or MIN:MAX with 1 <= MIN <= MAX"
+    )
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class SummarizeSettings:
-    """From raw transcripts to product summaries, by a language model under vLLM."""
+    """From raw transcripts to product summaries."""
 
+    method: SummaryMethod = "llm"
+    """llm: product name and features by a language model under vLLM. llm-name, llm-features: one of the two, from the
+    same answers. keybert: five keywords. uie: an extraction model's spans. raw: the transcript itself. The rows of the
+    methods stand side by side."""
     model: str = SHIPPED_MODEL
-    """`shipped`, a Hugging Face hub name, or a local folder."""
-    prompt: str = "bare-1"
-    """A prompt of ampere.text.prompts; `bare-1` suits models trained on this very task."""
+    """Of the llm methods: `shipped`, a preset (baichuan2-13b-4bit, baichuan2-7b-4bit, qwen2-1.5b, qwen3-4b, qwen3-8b),
+    a Hugging Face hub name of an instruction model, or a local folder."""
+    encoder: str = "hfl/rbt6"
+    """Of keybert: hub name or folder of an encoder such as BERT."""
+    extractor: str = "xusenlin/uie-base"
+    """Of uie: hub name or folder of a UIE model."""
+    prompt: str | None = None
+    """A prompt of ampere.text.prompts (example, bare); else the one that suits the model."""
+    quantization: str | None = None
+    """vLLM's name of a quantization made while loading, such as bitsandbytes or fp8; quantized weights need none."""
+    trust_remote_code: bool = False
+    """Run the Python code that comes with a model's weights."""
     dtype: str = "auto"
     """vLLM's weight type, such as bfloat16 or float32."""
-    max_model_len: int = 1024
-    """Longest prompt and answer together, in tokens."""
-    max_tokens: int = 160
+    piece_tokens: int = 6000
+    """Longer transcripts are cut at borders of sentences into pieces of at most so many tokens; the summaries of the
+    pieces are merged."""
+    max_tokens: int = 256
     """Longest answer, in tokens."""
+    max_model_len: int | None = None
+    """Longest prompt and answer together, in tokens; else what the transcripts need and the model can."""
+    max_num_seqs: int | None = None
+    """Transcripts in an engine at once; else as many as memory allows."""
+    kv_cache_gb: float | None = None
+    """An engine's memory for attention states, in GiB; else on a GPU all that is left, on a CPU what is needed."""
     batch_size: int = 64
     """Transcripts per batch handed to an engine, and per commit."""
-    workers: int = 1
-    """Engines."""
+    workers: str = "1"
+    """Engines: a number, or MIN:MAX, which grows and shrinks with the queue."""
     cpus: float = 1.0
-    """CPU cores an engine asks for."""
+    """CPU cores an engine asks for, on each of its GPUs if there are several."""
     gpus: float = 0.0
-    """GPUs an engine asks for; 0 runs it on the CPU."""
+    """1: an engine runs on a GPU; less: engines share one; 0: it runs on the CPU."""
+    tensor_parallel_size: int = 1
+    """GPUs that one engine's weights are spread over."""
+    accelerator_type: str | None = None
+    """Ray's name of the GPU that an engine needs, such as H100."""
 
     def __post_init__(self) -> None:
-        _require(self.workers >= 1, f"summarize.workers is {self.workers}; it must be at least 1")
-        _require(self.batch_size >= 1, f"summarize.batch_size is {self.batch_size}; it must be at least 1")
+        worker_range("summarize.workers", self.workers)
+        for name in ("batch_size", "tensor_parallel_size", "piece_tokens", "max_tokens", "max_num_seqs"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"summarize.{name} is {value}; it must be at least 1")
         _require(
-            0 < self.max_tokens < self.max_model_len,
-            f"summarize.max_tokens is {self.max_tokens}; it must lie between 0 and max_model_len "
-            f"({self.max_model_len}), which also holds the prompt",
+            self.max_model_len is None or self.max_tokens < self.max_model_len,
+            f"summarize.max_tokens is {self.max_tokens}; it must be below max_model_len ({self.max_model_len}), which "
+            "also holds the prompt",
+        )
+        _require(
+            0 <= self.gpus <= 1,
+            f"summarize.gpus is {self.gpus}; give a fraction of a GPU, or 1 and the number of GPUs of an engine as "
+            "tensor_parallel_size",
         )
 
 
@@ -132,8 +181,9 @@ class TrainSettings:
 
     name: str = "ampere"
     """The model is saved under models/NAME."""
-    text: TextSource = "summary"
-    """What the text branch reads for clips: the summaries, the raw transcripts, or nothing (visual branch alone)."""
+    text: TextSource = "llm"
+    """What the text branch reads for clips: what a method of summarizing gave, the raw transcripts, or nothing (visual
+    branch alone)."""
     epochs: int = 70
     batch_size: int = 128
     """Products per step over all workers; a product gives one sample of each domain it has."""
@@ -253,7 +303,7 @@ def demo() -> Settings:
     """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
     return Settings(
         decode=DecodeSettings(short_side=72, batch_size=32),
-        summarize=SummarizeSettings(dtype="float32", max_model_len=1024, batch_size=128),
+        summarize=SummarizeSettings(dtype="float32", batch_size=128),
         model=ModelSettings(
             image_size=64,
             patch_size=16,
@@ -290,11 +340,10 @@ def demo() -> Settings:
 
 
 def rope() -> Settings:
-    """The paper: X-CLIP-B/16, RoBERTa and a 13 B language model from the hub; one GPU per worker."""
+    """The paper: X-CLIP-B/16, RoBERTa and a language model from the hub; one GPU per worker."""
     return Settings(
-        summarize=SummarizeSettings(
-            model="baichuan-inc/Baichuan2-13B-Chat", prompt="zh-example-1", max_model_len=4096, gpus=1.0
-        ),
+        # The paper's Baichuan2-13B-Chat is no longer run by vLLM; docs/summaries.md.
+        summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"),
         train=TrainSettings(workers=16, gpus=1.0, bf16=True),
         embed=EmbedSettings(batch_size=64, max_workers=8, gpus=1.0),

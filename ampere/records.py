@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 EMBEDDING_DIM = 128
-SCHEMA_VERSION = 2  # of the tables below; a workspace of another version is refused
+SCHEMA_VERSION = 3  # of the tables below; a workspace of another version is refused
 
 
 class Domain(StrEnum):
@@ -119,17 +119,20 @@ SUMMARIES = TableSpec(
     _columns(
         ("sample_id", pa.string()),
         ("method", pa.string()),
-        ("fingerprint", pa.string()),
+        ("fingerprint", pa.string()),  # equal for equal transcripts: what was made for one serves all
         ("product_name", pa.string()),
         ("product_features", pa.list_(pa.string())),
-        ("text", pa.string()),  # what the model reads: name and features joined; null unless status is ok
+        ("text", pa.string()),  # what the model reads; null unless status is ok
         ("status", pa.string()),  # text.summary.Status
+        ("language", pa.string()),  # text.language.Language
         ("flags", pa.list_(pa.string())),  # what text.audit found, such as "unsupported: PHRASE"
-        ("raw_output", pa.string()),
+        ("raw_output", pa.string()),  # a line for each piece of a long transcript
         ("model", pa.string()),
-        ("prompt", pa.string()),
+        ("prompt_version", pa.string()),
+        ("pieces", pa.int32()),  # that the transcript was cut into
         ("prompt_tokens", pa.int32()),
         ("generated_tokens", pa.int32()),
+        ("finish_reason", pa.string()),  # vLLM's word: stop, or length for an answer cut short
     ),
 )
 EMBEDDINGS = TableSpec(

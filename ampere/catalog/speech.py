@@ -105,6 +105,8 @@ def recognise(
     stutter: float = 0.12,
     filler: float = 0.25,
     comma: float = 0.4,
+    fillers: Sequence[str] = FILLERS,
+    marks: Sequence[str] = "，",
 ) -> str:
     """What a speech recogniser writes down for some spoken lines.
 
@@ -114,7 +116,9 @@ def recognise(
         homophone: chance per character of another character of the same sound.
         stutter: chance per line that a piece of one to four characters is said twice.
         filler: chance per line of a filler word at its start.
-        comma: chance per line border of a comma; else the lines run together.
+        comma: chance per line border of a punctuation mark; else the lines run together.
+        fillers: words to draw from.
+        marks: punctuation to draw from.
     """
     written = []
     for line in lines:
@@ -126,6 +130,6 @@ def recognise(
             rng.choice(homophones()[c]) if rng.random() < homophone and homophones().get(c) else c for c in line
         )
         if rng.random() < filler:
-            line = rng.choice(FILLERS) + line
-        written.append(line + ("，" if rng.random() < comma else ""))
-    return "".join(written).rstrip("，")
+            line = rng.choice(fillers) + line
+        written.append(line + (rng.choice(marks) if rng.random() < comma else ""))
+    return "".join(written).rstrip("".join(marks))

@@ -14,7 +14,7 @@ from ampere.config import DecodeSettings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Stage, error_row, result_table
+from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
 from ampere.workspace import Workspace
 
@@ -29,10 +29,10 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
     """The decode stage over all samples of a workspace."""
     samples = workspace.table(SAMPLES).dataset()
 
-    def build(due: "ray.data.Dataset") -> "ray.data.Dataset":
+    def build(due: Work) -> "ray.data.Dataset":
         assert samples is not None, "rows are due, so they came from somewhere"
         work = functools.partial(decode_batch, settings=settings, uri=samples.uri, version=samples.version)
-        return due.map_batches(work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus)
+        return due.blocks.map_batches(work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus)
 
     return Stage(
         name="decode",
@@ -42,7 +42,7 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
         batch_size=settings.batch_size,
         spread=True,
         unit="file",
-        size_column="source_bytes",
+        totals={"GB": ("source_bytes", 1e9)},
     )
 
 

@@ -16,12 +16,11 @@ from tqdm import tqdm
 from ampere.catalog.demo import write_demo_catalogue
 from ampere.config import ServeSettings, TextSource
 from ampere.records import SAMPLES, SUMMARIES, Domain, Split
-from ampere.text.llm import METHOD
 from ampere.text.scores import score_summaries
 from ampere.workspace import Workspace, absolute
 
 # What the models compared in the demo read as text.
-MODELS: dict[str, TextSource] = {"ampere": "summary", "ampere-raw": "raw", "ampere-visual": "none"}
+MODELS: dict[str, TextSource] = {"ampere": "llm", "ampere-raw": "raw", "ampere-visual": "none"}
 
 
 def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: int, seed: int, port: int) -> int:
@@ -85,7 +84,7 @@ def show_and_run(main: Callable[[Sequence[str]], int], command: list[str]) -> in
 def judge_summaries(workspace: Workspace, gold: Path) -> str:
     """How the summaries compare with what the generator knows, for train and for test products apart."""
     truth = {row["sample_id"]: row for row in map(json.loads, gold.read_text(encoding="utf-8").splitlines())}
-    rows = workspace.table(SUMMARIES).read(["sample_id", "product_name", "product_features"], f"method = '{METHOD}'")
+    rows = workspace.table(SUMMARIES).read(["sample_id", "product_name", "product_features"], "method = 'llm'")
     test = set(workspace.table(SAMPLES).read(["sample_id"], f"split = '{Split.TEST}'")["sample_id"].to_pylist())
     found = [row for row in rows.to_pylist() if row["sample_id"] in truth and row["product_name"] is not None]
     lines = []
@@ -121,7 +120,7 @@ def search_over_http(workspace: Workspace, port: int) -> str:
 
 def first_test_clip(workspace: Workspace) -> dict[str, Any]:
     """A live clip of a test product, with its summary as `text`."""
-    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{METHOD}' AND text IS NOT NULL")
+    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], "method = 'llm' AND text IS NOT NULL")
     texts = dict(zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True))
     lives = workspace.table(SAMPLES).read(
         ["sample_id", "product_id", "media_uris"], f"split = '{Split.TEST}' AND domain = '{Domain.LIVE}'"

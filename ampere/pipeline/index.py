@@ -44,6 +44,6 @@ def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     ids = embeddings["sample_id"].to_pylist()
     uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
-    return embeddings.append_column("text", text_array(sample_texts(workspace, "summary"), ids)).append_column(
+    return embeddings.append_column("text", text_array(sample_texts(workspace, "llm"), ids)).append_column(
         "media_uri", pa.array(uris, pa.string())
     )

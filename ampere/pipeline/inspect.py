@@ -23,7 +23,7 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
     sample = samples[0]
     summaries = workspace.table(SUMMARIES).read(where=where).sort_by("method").to_pylist()
-    failures = workspace.table(FAILURES).read(where=f"stage = 'summarize' AND {where}").to_pylist()
+    failures = workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
     table = Table(
         title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}", expand=True
     )
@@ -49,7 +49,11 @@ def _summary(row: dict[str, Any]) -> Group:
     lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
     lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
     if row["model"]:
-        lines.append(Text(f"\n{row['model']}, prompt {row['prompt']}", "dim"))
-        lines.append(Text(f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out", "dim"))
+        lines.append(Text(f"\n{row['model']}, prompt {row['prompt_version']}, {row['language']}", "dim"))
+        pieces = f" in {row['pieces']} pieces" if row["pieces"] > 1 else ""
+        told = (
+            f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
+        )
+        lines.append(Text(told, "dim"))
         lines.append(Text(f"answer: {row['raw_output']}", "dim"))
     return Group(*lines)

@@ -15,7 +15,8 @@ class Report:
     failed: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     seconds: float = 0.0
-    gigabytes: float = 0.0
+    first_seconds: float = 0.0
+    totals: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refused: str = ""
     unit: str = "rows"
@@ -23,7 +24,7 @@ class Report:
     def __str__(self) -> str:
         rate = ""
         if self.done and self.seconds:
-            read = f", {self.gigabytes / self.seconds:.3f} GB/s" if self.gigabytes else ""
+            read = "".join(f", {total / self.seconds:.3g} {name}/s" for name, total in self.totals.items())
             rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read})"
         parts = [
             f"{self.stage}: {self.done} {self.unit} done{rate}"

@@ -9,8 +9,9 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ampere.pipeline.cluster import connect
 from ampere.pipeline.ledger import forget_failures, record_failures
 from ampere.pipeline.plan import Plan, make_plan
 from ampere.pipeline.report import Report
+from ampere.pipeline.sharing import Sharing
 from ampere.records import TableSpec
 from ampere.table import Table, sql_in
 from ampere.workspace import Workspace
@@ -34,6 +36,22 @@ COMMITS_PER_COMPACTION = 256
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What `Stage.build` is given.
+
+    Attributes:
+        rows: the rows to work on.
+        blocks: the same rows as a Ray data set.
+        careful: these rows were lost with the workers that had them; give a worker one batch at a time, so that a row
+            that kills it takes few others along.
+    """
+
+    rows: pa.Table
+    blocks: "ray.data.Dataset"
+    careful: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One row-by-row stage.
@@ -42,27 +60,36 @@ class Stage:
         name: in the ledger and in what the user sees.
         output: the table it fills.
         wanted: its samples, as columns sample_id, fingerprint and whatever `build` needs.
-        build: due rows as a Ray data set -> result rows, in any order; called only if a row needs work.
+        build: rows -> result rows, in any order; called only if a row needs work.
         settle: due rows -> (result rows that need no work, the rows that do); None: all need work.
+        share: rows of equal fingerprint have equal results, so that one of them is worked on for all.
+        assemble: what `build` gave -> result rows, where several of its rows make one; None: it gave result rows.
         batch_size: due rows per block, and so per task and per commit (more only where blocks would be too many).
+        careful_sizes: rows that were lost with their workers are tried again in batches of these sizes, one size after
+            the other; those lost with the last go to the ledger. None: they stay pending.
+        passing_errors: error types that are tried again in the same way.
         where: which rows of `output` belong to this stage; None: all.
         describe: one line on the whole output after a run; None: nothing to say.
         spread: a short list is cut into smaller batches, so that every core has several.
         unit: what a row is called in what the user sees.
-        size_column: column of the output with the bytes that were read for a row, for the rate shown; None: not told.
+        totals: name of a quantity whose rate is told -> (column of the results, how many of it make one).
     """
 
     name: str
     output: TableSpec
     wanted: pa.Table
-    build: "Callable[[ray.data.Dataset], ray.data.Dataset]"
+    build: "Callable[[Work], ray.data.Dataset]"
     batch_size: int
     settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
+    share: bool = False
+    assemble: Callable[[Iterator[pa.Table]], Iterator[pa.Table]] | None = None
+    careful_sizes: tuple[int, ...] = ()
+    passing_errors: frozenset[str] = frozenset()
     where: str | None = None
     describe: Callable[[Table], str] | None = None
     spread: bool = False
     unit: str = "row"
-    size_column: str | None = None
+    totals: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def plan(self, workspace: Workspace) -> Plan:
         return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
@@ -94,28 +121,63 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
 
 
 def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
-    """Run the stage's Ray Data pipeline over rows and commit every block that comes out."""
-    import ray.data
-
+    """Run the stage's Ray Data pipeline over rows and commit every block that comes out; what is lost, again."""
     connect()
     report = committer.report
     before = report.done + report.failed.total()
-    size = max(stage.batch_size, -(-due.num_rows // MAX_BLOCKS))
-    if stage.spread:
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        size = min(size, max(1, due.num_rows // (TASKS_PER_CORE * cores)))
-    blocks = [due.slice(i, size) for i in range(0, due.num_rows, size)]
-    results = stage.build(ray.data.from_arrow(blocks))
+    sharing = Sharing(due) if stage.share else None
+    left = due if sharing is None else sharing.first
+    sizes = (stage.batch_size, *stage.careful_sizes)
     start = time.monotonic()
     with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
-        for batch in gathered(_batches(results)):
-            committer.commit(batch)
-            told: dict[str, Any] = {"failed": report.failed.total()}
-            if stage.size_column is not None:
-                told["GB/s"] = f"{report.gigabytes / (time.monotonic() - start):.3f}"
-            bar.set_postfix(told, refresh=False)
-            bar.update(batch.num_rows)
+        for turn, size in enumerate(sizes):
+            answered: list[pa.ChunkedArray] = []
+            for batch in _results(left, stage, size, careful=turn > 0):
+                if turn < len(sizes) - 1:
+                    batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], stage.passing_errors)))
+                answered.append(batch["sample_id"])
+                for name, (column, scale) in stage.totals.items():
+                    report.totals[name] = report.totals.get(name, 0.0) + (pc.sum(batch[column]).as_py() or 0) / scale
+                batch = batch if sharing is None else sharing.expand(batch)
+                committer.commit(batch)
+                report.first_seconds = report.first_seconds or time.monotonic() - start
+                told: dict[str, Any] = {"failed": report.failed.total()}
+                told |= {f"{name}/s": f"{n / (time.monotonic() - start):.3g}" for name, n in report.totals.items()}
+                bar.set_postfix(told, refresh=False)
+                bar.update(batch.num_rows)
+            left = left.filter(pc.invert(_is_one_of(left["sample_id"], chain.from_iterable(answered))))
+            if not left.num_rows:
+                break
+    if left.num_rows and stage.careful_sizes:
+        lost = result_table(stage.output, [_lost_row(row, len(sizes)) for row in left.to_pylist()])
+        committer.commit(lost if sharing is None else sharing.expand(lost))
     report.unanswered = due.num_rows - (report.done + report.failed.total() - before)
+
+
+def _results(rows: pa.Table, stage: Stage, size: int, *, careful: bool) -> Iterator[pa.Table]:
+    """The result rows of some rows, in whatever order and portions they come."""
+    import ray.data
+
+    size = max(size, -(-rows.num_rows // MAX_BLOCKS))
+    if stage.spread:
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        size = min(size, max(1, rows.num_rows // (TASKS_PER_CORE * cores)))
+    blocks = ray.data.from_arrow([rows.slice(i, size) for i in range(0, rows.num_rows, size)])
+    batches = gathered(_batches(stage.build(Work(rows, blocks, careful))))
+    return batches if stage.assemble is None else stage.assemble(batches)
+
+
+def _is_one_of(column: pa.ChunkedArray, values: Iterable[Any]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(values, pa.string()))
+
+
+def _lost_row(row: dict[str, Any], turns: int) -> dict[str, str]:
+    error = WorkerDied(f"the worker that had this row died, {turns} times, the last time with few or no other rows")
+    return error_row(row["sample_id"], row["fingerprint"], error)
+
+
+class WorkerDied(RuntimeError):
+    """A row's worker was lost each time, so the row may well be what kills it."""
 
 
 def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
@@ -198,8 +260,6 @@ class Committer:
                 output.delete(condition if stage.where is None else f"{condition} AND {stage.where}")
         self.report.done += good.num_rows
         self.report.failed.update(bad["error_type"].to_pylist())
-        if stage.size_column is not None:
-            self.report.gigabytes += (pc.sum(good[stage.size_column]).as_py() or 0) / 1e9
         self.commits += 1
         if self.commits % COMMITS_PER_COMPACTION == 0:
             output.compact()
@@ -210,9 +270,14 @@ def settings_report(stage: str) -> str:
     return f"{stage}-settings.json"
 
 
+def result_schema(spec: TableSpec) -> pa.Schema:
+    """The columns of result rows: the table's and the two error columns."""
+    return pa.schema([*spec.schema, *ERROR_COLUMNS])
+
+
 def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:
-    """Result rows of a stage as Arrow: the table's columns and the two error columns; what a row lacks is null."""
-    return pa.Table.from_pylist(rows, schema=pa.schema([*spec.schema, *ERROR_COLUMNS]))
+    """Result rows of a stage as Arrow; what a row lacks is null."""
+    return pa.Table.from_pylist(rows, schema=result_schema(spec))
 
 
 def error_row(sample_id: str, fingerprint: str, error: BaseException) -> dict[str, str]:

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 from collections import Counter
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.config import DecodeSettings, Settings, SummarizeSettings
+from ampere.config import DecodeSettings, Settings, SummarizeSettings, SummaryMethod
 from ampere.pipeline.decode import decode_stage
 from ampere.pipeline.runner import Stage, settings_report
-from ampere.pipeline.summarize import summarize_stage
+from ampere.pipeline.summarize import stage_name, summarize_stage
 from ampere.records import FAILURES, FRAMES, SAMPLES
 from ampere.retrieval.index import META_FILE
 from ampere.table import sql_in
@@ -27,7 +27,10 @@ def stages(workspace: Workspace, settings: Settings) -> list[Stage]:
     """
     decode = last_settings(workspace, "decode", settings.decode)
     found = [decode_stage(workspace, decode)]
-    found.append(summarize_stage(workspace, last_settings(workspace, "summarize", settings.summarize)))
+    for method in get_args(SummaryMethod):
+        ran = workspace.read_report(settings_report(stage_name(method))) is not None
+        if ran or method == settings.summarize.method:
+            found.append(summarize_stage(workspace, last_settings(workspace, stage_name(method), settings.summarize)))
     if workspace.table(FRAMES).count() and workspace.names("models"):
         from ampere.pipeline.embed import embed_stage  # torch takes seconds to import
 

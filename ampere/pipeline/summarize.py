@@ -1,78 +1,142 @@
-"""The summarize stage: raw transcripts of clips to product summaries, by vLLM engines under `ray.data.llm`.
+"""The summarize stage: raw transcripts of clips to product summaries, by the method that the settings name.
 
 Pages keep their title, so only shorts and lives are summarized. A clip without a transcript gets a row of status
-`missing` at once; if no clip has one, no engine is started.
+`missing` at once, and a transcript that was summarized before, under whatever sample, is not summarized again; if
+nothing else is due, no engine is started. Transcripts stay in the `samples` table until a task reads its own.
 """
 
 import functools
-import os
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.config import SummarizeSettings
+from ampere.config import SummarizeSettings, SummaryMethod, worker_range
+from ampere.pipeline import engine
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Stage, error_row, result_table
+from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.table import Table
-from ampere.text.llm import METHOD, answer_fields, model_identity, model_source
-from ampere.text.prompts import PROMPTS
-from ampere.text.summary import SCHEMA, Status
+from ampere.text.language_models import model_identity
+from ampere.text.summary import METHODS, Status, Summary, summary_columns
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data
 
-# The CPU build reserves this much for its cache of attention states, in GiB; the GPU builds size theirs themselves.
-CPU_ENGINE_ENV = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    # Together with the `uni` executor: the model runs in the engine's process and not in one more, whose start alone
-    # takes as long as a thousand summaries.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
-ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
-# Of the steps around the engine: whole cores for them would leave none for the engine on a small machine.
-LIGHT_CPUS = 0.1
+WANTED = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("fingerprint", pa.string()),
+        ("position", pa.int64()),  # in the samples table
+        ("length", pa.int32()),  # of the transcript, in characters; 0: there is none
+    ]
+)
+CAREFUL_SIZES = (8, 1)  # of batches, for transcripts whose engine died
 
 
 def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
     """The summarize stage over the clips of a workspace.
 
     Raises:
-        ValueError: an unknown prompt.
+        ValueError: an unknown prompt, or a model that vLLM no longer runs.
         FileNotFoundError: the model is a path, and not there.
     """
-    if settings.prompt not in PROMPTS:
-        raise ValueError(f"summarize.prompt is {settings.prompt!r}; there are {', '.join(PROMPTS)}")
-    identity = model_identity(settings.model)
-    samples = workspace.table(SAMPLES).read(["sample_id", "text"], f"domain != '{Domain.PAGE}'")
-    wanted = [fingerprint(text, identity, settings.prompt, settings.max_tokens) for text in samples["text"].to_pylist()]
+    samples = workspace.table(SAMPLES).dataset()
+    by_engine = settings.method in METHODS
+
+    def build(work: Work) -> "ray.data.Dataset":
+        assert samples is not None, "rows are due, so they came from somewhere"
+        return (engine.answers if by_engine else extracts)(work, settings, samples)
+
     return Stage(
-        name="summarize",
+        name=stage_name(settings.method),
         output=SUMMARIES,
-        wanted=samples.append_column("fingerprint", pa.array(wanted, pa.string())),
-        build=functools.partial(build, settings=settings, identity=identity),
+        wanted=wanted_rows(samples, content_key(settings)),
+        build=build,
         batch_size=settings.batch_size,
-        settle=settle_missing,
-        describe=describe_statuses,
-        where=f"method = '{METHOD}'",
+        settle=functools.partial(settle, summaries=workspace.table(SUMMARIES), method=settings.method),
+        share=True,
+        assemble=engine.assembled if by_engine else None,
+        careful_sizes=CAREFUL_SIZES,
+        passing_errors=frozenset({engine.EngineError.__name__}),
+        describe=functools.partial(describe, method=settings.method),
+        where=f"method = '{settings.method}'",
+        totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)} if by_engine else {},
     )
 
 
-def settle_missing(due: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Split due rows into finished rows of clips without a transcript, and the clips with one."""
-    text = pc.fill_null(pc.utf8_trim_whitespace(due["text"]), "")
-    blank = pc.equal(text, "")
+def stage_name(method: SummaryMethod) -> str:
+    """What the ledger and the reports call the stage of a method."""
+    return "summarize" if method == "llm" else f"summarize-{method}"
+
+
+def content_key(settings: SummarizeSettings) -> list[Any]:
+    """What, besides a transcript, decides what the method makes of it."""
+    if settings.method in METHODS:
+        return engine.content_key(settings)
+    source = {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method)
+    return [settings.method, source and model_identity(source)]
+
+
+def wanted_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
+    """A row per clip; equal transcripts have equal fingerprints."""
+    chunks, position = [], 0
+    for batch in samples.to_batches(columns=["sample_id", "domain", "text"]) if samples else ():
+        places = pa.array(range(position, position + batch.num_rows), pa.int64())
+        position += batch.num_rows
+        clips = pc.not_equal(batch["domain"], str(Domain.PAGE))
+        batch, places = batch.filter(clips), places.filter(clips)
+        text = pc.utf8_trim_whitespace(batch["text"])
+        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        prints = pa.array([fingerprint(item, key) for item in text.to_pylist()], pa.string())
+        lengths = pc.fill_null(pc.utf8_length(text), 0)
+        chunks.append(pa.record_batch([batch["sample_id"], prints, places, lengths], schema=WANTED))
+    return pa.Table.from_batches(chunks, WANTED)
+
+
+def settle(due: pa.Table, summaries: Table, method: str) -> tuple[pa.Table, pa.Table]:
+    """Split due rows into finished ones and the rest: clips without a transcript, and transcripts known already."""
+    blank = pc.equal(due["length"], 0)
     rows = due.filter(blank).select(["sample_id", "fingerprint"]).to_pylist()
-    settled = [row | {"method": METHOD, "status": Status.MISSING, "flags": []} for row in rows]
-    return result_table(SUMMARIES, settled), due.filter(pc.invert(blank))
+    missing = result_table(SUMMARIES, [row | {"method": method, "status": Status.MISSING, "flags": []} for row in rows])
+    due = due.filter(pc.invert(blank))
+    known = known_rows(due, summaries, method)
+    return pa.concat_tables([missing, known]), due.filter(
+        pc.invert(pc.is_in(due["sample_id"], value_set=known["sample_id"].combine_chunks()))
+    )
 
 
-def describe_statuses(summaries: Table) -> str:
+def known_rows(due: pa.Table, summaries: Table, method: str) -> pa.Table:
+    """Result rows of due samples whose very transcript has a summary already, by this method or one like it."""
+    dataset = summaries.dataset()
+    if dataset is None or not due.num_rows:
+        return result_table(SUMMARIES, [])
+    made = dataset.to_table(columns=["fingerprint"])["fingerprint"].combine_chunks()
+    places = pc.index_in(due["fingerprint"], value_set=made)
+    due, places = due.filter(pc.is_valid(places)), places.drop_null()
+    found = dataset.take(places.to_pylist())
+    rows = [
+        row | {"sample_id": sample_id, "method": method} | _as_method(row, method)
+        for row, sample_id in zip(found.to_pylist(), due["sample_id"].to_pylist(), strict=True)
+    ]
+    return result_table(SUMMARIES, rows)
+
+
+def _as_method(row: dict[str, Any], method: str) -> dict[str, Any]:
+    """What another method makes of the same answer; the methods that share answers have equal fingerprints."""
+    if method not in METHODS or method == row["method"]:
+        return {}
+    summary = Summary(product_name=row["product_name"], product_features=tuple(row["product_features"]))
+    return summary_columns(summary, METHODS[method](summary))
+
+
+def describe(summaries: Table, method: str) -> str:
     """How many clips have a summary, why the others have none, and what the checks found."""
-    rows = summaries.read(["status", "flags"], f"method = '{METHOD}'")
+    rows = summaries.read(["status", "flags"], f"method = '{method}'")
     counts = Counter(rows["status"].to_pylist())
     flags = Counter(flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ())
     told = ", ".join(f"{count} {name}" for name, count in sorted(flags.items())) or "none"
@@ -82,63 +146,57 @@ def describe_statuses(summaries: Table) -> str:
     )
 
 
-def build(due: "ray.data.Dataset", settings: SummarizeSettings, identity: str) -> "ray.data.Dataset":
-    """Prompts in, answers out, parsed off the engine's process."""
-    os.environ.update(ENGINE_ENV)  # this process imports vLLM too, for its prompt types
-    from ray.data.llm import build_processor
+def extracts(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
+    """Result rows of the methods that need no engine: actors that hold a summarizer, a batch a call."""
+    from ray.data import ActorPoolStrategy
 
-    prompt = PROMPTS[settings.prompt]
-    # Temperature 0: the same transcript gives the same summary. The schema leaves the answer no other form.
-    sampling = {"temperature": 0.0, "max_tokens": settings.max_tokens, "structured_outputs": {"json": SCHEMA}}
-    processor = build_processor(
-        engine_config(settings),
-        preprocess=lambda row: row | {"messages": prompt.messages(row["text"]), "sampling_params": sampling},
-        preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
-    )
-    parse = functools.partial(parse_batch, identity=identity, prompt=prompt.name)
-    return processor(due).map_batches(parse, batch_format="numpy", batch_size=None, num_cpus=LIGHT_CPUS)
-
-
-def engine_config(settings: SummarizeSettings) -> Any:
-    """Ray's description of the engine pool: the engine tokenizes and detokenizes, so that few processes compete."""
-    from ray.data.llm import ChatTemplateStageConfig, vLLMEngineProcessorConfig
-
-    bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
-    return vLLMEngineProcessorConfig(
-        model_source=model_source(settings.model),
-        engine_kwargs={
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only
-            "enable_prefix_caching": True,
-        }
-        | ({} if settings.gpus else {"distributed_executor_backend": "uni"}),
-        batch_size=settings.batch_size,
-        concurrency=settings.workers,
-        placement_group_config={"bundles": [bundle]},
-        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
-        should_continue_on_error=True,
-        log_engine_metrics=False,
-        chat_template_stage=ChatTemplateStageConfig(num_cpus=LIGHT_CPUS),
-        tokenize_stage=False,
-        detokenize_stage=False,
+    low, high = worker_range("summarize.workers", settings.workers)
+    return work.blocks.map_batches(
+        ExtractBatch,
+        fn_constructor_kwargs={"settings": settings, "uri": samples.uri, "version": samples.version},
+        compute=ActorPoolStrategy(min_size=low, max_size=high),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
     )
 
 
-def parse_batch(batch: dict[str, Any], identity: str, prompt: str) -> pa.Table:
-    """Answers of the engine to result rows; an answer that is no summary becomes an error row."""
-    rows = []
-    for i, sample_id in enumerate(batch["sample_id"]):
-        fingerprint_ = batch["fingerprint"][i]
-        try:
-            answer = {k: batch[k][i] for k in ("generated_text", "num_input_tokens", "num_generated_tokens")}
-            fields = answer_fields(answer | {"__inference_error__": batch["__inference_error__"][i]}, batch["text"][i])
-        except Exception as error:  # the per-row edge: one strange answer costs one row
-            rows.append(error_row(sample_id, fingerprint_, error))
-        else:
-            rows.append(
-                {"sample_id": sample_id, "fingerprint": fingerprint_, "method": METHOD}
-                | {"model": identity, "prompt": prompt}
-                | fields
-            )
-    return result_table(SUMMARIES, rows)
+class ExtractBatch:
+    """The actor: holds one summarizer, reads the transcripts of a batch and summarizes them one by one."""
+
+    def __init__(self, settings: SummarizeSettings, uri: str, version: int) -> None:
+        self.settings = settings
+        self.samples = lance.dataset(uri, version=version)
+        self.summarizer = summarizer(settings)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])["text"].to_pylist()
+        rows = []
+        for row, text in zip(batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True):
+            try:
+                fields = self.summarizer(text)
+            except Exception as error:  # the per-row edge: one strange transcript costs one row
+                rows.append(error_row(row["sample_id"], row["fingerprint"], error))
+            else:
+                rows.append(row | {"method": self.settings.method, "flags": []} | fields)
+        return result_table(SUMMARIES, rows)
+
+
+def summarizer(settings: SummarizeSettings) -> Callable[[str], dict[str, Any]]:
+    """The method's function from a transcript to columns of the table."""
+    if settings.method == "raw":
+        return raw
+    device = "cuda" if settings.gpus else "cpu"
+    if settings.method == "keybert":
+        from ampere.text.keybert import Keywords
+
+        return Keywords(settings.encoder, device)
+    from ampere.text.uie import Extractor
+
+    return Extractor(settings.extractor, device)
+
+
+def raw(transcript: str) -> dict[str, Any]:
+    """The transcript as the model's text, as it came."""
+    return {"text": transcript.strip(), "status": Status.OK}

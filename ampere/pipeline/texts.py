@@ -4,15 +4,14 @@ import pyarrow as pa
 
 from ampere.config import TextSource
 from ampere.records import SAMPLES, SUMMARIES, Domain
-from ampere.text.llm import METHOD
 from ampere.workspace import Workspace
 
 
 def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | None]:
     """Sample id -> text, None where it is missing.
 
-    Pages have their title with every source but `none`. Clips have their summary (`summary`), where that is missing
-    None, or their raw transcript (`raw`).
+    Pages have their title with every source but `none`. Clips have their raw transcript (`raw`), or what the method of
+    that name made of it: None where there was no transcript, nothing was found in it, or it is not summarized yet.
     """
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"])
     ids, domains, texts = (samples[name].to_pylist() for name in ("sample_id", "domain", "text"))
@@ -20,7 +19,7 @@ def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | No
         return dict.fromkeys(ids)
     if source == "raw":
         return dict(zip(ids, texts, strict=True))
-    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{METHOD}'")
+    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{source}'")
     summary_of = dict(zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True))
     return {
         sample_id: text if domain == Domain.PAGE else summary_of.get(sample_id)

@@ -1,71 +1,164 @@
-"""Which language model a name means, and how an answer of it becomes a row of the `summaries` table."""
+"""From a transcript to a language model's prompts, and from its answers to the columns of a summary row."""
 
-import hashlib
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from ampere.config import SHIPPED_MODEL
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer
+
 from ampere.text.audit import audit
-from ampere.text.summary import AnswerError, Status, parse_summary
+from ampere.text.clean import clean
+from ampere.text.language import Language, language_of
+from ampere.text.language_models import LanguageModel
+from ampere.text.pieces import merge, split
+from ampere.text.prompts import Messages, Prompt
+from ampere.text.summary import AnswerError, Summary, parse_summary, summary_columns
 
-METHOD = "llm"
+JOIN_TOKENS = 8  # a text's tokens may be a few more between others than alone
+SMALLEST_ROOM = 32  # tokens; less of a transcript than this is not worth a prompt
 
 
-def model_source(name: str) -> str:
-    """What vLLM loads for a model setting: the shipped folder, a local folder, or a hub name.
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the model about one piece of a transcript.
 
-    Raises:
-        FileNotFoundError: the name looks like a path, and there is no model at it.
+    Attributes:
+        tokens: the whole prompt.
+        text: the piece.
+        language: of the prompt's wording.
     """
-    if name == SHIPPED_MODEL:
-        folder = str(files("ampere.text") / "small_lm")
-        if not (Path(folder) / "config.json").exists():
-            raise FileNotFoundError(f"the shipped model is missing at {folder}; install ampere whole")
-        return folder
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise FileNotFoundError(f"summarize.model is the folder {path}, which has no config.json")
-        return str(path.resolve())
-    if name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"summarize.model is {name}, and there is no such folder")
-    return name
+
+    tokens: list[int]
+    text: str
+    language: Language
 
 
-def model_identity(name: str) -> str:
-    """Name of a model in the table: a hub name as it is, a folder's name with a checksum of what lies in it."""
-    folder = Path(model_source(name))
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return f"{name if name == SHIPPED_MODEL else folder.name}@{digest.hexdigest()[:12]}"
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote about one piece."""
+
+    text: str
+    raw_output: str
+    prompt_tokens: int
+    generated_tokens: int
+    finish_reason: str
 
 
-def answer_fields(answer: dict[str, Any], transcript: str) -> dict[str, Any]:
-    """The columns of a summary row that come from one answer of the engine.
+class Asker:
+    """Makes prompts of transcripts with a model's own tokenizer and chat template.
 
     Args:
-        answer: generated_text, num_input_tokens and num_generated_tokens, and `__inference_error__`, which names
-            what went wrong inside the engine or is empty.
-        transcript: what the answer is about.
+        model: whose.
+        prompt: the wording.
+        answer: tokens of the longest answer.
+        piece: most tokens of a transcript in one prompt.
+        limit: tokens of the longest prompt and answer together; None: as many as the model can.
 
     Raises:
-        AnswerError: the engine failed on this row, or its answer is no summary.
+        ValueError: the model has no chat template, so it is no instruction model; or there is no room for a transcript
+            beside the prompt and the answer.
     """
-    if answer.get("__inference_error__"):
-        raise AnswerError(f"the language model failed on this transcript: {answer['__inference_error__']}")
-    summary = parse_summary(answer["generated_text"])
-    return {
-        "product_name": summary.product_name,
-        "product_features": list(summary.product_features),
-        "text": summary.text if summary.status is Status.OK else None,
-        "status": summary.status,
-        "flags": audit(transcript, summary.product_name, summary.product_features),
-        "raw_output": answer["generated_text"],
-        "prompt_tokens": answer["num_input_tokens"],
-        "generated_tokens": answer["num_generated_tokens"],
+
+    def __init__(
+        self, model: LanguageModel, prompt: Prompt, *, answer: int, piece: int, limit: int | None = None
+    ) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
+        self.model = model
+        self.prompt = prompt
+        if model.chat_template is None and self.tokenizer.chat_template is None:
+            raise ValueError(f"summarize.model {model.source} has no chat template; take an instruction (chat) model")
+        self.config = AutoConfig.from_pretrained(
+            model.source, trust_remote_code=model.trust_remote_code
+        ).get_text_config()
+        self.limit = limit or getattr(self.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        room = self.limit - answer - self.overhead - JOIN_TOKENS
+        if room < SMALLEST_ROOM:
+            raise ValueError(
+                f"the prompt {prompt.name} has {self.overhead} tokens and an answer may have {answer}: of "
+                f"{self.limit} (summarize.max_model_len, or what {model.source} can read) {room} are left for a "
+                f"transcript, and it needs {SMALLEST_ROOM}"
+            )
+        self.room = min(room, piece)
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """Strings that the tokenizer turns into tokens of the template wherever they stand."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return (*(str(token) for token in added if token.special), *self.model.marks)
+
+    @cached_property
+    def overhead(self) -> int:
+        """Tokens of the prompt around a transcript, in the language that takes more of them."""
+        return max(len(self._tokens("", language)) for language in Language)
+
+    def clean(self, transcript: str) -> str:
+        """What is read of a transcript."""
+        return clean(transcript, self.marks)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of some texts."""
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    def questions(self, transcript: str) -> list[Question]:
+        """The prompts for a transcript: one, or as many as pieces are needed."""
+        text = self.clean(transcript)
+        language = language_of(text)
+        return [Question(self._tokens(p, language), p, language) for p in split(text, self.room, self.count)]
+
+    def token_bytes(self, dtype: str) -> int:
+        """Attention states of one token, in bytes."""
+        heads = self.config.num_attention_heads
+        size = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        shared = getattr(self.config, "num_key_value_heads", None) or heads
+        return 2 * self.config.num_hidden_layers * shared * size * (4 if dtype == "float32" else 2)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def _tokens(self, text: str, language: Language) -> list[int]:
+        messages = self.prompt.wordings[language].messages(text)
+        try:
+            return self._render(messages)
+        except TemplateError:  # some templates know no system turn
+            system, first, *rest = messages
+            return self._render([first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest])
+
+    def _render(self, messages: Messages) -> list[int]:
+        return self.tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.model.chat_template,
+            add_generation_prompt=True,
+            return_dict=False,
+            **self.model.template_options,
+        )
+
+
+def summary_fields(answers: Sequence[Answer], text_of: Callable[[Summary], str]) -> dict[str, Any]:
+    """The columns of a summary row that come from the answers on all pieces of its transcript, in their order.
+
+    Args:
+        answers: at least one.
+        text_of: what the model is fed of a summary.
+
+    Raises:
+        AnswerError: an answer is no summary.
+    """
+    summaries = []
+    for number, answer in enumerate(answers, start=1):
+        try:
+            summaries.append(parse_summary(answer.raw_output))
+        except AnswerError as error:
+            where = f" to piece {number} of {len(answers)}" if len(answers) > 1 else ""
+            raise AnswerError(f"{error}; the answer{where} ended by {answer.finish_reason}") from error
+    summary = summaries[0] if len(summaries) == 1 else merge(summaries)
+    heard = "".join(answer.text for answer in answers)
+    return summary_columns(summary, text_of(summary)) | {
+        "flags": audit(heard, summary.product_name, summary.product_features),
+        "raw_output": "\n".join(answer.raw_output for answer in answers),
+        "pieces": len(answers),
+        "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
+        "generated_tokens": sum(answer.generated_tokens for answer in answers),
+        "finish_reason": answers[-1].finish_reason,
     }

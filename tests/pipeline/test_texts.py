@@ -20,7 +20,7 @@ def filled(workspace: Workspace) -> Workspace:
 
 
 def test_summaries(filled: Workspace) -> None:
-    assert sample_texts(filled, "summary") == {
+    assert sample_texts(filled, "llm") == {
         "page": "title",
         "bare": None,
         "done": "name feature",
@@ -46,7 +46,7 @@ def test_no_text_at_all(filled: Workspace) -> None:
 
 
 def test_an_empty_workspace(workspace: Workspace) -> None:
-    assert sample_texts(workspace, "summary") == sample_texts(workspace, "raw") == sample_texts(workspace, "none") == {}
+    assert sample_texts(workspace, "llm") == sample_texts(workspace, "raw") == sample_texts(workspace, "none") == {}
 
 
 def test_text_array_keeps_the_order_asked_for() -> None:

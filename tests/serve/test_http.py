@@ -56,7 +56,7 @@ def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str)
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
 def test_serving_gives_the_vectors_of_the_batch_job(client: httpx.Client, demo: DemoRun, domain: str) -> None:
     workspace = demo.workspace
-    texts = sample_texts(workspace, "summary")
+    texts = sample_texts(workspace, "llm")
     for sample in workspace.table(SAMPLES).read(None, f"domain = '{domain}'").slice(0, 3).to_pylist():
         stored = (
             workspace.table(EMBEDDINGS)

@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ampere.text.summary import SCHEMA, AnswerError, Status, Summary, parse_summary
+from ampere.text.summary import (
+    METHODS,
+    NO_PRODUCT,
+    SCHEMA,
+    AnswerError,
+    Status,
+    Summary,
+    parse_summary,
+    summary_columns,
+)
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(str.strip)
 summaries = st.builds(
@@ -18,7 +27,9 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-answers = st.fixed_dictionaries({"product_name": anything, "product_features": anything})
+answers = st.fixed_dictionaries(
+    {"is_product": st.booleans() | anything, "product_name": words | anything, "product_features": anything}
+)
 
 
 @settings(deadline=None)
@@ -57,14 +68,18 @@ def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
         '"text"',
         "[]",
         "{}",
-        '{"product_name":"a"}',
-        '{"product_features":[]}',
-        '{"product_name":null,"product_features":[]}',
-        '{"product_name":"a","product_features":null}',
-        '{"product_name":"a","product_features":[1]}',
-        '{"product_name":"a","product_features":"保湿"}',
-        '{"product_name":"a","product_features":{"b":"c"}}',
-        '{"product_name":"a","product_features":[]} And that is all.',
+        '{"is_product":true,"product_name":"a"}',
+        '{"is_product":true,"product_features":[]}',
+        '{"product_name":"a","product_features":[]}',
+        '{"is_product":1,"product_name":"a","product_features":[]}',
+        '{"is_product":true,"product_name":null,"product_features":[]}',
+        '{"is_product":true,"product_name":"a","product_features":null}',
+        '{"is_product":true,"product_name":"a","product_features":[1]}',
+        '{"is_product":true,"product_name":"a","product_features":"保湿"}',
+        '{"is_product":true,"product_name":"a","product_features":{"b":"c"}}',
+        '{"is_product":true,"product_name":"a","product_features":[]} And that is all.',
+        '{"is_product":false,"product_name":"a","product_features":[]}',
+        '{"is_product":false,"product_name":"","product_features":["a"]}',
         "```json\n{}\n```",
     ],
 )
@@ -81,15 +96,36 @@ def test_a_long_wrong_answer_is_shortened_in_the_message() -> None:
 
 
 def test_spaces_blanks_and_repeats_are_taken_out() -> None:
-    summary = parse_summary('{"product_name":" 云岚 洗发水\\n","product_features":["控油"," ","控油 ","500ml"]}')
+    summary = parse_summary(
+        '{"is_product":true,"product_name":" 云岚 洗发水\\n","product_features":["控油"," ","控油 ","500ml"]}'
+    )
     assert summary == Summary(product_name="云岚 洗发水", product_features=("控油", "500ml"))
 
 
-def test_text_and_status_by_hand() -> None:
+def test_a_model_that_says_no_gives_nothing() -> None:
+    assert parse_summary('{"is_product":false,"product_name":"","product_features":[]}') == NO_PRODUCT
+    assert NO_PRODUCT.to_json() == '{"is_product":false,"product_name":"","product_features":[]}'
+
+
+def test_texts_of_the_methods_by_hand() -> None:
     full = Summary(product_name="洗发水", product_features=("控油", "500ml"))
-    assert (full.text, full.status) == ("洗发水 控油 500ml", Status.OK)
-    assert full.to_json() == '{"product_name":"洗发水","product_features":["控油","500ml"]}'
+    assert {name: text(full) for name, text in METHODS.items()} == {
+        "llm": "洗发水 控油 500ml",
+        "llm-name": "洗发水",
+        "llm-features": "控油 500ml",
+    }
+    assert full.to_json() == '{"is_product":true,"product_name":"洗发水","product_features":["控油","500ml"]}'
     nameless = Summary(product_name="", product_features=("控油",))
-    assert (nameless.text, nameless.status) == ("控油", Status.OK)
-    nothing = Summary(product_name="", product_features=())
-    assert (nothing.text, nothing.status) == ("", Status.EMPTY)
+    assert nameless.text == "控油" and parse_summary(nameless.to_json()) == nameless
+    assert METHODS["llm-name"](nameless) == NO_PRODUCT.text == ""
+
+
+def test_no_text_is_a_null_and_empty() -> None:
+    full = Summary(product_name="洗发水", product_features=("控油",))
+    assert summary_columns(full, "洗发水") == {
+        "product_name": "洗发水",
+        "product_features": ["控油"],
+        "text": "洗发水",
+        "status": Status.OK,
+    }
+    assert summary_columns(full, "")["text"] is None and summary_columns(full, "")["status"] is Status.EMPTY

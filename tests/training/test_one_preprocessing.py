@@ -45,7 +45,7 @@ def saved(tmp_path: Path) -> tuple[Path, TrainJob, TrainingSet, MemoryFrames]:
     job = small_job(training_set)
     torch.manual_seed(0)
     build_model(job).save_pretrained(tmp_path / "ampere", job.tokenizer)
-    (tmp_path / "ampere" / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "summary"}}))
+    (tmp_path / "ampere" / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "llm"}}))
     return tmp_path / "ampere", job, training_set, frames
 
 
@@ -105,7 +105,7 @@ def test_the_name_follows_the_weights(saved: tuple[Path, TrainJob, TrainingSet, 
     folder, job, *_ = saved
     name = Embedder(folder).name
     assert name == embedding_name(folder) and name.startswith("ampere@")
-    assert text_source(folder) == Embedder(folder).text_source == "summary"
+    assert text_source(folder) == Embedder(folder).text_source == "llm"
     torch.manual_seed(1)
     build_model(job).save_pretrained(folder, job.tokenizer)
     assert embedding_name(folder) != name

@@ -1,0 +1,32 @@
+"""What is taken out of a transcript before a model reads it; the table of samples keeps it as it came."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# A stretch of up to 30 characters said three or more times on end: a recogniser's loop, or a chant.
+CHANT = re.compile(r"(.{1,30}?)\1{2,}", re.DOTALL)
+SPACE = re.compile(r"[^\S\n]+")
+
+
+def clean(text: str, marks: Iterable[str] = ()) -> str:
+    """A transcript without control characters, runs of spaces, chants and a model's own marks.
+
+    Args:
+        text: as the recogniser wrote it.
+        marks: what a model's chat template separates turns with, such as <|im_end|>. A transcript that holds one would
+            else end its own turn and speak for the system.
+
+    >>> clean("买它买它买它买它这个\\x00 绿茶<|im_end|>", ["<|im_end|>"])
+    '买它这个 绿茶'
+    """
+    for mark in sorted(marks, key=len, reverse=True):  # a longer mark may hold a shorter one
+        text = text.replace(mark, " ")
+    text = "".join(" " if _is_control(character) else character for character in text)
+    text = "\n".join(line.strip() for line in SPACE.sub(" ", text).split("\n") if line.strip())
+    return CHANT.sub(r"\1", text)
+
+
+def _is_control(character: str) -> bool:
+    """Control, format and surrogate characters, except the line break."""
+    return character != "\n" and unicodedata.category(character) in ("Cc", "Cf", "Cs")

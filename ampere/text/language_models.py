@@ -1,0 +1,105 @@
+"""Language models by name: where they come from, how they are asked, and what the table calls them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ampere.config import SHIPPED_MODEL
+from ampere.text.prompts import BARE, EXAMPLE, Prompt
+
+# Baichuan 2 has no template in its files: its own code puts one reserved token before each turn.
+BAICHUAN_MARKS = ("<reserved_106>", "<reserved_107>")
+BAICHUAN_TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'user' %}<reserved_106>{% elif message.role == 'assistant' %}"
+    "<reserved_107>{% endif %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}<reserved_107>{% endif %}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """How one model is loaded and asked.
+
+    Attributes:
+        source: hub name or folder.
+        prompt: the wording it is asked with unless the settings name another.
+        quantization: vLLM's name of a quantization made while loading; weights that are stored quantized (AWQ, GPTQ,
+            FP8, compressed-tensors) say so themselves and need none.
+        trust_remote_code: run the Python code that comes with the weights.
+        chat_template: where the model's files have none.
+        template_options: what its chat template takes.
+        marks: strings that stand for tokens of its template and that its tokenizer does not list as special.
+        removed_in: the vLLM release that no longer runs it.
+    """
+
+    source: str
+    prompt: Prompt = EXAMPLE
+    quantization: str | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    removed_in: tuple[int, int] | None = None
+
+
+def _baichuan(size: str) -> LanguageModel:
+    return LanguageModel(
+        source=f"baichuan-inc/Baichuan2-{size}-Chat",
+        quantization="bitsandbytes",
+        trust_remote_code=True,
+        chat_template=BAICHUAN_TEMPLATE,
+        marks=BAICHUAN_MARKS,
+        removed_in=(0, 23),
+    )
+
+
+def _qwen3(size: str) -> LanguageModel:
+    # A Qwen3 thinks aloud unless told not to, and the answer's grammar leaves it no room for that.
+    return LanguageModel(source=f"Qwen/Qwen3-{size}", template_options={"enable_thinking": False})
+
+
+KNOWN_MODELS = {
+    "baichuan2-13b-4bit": _baichuan("13B"),  # the paper's three (section IV-B)
+    "baichuan2-7b-4bit": _baichuan("7B"),
+    "qwen2-1.5b": LanguageModel(source="Qwen/Qwen2-1.5B-Instruct"),
+    "qwen3-4b": _qwen3("4B"),
+    "qwen3-8b": _qwen3("8B"),
+}
+
+
+def find_model(name: str) -> LanguageModel:
+    """The model of a setting: `shipped`, a name of `KNOWN_MODELS`, a local folder, or any hub name.
+
+    Raises:
+        FileNotFoundError: the name looks like a path, and there is no model at it.
+    """
+    if name == SHIPPED_MODEL:
+        folder = Path(str(files("ampere.text") / "small_lm"))
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"the shipped model is missing at {folder}; install ampere whole")
+        return LanguageModel(source=str(folder), prompt=BARE)
+    if name in KNOWN_MODELS:
+        return KNOWN_MODELS[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise FileNotFoundError(f"summarize.model is the folder {path}, which has no config.json")
+        return LanguageModel(source=str(path.resolve()))
+    if name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"summarize.model is {name}, and there is no such folder")
+    same = (model for model in KNOWN_MODELS.values() if model.source == name)
+    return next((replace(model, quantization=None) for model in same), LanguageModel(source=name))
+
+
+def model_identity(source: str) -> str:
+    """What the table calls a model: a hub name as it is, a folder's name with a checksum of what lies in it."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return f"{folder.name}@{digest.hexdigest()[:12]}"

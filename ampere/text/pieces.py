@@ -1,0 +1,95 @@
+"""Transcripts longer than a model reads at once: how they are cut, and how what was found in the pieces is joined."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from rapidfuzz import fuzz
+
+from ampere.text.audit import sounds
+from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
+
+# After a line break, else after a mark that ends a sentence, else after any other mark or space.
+BORDERS = (re.compile(r"(?<=\n)"), re.compile(r"(?<=[。！？!?；;…])|(?<=\.\s)"), re.compile(r"(?<=[，,、\s])"))
+SAME = 80.0  # percent of sounds in common that make two phrases one
+
+
+def split(text: str, longest: int, count: Callable[[list[str]], list[int]]) -> list[str]:
+    """Cut a text into pieces that have at most `longest` tokens, as few as whole sentences allow.
+
+    Args:
+        text: which pieces, joined, give again.
+        longest: tokens per piece, at least 1.
+        count: numbers of tokens of some texts.
+
+    >>> split("一二。三四，五。六", 4, lambda texts: [len(text) for text in texts])
+    ['一二。', '三四，', '五。六']
+    """
+    return _pack(_atoms(text, longest, count, 0), longest)
+
+
+def _atoms(text: str, longest: int, count: Callable[[list[str]], list[int]], level: int) -> list[tuple[str, int]]:
+    """Stretches of a text with their token counts, none over `longest`: sentences, and parts of those too long."""
+    tokens = count([text])[0]
+    if tokens <= longest:
+        return [(text, tokens)]
+    if level < len(BORDERS):
+        parts = [part for part in BORDERS[level].split(text) if part]
+    else:
+        parts = [text[: len(text) // 2], text[len(text) // 2 :]] if len(text) > 1 else []
+    if not parts:
+        raise ValueError(f"{text!r} has {tokens} tokens, and a piece may have {longest}; raise summarize.max_model_len")
+    deeper = min(level + 1, len(BORDERS))
+    sizes = count(parts)
+    found: list[tuple[str, int]] = []
+    for part, size in zip(parts, sizes, strict=True):
+        found += [(part, size)] if size <= longest else _atoms(part, longest, count, deeper)
+    return found
+
+
+def _pack(atoms: Sequence[tuple[str, int]], longest: int) -> list[str]:
+    pieces: list[str] = []
+    room = 0
+    for text, tokens in atoms:
+        if pieces and tokens <= room:
+            pieces[-1] += text
+        else:
+            pieces.append(text)
+            room = longest
+        room -= tokens
+    return pieces
+
+
+def merge(summaries: Sequence[Summary]) -> Summary:
+    """One summary of what was found in the pieces of one transcript, in their order.
+
+    The product is the one that most pieces name, names that sound alike counting as one; the longest such name is
+    taken, for later mentions are shortened. Features are those of the pieces that name it or name nothing; pieces
+    about another product are left out.
+    """
+    named = [(summary.product_name, sounds(summary.product_name)) for summary in summaries if summary.product_name]
+    if not named:
+        features = [feature for summary in summaries for feature in summary.product_features]
+        return Summary(product_name="", product_features=_distinct(features)) if features else NO_PRODUCT
+    votes = [sum(_same(sound, other) for _, other in named) for _, sound in named]
+    winner = named[votes.index(max(votes))][1]
+    name = max((name for name, sound in named if _same(winner, sound)), key=len)
+    about_it = [s for s in summaries if not s.product_name or _same(winner, sounds(s.product_name))]
+    features = [feature for summary in about_it for feature in summary.product_features]
+    return Summary(product_name=name, product_features=_distinct(features))
+
+
+def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two names are one: they sound alike, or the shorter is a part of the longer."""
+    if min(len(one), len(other)) < 2:
+        return one == other
+    return fuzz.partial_ratio(one, other) >= SAME
+
+
+def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
+    """Phrases in their order, of those that sound alike the first; as many as one summary may have."""
+    kept: list[tuple[str, tuple[str, ...]]] = []
+    for phrase in phrases:
+        sound = sounds(phrase)
+        if all(fuzz.ratio(sound, other) < SAME for _, other in kept):
+            kept.append((phrase, sound))
+    return tuple(phrase for phrase, _ in kept[:MAX_FEATURES])

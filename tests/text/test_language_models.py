@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from ampere.config import SHIPPED_MODEL
+from ampere.text.language_models import BAICHUAN_TEMPLATE, KNOWN_MODELS, find_model, model_identity
+from ampere.text.prompts import BARE, EXAMPLE
+
+
+def write_model(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "chat_template.jinja", "pytorch_model.bin", "tokenizer.model"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_where_a_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_model(tmp_path / "mine")
+    assert find_model(str(folder)).source == find_model("mine").source == find_model("./mine").source == str(folder)
+    assert find_model("Qwen/Qwen2.5-7B-Instruct").source == "Qwen/Qwen2.5-7B-Instruct"
+    assert find_model("mine").prompt is EXAMPLE
+
+
+@pytest.mark.parametrize("name", ["/no/such/model", "./none", "../none", "~/none-at-all"])
+def test_a_path_to_nothing_is_no_hub_name(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"summarize.model is {name}, and there is no such folder"):
+        find_model(name)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
+        find_model(str(tmp_path))
+
+
+def test_the_shipped_model_is_asked_barely() -> None:
+    shipped = find_model(SHIPPED_MODEL)
+    assert (Path(shipped.source) / "config.json").exists() and shipped.prompt is BARE
+    assert model_identity(shipped.source).startswith("small_lm@")
+    assert model_identity("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "chat_template.jinja", "pytorch_model.bin", "tokenizer.model"]
+)
+def test_a_folders_identity_follows_what_lies_in_it(tmp_path: Path, name: str) -> None:
+    folder = write_model(tmp_path / "mine")
+    before = model_identity(str(folder))
+    assert before.startswith("mine@")
+    assert model_identity(str(write_model(tmp_path / "other"))).removeprefix("other") == before.removeprefix("mine")
+    (folder / name).write_text("changed")
+    assert model_identity(str(folder)) != before
+
+
+def test_presets_by_name_and_by_hub_name() -> None:
+    assert set(KNOWN_MODELS) == {"baichuan2-13b-4bit", "baichuan2-7b-4bit", "qwen2-1.5b", "qwen3-4b", "qwen3-8b"}
+    assert find_model("qwen3-8b").source == "Qwen/Qwen3-8B"
+    assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")  # it must not think aloud, however it is named
+    whole = find_model("baichuan-inc/Baichuan2-13B-Chat")
+    assert whole.quantization is None and whole.chat_template == BAICHUAN_TEMPLATE and whole.trust_remote_code
+    assert find_model("baichuan2-13b-4bit").quantization == "bitsandbytes"
+
+
+def test_the_template_that_baichuans_files_lack() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    turns = [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    (text,), _ = render_jinja_template([chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True)
+    assert text == "S<reserved_106>a<reserved_107>b<reserved_106>c<reserved_107>"

@@ -1,0 +1,74 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ampere.text.pieces import merge, split
+from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
+
+
+def lengths(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+def product(name: str, *features: str) -> Summary:
+    return Summary(product_name=name, product_features=features)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("", [""]),
+        ("一二三四五六", ["一二三四五六"]),
+        ("一二三。四五六。", ["一二三。", "四五六。"]),
+        ("一。二。三。四。", ["一。二。三。", "四。"]),  # as few as whole sentences allow
+        ("一二\n三。四五六", ["一二\n", "三。四五六"]),  # lines before sentences
+        ("一二三，四五六七", ["一二三，", "四五六七"]),  # where a sentence is too long, at a comma
+        ("一二三四五六七八", ["一二三四", "五六七八"]),  # where there is none, anywhere
+        ("Go on. Now it", ["Go on. ", "Now it"]),
+    ],
+)
+def test_split_by_hand(text: str, pieces: list[str]) -> None:
+    longest = 7 if text.startswith("Go") else 6
+    assert split(text, longest, lengths) == pieces
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("一二。，\n .a")), st.integers(1, 9))
+def test_pieces_fit_and_join_to_the_text(text: str, longest: int) -> None:
+    pieces = split(text, longest, lengths)
+    assert "".join(pieces) == text
+    assert all(len(piece) <= longest for piece in pieces)
+
+
+def test_a_character_that_does_not_fit_is_told() -> None:
+    with pytest.raises(ValueError, match=r"has 3 tokens, and a piece may have 2; raise summarize.max_model_len"):
+        split("龘", 2, lambda texts: [3 * len(text) for text in texts])
+
+
+def test_the_product_of_most_pieces_wins_and_others_features_go() -> None:
+    pieces = [product("松石牙刷", "软毛"), product("云岚面霜", "保湿"), product("松实牙刷", "一板十支"), NO_PRODUCT]
+    assert merge(pieces) == product("松石牙刷", "软毛", "一板十支")
+
+
+def test_the_longest_name_is_the_full_one() -> None:
+    assert merge([product("牙刷", "软毛"), product("松石竹炭牙刷")]) == product("松石竹炭牙刷", "软毛")
+
+
+def test_a_draw_goes_to_the_first() -> None:
+    assert merge([product("面霜"), product("台灯")]).product_name == "面霜"
+
+
+def test_features_of_pieces_without_a_name_count_and_homophones_are_one() -> None:
+    pieces = [product("卫衣", "不起球"), product("", "不起求", "防水")]
+    assert merge(pieces) == product("卫衣", "不起球", "防水")
+    assert merge([product("", "防水"), NO_PRODUCT]) == product("", "防水")
+
+
+def test_chat_alone_stays_chat() -> None:
+    assert merge([NO_PRODUCT, NO_PRODUCT]) == NO_PRODUCT
+
+
+def test_no_more_features_than_one_summary_may_have() -> None:
+    words = ["软毛", "防水", "静音", "便携", "可充电", "三档", "美白", "低温", "竹炭", "儿童", "不锈钢", "大容量"]
+    merged = merge([product("牙刷", *words[:8]), product("牙刷", *words[8:])])
+    assert merged.product_features == tuple(words[:MAX_FEATURES])
