@@ -97,11 +97,8 @@ def asker(settings: SummarizeSettings) -> "Asker":
 def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
     """Rows (sample_id, fingerprint, position, length) to rows of `PART_SCHEMA`."""
     os.environ.update(ENGINE_ENV)  # this process imports vLLM too, for its prompt types
-    from ray.data import DataContext
     from ray.data.llm import build_processor
 
-    # A block whose worker dies costs that block, and the runner takes its rows up again.
-    DataContext.get_current().max_errored_blocks = -1
     form = functools.partial(form_batch, settings=settings, uri=samples.uri, version=samples.version)
     # Temperature 0: the same transcript gives the same summary. The schema leaves the answer no other form.
     sampling = {

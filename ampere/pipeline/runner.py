@@ -9,9 +9,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -131,11 +130,11 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     start = time.monotonic()
     with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
         for turn, size in enumerate(sizes):
-            answered: list[pa.ChunkedArray] = []
+            answered: list[str] = []
             for batch in _results(left, stage, size, careful=turn > 0):
                 if turn < len(sizes) - 1:
                     batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], stage.passing_errors)))
-                answered.append(batch["sample_id"])
+                answered += batch["sample_id"].to_pylist()
                 for name, (column, scale) in stage.totals.items():
                     report.totals[name] = report.totals.get(name, 0.0) + (pc.sum(batch[column]).as_py() or 0) / scale
                 batch = batch if sharing is None else sharing.expand(batch)
@@ -145,7 +144,7 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
                 told |= {f"{name}/s": f"{n / (time.monotonic() - start):.3g}" for name, n in report.totals.items()}
                 bar.set_postfix(told, refresh=False)
                 bar.update(batch.num_rows)
-            left = left.filter(pc.invert(_is_one_of(left["sample_id"], chain.from_iterable(answered))))
+            left = left.filter(pc.invert(_is_one_of(left["sample_id"], answered)))
             if not left.num_rows:
                 break
     if left.num_rows and stage.careful_sizes:
@@ -163,12 +162,14 @@ def _results(rows: pa.Table, stage: Stage, size: int, *, careful: bool) -> Itera
         cores = int(ray.cluster_resources().get("CPU", 1))
         size = min(size, max(1, rows.num_rows // (TASKS_PER_CORE * cores)))
     blocks = ray.data.from_arrow([rows.slice(i, size) for i in range(0, rows.num_rows, size)])
+    if stage.careful_sizes:
+        blocks.context.max_errored_blocks = -1  # a block that is lost costs its rows one turn, not the job
     batches = gathered(_batches(stage.build(Work(rows, blocks, careful))))
     return batches if stage.assemble is None else stage.assemble(batches)
 
 
-def _is_one_of(column: pa.ChunkedArray, values: Iterable[Any]) -> pa.ChunkedArray:
-    return pc.is_in(column, value_set=pa.array(values, pa.string()))
+def _is_one_of(column: pa.ChunkedArray, values: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(list(values), pa.string()))
 
 
 def _lost_row(row: dict[str, Any], turns: int) -> dict[str, str]:

@@ -29,4 +29,4 @@ class Sharing:
             names += owners
             places += [place] * len(owners)
         column = results.schema.get_field_index("sample_id")
-        return results.take(places).set_column(column, "sample_id", pa.array(names, pa.string()))
+        return results.take(pa.array(places, pa.int64())).set_column(column, "sample_id", pa.array(names, pa.string()))

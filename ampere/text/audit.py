@@ -15,8 +15,10 @@ from rapidfuzz import fuzz
 # Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
 SUPPORT = 75.0
 NUMBER = r"[0-9零一二两三四五六七八九十百千万点.]+"
-PRICE = re.compile(  # the word for a block or a bar of something also counts money
-    rf"{NUMBER}\s*(块(?!装|入)|元|折|毛钱|rmb|usd|yuan|dollars?)|[¥$￥€]\s*{NUMBER}|原价|到手价|半价", re.IGNORECASE
+PRICE = re.compile(
+    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|$|[^\u4e00-\u9fff])|元|折|毛钱|rmb|usd|yuan|dollars?)"  # 块 also counts pieces
+    rf"|[¥$￥€]\s*{NUMBER}|原价|到手价|半价",
+    re.IGNORECASE,
 )
 SALES_TALK = re.compile(
     "家人们|宝宝们|姐妹们|老铁|关注|点赞|福袋|福利|直播间|链接|下单|拍下|秒杀|抢购|包邮|运费险|优惠|赠品|买一送|限时|库存"

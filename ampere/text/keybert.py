@@ -18,7 +18,7 @@ LONGEST_PHRASE = 2  # words
 class Keywords:
     """Transcripts to columns of the summaries table; the keywords stand in order of likeness as features.
 
-    KeyBERT has no notion of which keyword is the name, so `product_name` is empty.
+    KeyBERT has no notion of which keyword is the name, so `product_name` is None.
 
     Args:
         encoder: hub name or folder of an encoder, whose mean feature stands for a text.
@@ -40,7 +40,7 @@ class Keywords:
             found = []  # nothing but marks and single characters
         phrases = [_joined(phrase) for phrase, _ in found]
         return {
-            "product_name": "",
+            "product_name": None,
             "product_features": phrases,
             "text": " ".join(phrases) or None,
             "status": Status.OK if phrases else Status.EMPTY,

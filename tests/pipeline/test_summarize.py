@@ -1,0 +1,259 @@
+"""The summarize stage around its engines: what is due, what is known already, and how answers become rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ampere.config import SummarizeSettings
+from ampere.pipeline import engine
+from ampere.pipeline.engine import PART_SCHEMA, Part, assembled, chosen_model, form_batch, read_batch, sized
+from ampere.pipeline.runner import run_stage
+from ampere.pipeline.status import format_status
+from ampere.pipeline.summarize import ExtractBatch, summarize_stage, wanted_rows
+from ampere.records import FAILURES, SAMPLES, SUMMARIES
+from ampere.text.summary import NO_PRODUCT, Status, Summary
+from ampere.workspace import Workspace
+from tests.text.encoders import write_bert
+from tests.text.test_uie import write_uie
+
+ROWS = [
+    ("page", "page", "松石牙刷"),
+    ("s1", "short", "这个松石牙刷软毛"),
+    ("s2", "live", "  "),
+    ("s3", "live", None),
+    ("s4", "live", "大家晚上好"),
+    ("s5", "short", " 这个松石牙刷软毛\n"),
+]
+SHIPPED = SummarizeSettings(dtype="float32")
+RAW = SummarizeSettings(method="raw")
+
+
+@pytest.fixture
+def clips(workspace: Workspace) -> Workspace:
+    workspace.table(SAMPLES).append([{"sample_id": i, "domain": d, "text": t} for i, d, t in ROWS])
+    return workspace
+
+
+def answered(workspace: Workspace, sample_id: str, summary: Summary, settings: SummarizeSettings = SHIPPED) -> None:
+    """Write the row that the engine would have made."""
+    wanted = summarize_stage(workspace, settings).wanted.to_pylist()
+    (print_,) = (row["fingerprint"] for row in wanted if row["sample_id"] == sample_id)
+    columns = {"product_name": summary.product_name, "product_features": list(summary.product_features)}
+    more = {"text": summary.text, "status": "ok", "flags": [], "raw_output": summary.to_json()}
+    workspace.table(SUMMARIES).append(
+        [{"sample_id": sample_id, "method": settings.method, "fingerprint": print_} | columns | more]
+    )
+
+
+def made(workspace: Workspace, method: str) -> dict[str, Any]:
+    rows = workspace.table(SUMMARIES).read(where=f"method = '{method}'").to_pylist()
+    return {row["sample_id"]: row for row in rows}
+
+
+def test_clips_are_wanted_by_their_text_alone(clips: Workspace) -> None:
+    rows = wanted_rows(clips.table(SAMPLES).dataset(), ["key"]).to_pylist()
+    assert [(row["sample_id"], row["position"], row["length"]) for row in rows] == [
+        ("s1", 1, 8), ("s2", 2, 0), ("s3", 3, 0), ("s4", 4, 5), ("s5", 5, 8),
+    ]  # fmt: skip
+    prints = [row["fingerprint"] for row in rows]
+    assert prints[0] == prints[4] and prints[1] == prints[2] and len(set(prints)) == 3
+    assert wanted_rows(None, ["key"]).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "changed", [{"prompt": "example"}, {"max_tokens": 99}, {"piece_tokens": 99}, {"quantization": "fp8"}]
+)
+def test_what_decides_the_answer_makes_rows_stale(clips: Workspace, changed: dict[str, Any]) -> None:
+    before = summarize_stage(clips, SHIPPED).wanted["fingerprint"]
+    other = SummarizeSettings(dtype="float32", **changed)
+    assert summarize_stage(clips, other).wanted["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
+    same = SummarizeSettings(dtype="float32", workers="1:4", batch_size=9, max_num_seqs=3)
+    assert summarize_stage(clips, same).wanted["fingerprint"] == before
+
+
+def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspace) -> None:
+    """No engine starts: what is due has no transcript, or one that was summarized under another sample."""
+    clips.table(SAMPLES).delete("sample_id = 's4'")
+    answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛",)))
+    report = run_stage(summarize_stage(clips, SHIPPED), clips)
+    rows = made(clips, "llm")
+    assert {name: (row["status"], row["text"]) for name, row in rows.items()} == {
+        "s1": ("ok", "松石牙刷 软毛"),
+        "s2": ("missing", None),
+        "s3": ("missing", None),
+        "s5": ("ok", "松石牙刷 软毛"),
+    }
+    assert (report.done, report.skipped) == (3, 1)
+    assert "summaries: 2 name a product, 0 transcripts name none (status empty), 2 clips have no" in str(report)
+
+
+def test_one_answer_serves_three_methods(clips: Workspace) -> None:
+    clips.table(SAMPLES).delete("sample_id = 's4'")
+    answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛", "防水")))
+    for method in ("llm-name", "llm-features"):
+        report = run_stage(summarize_stage(clips, SummarizeSettings(method=method)), clips)
+        assert report.done == 4
+    assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == ["松石牙刷", "软毛 防水"]
+    assert made(clips, "llm")["s1"]["text"] == "松石牙刷 软毛 防水"
+    assert made(clips, "llm-name")["s1"]["raw_output"] == made(clips, "llm")["s1"]["raw_output"]
+
+
+def test_raw_transcripts_as_rows(clips: Workspace) -> None:
+    report = run_stage(summarize_stage(clips, RAW), clips)
+    texts = {name: (row["status"], row["text"]) for name, row in made(clips, "raw").items()}
+    assert texts == {
+        "s1": ("ok", "这个松石牙刷软毛"),
+        "s2": ("missing", None),
+        "s3": ("missing", None),
+        "s4": ("ok", "大家晚上好"),
+        "s5": ("ok", "这个松石牙刷软毛"),
+    }
+    assert report.done == 5 and run_stage(summarize_stage(clips, RAW), clips).skipped == 5
+    clips.write_report("summarize-raw-settings.json", json.dumps(vars(RAW)))
+    from ampere.config import PRESETS
+
+    lines = {line.split()[0]: line.split()[1:] for line in format_status(clips, PRESETS["demo"]()).splitlines() if line}
+    assert lines["summarize-raw"] == ["5", "0", "0", "0"] and lines["summarize"] == ["0", "5", "0", "0"]
+
+
+@pytest.mark.parametrize("method", ["keybert", "uie"])
+def test_extracting_actors_write_their_methods_rows(clips: Workspace, tmp_path: Path, method: Any) -> None:
+    folder = str((write_bert if method == "keybert" else write_uie)(tmp_path / "model"))
+    settings = SummarizeSettings(method=method, encoder=folder, extractor=folder)
+    samples = clips.table(SAMPLES).dataset()
+    wanted = summarize_stage(clips, settings).wanted.slice(0, 1)
+    rows = ExtractBatch(settings, samples.uri, samples.version)(wanted).to_pylist()
+    assert rows[0]["method"] == method and rows[0]["status"] in ("ok", "empty") and rows[0]["error_type"] is None
+    broken = wanted.set_column(2, "position", pa.array([3]))  # a null where a transcript should be
+    assert ExtractBatch(settings, samples.uri, samples.version)(broken).to_pylist()[0]["error_type"]
+
+
+def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> None:
+    samples = clips.table(SAMPLES).dataset()
+    wanted = summarize_stage(clips, SHIPPED).wanted
+    formed = form_batch(wanted.take([0, 3]), SHIPPED, samples.uri, samples.version).to_pylist()
+    assert [(row["sample_id"], row["heard"], row["piece"], row["pieces"]) for row in formed] == [
+        ("s1", "这个松石牙刷软毛", 0, 1),
+        ("s4", "大家晚上好", 0, 1),
+    ]
+    assert engine.asker(SHIPPED).decode(formed[1]["tokenized_prompt"]) == "大家晚上好"
+
+
+def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> None:
+    samples = clips.table(SAMPLES).dataset()
+    rows = summarize_stage(clips, SHIPPED).wanted.take([0, 3])
+    size = sized(rows, SHIPPED, samples)
+    # 3 tokens of the template, 8 of the longest transcript, 256 of an answer: in blocks of 16
+    assert size.max_model_len == 272 and size.max_num_seqs == 256
+    named = SummarizeSettings(dtype="float32", max_model_len=600, max_num_seqs=7, kv_cache_gb=0.5)
+    told = sized(rows, named, samples)
+    assert (told.max_model_len, told.max_num_seqs, told.kv_cache_bytes) == (600, 7, 2**29)
+
+
+def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ampere.text.sizing import EngineSize
+
+    size = EngineSize(512, 100, 2**20)
+    pool = SummarizeSettings(
+        workers="1:4", batch_size=64, gpus=0.5, cpus=2, accelerator_type="H100", quantization="fp8"
+    )
+    config = engine.engine_config(pool, EngineSize(512, 100, None), careful=False)
+    assert config.concurrency == (1, 4) and config.accelerator_type == "H100"
+    assert config.placement_group_config["bundle_per_worker"] == {"CPU": 2, "GPU": 0.5}
+    assert config.engine_kwargs["quantization"] == "fp8" and config.engine_kwargs["gpu_memory_utilization"] == 0.45
+    assert config.max_concurrent_batches * 64 >= 2 * 100  # the engine never waits for the next batch
+    careful = engine.engine_config(SHIPPED, size, careful=True)
+    assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
+    assert careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20 and "quantization" not in careful.engine_kwargs
+    spread = engine.engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=False)
+    assert spread.engine_kwargs["tensor_parallel_size"] == 2
+
+
+def test_a_model_that_vllm_no_longer_runs_is_refused_before_any_work(
+    clips: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = SummarizeSettings(model="baichuan2-13b-4bit")
+    with pytest.raises(ValueError, match=r"vLLM runs up to the release before 0.23; here is 0.32. Take another"):
+        summarize_stage(clips, old)
+    monkeypatch.setattr(engine, "_vllm_version", lambda: (0, 22))
+    assert chosen_model(old)[0].quantization == "bitsandbytes"
+
+
+def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
+    """What the engine gives for (sample, piece, pieces, answer, error)."""
+    tokens = [engine.asker(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
+    return {
+        "sample_id": np.array([row[0] for row in rows]),
+        "fingerprint": np.array(["f"] * len(rows)),
+        "piece": np.array([row[1] for row in rows]),
+        "pieces": np.array([row[2] for row in rows]),
+        "heard": np.array(["这个松石牙刷软毛防水"] * len(rows)),
+        "language": np.array(["zh"] * len(rows)),
+        "generated_tokens": np.array([*tokens, None], object)[:-1],
+        "num_input_tokens": np.array([10] * len(rows)),
+        "__inference_error__": np.array([row[4] for row in rows]),
+    }
+
+
+NAME = Summary(product_name="松石牙刷", product_features=("软毛",)).to_json()
+MORE = Summary(product_name="松石牙刷", product_features=("防水",)).to_json()
+
+
+def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
+    batch = answers(
+        ("a", 0, 1, NAME, ""), ("b", 0, 1, NO_PRODUCT.to_json(), ""), ("c", 0, 1, "{", ""), ("d", 0, 1, "", "boom")
+    )
+    rows = {row["sample_id"]: row for row in read_batch(batch, SHIPPED).to_pylist()}
+    assert rows["a"]["text"] == "松石牙刷 软毛" and rows["a"]["flags"] == [] and rows["a"]["language"] == "zh"
+    assert rows["a"]["model"].startswith("small_lm@") and rows["a"]["prompt_version"].startswith("bare@")
+    assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (10, "stop", NAME)
+    assert (rows["b"]["status"], rows["b"]["text"]) == (Status.EMPTY, None)
+    assert rows["c"]["error_type"] == "AnswerError" and "ended by stop" in rows["c"]["error_message"]
+    assert rows["d"]["error_type"] == "EngineError" and "boom" in rows["d"]["error_message"]
+    assert all(row["part"] is None for row in rows.values())
+
+
+def test_an_answer_at_the_token_limit_says_so() -> None:
+    short = SummarizeSettings(dtype="float32", max_tokens=3)
+    (row,) = read_batch(answers(("a", 0, 1, '{"is_product":tr', "")), short).to_pylist()
+    assert row["error_type"] == "AnswerError" and "ended by length" in row["error_message"]
+
+
+def test_pieces_come_together_however_they_arrive() -> None:
+    together = read_batch(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")), SHIPPED)
+    (whole,) = together.to_pylist()
+    assert (whole["text"], whole["pieces"], whole["part"]) == ("松石牙刷 软毛 防水", 2, None)
+    apart = [read_batch(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")), SHIPPED)]
+    apart.append(read_batch(answers(("a", 0, 2, NAME, "")), SHIPPED))
+    first, second = assembled(iter(apart))
+    assert first["sample_id"].to_pylist() == ["b"]  # what is whole does not wait
+    assert second.to_pylist() == together.drop(["part"]).to_pylist()
+
+
+def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> None:
+    failed = [read_batch(answers(("a", i, 2, NAME, error)), SHIPPED) for i, error in enumerate(("", "boom"))]
+    _, last = assembled(iter(failed))
+    assert last["error_type"].to_pylist() == ["EngineError"]
+    assert [table.num_rows for table in assembled(iter(failed[:1]))] == [0]
+
+
+def test_parts_survive_the_way_through_json() -> None:
+    part = Part(
+        piece=1,
+        pieces=2,
+        language="zh",
+        engine_error="",
+        answer={"text": "龘\ud83d".encode("utf-8", "replace").decode()},
+    )
+    assert Part(**json.loads(json.dumps(vars(part)))) == part
+    assert PART_SCHEMA.names[-1] == "part"
+
+
+def test_nothing_is_left_in_the_ledger_of_what_succeeds_later(clips: Workspace) -> None:
+    clips.table(FAILURES).append([{"stage": "summarize-raw", "sample_id": "s1", "fingerprint": "x", "attempts": 1}])
+    run_stage(summarize_stage(clips, RAW), clips, retry_failed=True)
+    assert clips.table(FAILURES).count() == 0

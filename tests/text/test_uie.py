@@ -1,0 +1,103 @@
+"""UIE on a small ERNIE whose two heads are set by hand, so that the answers are known."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ampere.text.summary import Status
+from ampere.text.uie import UIE, Extractor, load_uie, pair_spans
+from tests.text.encoders import ernie_config
+
+
+def write_uie(folder: Path, *, prefix: str = "encoder.", without: str = "") -> Path:
+    torch.manual_seed(0)
+    weights = UIE(ernie_config(folder)).state_dict()
+    named = {n.replace("encoder.", prefix, 1): v.clone() for n, v in weights.items() if n != without}
+    save_file(named, folder / "model.safetensors")
+    return folder
+
+
+class Told(torch.nn.Module):
+    """Spans begin at one character and end at another, whatever is asked."""
+
+    def __init__(self, begins: set[int], ends: set[int]) -> None:
+        super().__init__()
+        self.begins, self.ends = begins, ends
+
+    def forward(self, input_ids: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
+        def probable(ids: set[int]) -> Tensor:
+            return torch.isin(input_ids, torch.tensor(sorted(ids))).float() * 0.9
+
+        return probable(self.begins), probable(self.ends)
+
+
+@pytest.fixture
+def extractor(tmp_path: Path) -> Extractor:
+    return Extractor(str(write_uie(tmp_path / "uie")), "cpu")
+
+
+def told(extractor: Extractor, begins: str, ends: str) -> Extractor:
+    ids = extractor.tokenizer.convert_tokens_to_ids
+    extractor.model = Told(set(ids(list(begins))), set(ids(list(ends))))
+    return extractor
+
+
+def test_probabilities_are_the_encoders_through_two_heads(tmp_path: Path) -> None:
+    model = load_uie(str(write_uie(tmp_path / "uie")))
+    tokens = {"input_ids": torch.tensor([[2, 7, 3, 9, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+    starts, ends = model(**tokens)
+    hidden = model.encoder(**tokens).last_hidden_state[0, 3]
+    expected = 1 / (1 + torch.exp(-(model.linear_start.weight[0] @ hidden + model.linear_start.bias[0])))
+    assert starts.shape == ends.shape == (1, 5)
+    assert starts[0, 3].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_weights_of_either_naming_load_alike(tmp_path: Path) -> None:
+    one, other = (load_uie(str(write_uie(tmp_path / p, prefix=p))) for p in ("encoder.", "ernie."))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
+    folder = write_uie(tmp_path / "uie", without="linear_end.weight")
+    with pytest.raises(ValueError, match=r"uie is no UIE model: its weights lack linear_end.weight"):
+        load_uie(str(folder))
+
+
+def test_spans_are_cut_out_of_the_text_and_not_of_the_question(extractor: Extractor) -> None:
+    told(extractor, begins="松品", ends="刷牌")
+    assert extractor.spans("品牌", "这是松石牙刷，松石牌的松软牙刷") == ["松石牙刷", "松石牌", "松软牙刷"]
+
+
+def test_the_fields_make_a_summary(extractor: Extractor) -> None:
+    answers = {
+        "品牌": ["松石"],
+        "品类": ["牙刷"],
+        "名称": ["竹炭牙刷"],
+        "外观": ["白色"],
+        "材质": ["竹炭", "白色"],
+    }
+    extractor.spans = lambda asked, text: answers[asked]  # type: ignore[method-assign]
+    found = extractor("这个松石竹炭牙刷是白色的")
+    assert (found["product_name"], found["product_features"]) == ("竹炭牙刷", ["松石", "白色", "竹炭"])
+    assert (found["status"], found["language"]) == (Status.OK, "zh")
+    answers["名称"] = []
+    assert extractor("这个松石竹炭牙刷是白色的")["product_name"] == "松石牙刷"
+    answers.update({key: [] for key in answers})
+    nothing = extractor("大家好")
+    assert (nothing["text"], nothing["status"]) == (None, Status.EMPTY)
+
+
+def test_long_transcripts_are_read_to_their_end(extractor: Extractor) -> None:
+    told(extractor, begins="松", ends="刷")
+    assert extractor.spans("名称", "大家晚上好，" * 300 + "松石牙刷") == ["松石牙刷"]
+    assert extractor.spans("名称", "") == []
+
+
+def test_pairs_by_hand() -> None:
+    inside = [2, 3, 4, 5]
+    assert pair_spans([0.9, 0, 0.6, 0, 0.8, 0], [0, 0.9, 0, 0.5, 0, 0], inside) == [(2, 3, pytest.approx(0.3))]
+    assert pair_spans([0, 0, 0.9, 0, 0, 0], [0, 0, 0.9, 0.9, 0, 0], inside) == [(2, 2, pytest.approx(0.81))]
+    assert pair_spans([0.9] * 6, [0.1] * 6, inside) == []
