@@ -171,9 +171,10 @@ class EvaluateSummaries:
             summarize_gold,
         )
 
+        workspace = None if self.workspace is None else Workspace.open(self.workspace)
         gold = read_gold(self.gold)
-        if self.workspace is not None:
-            scores = score_workspace(Workspace.open(self.workspace), gold)
+        if workspace is not None:
+            scores = score_workspace(workspace, gold)
         else:
             scores, report = summarize_gold(gold, self.summarize)
             print(report, file=sys.stderr, flush=True)

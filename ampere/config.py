@@ -60,9 +60,9 @@ def worker_range(setting: str, text: str) -> tuple[int, int]:
     Raises:
         ValueError: it is neither.
     """
-    low, _, high = text.partition(":")
+    low, colon, high = text.partition(":")
     try:
-        found = int(low), int(high or low)
+        found = int(low), int(high if colon else low)
     except ValueError:
         found = (0, 0)
     _require(

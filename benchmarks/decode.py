@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -28,7 +27,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import psutil
+from memory import PeakMemory
 
 from ampere.config import DecodeSettings
 from ampere.media.decoder import Sampling
@@ -164,34 +163,6 @@ def job(paths: list[Path], copies: int, settings: DecodeSettings, folder: Path) 
         report = run_stage(decode_stage(workspace, settings), workspace)
     assert report.done == len(samples), report
     return report.seconds / report.done, memory.peak / 1e9
-
-
-class PeakMemory:
-    """Most memory that this process and its children have together, shared pages counted once (PSS)."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(1.0):
-            self.peak = max(
-                self.peak, sum(map(_pss, psutil.Process().children(recursive=True))) + _pss(psutil.Process())
-            )
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
 
 
 def main() -> int:

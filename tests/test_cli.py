@@ -110,6 +110,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
         "frames": ["SAMPLE_ID", "--out"],
         "inspect": ["SAMPLE_ID"],
+        "evaluate-summaries": ["--gold", "--summarize.method", "--json"],
         "status": ["--failures"],
         "export": ["--out", "--tables"],
     }[name]
@@ -127,7 +128,12 @@ def test_an_unknown_preset(name: str, tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in ("serve",)])
 def test_a_missing_workspace(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = {"export": ["--out", str(tmp_path / "out")], "frames": ["a"], "inspect": ["a"]}.get(name, [])
+    more = {
+        "export": ["--out", str(tmp_path / "out")],
+        "frames": ["a"],
+        "inspect": ["a"],
+        "evaluate-summaries": ["--gold", "x"],
+    }.get(name, [])
     assert status(name, "--workspace", tmp_path / "none", *more) == 2
     shown = capsys.readouterr().err
     assert f"no workspace at {tmp_path}/none" in shown and "ampere prepare" in shown

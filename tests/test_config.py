@@ -15,8 +15,10 @@ from ampere.config import (
     SummarizeSettings,
     TrainSettings,
     to_json,
+    worker_range,
 )
 from ampere.records import EMBEDDING_DIM
+from ampere.text.language_models import find_model
 from ampere.text.prompts import PROMPTS
 
 
@@ -31,7 +33,7 @@ def imported_by(*modules: str) -> set[str]:
 def test_every_preset_loads_and_can_be_saved(name: str) -> None:
     settings = PRESETS[name]()
     assert isinstance(settings, Settings)
-    assert settings.summarize.prompt in PROMPTS
+    assert find_model(settings.summarize.model).prompt in PROMPTS.values()
     assert settings.model.embedding_dim == EMBEDDING_DIM  # the embeddings table holds no other
     assert settings.decode.num_frames == settings.model.num_frames
     assert settings.decode.short_side >= settings.model.image_size
@@ -63,9 +65,20 @@ def test_rope_is_the_paper() -> None:
         (DecodeSettings, {"jpeg_quality": 96}, "decode.jpeg_quality is 96", "1 to 95"),
         (DecodeSettings, {"jpeg_quality": 0}, "decode.jpeg_quality is 0", "1 to 95"),
         (DecodeSettings, {"batch_size": 0}, "decode.batch_size is 0", "at least 1"),
-        (SummarizeSettings, {"workers": 0}, "summarize.workers is 0", "at least 1"),
-        (SummarizeSettings, {"max_tokens": 1024}, "summarize.max_tokens is 1024", "1024"),
-        (SummarizeSettings, {"max_tokens": 0}, "summarize.max_tokens is 0", "0 and max_model_len"),
+        *(
+            (
+                SummarizeSettings,
+                {"workers": workers},
+                f"summarize.workers is {workers!r}",
+                "MIN:MAX with 1 <= MIN <= MAX",
+            )
+            for workers in ("0", "0:2", "3:2", "two", "1:", ":", "1:2:3", "-1", "")
+        ),
+        (SummarizeSettings, {"max_tokens": 9, "max_model_len": 9}, "summarize.max_tokens is 9", "max_model_len (9)"),
+        (SummarizeSettings, {"max_tokens": 0}, "summarize.max_tokens is 0", "at least 1"),
+        (SummarizeSettings, {"piece_tokens": 0}, "summarize.piece_tokens is 0", "at least 1"),
+        (SummarizeSettings, {"max_num_seqs": 0}, "summarize.max_num_seqs is 0", "at least 1"),
+        (SummarizeSettings, {"gpus": 2}, "summarize.gpus is 2", "tensor_parallel_size"),
         (SummarizeSettings, {"batch_size": 0}, "summarize.batch_size is 0", "at least 1"),
         (ModelSettings, {"image_size": 100}, "model.image_size is 100", "multiple of patch_size"),
         (ModelSettings, {"width": 256}, "model.message_width is 512", "256"),
@@ -94,7 +107,8 @@ def test_a_bad_setting_says_what_came_and_what_was_expected(
 
 def test_the_bounds_themselves_are_accepted() -> None:
     DecodeSettings(num_frames=1, short_side=16, jpeg_quality=95, batch_size=1)
-    SummarizeSettings(max_tokens=1, max_model_len=2)
+    SummarizeSettings(max_tokens=1, max_model_len=2, workers="1:1")
+    assert [worker_range("x", text) for text in ("3", "1:4")] == [(3, 3), (1, 4)]
     TrainSettings(epochs=1, batch_size=8, workers=4, name="a-b_2", crop_scale=1.0)
     EmbedSettings(min_workers=2, max_workers=2)
 

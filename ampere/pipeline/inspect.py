@@ -50,7 +50,7 @@ def _summary(row: dict[str, Any]) -> Group:
     lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
     if row["model"]:
         lines.append(Text(f"\n{row['model']}, prompt {row['prompt_version']}, {row['language']}", "dim"))
-        pieces = f" in {row['pieces']} pieces" if row["pieces"] > 1 else ""
+        pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
         told = (
             f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
         )

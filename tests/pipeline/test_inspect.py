@@ -12,7 +12,15 @@ def told(workspace: Workspace) -> Workspace:
     samples = [("s1", "short", "这个洗发水"), ("s2", "live", None), ("p1", "page", "洗发水")]
     workspace.table(SAMPLES).append([{"sample_id": i, "domain": d, "text": t} for i, d, t in samples])
     row = {"sample_id": "s1", "method": "llm", "status": "ok", "product_name": "洗发水", "product_features": ["控油"]}
-    made = {"model": "shipped@1", "prompt": "bare-1", "prompt_tokens": 9, "generated_tokens": 7, "raw_output": "{}"}
+    made = {
+        "model": "shipped@1",
+        "prompt_version": "bare@1",
+        "prompt_tokens": 9,
+        "generated_tokens": 7,
+        "pieces": 2,
+        "finish_reason": "stop",
+        "raw_output": "{}",
+    }
     workspace.table(SUMMARIES).append([row | made | {"flags": ["unsupported: 控油"]}])
     workspace.table(FAILURES).append(
         [{"stage": "summarize", "sample_id": "s2", "error_type": "AnswerError", "message": "cut off"}]
@@ -27,7 +35,16 @@ def inspect(workspace: Workspace, sample_id: str, capsys: pytest.CaptureFixture[
 
 def test_transcript_summary_and_flags_stand_together(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     shown = inspect(told, "s1", capsys)
-    for part in ("这个洗发水", "transcript, 5 characters", "method llm: ok", "- 控油", "! unsupported: 控油", "bare-1"):
+    for part in (
+        "这个洗发水",
+        "transcript, 5 characters",
+        "method llm: ok",
+        "- 控油",
+        "! unsupported: 控油",
+        "bare@1",
+        "ended by stop",
+        "in 2 pieces",
+    ):
         assert part in shown
     (line,) = (line for line in shown.splitlines() if "这个洗发水" in line)
     assert line.count("洗发水") == 2  # beside each other

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ampere.cli import main
+from ampere.config import SummarizeSettings
+from ampere.pipeline.evaluate_summaries import read_gold, score_workspace, scores_json, summarize_gold
+from ampere.records import SUMMARIES
+from ampere.text.summary import parse_summary
+from ampere.workspace import Workspace
+
+OUR_GOLD = Path(__file__).parents[2] / "benchmarks" / "gold" / "spoken.jsonl"
+GOLD = [
+    {"sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛", "防水"], "text": "松石牙刷"},
+    {"sample_id": "b", "product_name": "云岚面霜", "product_features": [], "text": "云岚面霜", "domain": "short"},
+    {"sample_id": "c", "product_name": "", "product_features": [], "text": "大家好"},
+]
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def summarized(workspace: Workspace) -> Workspace:
+    rows = [
+        {"method": "llm", "sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛"], "status": "ok"},
+        {"method": "llm", "sample_id": "b", "product_name": "", "product_features": [], "status": "empty"},
+        {"method": "llm", "sample_id": "z", "product_name": "other", "product_features": [], "status": "ok"},
+        {"method": "raw", "sample_id": "a", "text": "松石牙刷", "status": "ok"},
+        {"method": "keybert", "sample_id": "a", "product_features": ["软毛", "松石牙刷"], "status": "ok"},
+    ]
+    workspace.table(SUMMARIES).append(rows)
+    return workspace
+
+
+def test_every_method_of_a_workspace_is_scored_by_hand(summarized: Workspace, tmp_path: Path) -> None:
+    scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
+    assert list(scores) == ["keybert", "llm", "raw"]
+    llm, raw, keybert = scores["llm"], scores["raw"], scores["keybert"]
+    assert (llm.count, llm.chat_count) == (2, 1)
+    assert (llm.name_accuracy.value, llm.no_output.value) == (0.5, 0.5)
+    assert (llm.feature_recall.value, llm.feature_precision.value) == (0.5, 1.0)
+    assert llm.chat_recognised.value == 1.0  # a row that is not there is an empty one
+    assert (keybert.name_accuracy.value, keybert.feature_precision.value) == (0.5, 0.5)
+    assert (raw.name_accuracy.value, raw.no_output.value) == (0.5, 0.5)
+
+
+def test_the_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Path, capsys: Any) -> None:
+    gold = write(tmp_path / "gold.jsonl", GOLD)
+    assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri]) == 0
+    shown = capsys.readouterr().out
+    assert "2 transcripts of products, 1 of chat alone" in shown and "llm" in shown and "50.0 %" in shown
+    assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["llm"]["count"] == 2 and told["llm"]["name_accuracy"]["value"] == 0.5
+    assert told["llm"]["name_accuracy"]["low"] <= 0.5 <= told["llm"]["name_accuracy"]["high"]
+
+
+def test_without_a_workspace_the_labelled_transcripts_are_summarized(tmp_path: Path) -> None:
+    gold = read_gold(write(tmp_path / "gold.jsonl", GOLD))
+    scores, report = summarize_gold(gold, SummarizeSettings(method="raw"))
+    assert report.done == 3 and scores["raw"].name_accuracy.value == 1.0
+    assert scores["raw"].chat_recognised.value == 0.0
+    assert json.loads(scores_json(scores))["raw"]["chat_count"] == 1
+    del gold["b"]["text"]
+    with pytest.raises(ValueError, match="1 labelled transcripts have no text, the first b; give --workspace"):
+        summarize_gold(gold, SummarizeSettings(method="raw"))
+
+
+def test_none_of_the_labelled_samples_summarized(workspace: Workspace, tmp_path: Path) -> None:
+    gold = write(tmp_path / "gold.jsonl", GOLD)
+    assert main(["evaluate-summaries", "--gold", gold, "--workspace", workspace.uri]) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ({"sample_id": "a", "product_name": "b"}, "KeyError"),
+        ({"sample_id": "a", "product_name": None, "product_features": []}, "must be strings"),
+        ({"sample_id": "a", "product_name": "b", "product_features": "软毛"}, "must be strings"),
+        ({"sample_id": "a", "product_name": "b", "product_features": [1]}, "must be strings"),
+    ],
+)
+def test_a_line_that_is_no_label_is_named(tmp_path: Path, row: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"gold.jsonl:2: not a labelled transcript .*{reason}"):
+        read_gold(write(tmp_path / "gold.jsonl", [GOLD[1], row]))
+
+
+def test_an_id_twice_and_nothing_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gold.jsonl:2: sample_id a is there twice"):
+        read_gold(write(tmp_path / "gold.jsonl", [GOLD[0], GOLD[0]]))
+    with pytest.raises(ValueError, match="has no labelled transcript"):
+        read_gold(write(tmp_path / "gold.jsonl", [""]))
+
+
+def test_our_own_set_is_one() -> None:
+    gold = read_gold(str(OUR_GOLD))
+    assert len(gold) >= 200
+    rows = gold.values()
+    assert {row["language"] for row in rows} == {"zh", "en"} and {row["domain"] for row in rows} == {"short", "live"}
+    assert sum(not row["product_name"] for row in rows) >= 20
+    for row in rows:
+        assert row["text"].strip() and len(set(row["product_features"])) == len(row["product_features"]) <= 6
+        assert row["product_name"] or not row["product_features"]
+    assert parse_summary('{"is_product":true,"product_name":"a","product_features":[]}')
