@@ -114,7 +114,9 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
     )
     processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["max_task_retries"] = ENGINE_TRIES - 1
     prompts = work.blocks.map_batches(form, batch_format="pyarrow", batch_size=None, num_cpus=LIGHT_CPUS)
-    read = functools.partial(read_batch, settings=settings)
+    model, prompt = chosen_model(settings)
+    origin = {"model": model_identity(model.source), "prompt_version": prompt.version}
+    read = functools.partial(read_batch, settings=settings, origin=origin)
     return processor(prompts).map_batches(read, batch_format="numpy", batch_size=None, num_cpus=LIGHT_CPUS)
 
 
@@ -214,12 +216,13 @@ def form_batch(batch: pa.Table, settings: SummarizeSettings, uri: str, version: 
     return pa.Table.from_pylist(rows)
 
 
-def read_batch(batch: dict[str, Any], settings: SummarizeSettings) -> pa.Table:
+def read_batch(batch: dict[str, Any], settings: SummarizeSettings, origin: dict[str, str]) -> pa.Table:
     """Answers of the engine to result rows; those of a transcript whose pieces are not all here, to rows with `part`.
 
     Args:
         batch: columns of `form_batch` and of the engine.
         settings: of the stage.
+        origin: model and prompt_version of the rows.
     """
     from ampere.text.llm import Answer
 
@@ -241,11 +244,9 @@ def read_batch(batch: dict[str, Any], settings: SummarizeSettings) -> pa.Table:
             answer=vars(answer),
         )
         found.setdefault((batch["sample_id"][i], batch["fingerprint"][i]), []).append(part)
-    identity = [model_identity(chosen_model(settings)[0].source), chosen_model(settings)[1].version]
     rows: list[dict[str, Any]] = []
     for (sample_id, print_), parts in found.items():
-        row = {"sample_id": sample_id, "fingerprint": print_, "method": settings.method}
-        row |= dict(zip(("model", "prompt_version"), identity, strict=True))
+        row = {"sample_id": sample_id, "fingerprint": print_, "method": settings.method} | origin
         if len(parts) == parts[0].pieces:
             rows.append(whole_row(row, parts))
         else:

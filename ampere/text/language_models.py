@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ def model_identity(source: str) -> str:
         return source
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        found = path.stat()
+        digest.update(path.name.encode() + _file_digest(path, found.st_mtime_ns, found.st_size))
     return f"{folder.name}@{digest.hexdigest()[:12]}"
+
+
+@lru_cache(maxsize=1000)
+def _file_digest(path: Path, modified: int, size: int) -> bytes:
+    """Read once as long as the file is the same: weights have many gigabytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
