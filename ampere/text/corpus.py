@@ -6,6 +6,7 @@ test: other categories' words, other selling points, other sentence patterns, an
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from ampere.catalog.goods import BRAND_CHARACTERS, common_characters, draw_brand, load_categories
-from ampere.catalog.speech import recognise
+from ampere.catalog.speech import homophones, recognise
 from ampere.text.summary import NO_PRODUCT, Summary
 
 FULL_NAME = ("brand", "kind", "function", "noun")
@@ -57,6 +58,30 @@ LATIN_BRANDS = [
     "VEKA",
     "Sumi",
 ]
+NUMERALS = "一二两三四五六七八九十百千半"
+UNITS = [
+    "毫升",
+    "升",
+    "克",
+    "斤",
+    "公斤",
+    "片",
+    "只装",
+    "件套",
+    "包",
+    "袋",
+    "码",
+    "支",
+    "盒",
+    "瓶",
+    "米",
+    "厘米",
+    "粒",
+    "个",
+    "寸",
+    "ml",
+]
+LINES = (3, 6, 8, 10, 12, 16, 20)  # of a transcript, about
 PUNCTUATION = ("，", "，", "，", "。", " ", "！", "、")
 
 
@@ -103,8 +128,12 @@ def _read(start: str) -> Iterator[Any]:
             yield json.loads(file.read_text("utf-8"))
 
 
-def draw_goods(rng: random.Random) -> Goods:
-    """A product whose brand, and sometimes another word, is made of arbitrary characters."""
+def draw_goods(rng: random.Random, most: int = 5) -> Goods:
+    """A product whose brand, and often another word or a selling point, is made of arbitrary characters.
+
+    Words that cannot be known beforehand can only be copied; a model that reads known ones learns them by heart.
+    It has at most `most` features.
+    """
     category = rng.choice(load_goods())
     words = {
         "brand": _brand(rng),
@@ -114,13 +143,13 @@ def draw_goods(rng: random.Random) -> Goods:
     }
     words = {part: words[part] for part in rng.choice(NAME_PARTS)}
     for part in words:
-        if part != "brand" and rng.random() < 0.25:
-            words[part] = "".join(rng.choices(common_characters(), k=rng.randint(1, 3)))
+        if part != "brand" and rng.random() < 0.35:
+            words[part] = _characters(rng, 1, 3)
     if rng.random() < 0.12:
         words["version"] = rng.choice(VERSIONS)
     pool = [*category["features"], *rng.choice(load_goods())["features"]]
-    features = rng.sample(pool, k=rng.choice((1, 2, 2, 3, 3, 4, 5)))
-    size = rng.choice(category["sizes"]) if rng.random() < 0.7 else None
+    features = [_blurred(feature, rng) for feature in rng.sample(pool, k=min(most, rng.choice((1, 2, 2, 3, 3, 4, 5))))]
+    size = _size(rng, category["sizes"]) if rng.random() < 0.7 else None
     return Goods(words, tuple(dict.fromkeys(features)), size)
 
 
@@ -130,72 +159,128 @@ def _brand(rng: random.Random) -> str:
     return draw_brand(rng, demo=False, characters=BRAND_CHARACTERS if rng.random() < 0.3 else common_characters())
 
 
-def draw_example(rng: random.Random) -> tuple[str, Summary]:
-    """One transcript as a recogniser writes it, and its summary. One in twelve is chat alone."""
-    count = rng.choice((3, 6, 8, 10, 12, 16, 20))
+def _characters(rng: random.Random, least: int, most: int) -> str:
+    return "".join(rng.choices(common_characters(), k=rng.randint(least, most)))
+
+
+def _blurred(feature: str, rng: random.Random) -> str:
+    """A third as it is, a third with some characters replaced by arbitrary ones, a third of arbitrary ones alone."""
+    way = rng.random()
+    if way < 1 / 3:
+        return feature
+    if way < 2 / 3:
+        start = rng.randrange(len(feature))
+        end = start + rng.randint(1, 3)
+        return feature[:start] + _characters(rng, 1, 3) + feature[end:]
+    return _characters(rng, 2, 8)
+
+
+def _size(rng: random.Random, sizes: Sequence[str]) -> str:
+    if rng.random() < 0.4:
+        return rng.choice(sizes)
+    number = "".join(rng.choices(NUMERALS, k=rng.randint(1, 4))) if rng.random() < 0.8 else str(rng.randint(1, 2000))
+    return number + rng.choice(UNITS)
+
+
+def draw_example(rng: random.Random, lines: Sequence[int] = LINES) -> tuple[str, Summary]:
+    """One transcript as a recogniser writes it, and its summary. One in twelve is chat alone.
+
+    A feature is labelled as it was heard, homophones and all, and so is a name that is heard once: what is right cannot
+    be known then. A name that is heard more often is labelled as it was said.
+
+    Args:
+        rng: source of all choices.
+        lines: how many to draw from.
+    """
+    count = rng.choice(lines)
     talk = load_talk()
+    noise = rng.choice((0.0, 0.02, 0.03, 0.05))  # of the recogniser, per character
     if rng.random() < 0.08:
-        lines = [rng.choice(talk["openers"]), *(rng.choice(talk["chatter"]) for _ in range(count))]
-        return _heard(lines, rng), NO_PRODUCT
-    goods = draw_goods(rng)
+        chatter = [rng.choice(talk["openers"]), *(rng.choice(talk["chatter"]) for _ in range(count))]
+        return _heard([_misheard(line, rng, noise) for line in chatter], rng), NO_PRODUCT
+    goods = draw_goods(rng, most=max(1, count // 2))
     # A piece cut out of a long stream may hold a shortened name, or none.
     named = rng.choices(("full", "short", "none"), weights=(92, 5, 3))[0]
     if named != "full":
         goods = replace(goods, words={part: w for part, w in goods.words.items() if part in ("kind", "noun")})
-    facts = [*_name_lines(goods, named, rng), *_feature_lines(goods, rng)]
-    noise = [rng.choice(talk["chatter"]) for _ in range(max(0, count - len(facts)))]
+    name, name_lines = _name_lines(goods, named, rng, noise)
+    features = [_misheard(feature, rng, noise) for feature in (*goods.features, *([goods.size] if goods.size else []))]
+    facts = [*name_lines, *_feature_lines(features, bool(goods.size), rng, noise)]
+    chatter = [rng.choice(talk["chatter"]) for _ in range(max(0, count - len(facts)))]
     if rng.random() < 0.2:
-        noise.append(rng.choice(talk["others"]).format(name=draw_goods(rng).name))
-    body = facts + noise
+        chatter.append(rng.choice(talk["others"]).format(name=draw_goods(rng).name))
+    body = [*facts, *(_misheard(line, rng, noise) for line in chatter)]
     rng.shuffle(body)
-    lines = [*rng.sample(talk["openers"], k=rng.choice((0, 1, 1, 2))), *body]
-    name = goods.name if named != "none" else ""
-    said = [*goods.features, *([goods.size] if goods.size else [])]
+    openers = rng.sample(talk["openers"], k=rng.choice((0, 1, 1, 2)))
+    spoken = [*(_misheard(line, rng, noise) for line in openers), *body]
     # In the order in which they were said, so that the order of the answer can be known from the transcript.
-    features = tuple(sorted(said, key="\n".join(lines).index))
-    return _heard(lines, rng), Summary(product_name=name, product_features=features)
+    ordered = sorted(dict.fromkeys(features), key="\n".join(spoken).index)
+    return _heard(spoken, rng), Summary(product_name=name, product_features=tuple(ordered))
 
 
-def _name_lines(goods: Goods, named: str, rng: random.Random) -> list[str]:
+def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> tuple[str, list[str]]:
+    """The name to be found, and the lines that say it."""
     talk = load_talk()
     if named == "none":
-        return []
-    lines = [line.format(name=goods.name) for line in rng.sample(talk["names"], k=rng.choice((1, 2, 2, 2, 3)))]
+        return "", []
+    mentions = [_misheard(goods.name, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
+    lines = [_fill(_mixed("names", rng), rng, noise, name=mention) for mention in mentions]
     if named == "full" and rng.random() < 0.4:
-        lines += [
-            line.format(short=goods.short_name) for line in rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
-        ]
+        short = rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
+        lines += [_fill(line, rng, noise, short=goods.short_name) for line in short]
     if named == "full" and rng.random() < 0.1:
         wrong = replace(goods, words=goods.words | {"noun": rng.choice(rng.choice(load_goods())["nouns"])}).name
-        lines.append(rng.choice(talk["slips"]).format(wrong=wrong, name=goods.name))
+        lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=goods.name))
+        mentions.append(goods.name)
     if rng.random() < 0.4:
-        part, words = rng.choice(list(goods.words.items()))
-        lines += [line.format(**{part: words}) for line in rng.sample(talk["parts"], k=4) if f"{{{part}}}" in line][:1]
-    return lines
+        part, word = rng.choice(list(goods.words.items()))
+        fitting = [line for line in talk["parts"] if f"{{{part}}}" in line]
+        lines += [_fill(rng.choice(fitting), rng, noise, **{part: word})] if fitting else []
+    return goods.name if len(mentions) > 1 else mentions[0], lines
 
 
-def _feature_lines(goods: Goods, rng: random.Random) -> list[str]:
+def _feature_lines(features: Sequence[str], last_is_size: bool, rng: random.Random, noise: float) -> list[str]:
     talk = load_talk()
-    left = list(goods.features)
+    left = list(features[:-1] if last_is_size else features)
     lines = []
-    while left:
-        if len(left) > 1 and rng.random() < 0.25:
-            lines.append(rng.choice(talk["feature_pairs"]).format(f=left.pop(), g=left.pop()))
-        else:
-            lines.append(rng.choice(talk["features"]).format(f=left.pop()))
-    if goods.size:
-        lines.append(rng.choice(talk["sizes"]).format(f=goods.size))
     if rng.random() < 0.2:  # sellers say it again
-        lines.append(rng.choice(talk["features"]).format(f=rng.choice(goods.features)))
+        lines.append(_fill(_mixed("features", rng), rng, noise, f=rng.choice(left)))
+    while left:
+        if len(left) > 1 and rng.random() < 0.2:
+            lines.append(_fill(rng.choice(talk["feature_pairs"]), rng, noise, f=left.pop(), g=left.pop()))
+        else:
+            lines.append(_fill(_mixed("features", rng), rng, noise, f=left.pop()))
+    if last_is_size:
+        lines.append(_fill(_mixed("sizes", rng), rng, noise, f=features[-1]))
     return lines
+
+
+def _mixed(kind: str, rng: random.Random) -> str:
+    """A line, or the beginning of one and the end of another: more patterns than were written down."""
+    lines = load_talk()[kind]
+    before, slot, after = re.split(r"({\w+})", rng.choice(lines), maxsplit=1)
+    if rng.random() < 0.5:
+        after = re.split(r"{\w+}", rng.choice(lines), maxsplit=1)[1]
+    return before + slot + after
+
+
+def _fill(line: str, rng: random.Random, noise: float, **words: str) -> str:
+    """A line with its placeholders filled; only the words around them are misheard."""
+    parts = re.split(r"{(\w+)}", line)
+    return "".join(words[part] if i % 2 else _misheard(part, rng, noise) for i, part in enumerate(parts))
+
+
+def _misheard(text: str, rng: random.Random, noise: float) -> str:
+    same = homophones()
+    return "".join(rng.choice(same[c]) if rng.random() < noise and same.get(c) else c for c in text)
 
 
 def _heard(lines: Sequence[str], rng: random.Random) -> str:
-    """What recognisers of different quality write down."""
+    """What recognisers of different quality write down of lines whose characters they have chosen already."""
     return recognise(
         lines,
         rng,
-        homophone=rng.choice((0.0, 0.02, 0.03, 0.05)),
+        homophone=0.0,
         stutter=rng.choice((0.0, 0.1, 0.2)),
         filler=rng.choice((0.0, 0.2, 0.4)),
         comma=rng.choice((0.1, 0.4, 0.7, 1.0)),

@@ -14,6 +14,7 @@ tokenizer.json says, and that class drops characters that it does not know.
 
 import argparse
 import copy
+import itertools
 import math
 import random
 import time
@@ -30,11 +31,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ampere.catalog.goods import common_characters, draw_brand, draw_product, load_categories
 from ampere.catalog.speech import chat, recognise, say
-from ampere.text.corpus import draw_example
+from ampere.text.corpus import LINES, draw_example
 from ampere.text.prompts import BARE_WORDING
 from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import NO_PRODUCT, AnswerError, Summary, parse_summary
 
+SHORT_STEPS, SHORT_LINES = 1200, (1, 2, 3)
 IGNORED = -100  # label of a position that the loss leaves out
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
@@ -96,10 +98,12 @@ class Examples(IterableDataset):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
         rng = random.Random(self.seed + (worker.id if worker else 0))
-        while True:
+        for drawn in itertools.count():
+            # Copying is learnt sooner on short transcripts, which also take less time.
+            lines = SHORT_LINES if 4 * drawn < SHORT_STEPS else LINES
             # Sorting four batches' worth by length before cutting them up saves a third of the padding.
             pool = sorted(
-                (self.encode(*draw_example(rng)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
+                (self.encode(*draw_example(rng, lines)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
             )
             batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
             rng.shuffle(batches)
