@@ -23,8 +23,9 @@ from typing import Any
 from memory import PeakMemory
 
 from ampere.config import SHIPPED_MODEL, SummarizeSettings
+from ampere.pipeline.chosen_model import asker
 from ampere.pipeline.cluster import connect
-from ampere.pipeline.engine import CPU_ENGINE_ENV, ENGINE_ENV, asker, engine_config, sized
+from ampere.pipeline.engine import CPU_ENGINE_ENV, ENGINE_ENV, engine_config, sized
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.summarize import summarize_stage
 from ampere.records import SAMPLES

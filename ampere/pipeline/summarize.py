@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config import SummarizeSettings, SummaryMethod, worker_range
-from ampere.pipeline import engine
+from ampere.pipeline import chosen_model
+from ampere.pipeline.engine import answers
+from ampere.pipeline.engine_rows import EngineError, assembled
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
@@ -50,7 +52,7 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
 
     def build(work: Work) -> "ray.data.Dataset":
         assert samples is not None, "rows are due, so they came from somewhere"
-        return (engine.answers if by_engine else extracts)(work, settings, samples)
+        return (answers if by_engine else extracts)(work, settings, samples)
 
     return Stage(
         name=stage_name(settings.method),
@@ -60,9 +62,9 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         batch_size=settings.batch_size,
         settle=functools.partial(settle, summaries=workspace.table(SUMMARIES), method=settings.method),
         share=True,
-        assemble=engine.assembled if by_engine else None,
+        assemble=assembled if by_engine else None,
         careful_sizes=CAREFUL_SIZES,
-        passing_errors=frozenset({engine.EngineError.__name__}),
+        passing_errors=frozenset({EngineError.__name__}),
         describe=functools.partial(describe, method=settings.method),
         where=f"method = '{settings.method}'",
         totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)} if by_engine else {},
@@ -77,7 +79,7 @@ def stage_name(method: SummaryMethod) -> str:
 def content_key(settings: SummarizeSettings) -> list[Any]:
     """What, besides a transcript, decides what the method makes of it."""
     if settings.method in METHODS:
-        return engine.content_key(settings)
+        return chosen_model.content_key(settings)
     source = {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method)
     return [settings.method, source and model_identity(source)]
 

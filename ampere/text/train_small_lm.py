@@ -92,15 +92,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 class Examples(IterableDataset):
     """Endless batches (ids, labels): int64 [B, L]; the prompt and the padding are not labelled."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int) -> None:
-        self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int, short_steps: int) -> None:
+        self.tokenizer, self.batch_size, self.seed, self.short_steps = tokenizer, batch_size, seed, short_steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
         rng = random.Random(self.seed + (worker.id if worker else 0))
         for drawn in itertools.count():
             # Copying is learnt sooner on short transcripts, which also take less time.
-            lines = SHORT_LINES if 4 * drawn < SHORT_STEPS else LINES
+            lines = SHORT_LINES if 4 * drawn < self.short_steps else LINES
             # Sorting four batches' worth by length before cutting them up saves a third of the padding.
             pool = sorted(
                 (self.encode(*draw_example(rng, lines)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
@@ -173,17 +173,20 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", type=Path, help="folder of a model of this script to start from, for a new corpus")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32) if args.init else build_model(tokenizer)
+    model.train()
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1, (s + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
     )
-    batches = iter(DataLoader(Examples(tokenizer, args.batch_size, args.seed), batch_size=None, num_workers=1))
+    examples = Examples(tokenizer, args.batch_size, args.seed, 0 if args.init else SHORT_STEPS)
+    batches = iter(DataLoader(examples, batch_size=None, num_workers=1))
     start, total = time.monotonic(), 0.0
     for step in range(1, args.steps + 1):
         ids, labels = next(batches)

@@ -146,24 +146,24 @@ def kill(victim: str, job: subprocess.Popen[bytes], rng: random.Random) -> None:
 
 def test_summarize(workspace: Workspace, tmp_path: Path) -> None:
     """An engine that dies costs nothing, and neither does the death of the job."""
-    transcripts = many_transcripts(300)
+    transcripts = many_transcripts(1500)
     workspace.table(SAMPLES).append(
         [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(transcripts)]
     )
-    # Slow engines, and batches of two, so that the kills come in the midst of it.
-    flags = ["--summarize.workers", "2", "--summarize.cpus", "0.5", "--summarize.batch-size", "2"]
-    flags += ["--summarize.max-num-seqs", "2"]
+    # Small engines and batches, so that the kills come in the midst of it.
+    flags = ["--summarize.workers", "2", "--summarize.cpus", "0.5", "--summarize.batch-size", "4"]
+    flags += ["--summarize.max-num-seqs", "4"]
     job, log = start("summarize", workspace, flags, tmp_path / "log"), tmp_path / "log"
-    wait_until(job, lambda: len(parts_of(job, "engine")) == 2 and workspace.table(SUMMARIES).count() > 0, log)
+    wait_until(job, lambda: len(parts_of(job, "engine")) >= 2 and workspace.table(SUMMARIES).count() > 0, log)
     kill("engine", job, random.Random(0))
     done = workspace.table(SUMMARIES).count()
     wait_until(job, lambda: workspace.table(SUMMARIES).count() >= done + 20, log)
     kill("driver", job, random.Random(0))
-    assert workspace.table(SUMMARIES).count() < 300
+    assert workspace.table(SUMMARIES).count() < 1500
     run_whole("summarize", workspace, flags)
     answered = ids(workspace, SUMMARIES) + ids(workspace, FAILURES)
     assert sorted(answered) == ids(workspace, SAMPLES)
-    assert len(ids(workspace, FAILURES)) < 30  # answers that are no summary, if any; none for the deaths
+    assert len(ids(workspace, FAILURES)) < 150  # answers that are no summary, if any; none for the deaths
     assert workspace.table(FAILURES).count("error_type != 'AnswerError'") == 0
 
 

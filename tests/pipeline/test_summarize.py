@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from ampere.config import SummarizeSettings
-from ampere.pipeline import engine
-from ampere.pipeline.engine import PART_SCHEMA, Part, assembled, chosen_model, form_batch, read_batch, sized
+from ampere.pipeline import chosen_model as chosen
+from ampere.pipeline.chosen_model import asker, chosen_model
+from ampere.pipeline.engine import engine_config, sized
+from ampere.pipeline.engine_rows import PART_SCHEMA, FormPrompts, Part, ReadAnswers, assembled
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.status import format_status
 from ampere.pipeline.summarize import ExtractBatch, summarize_stage, wanted_rows
@@ -136,12 +138,12 @@ def test_extracting_actors_write_their_methods_rows(clips: Workspace, tmp_path: 
 def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> None:
     samples = clips.table(SAMPLES).dataset()
     wanted = summarize_stage(clips, SHIPPED).wanted
-    formed = form_batch(wanted.take([0, 3]), SHIPPED, samples.uri, samples.version).to_pylist()
+    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(wanted.take([0, 3])).to_pylist()
     assert [(row["sample_id"], row["heard"], row["piece"], row["pieces"]) for row in formed] == [
         ("s1", "这个松石牙刷软毛", 0, 1),
         ("s4", "大家晚上好", 0, 1),
     ]
-    assert engine.asker(SHIPPED).decode(formed[1]["tokenized_prompt"]) == "大家晚上好"
+    assert asker(SHIPPED).decode(formed[1]["tokenized_prompt"]) == "大家晚上好"
 
 
 def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> None:
@@ -162,15 +164,15 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SummarizeSettings(
         workers="1:4", batch_size=64, gpus=0.5, cpus=2, accelerator_type="H100", quantization="fp8"
     )
-    config = engine.engine_config(pool, EngineSize(512, 100, None), careful=False)
+    config = engine_config(pool, EngineSize(512, 100, None), careful=False)
     assert config.concurrency == (1, 4) and config.accelerator_type == "H100"
     assert config.placement_group_config["bundle_per_worker"] == {"CPU": 2, "GPU": 0.5}
     assert config.engine_kwargs["quantization"] == "fp8" and config.engine_kwargs["gpu_memory_utilization"] == 0.45
     assert config.max_concurrent_batches * 64 >= 2 * 100  # the engine never waits for the next batch
-    careful = engine.engine_config(SHIPPED, size, careful=True)
+    careful = engine_config(SHIPPED, size, careful=True)
     assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
     assert careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20 and "quantization" not in careful.engine_kwargs
-    spread = engine.engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=False)
+    spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=False)
     assert spread.engine_kwargs["tensor_parallel_size"] == 2
 
 
@@ -180,13 +182,13 @@ def test_a_model_that_vllm_no_longer_runs_is_refused_before_any_work(
     old = SummarizeSettings(model="baichuan2-13b-4bit")
     with pytest.raises(ValueError, match=r"vLLM runs up to the release before 0.23; here is 0.32. Take another"):
         summarize_stage(clips, old)
-    monkeypatch.setattr(engine, "_vllm_version", lambda: (0, 22))
+    monkeypatch.setattr(chosen, "_vllm_version", lambda: (0, 22))
     assert chosen_model(old)[0].quantization == "bitsandbytes"
 
 
 def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
     """What the engine gives for (sample, piece, pieces, answer, error)."""
-    tokens = [engine.asker(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
+    tokens = [asker(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
     return {
         "sample_id": np.array([row[0] for row in rows]),
         "fingerprint": np.array(["f"] * len(rows)),
@@ -208,7 +210,7 @@ def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
     batch = answers(
         ("a", 0, 1, NAME, ""), ("b", 0, 1, NO_PRODUCT.to_json(), ""), ("c", 0, 1, "{", ""), ("d", 0, 1, "", "boom")
     )
-    rows = {row["sample_id"]: row for row in read_batch(batch, SHIPPED, ORIGIN).to_pylist()}
+    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN)(batch).to_pylist()}
     assert rows["a"]["text"] == "松石牙刷 软毛" and rows["a"]["flags"] == [] and rows["a"]["language"] == "zh"
     assert (rows["a"]["model"], rows["a"]["prompt_version"]) == ("small_lm@1", "bare@2")
     assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (10, "stop", NAME)
@@ -220,23 +222,23 @@ def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
 
 def test_an_answer_at_the_token_limit_says_so() -> None:
     short = SummarizeSettings(dtype="float32", max_tokens=3)
-    (row,) = read_batch(answers(("a", 0, 1, '{"is_product":tr', "")), short, ORIGIN).to_pylist()
+    (row,) = ReadAnswers(short, ORIGIN)(answers(("a", 0, 1, '{"is_product":tr', ""))).to_pylist()
     assert row["error_type"] == "AnswerError" and "ended by length" in row["error_message"]
 
 
 def test_pieces_come_together_however_they_arrive() -> None:
-    together = read_batch(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")), SHIPPED, ORIGIN)
+    together = ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")))
     (whole,) = together.to_pylist()
     assert (whole["text"], whole["pieces"], whole["part"]) == ("松石牙刷 软毛 防水", 2, None)
-    apart = [read_batch(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")), SHIPPED, ORIGIN)]
-    apart.append(read_batch(answers(("a", 0, 2, NAME, "")), SHIPPED, ORIGIN))
+    apart = [ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))]
+    apart.append(ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 0, 2, NAME, ""))))
     first, second = assembled(iter(apart))
     assert first["sample_id"].to_pylist() == ["b"]  # what is whole does not wait
     assert second.to_pylist() == together.drop(["part"]).to_pylist()
 
 
 def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> None:
-    failed = [read_batch(answers(("a", i, 2, NAME, error)), SHIPPED, ORIGIN) for i, error in enumerate(("", "boom"))]
+    failed = [ReadAnswers(SHIPPED, ORIGIN)(answers(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
     _, last = assembled(iter(failed))
     assert last["error_type"].to_pylist() == ["EngineError"]
     assert [table.num_rows for table in assembled(iter(failed[:1]))] == [0]
