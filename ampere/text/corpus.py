@@ -182,17 +182,13 @@ def _size(rng: random.Random, sizes: Sequence[str]) -> str:
     return number + rng.choice(UNITS)
 
 
-def draw_example(rng: random.Random, lines: Sequence[int] = LINES) -> tuple[str, Summary]:
+def draw_example(rng: random.Random) -> tuple[str, Summary]:
     """One transcript as a recogniser writes it, and its summary. One in twelve is chat alone.
 
     A feature is labelled as it was heard, homophones and all, and so is a name that is heard once: what is right cannot
     be known then. A name that is heard more often is labelled as it was said.
-
-    Args:
-        rng: source of all choices.
-        lines: how many to draw from.
     """
-    count = rng.choice(lines)
+    count = rng.choice(LINES)
     talk = load_talk()
     noise = rng.choice((0.0, 0.02, 0.03, 0.05))  # of the recogniser, per character
     if rng.random() < 0.08:

@@ -14,7 +14,6 @@ tokenizer.json says, and that class drops characters that it does not know.
 
 import argparse
 import copy
-import itertools
 import math
 import random
 import time
@@ -31,12 +30,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ampere.catalog.goods import common_characters, draw_brand, draw_product, load_categories
 from ampere.catalog.speech import chat, recognise, say
-from ampere.text.corpus import LINES, draw_example
+from ampere.text.corpus import draw_example
 from ampere.text.prompts import BARE_WORDING
 from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import NO_PRODUCT, AnswerError, Summary, parse_summary
 
-SHORT_STEPS, SHORT_LINES = 1200, (1, 2, 3)
 IGNORED = -100  # label of a position that the loss leaves out
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
@@ -92,18 +90,16 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 class Examples(IterableDataset):
     """Endless batches (ids, labels): int64 [B, L]; the prompt and the padding are not labelled."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int, short_steps: int) -> None:
-        self.tokenizer, self.batch_size, self.seed, self.short_steps = tokenizer, batch_size, seed, short_steps
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int) -> None:
+        self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
         rng = random.Random(self.seed + (worker.id if worker else 0))
-        for drawn in itertools.count():
-            # Copying is learnt sooner on short transcripts, which also take less time.
-            lines = SHORT_LINES if 4 * drawn < self.short_steps else LINES
+        while True:
             # Sorting four batches' worth by length before cutting them up saves a third of the padding.
             pool = sorted(
-                (self.encode(*draw_example(rng, lines)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
+                (self.encode(*draw_example(rng)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
             )
             batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
             rng.shuffle(batches)
@@ -185,7 +181,7 @@ def main() -> int:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1, (s + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
     )
-    examples = Examples(tokenizer, args.batch_size, args.seed, 0 if args.init else SHORT_STEPS)
+    examples = Examples(tokenizer, args.batch_size, args.seed)
     batches = iter(DataLoader(examples, batch_size=None, num_workers=1))
     start, total = time.monotonic(), 0.0
     for step in range(1, args.steps + 1):

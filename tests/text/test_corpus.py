@@ -1,0 +1,60 @@
+"""What the shipped language model learns from: wide, and without anything of the demo's."""
+
+import random
+import re
+
+from ampere.catalog import speech
+from ampere.catalog.goods import is_demo_brand, load_categories
+from ampere.text.audit import SUPPORT, sounds, support
+from ampere.text.corpus import draw_example, draw_goods, load_goods, load_talk
+from ampere.text.summary import MAX_FEATURES
+
+PATTERNS = ("OPENERS", "CHATTER", "NAME_LINES", "PART_LINES", "FEATURE_LINES", "SIZE_LINES", "OTHER_LINES")
+
+
+def test_no_line_and_no_selling_point_of_the_demo_is_learnt() -> None:
+    said = {line for name in PATTERNS for line in getattr(speech, name)}
+    assert not said.intersection(line for lines in load_talk().values() for line in lines)
+    held_out = {feature for category in load_categories() for feature in category.features}
+    assert not held_out.intersection(feature for row in load_goods() for feature in row["features"])
+    rng = random.Random(0)
+    brands = [draw_goods(rng).words.get("brand") for _ in range(300)]
+    assert not any(is_demo_brand(brand) for brand in brands if brand and not brand.isascii())
+
+
+def test_it_is_wide() -> None:
+    talk = load_talk()
+    assert len(load_goods()) > 150 and sum(len(row["features"]) for row in load_goods()) > 2000
+    assert len(talk["names"]) > 150 and len(talk["features"]) > 200 and len(talk["chatter"]) > 300
+
+
+def test_every_pattern_has_its_placeholders() -> None:
+    slots = {"names": ["name"], "short_names": ["short"], "features": ["f"], "feature_pairs": ["f", "g"]}
+    slots |= {"sizes": ["f"], "others": ["name"], "slips": ["wrong", "name"]}
+    for kind, wanted in slots.items():
+        assert all(sorted(re.findall(r"{(\w+)}", line)) == sorted(wanted) for line in load_talk()[kind]), kind
+    assert not any("{" in line for kind in ("openers", "chatter", "fillers") for line in load_talk()[kind])
+
+
+def test_the_answer_is_in_the_transcript_in_its_order() -> None:
+    rng = random.Random(0)
+    chats = 0
+    for _ in range(400):
+        transcript, summary = draw_example(rng)
+        if not summary.text:
+            chats += 1
+            continue
+        assert len(summary.product_features) <= MAX_FEATURES
+        heard = sounds(transcript)
+        # A stutter may cut a phrase in two; more is never lost.
+        phrases = [p for p in (summary.product_name, *summary.product_features) if p]
+        assert all(support(phrase, heard) >= SUPPORT / 2 for phrase in phrases)
+        places = [transcript.find(feature) for feature in summary.product_features]
+        known = [place for place in places if place >= 0]
+        assert known == sorted(known)
+    assert 15 < chats < 55  # one in twelve
+
+
+def test_a_seed_says_it_all() -> None:
+    one, other = random.Random(7), random.Random(7)
+    assert [draw_example(one) for _ in range(20)] == [draw_example(other) for _ in range(20)]
