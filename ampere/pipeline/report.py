@@ -24,8 +24,9 @@ class Report:
     def __str__(self) -> str:
         rate = ""
         if self.done and self.seconds:
+            first = f", the first after {self.first_seconds:.0f} s" if self.first_seconds >= 1 else ""
             read = "".join(f", {total / self.seconds:.3g} {name}/s" for name, total in self.totals.items())
-            rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read})"
+            rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read}{first})"
         parts = [
             f"{self.stage}: {self.done} {self.unit} done{rate}"
             + f", {self.skipped} were done before" * bool(self.skipped)

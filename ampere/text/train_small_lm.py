@@ -1,6 +1,6 @@
 """Train the small language model that ships with ampere, from nothing, on generated sales talk.
 
-    python -m ampere.text.train_small_lm --out ampere/text/small_lm --steps 4500
+    python -m ampere.text.train_small_lm --init STAGE_1 --out ampere/text/small_lm
 
 A Llama of four layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products (`ampere.text.corpus` says what it reads): brands are

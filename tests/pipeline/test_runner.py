@@ -60,9 +60,11 @@ def test_nothing_read_is_nothing() -> None:
 
 
 def test_the_last_line_tells_rates_and_failures() -> None:
-    report = Report("decode", "there", done=10, skipped=2, seconds=2.0, totals={"GB": 1.0}, unit="files")
+    report = Report(
+        "decode", "there", done=10, skipped=2, seconds=2.0, totals={"GB": 1.0}, unit="files", first_seconds=1.2
+    )
     report.failed.update(["TimedOut", "TimedOut", "MissingMedia"])
     assert str(report) == (
-        "decode: 10 files done in 2.0 s (5.0 files/s, 0.5 GB/s), 2 were done before; 3 failed (2 TimedOut, "
-        "1 MissingMedia; see `ampere status --failures`). Result: there"
+        "decode: 10 files done in 2.0 s (5.0 files/s, 0.5 GB/s, the first after 1 s), 2 were done before; 3 failed "
+        "(2 TimedOut, 1 MissingMedia; see `ampere status --failures`). Result: there"
     )
