@@ -94,7 +94,8 @@ def judge_summaries(workspace: Workspace, gold: Path) -> str:
     ):
         scores = score_summaries([(row, truth[row["sample_id"]]) for row in chosen])
         lines.append(f"summaries of {name} products: {scores}")
-    return "\n".join([*lines, "The language model saw none of these products, train or test, in its own training."])
+    said = "The language model saw none of these products, selling points and sentence patterns in its own training."
+    return "\n".join([*lines, said])
 
 
 def search_over_http(workspace: Workspace, port: int) -> str:
