@@ -146,7 +146,7 @@ def kill(victim: str, job: subprocess.Popen[bytes], rng: random.Random) -> None:
 
 def test_summarize(workspace: Workspace, tmp_path: Path) -> None:
     """An engine that dies costs nothing, and neither does the death of the job."""
-    transcripts = many_transcripts(1500)
+    transcripts = many_transcripts(500)
     workspace.table(SAMPLES).append(
         [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(transcripts)]
     )
@@ -159,11 +159,11 @@ def test_summarize(workspace: Workspace, tmp_path: Path) -> None:
     done = workspace.table(SUMMARIES).count()
     wait_until(job, lambda: workspace.table(SUMMARIES).count() >= done + 20, log)
     kill("driver", job, random.Random(0))
-    assert workspace.table(SUMMARIES).count() < 1500
-    run_whole("summarize", workspace, flags)
+    assert workspace.table(SUMMARIES).count() < 500
+    run_whole("summarize", workspace, [])
     answered = ids(workspace, SUMMARIES) + ids(workspace, FAILURES)
     assert sorted(answered) == ids(workspace, SAMPLES)
-    assert len(ids(workspace, FAILURES)) < 150  # answers that are no summary, if any; none for the deaths
+    assert len(ids(workspace, FAILURES)) < 50  # answers that are no summary, if any; none for the deaths
     assert workspace.table(FAILURES).count("error_type != 'AnswerError'") == 0
 
 
