@@ -183,7 +183,7 @@ def _size(rng: random.Random, sizes: Sequence[str]) -> str:
 
 
 def draw_example(rng: random.Random) -> tuple[str, Summary]:
-    """One transcript as a recogniser writes it, and its summary. One in twelve is chat alone.
+    """One transcript as a recogniser writes it, and its summary. One in seven is chat alone.
 
     A feature is labelled as it was heard, homophones and all, and so is a name that is heard once: what is right cannot
     be known then. A name that is heard more often is labelled as it was said.
@@ -191,8 +191,8 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
     count = rng.choice(LINES)
     talk = load_talk()
     noise = rng.choice((0.0, 0.02, 0.03, 0.05))  # of the recogniser, per character
-    if rng.random() < 0.08:
-        chatter = [rng.choice(talk["openers"]), *(rng.choice(talk["chatter"]) for _ in range(count))]
+    if rng.random() < 0.14:
+        chatter = [rng.choice(talk["openers"]), *(_chatter(rng) for _ in range(count))]
         return _heard([_misheard(line, rng, noise) for line in chatter], rng), NO_PRODUCT
     goods = draw_goods(rng, most=max(1, count // 2))
     # A piece cut out of a long stream may hold a shortened name, or none.
@@ -202,7 +202,7 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
     name, name_lines = _name_lines(goods, named, rng, noise)
     features = [_misheard(feature, rng, noise) for feature in (*goods.features, *([goods.size] if goods.size else []))]
     facts = [*name_lines, *_feature_lines(features, bool(goods.size), rng, noise)]
-    chatter = [rng.choice(talk["chatter"]) for _ in range(max(0, count - len(facts)))]
+    chatter = [_chatter(rng) for _ in range(max(0, count - len(facts)))]
     if rng.random() < 0.2:
         chatter.append(rng.choice(talk["others"]).format(name=draw_goods(rng).name))
     body = [*facts, *(_misheard(line, rng, noise) for line in chatter)]
@@ -258,6 +258,19 @@ def _mixed(kind: str, rng: random.Random) -> str:
     if rng.random() < 0.5:
         after = re.split(r"{\w+}", rng.choice(lines), maxsplit=1)[1]
     return before + slot + after
+
+
+def _chatter(rng: random.Random) -> str:
+    """A line that says nothing of the product; half are made of two, or spoilt, so that they are not known by heart."""
+    lines = load_talk()["chatter"]
+    line, way = rng.choice(lines), rng.random()
+    if way < 0.3:
+        other = rng.choice(lines)
+        return line[: len(line) // 2] + other[len(other) // 2 :]
+    if way < 0.5:
+        start = rng.randrange(len(line))
+        return line[:start] + _characters(rng, 1, 2) + line[start + 1 :]
+    return line
 
 
 def _fill(line: str, rng: random.Random, noise: float, **words: str) -> str:
