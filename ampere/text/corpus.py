@@ -164,11 +164,11 @@ def _characters(rng: random.Random, least: int, most: int) -> str:
 
 
 def _blurred(feature: str, rng: random.Random) -> str:
-    """A third as it is, a third with some characters replaced by arbitrary ones, a third of arbitrary ones alone."""
+    """Half as they are, a quarter with some characters replaced by arbitrary ones, a quarter of arbitrary alone."""
     way = rng.random()
-    if way < 1 / 3:
+    if way < 1 / 2:
         return feature
-    if way < 2 / 3:
+    if way < 3 / 4:
         start = rng.randrange(len(feature))
         end = start + rng.randint(1, 3)
         return feature[:start] + _characters(rng, 1, 3) + feature[end:]
@@ -196,7 +196,7 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
         return _heard([_misheard(line, rng, noise) for line in chatter], rng), NO_PRODUCT
     goods = draw_goods(rng, most=max(1, count // 2))
     # A piece cut out of a long stream may hold a shortened name, or none.
-    named = rng.choices(("full", "short", "none"), weights=(92, 5, 3))[0]
+    named = rng.choices(("full", "short", "none"), weights=(94, 5, 1))[0]
     if named != "full":
         goods = replace(goods, words={part: w for part, w in goods.words.items() if part in ("kind", "noun")})
     name, name_lines = _name_lines(goods, named, rng, noise)
@@ -220,7 +220,8 @@ def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> t
     if named == "none":
         return "", []
     mentions = [_misheard(goods.name, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
-    lines = [_fill(_mixed("names", rng), rng, noise, name=mention) for mention in mentions]
+    often = len(mentions) > 1
+    lines = [_fill(_name_pattern(rng, often=often), rng, noise, name=mention) for mention in mentions]
     if named == "full" and rng.random() < 0.4:
         short = rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
         lines += [_fill(line, rng, noise, short=goods.short_name) for line in short]
@@ -233,6 +234,14 @@ def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> t
         fitting = [line for line in talk["parts"] if f"{{{part}}}" in line]
         lines += [_fill(rng.choice(fitting), rng, noise, **{part: word})] if fitting else []
     return goods.name if len(mentions) > 1 else mentions[0], lines
+
+
+def _name_pattern(rng: random.Random, *, often: bool) -> str:
+    """A line around a name; a name that is said often can be known by that alone, so some have no words to tell it."""
+    if often and rng.random() < 0.35:
+        before, after = rng.choices(load_talk()["chatter"], k=2)
+        return before[: rng.randint(0, 7)] + "{name}" + after[len(after) - rng.randint(0, 7) :]
+    return _mixed("names", rng)
 
 
 def _feature_lines(features: Sequence[str], last_is_size: bool, rng: random.Random, noise: float) -> list[str]:
@@ -264,6 +273,8 @@ def _chatter(rng: random.Random) -> str:
     """A line that says nothing of the product; half are made of two, or spoilt, so that they are not known by heart."""
     lines = load_talk()["chatter"]
     line, way = rng.choice(lines), rng.random()
+    if rng.random() < 0.5:  # a number is no size because it is one
+        line = re.sub(f"[{NUMERALS}]", lambda _: rng.choice(NUMERALS), line)
     if way < 0.3:
         other = rng.choice(lines)
         return line[: len(line) // 2] + other[len(other) // 2 :]
