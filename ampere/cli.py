@@ -13,8 +13,9 @@ from typing import Any
 import tyro
 
 from ampere.commands import COMMANDS, AnyCommand
-from ampere.config import PRESETS, Settings
+from ampere.config import Settings
 from ampere.media.decoder import MediaError
+from ampere.systems import named_settings
 from ampere.workspace import Workspace
 
 WRONG_USE = 2
@@ -74,7 +75,7 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
             f"--workspace {known.workspace} is relative, and a Ray job runs in a temporary copy of the working "
             "folder; give an absolute path or a URI that all nodes can reach"
         )
-    settings = PRESETS[find_preset(known.preset, known.workspace)]()
+    settings = named_settings(find_preset(known.preset, known.workspace))
     return tyro.cli(command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings))
 
 
@@ -85,8 +86,6 @@ def is_absolute(workspace: str) -> bool:
 def find_preset(given: str | None, workspace: str | None) -> str:
     """The preset asked for, else the workspace's own, else `demo`."""
     if given is not None:
-        if given not in PRESETS:
-            raise ValueError(f"--preset is {given!r}; there are {', '.join(PRESETS)}")
         return given
     try:
         return Workspace.open(workspace).preset if workspace else "demo"

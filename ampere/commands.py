@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ampere.pipeline.report import Report
     from ampere.pipeline.runner import Stage
 
-PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")]
+PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")]
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 SHIPPED_MODEL = "shipped"  # names the small language model inside the package
 SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw"]
 TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw", "none"]
+FusionChoice = Literal["ours", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -159,8 +160,16 @@ class ModelSettings:
     temporal_layers: int = 4
     fusion_layers: int = 4
     embedding_dim: int = 128
+    fusion: FusionChoice = "ours"
+    """How visual and textual features meet; the paper's table IX."""
+    share_last_layer: bool = True
+    """False: a last layer for each domain, as COPE has it."""
+    use_vision: bool = True
+    """False: the embedding is of the text alone, an ablation. Its counterpart is `--train.text none`."""
+    missing_text: Literal["learned", "empty"] = "learned"
+    """What a sample without text is read as: a vector that is learned, or the empty string, as in the paper."""
     vision_weights: str = ""
-    """Hub name or folder of an X-CLIP to start from; empty: from scratch."""
+    """Hub name, folder or original .pth file of an X-CLIP to start from; empty: from scratch."""
     text_weights: str = ""
     """Hub name or folder of a BERT to start from; empty: from scratch, with a vocabulary of the training text."""
 
@@ -184,7 +193,10 @@ class TrainSettings:
     text: TextSource = "llm"
     """What the text branch reads for clips: what a method of summarizing gave, the raw transcripts, or nothing (visual
     branch alone)."""
+    domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
+    """Domains that training draws from; two at least."""
     epochs: int = 70
+    """0 leaves the weights as they start."""
     batch_size: int = 128
     """Products per step over all workers; a product gives one sample of each domain it has."""
     workers: int = 1
@@ -210,11 +222,44 @@ class TrainSettings:
     """Weight of the product classifier's loss beside the contrastive loss."""
     crop_scale: float = 0.64
     """Smallest share of a picture's area that random cropping keeps."""
+    text_dropout: float = 0.1
+    """Share of the texts that training takes as missing, so that the model learns to do without."""
+    sample_rate: float = 1.0
+    """Share of the product classes in each step's softmax; below 1 for millions of products."""
+    chunk_size: int = 0
+    """Products of a rank whose activations are held at once: a large batch on a small card; 0: all of them."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice rather than hold them."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
     bf16: bool = False
+    """bfloat16 products, float32 weights and losses."""
+    loader_workers: int = 2
+    """Processes per rank that read, decode and crop frames; 0: a thread of the training process."""
+    log_every: int = 10
+    """Steps per line of metrics."""
+    validation_share: float = 0.05
+    """Share of the training products that judge the model instead of training it."""
+    validate_every: int = 500
+    """Steps; the best model is kept. 0: only at the end."""
+    checkpoint_every: int = 500
+    """Steps; a training that was stopped goes on from its last checkpoint. 0: never."""
+    retries: int = 3
+    """How often a training whose worker died goes on from its last checkpoint by itself."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where metrics go besides metrics.jsonl."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be at least 1")
+        _require(self.epochs >= 0, f"train.epochs is {self.epochs}; it must be at least 0")
+        _require(len(set(self.domains)) >= 2, f"train.domains is {self.domains}; name at least two domains")
+        for name in ("chunk_size", "loader_workers", "validate_every", "checkpoint_every", "retries"):
+            _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be at least 0")
+        _require(self.log_every >= 1, f"train.log_every is {self.log_every}; it must be at least 1")
+        for name in ("text_dropout", "validation_share"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"train.{name} is {value}; it must be at least 0 and below 1")
+        _require(0 < self.sample_rate <= 1, f"train.sample_rate is {self.sample_rate}; it must be above 0, at most 1")
         _require(self.workers >= 1, f"train.workers is {self.workers}; it must be at least 1")
         _require(0 < self.crop_scale <= 1, f"train.crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
         _require(self.temperature > 0, f"train.temperature is {self.temperature}; it must be above 0")
@@ -298,6 +343,12 @@ class Settings:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
 
+    def __post_init__(self) -> None:
+        _require(
+            self.model.use_vision or self.train.text != "none",
+            "model.use_vision is False and train.text is none; a model needs pictures or text",
+        )
+
 
 def demo() -> Settings:
     """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
@@ -334,6 +385,10 @@ def demo() -> Settings:
             temperature=0.1,
             classifier_weight=0.005,
             crop_scale=0.8,
+            # So few products that each is needed to train on, and steps that take less than a process to start.
+            validation_share=0.0,
+            loader_workers=0,
+            text_dropout=0.0,
         ),
         serve=ServeSettings(cpus=0.5),
     )

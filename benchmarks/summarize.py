@@ -1,6 +1,6 @@
 """What the summarize job costs beside the bare engine; everything in one run, since machines are noisy.
 
-    python benchmarks/summarize.py [--short 400] [--long 2000] [--model shipped]
+    python benchmarks/summarize.py [--short 300] [--long 1200] [--model shipped]
 
 1. rows/s of the whole `ampere summarize` job on Ray over those of `vllm.LLM.generate` with the same prompts, sampling
    and engine settings, in a process of its own. The job runs on a short and on a long list, and what counts is the
@@ -104,8 +104,8 @@ def bare_here(arguments: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", type=int, default=400)
-    parser.add_argument("--long", type=int, default=2000)
+    parser.add_argument("--short", type=int, default=300)
+    parser.add_argument("--long", type=int, default=1200)
     parser.add_argument("--model", default=SHIPPED_MODEL)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -9,9 +9,10 @@ from ray import serve
 from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.isolated import IsolatedProcess
-from ampere.media.query import query_frames
+from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import model_folder
+from ampere.records import Domain
 from ampere.workspace import Workspace
 
 MAX_BATCH = 16
@@ -20,10 +21,11 @@ BATCH_WAIT_S = 0.005
 
 @dataclass(frozen=True)
 class Query:
-    """What someone searches by: a picture or video file, and its text or None."""
+    """What someone searches by: a picture or video file, its text or None, its domain or None where it is not told."""
 
     media: bytes
     text: str | None
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class EmbedderDeployment:
             except MediaError as error:
                 results[at] = Embedded(None, str(error))
         if good:
-            vectors = self.embedder.embed(frames, [queries[at].text for at in good])
+            domains = [queries[at].domain or query_domain(found) for at, found in zip(good, frames, strict=True)]
+            vectors = self.embedder.embed(frames, [queries[at].text for at in good], domains)
             for at, vector in zip(good, vectors, strict=True):
                 results[at] = Embedded(vector.tolist())
         return results

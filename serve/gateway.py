@@ -3,8 +3,8 @@
 GET  /                       a page to search by hand
 GET  /health                 model and index behind this endpoint
 GET  /frames/{sample_id}     first stored frame of a sample, JPEG
-POST /embed                  multipart: file, text?            -> vector
-POST /search                 multipart: file, text?, domains?, k? -> hits per domain, timings
+POST /embed                  multipart: file, text?, domain?   -> vector
+POST /search                 multipart: file, text?, domain?, domains?, k? -> hits per domain, timings
 """
 
 import time
@@ -27,6 +27,10 @@ api = FastAPI(title="ampere", description="Which pages, shorts and lives show th
 
 MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
 Text = Annotated[str | None, Form(description="the title, or the product summary of the clip's speech")]
+
+QueryDomain = Annotated[
+    Domain | None, Form(description="what the file shows; unless told, a picture is a page and a video a short")
+]
 
 
 @serve.deployment
@@ -62,19 +66,20 @@ class Gateway:
         return Response(jpeg, media_type="image/jpeg")
 
     @api.post("/embed")
-    async def embed(self, file: MediaFile, text: Text = None) -> dict[str, Any]:
-        return {"vector": await self._vector(file, text)}
+    async def embed(self, file: MediaFile, text: Text = None, domain: QueryDomain = None) -> dict[str, Any]:
+        return {"vector": await self._vector(file, text, domain)}
 
     @api.post("/search")
     async def search(
         self,
         file: MediaFile,
         text: Text = None,
+        domain: QueryDomain = None,
         domains: Annotated[list[Domain] | None, Form(description="page, short, live; all unless given")] = None,
         k: Annotated[int, Form(ge=1, le=MAX_K, description="answers per domain")] = 10,
     ) -> dict[str, Any]:
         start = time.perf_counter()
-        vector = await self._vector(file, text)
+        vector = await self._vector(file, text, domain)
         embedded = time.perf_counter()
         hits = await self.searcher.search.remote(vector, domains or list(Domain), k)
         searched = time.perf_counter()
@@ -83,12 +88,12 @@ class Gateway:
             "timing_ms": {"embed": 1e3 * (embedded - start), "search": 1e3 * (searched - embedded)},
         }
 
-    async def _vector(self, file: UploadFile, text: str | None) -> list[float]:
+    async def _vector(self, file: UploadFile, text: str | None, domain: Domain | None) -> list[float]:
         limit = self.max_upload_mb * 2**20
         media = await file.read(limit + 1)
         if len(media) > limit:
             raise HTTPException(413, f"the file is larger than {self.max_upload_mb} MB")
-        result = await self.embedder.embed.remote(Query(media, text or None))
+        result = await self.embedder.embed.remote(Query(media, text or None, domain))
         if result.error is not None:
             raise HTTPException(422, f"{file.filename}: {result.error}")
         return result.vector

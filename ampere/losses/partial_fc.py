@@ -1,5 +1,11 @@
-"""Product-level classification: CosFace softmax over all training products, class centres sharded over ranks (section
-IV-B; PartialFC with sample rate 1).
+"""Product-level classification: CosFace softmax over the training products, class centres sharded over ranks (section
+IV-B). CosFace: Wang et al. 2018, arXiv 1801.09414; PartialFC: An et al. 2021, arXiv 2010.05222, and 2022, arXiv
+2203.15565.
+
+**Sample rate.** At 1 the softmax runs over all classes. Below 1 each rank keeps, for one step, the classes of its shard
+that the batch holds, and random others up to `ceil(sample_rate * S)`; the softmax runs over the kept ones of all ranks.
+That saves time and the memory of the logits, and costs negatives. The gradient to the centres is then sparse: only
+kept rows are updated, by the optimizer of `build_classifier_optimizer`.
 
 **How the gradients combine.** With R ranks, a model in DistributedDataParallel and this module outside it:
 
@@ -14,9 +20,10 @@ IV-B; PartialFC with sample rate 1).
   parameters end up with the gradient of `weight * value`, as in one process.
 - A global gradient norm needs the centres' squared norms summed over ranks, and the model's counted once.
 
-Letters: N rows of all ranks, C classes, S classes of this rank's shard, D embedding dimension.
+Letters: N rows of all ranks, C classes, S classes of this rank's shard, K of them kept, D embedding dimension.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -26,39 +33,67 @@ from torch.nn import functional
 
 from ampere.losses.gather import all_gather, rank_and_world_size
 
+BLOCK_ROWS = 65536
+"""Classes whose initial centres are drawn together; other values give other centres."""
+
 
 class PartialFC(nn.Module):
     """CosFace classifier of which each rank holds the rows `first_class` to `first_class + len(centers)`.
 
     The shards are of ceil(C / R) classes; the last ones may be shorter, or even empty.
 
+    To save without all centres in one place, each rank saves its own `state_dict()`: its shard, and the state of
+    `generator`, so that the draws go on where they stopped. That loads on the same rank of as many ranks. Any number of
+    ranks can take up the centres alone: each calls `load_rows` with every saved shard.
+
     Args:
         num_classes: C, over all ranks.
         dim: D.
         scale: factor on the cosines.
         margin: taken off the target's cosine.
-        seed: of the initial centres, which are the same for any number of ranks.
+        sample_rate: share of the classes that a step's softmax runs over, in (0, 1].
+        seed: of the initial centres, the same for any number of ranks, and of the draws, a different stream per rank.
+
+    Raises:
+        ValueError: `sample_rate` is outside (0, 1].
     """
 
-    def __init__(self, num_classes: int, dim: int, *, scale: float = 64.0, margin: float = 0.4, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.4,
+        sample_rate: float = 1.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
+        if not 0 < sample_rate <= 1:
+            raise ValueError(f"sample_rate is {sample_rate}; give a share of the classes above 0, up to 1 for all")
         rank, self.world_size = rank_and_world_size()
-        self.num_classes, self.scale, self.margin = num_classes, scale, margin
+        self.num_classes, self.scale, self.margin, self.sample_rate = num_classes, scale, margin, sample_rate
         self.shard_size = -(-num_classes // self.world_size)
         self.first_class = min(rank * self.shard_size, num_classes)
-        centers = torch.randn(num_classes, dim, generator=torch.Generator().manual_seed(seed))
-        self.centers = nn.Parameter(torch.empty_like(self._own(centers)))
-        self.load_full_centers(0.01 * centers)
+        end_class = min(self.first_class + self.shard_size, num_classes)
+        self.generator = _generator(seed, -1 - rank)
+        self.centers = nn.Parameter(torch.empty(end_class - self.first_class, dim))
+        for block in range(self.first_class // BLOCK_ROWS, -(-end_class // BLOCK_ROWS)):
+            start = block * BLOCK_ROWS
+            rows = min(BLOCK_ROWS, num_classes - start)  # a whole block on every rank that has a part of it
+            self.load_rows(start, 0.01 * torch.randn(rows, dim, generator=_generator(seed, block)))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy over the labelled rows. A collective: all ranks call it with the same arguments.
+
+        Below a sample rate of 1 every call draws anew, and gives `centers` a sparse gradient of the K kept rows.
 
         Args:
             embeddings: float [N, D], of all ranks; unlabelled rows hold anything finite.
             labels: int64 [N], classes of all ranks' numbering; -1 leaves a row out.
 
         Returns:
-            A scalar of float32; zero if no row is labelled.
+            A scalar of float32; zero if no row is labelled. One backward pass at most: it overwrites what was saved.
 
         Raises:
             ValueError: a label is outside -1..C-1.
@@ -68,17 +103,26 @@ class PartialFC(nn.Module):
                 f"labels run from {int(labels.min())} to {int(labels.max())}; "
                 f"they must be -1 (no class) or in 0..{self.num_classes - 1}"
             )
-        with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 is too coarse at scale 64
-            directions = functional.normalize(_ScaleGradient.apply(embeddings.float(), self.world_size), dim=-1)
-            logits = self.scale * directions @ functional.normalize(self.centers.float(), dim=-1).T
         columns = labels - self.first_class
         rows = ((labels >= 0) & (columns >= 0) & (columns < len(self.centers))).nonzero().squeeze(1)
-        targets = (rows, columns[rows])
-        logits[targets] -= self.scale * self.margin
-        return _ShardedCrossEntropy.apply(logits, targets, labels >= 0)
+        columns = columns[rows]
+        centers: Tensor = self.centers
+        if self.sample_rate < 1:
+            kept = self._draw(columns)
+            columns = torch.searchsorted(kept, columns)
+            centers = functional.embedding(kept, self.centers, sparse=True)
+        with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 is too coarse at scale 64
+            directions = functional.normalize(_ScaleGradient.apply(embeddings.float(), self.world_size), dim=-1)
+            return _ShardedCrossEntropy.apply(
+                self.scale * directions,
+                functional.normalize(centers.float(), dim=-1),
+                (rows, columns),
+                labels >= 0,
+                self.scale * self.margin,
+            )
 
     def full_centers(self) -> Tensor:
-        """The centres of all ranks, [C, D], detached: what a checkpoint keeps. A collective."""
+        """The centres of all ranks, [C, D], detached, on every rank. A collective."""
         padded = functional.pad(self.centers.detach(), (0, 0, 0, self.shard_size - len(self.centers)))
         return all_gather(padded)[: self.num_classes]
 
@@ -90,11 +134,69 @@ class PartialFC(nn.Module):
         """
         if len(centers) != self.num_classes:
             raise ValueError(f"there are {len(centers)} centres; this classifier has {self.num_classes} classes")
-        with torch.no_grad():
-            self.centers.copy_(self._own(centers))
+        self.load_rows(0, centers)
 
-    def _own(self, rows: Tensor) -> Tensor:
-        return rows[self.first_class : self.first_class + self.shard_size]
+    def load_rows(self, first_class: int, centers: Tensor) -> None:
+        """Take what this rank holds of the centres of classes `first_class`, `first_class + 1`, ...; maybe nothing.
+
+        With 5 classes on 2 ranks, rank 1 holds the classes 3 and 4: `load_rows(2, centers)` takes `centers[1:3]`.
+
+        Args:
+            first_class: class of the first row, in all ranks' numbering.
+            centers: float [rows, D].
+
+        Raises:
+            ValueError: the rows are not of D numbers, or are of classes outside 0..C-1.
+        """
+        shape, dim = list(centers.shape), self.centers.shape[1]
+        if shape[1:] != [dim] or not 0 <= first_class <= self.num_classes - len(centers):
+            raise ValueError(
+                f"centres are {shape} from class {first_class} on; "
+                f"give [rows, {dim}], of classes in 0..{self.num_classes - 1}"
+            )
+        start = max(first_class, self.first_class)
+        end = max(start, min(first_class + len(centers), self.first_class + len(self.centers)))
+        own = centers[start - first_class : end - first_class]
+        with torch.no_grad():
+            self.centers[start - self.first_class :][: len(own)] = own
+
+    def get_extra_state(self) -> Tensor:
+        """The state of the draws, uint8: part of `state_dict()`."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Let the draws go on from a saved state."""
+        self.generator.set_state(state.cpu())
+
+    def _draw(self, positives: Tensor) -> Tensor:
+        """Ascending rows of `centers` to keep, int64 [K]: all `positives`, int64, and random others."""
+        # Drawn on the CPU: a saved state then fits any device.
+        priority = torch.rand(len(self.centers), generator=self.generator).to(positives.device)
+        priority[positives] = 1.0  # above all that rand gives
+        size = max(math.ceil(self.sample_rate * len(priority)), len(positives.unique()))
+        return priority.topk(size, sorted=False).indices.sort().values
+
+
+def build_classifier_optimizer(classifier: PartialFC, lr: float) -> torch.optim.Optimizer:
+    """Adam for the centres, without decay.
+
+    Below a sample rate of 1 it is SparseAdam, which leaves rows that a step did not keep, and their moments, as they
+    are. Its bias correction counts all steps, not those of a row: a row first kept late moves by up to
+    (1 - beta1) / sqrt(1 - beta2) = 3.2 times `lr` in that step.
+
+    Args:
+        classifier: of this rank.
+        lr: learning rate, above 0.
+    """
+    if classifier.sample_rate < 1:
+        return torch.optim.SparseAdam([classifier.centers], lr=lr)
+    return torch.optim.AdamW([classifier.centers], lr=lr, weight_decay=0.0)
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    """Independent streams of one seed; stream 0 is the seed's own."""
+    # An odd factor tells all streams apart within the 32 bits to which torch's generator cuts a seed.
+    return torch.Generator().manual_seed((seed + stream * 0x9E3779B1) % 2**32)
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -111,30 +213,39 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 class _ShardedCrossEntropy(torch.autograd.Function):
-    """Mean of -log softmax at the target over the counted rows, the columns of the logits spread over ranks.
+    """Mean of -log softmax at the target over the counted rows, the classes spread over ranks.
 
-    Takes logits float [N, S], the (row, column) indices of the targets in this shard, and counted bool [N].
-    The backward pass gives the gradient to this shard's logits, and needs no communication.
+    Takes queries float [N, D] and keys float [K, D], whose products are the logits, the (row, key) indices of the
+    targets among these keys, counted bool [N], and the margin that is taken off the target's logit. The backward pass
+    gives this rank's part of the gradient to the queries, and the gradient to its keys, without communication.
+
+    The logits are by far the largest tensor, so they are made here and turned in place into probabilities, then into
+    their own gradient: [N, K] numbers are held once, from the forward pass to the backward pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: tuple[Tensor, Tensor], counted: Tensor) -> Tensor:
-        lowest = logits.new_full((len(logits), 1), -torch.inf)  # gives an empty shard a maximum
-        maximum = _all_reduce(torch.cat([logits, lowest], dim=1).amax(dim=1), dist.ReduceOp.MAX)
-        softmax = torch.exp(logits - maximum[:, None])
-        sums = _all_reduce(softmax.sum(dim=1), dist.ReduceOp.SUM)
-        target_logits = torch.zeros_like(sums).index_put((targets[0],), logits[targets])
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, targets: tuple[Tensor, Tensor], counted: Tensor, margin: float
+    ) -> Tensor:
+        logits = queries @ keys.T
+        logits[targets] -= margin
+        maximum = logits.amax(dim=1) if len(keys) else logits.new_full((len(logits),), -torch.inf)
+        maximum = _all_reduce(maximum, dist.ReduceOp.MAX)
+        target_logits = torch.zeros_like(maximum).index_put((targets[0],), logits[targets])
         target_logits = _all_reduce(target_logits, dist.ReduceOp.SUM)
+        softmax = logits.sub_(maximum[:, None]).exp_()
+        sums = _all_reduce(softmax.sum(dim=1), dist.ReduceOp.SUM)
         weights = counted / counted.sum().clamp(min=1)
         gradient = softmax.div_(sums[:, None])
         gradient[targets] -= 1
-        ctx.save_for_backward(gradient.mul_(weights[:, None]))
+        ctx.save_for_backward(gradient.mul_(weights[:, None]), queries, keys)
         return ((sums.log() + maximum - target_logits) * weights).sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        gradient, queries, keys = ctx.saved_tensors
+        gradient.mul_(grads[0])  # a second backward pass raises, as autograd sees that a saved tensor has changed
+        return gradient @ keys, gradient.T @ queries, None, None, None
 
 
 def _all_reduce(tensor: Tensor, op: Any) -> Tensor:

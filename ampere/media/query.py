@@ -3,7 +3,7 @@
 from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.sample_frames import decode_sample
-from ampere.records import MediaKind
+from ampere.records import Domain, MediaKind
 
 
 def query_frames(data: bytes, settings: DecodeSettings) -> list[bytes]:
@@ -19,3 +19,8 @@ def query_frames(data: bytes, settings: DecodeSettings) -> list[bytes]:
             return decode_sample(MediaKind.VIDEO, [data], settings).frames
         except MediaError as no_video:
             raise MediaError(f"neither an image ({no_image}) nor a video ({no_video})") from no_video
+
+
+def query_domain(frames: list[bytes]) -> Domain:
+    """What a query is taken for unless told: a picture for a page, a video for a short."""
+    return Domain.PAGE if len(frames) == 1 else Domain.SHORT

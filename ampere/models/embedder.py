@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from ampere.config import TextSource
 from ampere.media.images import model_input
 from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import content_hash
 from ampere.models.tokenizer import encode, load_tokenizer
+from ampere.records import Domain
 
+DOMAINS = list(Domain)
 SETTINGS_FILE = "settings.json"  # beside the weights: the settings that the model was trained with
 
 
@@ -33,29 +36,44 @@ class Embedder:
         self.name = embedding_name(folder)
         self.text_source = text_source(folder)
 
-    @torch.inference_mode()
-    def embed(self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None]) -> NDArray[np.float32]:
-        """Embed samples given as stored JPEG frames and text: float32 [N, 128], of length 1.
+    def embed(
+        self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None], domains: Sequence[Domain]
+    ) -> NDArray[np.float32]:
+        """Embed samples given as stored JPEG frames, text and domain: float32 [N, 128], of length 1.
 
         Samples of one frame go through the network's page way, which costs an eighth; the order is kept.
 
         Raises:
             ValueError: a sample has neither one frame nor as many as the model reads.
         """
-        vectors = np.empty((len(frames), self.sizes.embedding_dim), dtype=np.float32)
-        counts = [len(jpegs) for jpegs in frames]
-        unknown = set(counts) - {1, self.sizes.num_frames}
-        if unknown:
-            raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {self.sizes.num_frames}")
-        for count in set(counts):
-            rows = [i for i, n in enumerate(counts) if n == count]
-            pixels = np.stack([model_input(frames[i], self.sizes.image_size) for i in rows])
-            ids = mask = None
-            if self.tokenizer is not None:
-                ids, mask = encode(self.tokenizer, [texts[i] for i in rows], self.sizes.max_text_tokens)
-                ids, mask = ids.to(self.device), mask.to(self.device)
-            vectors[rows] = self.model(torch.from_numpy(pixels).to(self.device), ids, mask).float().cpu().numpy()
-        return vectors
+        return embed_samples(self.model, self.tokenizer, frames, texts, domains)
+
+
+@torch.inference_mode()
+def embed_samples(
+    model: AMPere,
+    tokenizer: PreTrainedTokenizerBase | None,
+    frames: Sequence[Sequence[bytes]],
+    texts: Sequence[str | None],
+    domains: Sequence[Domain],
+) -> NDArray[np.float32]:
+    """Embed stored samples with a model in evaluation mode, wherever it lives; see `Embedder.embed`."""
+    sizes, device = model.config.sizes, model.embed.weight.device
+    vectors = np.empty((len(frames), sizes.embedding_dim), dtype=np.float32)
+    counts = [len(jpegs) for jpegs in frames]
+    unknown = set(counts) - {1, sizes.num_frames}
+    if unknown:
+        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {sizes.num_frames}")
+    for count in set(counts):
+        rows = [i for i, n in enumerate(counts) if n == count]
+        pixels = torch.from_numpy(np.stack([model_input(frames[i], sizes.image_size) for i in rows]))
+        ids = mask = None
+        if tokenizer is not None:
+            ids, mask = encode(tokenizer, [texts[i] for i in rows], sizes.max_text_tokens)
+            ids, mask = ids.to(device), mask.to(device)
+        places = torch.tensor([DOMAINS.index(domains[i]) for i in rows], device=device)
+        vectors[rows] = model(pixels.to(device), ids, mask, places).float().cpu().numpy()
+    return vectors
 
 
 def embedding_name(folder: Path) -> str:

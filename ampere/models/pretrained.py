@@ -1,6 +1,7 @@
-"""Starting weights for the two towers, from the Hugging Face hub or local folders (paper, section IV-B)."""
+"""Starting weights for the two towers: hub, local folders, or X-CLIP's original file (paper, section IV-B)."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,45 +9,63 @@ from transformers import BertModel, XCLIPModel
 
 from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import copy_weights
+from ampere.models.video import VideoBranch
+from ampere.models.xclip_checkpoint import CLASS_EMBEDDING, HEAD_WIDTH, SUFFIXES, load_xclip_checkpoint
 
 
 def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str) -> None:
     """Copy X-CLIP's and BERT's weights into a model; an empty name leaves that tower as it is.
 
     Args:
-        vision_weights: hub name or folder of an X-CLIP, such as `microsoft/xclip-base-patch16-kinetics-600`. Its
-            frame tower and visual projection are taken.
+        vision_weights: hub name or folder of an X-CLIP, such as `microsoft/xclip-base-patch16-kinetics-600`, or an
+            original checkpoint, such as `k600_16_8.pth`. Its frame tower and visual projection are taken.
         text_weights: hub name or folder of a BERT, such as `hfl/rbt6`.
 
     Raises:
-        ValueError: a weight is missing or of another shape (the message names it), the head counts differ, or text
-            weights are given to a model without text.
-        OSError: the hub or the folder does not have such a model.
+        ValueError: a weight is missing or of another shape (the message names it), the head counts differ, weights are
+            given for a tower that the model lacks, or a checkpoint holds other things than tensors.
+        OSError: the hub or the folder does not have such a model, or there is no such file.
     """
     if text_weights and model.text is None:
         raise ValueError(f"text_weights is {text_weights!r}, but the model reads no text; leave it empty")
-    if vision_weights:
-        _load_vision(model, vision_weights)
-    if text_weights:
-        _load_text(model, text_weights)
+    if vision_weights and model.video is None:
+        raise ValueError(f"vision_weights is {vision_weights!r}, but the model sees no frames; leave it empty")
+    if vision_weights and model.video is not None:
+        _load_vision(model.video, vision_weights)
+    if text_weights and model.text is not None:
+        _load_text(model.text, text_weights)
 
 
-def _load_vision(model: AMPere, source: str) -> None:
+def _load_vision(video: VideoBranch, source: str) -> None:
+    original = Path(source).suffix in SUFFIXES
+    weights, heads = _original_xclip(source) if original else _library_xclip(source)
+    if heads is not None:
+        _check_heads(heads, video.tower.config.num_attention_heads, source)
+    # Under X-CLIP's own names, so that a message about a weight names it as the checkpoint does.
+    parts = nn.ModuleDict({"vision_model": video.tower, "visual_projection": video.projection})
+    copy_weights(parts, weights, source=source)
+
+
+def _original_xclip(source: str) -> tuple[dict[str, Tensor], int | None]:
+    """Weights and number of heads; None where the weight that tells it is missing, which is then complained about."""
+    weights = load_xclip_checkpoint(source)
+    known = CLASS_EMBEDDING in weights
+    return weights, weights[CLASS_EMBEDDING].numel() // HEAD_WIDTH if known else None
+
+
+def _library_xclip(source: str) -> tuple[dict[str, Tensor], int]:
     loaded: Any = XCLIPModel.from_pretrained(source, output_loading_info=True)
     pretrained, info = loaded
-    _check_heads(pretrained.vision_model.config, model.video.tower.config, source)
-    # Under X-CLIP's own names, so that a message about a weight names it as the checkpoint does.
-    parts = nn.ModuleDict({"vision_model": model.video.tower, "visual_projection": model.video.projection})
     weights = _found(pretrained.state_dict(), info["missing_keys"])
-    copy_weights(parts, {k: v for k, v in weights.items() if k.split(".")[0] in parts}, source=source)
+    used = {k: v for k, v in weights.items() if k.split(".")[0] in ("vision_model", "visual_projection")}
+    return used, pretrained.vision_model.config.num_attention_heads
 
 
-def _load_text(model: AMPere, source: str) -> None:
-    assert model.text is not None
+def _load_text(text: BertModel, source: str) -> None:
     loaded: Any = BertModel.from_pretrained(source, add_pooling_layer=False, output_loading_info=True)
     pretrained, info = loaded
-    _check_heads(pretrained.config, model.text.config, source)
-    copy_weights(model.text, _found(pretrained.state_dict(), info["missing_keys"]), source=source)
+    _check_heads(pretrained.config.num_attention_heads, text.config.num_attention_heads, source)
+    copy_weights(text, _found(pretrained.state_dict(), info["missing_keys"]), source=source)
 
 
 def _found(weights: dict[str, Tensor], missing: Iterable[str]) -> dict[str, Tensor]:
@@ -55,10 +74,7 @@ def _found(weights: dict[str, Tensor], missing: Iterable[str]) -> dict[str, Tens
     return {name: weight for name, weight in weights.items() if name not in absent}
 
 
-def _check_heads(theirs: Any, ours: Any, source: str) -> None:
+def _check_heads(theirs: int, ours: int, source: str) -> None:
     """The number of heads changes what weights mean, but not their shapes."""
-    if theirs.num_attention_heads != ours.num_attention_heads:
-        raise ValueError(
-            f"{source} has num_attention_heads {theirs.num_attention_heads}; "
-            f"the model was built with {ours.num_attention_heads}"
-        )
+    if theirs != ours:
+        raise ValueError(f"{source} has num_attention_heads {theirs}; the model was built with {ours}")

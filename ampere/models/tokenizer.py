@@ -63,12 +63,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_
     """Tokenize a batch: CLS first, cut to `max_tokens` with CLS and SEP, padded to the longest of the batch.
 
     Args:
-        texts: None stands for "no text" and is read as the empty string, as in the paper, which leaves this case open;
-            an own learned token for it is an open issue here.
+        texts: None is a missing text; the empty string is a text of no words.
         max_tokens: L at most; 33 in the paper.
 
     Returns:
-        ids: int64 [B, L]; mask: int64 [B, L], 0 at padding.
+        ids: int64 [B, L]; mask: int64 [B, L], 0 at padding, and 0 everywhere where the text is missing.
 
     Raises:
         ValueError: `texts` is empty.
@@ -78,7 +77,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_
     batch = tokenizer(
         [text or "" for text in texts], truncation=True, max_length=max_tokens, padding=True, return_tensors="pt"
     )
-    return batch["input_ids"].to(torch.int64), batch["attention_mask"].to(torch.int64)
+    given = torch.tensor([[text is not None] for text in texts])
+    return batch["input_ids"].to(torch.int64), batch["attention_mask"].to(torch.int64) * given
 
 
 def _pipeline(model: models.WordPiece) -> Tokenizer:

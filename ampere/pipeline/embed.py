@@ -12,7 +12,7 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, error_row, result_table
 from ampere.pipeline.texts import sample_texts, text_array
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class EmbedBatch:
 
     def _embed(self, rows: list[dict]) -> list[dict]:
         frames = self.frames.take([row["sample_id"] for row in rows])
-        vectors = self.embedder.embed(frames, [row["text"] for row in rows])
+        vectors = self.embedder.embed(frames, [row["text"] for row in rows], [Domain(row["domain"]) for row in rows])
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
 
     def _embed_alone(self, row: dict) -> list[dict]:

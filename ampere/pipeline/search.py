@@ -6,7 +6,7 @@ from typing import Any
 
 from ampere.config import PRESETS
 from ampere.media.isolated import IsolatedProcess
-from ampere.media.query import query_frames
+from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.status import last_settings
@@ -31,7 +31,7 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
     decode = dataclasses.replace(decode, num_frames=embedder.sizes.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         frames = process.call(query_frames, file.read_bytes(), decode)
-    vector = embedder.embed([frames], [text])
+    vector = embedder.embed([frames], [text], [query_domain(frames)])
     return {str(domain): [vars(hit) for hit in index.search(vector, domain, k)[0]] for domain in Domain}
 
 

@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-import sys
 import tempfile
 import threading
 import time
+import zlib
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
@@ -21,11 +21,16 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
-from ampere.pipeline.train_worker import train_worker
+from ampere.pipeline.trackers import METRICS_FILE, Progress, check_trackers
+from ampere.pipeline.train_worker import SCORES_FILE, train_worker
 from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split
 from ampere.training.data import CLIP_DOMAINS, TrainingSet
 from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
+
+# Settings of how a training runs, which leave its result as it is, but for rounding.
+HOW = ("workers", "cpus", "gpus", "chunk_size", "gradient_checkpointing", "compile", "loader_workers", "log_every",
+       "checkpoint_every", "retries", "trackers")  # fmt: skip
 
 
 def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSettings) -> Report:
@@ -33,9 +38,10 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
 
     Raises:
         FileNotFoundError: there are no frames yet.
-        ValueError: too few training products, or settings that do not fit the tables.
+        ValueError: too few training products, settings that do not fit the tables, or a tracker is not installed.
     """
     start = time.monotonic()
+    check_trackers(settings.trackers)
     if model.embedding_dim != EMBEDDING_DIM:
         raise ValueError(f"model.embedding_dim is {model.embedding_dim}; the tables hold vectors of {EMBEDDING_DIM}")
     frames = LanceFrames(workspace)
@@ -48,18 +54,26 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         return Report("train", f"{workspace.uri}/{target}", skipped=products, unit="products")
     job = TrainJob(training_set=training_set, tokenizer=tokenizer_for(training_set, model), model=model, train=settings)
     with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as folder:
-        losses = train_on_ray(job, frames, f"{workspace.uri}/runs", Path(folder))
+        progress = Progress(job, Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None)
+        # The run's name tells what it is made from: a rerun goes on with it, and one of other settings does not.
+        run = f"{settings.name}-{made_from}"
+        scores = train_on_ray(job, frames, f"{workspace.uri}/runs", run, progress, Path(folder))
         facts = {
             "model": dataclasses.asdict(model),
             "train": dataclasses.asdict(settings),
             "fingerprint": made_from,
             "products": sorted(training_set.products),
-            "losses": losses,
+            "scores": scores,
         }
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+        (Path(folder) / METRICS_FILE).write_text(progress.lines(), encoding="utf-8")
         where = workspace.publish(Path(folder), target)
-    note = "train: last losses " + ", ".join(f"{k} {v:.3f}" for k, v in losses[-1].items() if k != "epoch")
-    return Report("train", where, done=products, seconds=time.monotonic() - start, notes=[note], unit="products")
+        remove(f"{workspace.uri}/runs/{run}")
+    notes = ["train: last " + progress.last()] if progress.last() else []
+    if "validation_mR1" in scores:
+        best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
+        notes.append(f"train: best on the validation products: {best}")
+    return Report("train", where, done=products, seconds=time.monotonic() - start, notes=notes, unit="products")
 
 
 def check_frame_count(training_set: TrainingSet, frames: LanceFrames, num_frames: int) -> None:
@@ -81,12 +95,26 @@ def read_training_set(workspace: Workspace, settings: TrainSettings) -> Training
     )
     products: dict[str, dict[Domain, list[str]]] = {}
     for row in rows.sort_by("sample_id").to_pylist():
-        if row["sample_id"] in decoded:
+        if row["sample_id"] in decoded and row["domain"] in settings.domains:
             products.setdefault(row["product_id"], {}).setdefault(Domain(row["domain"]), []).append(row["sample_id"])
     products = {product: domains for product, domains in products.items() if len(domains) > 1}
+    validation = {product for product in products if validates(product, settings.validation_share)}
     texts = sample_texts(workspace, settings.text)
-    used = [sample_id for domains in products.values() for ids in domains.values() for sample_id in ids]
-    return TrainingSet(products=products, texts={sample_id: texts[sample_id] for sample_id in used})
+    return TrainingSet(
+        products={product: domains for product, domains in products.items() if product not in validation},
+        texts={sample_id: texts[sample_id] for sample_id in sample_ids(products.values())},
+        validation={product: products[product] for product in validation},
+    )
+
+
+def validates(product: str, share: float) -> bool:
+    """Whether a product is one of the share that judges; the same in every run and in a grown catalogue."""
+    return zlib.crc32(f"validation {product}".encode()) / 2**32 < share
+
+
+def sample_ids(products: Iterable[Any]) -> Iterable[str]:
+    """All sample ids of products' domains."""
+    return (sample_id for domains in products for ids in domains.values() for sample_id in ids)
 
 
 def training_fingerprint(
@@ -96,7 +124,9 @@ def training_fingerprint(
     frames = workspace.table(FRAMES).read(["sample_id", "fingerprint"])
     made_from = dict(zip(frames["sample_id"].to_pylist(), frames["fingerprint"].to_pylist(), strict=True))
     inputs = [[sample_id, made_from[sample_id], text] for sample_id, text in sorted(training_set.texts.items())]
-    return fingerprint(sorted(training_set.products), inputs, dataclasses.asdict(model), dataclasses.asdict(settings))
+    made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}
+    products = (sorted(training_set.products), sorted(training_set.validation))
+    return fingerprint(*products, inputs, dataclasses.asdict(model), made_by)
 
 
 def trained_from(folder: Path) -> str | None:
@@ -111,16 +141,19 @@ def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrained
     return build_tokenizer(text for text in training_set.texts.values() if text)
 
 
-def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path) -> list[dict[str, float]]:
-    """Run the training on Ray workers, put the model into `folder`, and return the losses of each epoch.
+def train_on_ray(
+    job: TrainJob, frames: LanceFrames, storage: str, run: str, progress: Progress, folder: Path
+) -> dict[str, float]:
+    """Run the training on Ray workers, put the model into `folder`, and return its scores.
+
+    A run of that name that was stopped goes on from its last checkpoint, on any number of workers.
 
     Args:
         storage: where workers keep checkpoints during the run; a folder that all of them see, or a cloud URI.
     """
     connect()
-    import fsspec
     from ray import cloudpickle
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
@@ -134,10 +167,14 @@ def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path)
         scaling_config=ScalingConfig(
             num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker
         ),
-        run_config=RunConfig(name=settings.name, storage_path=storage),
+        run_config=RunConfig(
+            name=run,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=settings.retries),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
     )
-    losses: list[dict[str, float]] = []
-    watcher = threading.Thread(target=show_progress, args=(queue, settings, losses), daemon=True)
+    watcher = threading.Thread(target=progress.watch, args=(queue,), daemon=True)
     watcher.start()
     try:
         result = trainer.fit()
@@ -147,18 +184,11 @@ def train_on_ray(job: TrainJob, frames: LanceFrames, storage: str, folder: Path)
         queue.shutdown()
     assert result.checkpoint is not None
     result.checkpoint.to_directory(folder)
-    fs, path = fsspec.core.url_to_fs(f"{storage}/{settings.name}")
+    return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+
+
+def remove(uri: str) -> None:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(uri)
     fs.rm(path, recursive=True)
-    return losses
-
-
-def show_progress(queue: Any, settings: TrainSettings, losses: list[dict[str, float]]) -> None:
-    """Collect the epochs' losses that the first rank reports, and show them in a bar, until None comes."""
-    with tqdm(
-        total=settings.epochs, desc=f"train-{settings.name}", unit="epoch", file=sys.stderr, mininterval=1.0
-    ) as bar:
-        while (epoch := queue.get()) is not None:
-            losses.append(epoch)
-            shown = {name: f"{value:.3f}" for name, value in epoch.items() if name != "epoch"}
-            bar.set_postfix(shown, refresh=False)
-            bar.update()

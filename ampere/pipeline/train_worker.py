@@ -6,30 +6,63 @@ seconds on importing torch and transformers before the workers start to do the s
 
 import pickle
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LAST_FILE = "last.safetensors"
+SCORES_FILE = "scores.json"
+
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train on one worker; the first rank reports losses and hands in the finished model.
+    """Train on one worker from the last checkpoint, if there is one; hand in checkpoints and the finished model.
 
     Args:
-        config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where each epoch's losses go.
+        config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where the metrics go.
     """
     import ray.train
-    from safetensors.torch import save_file
 
     from ampere.losses.gather import rank_and_world_size
-    from ampere.training.loop import train
+    from ampere.training.loop import Training
 
     job, frames = pickle.loads(config["work"])
-    queue = config["queue"]
     rank, _ = rank_and_world_size()
-    trained = train(job, frames, on_epoch=lambda epoch: queue.put(epoch) if rank == 0 else None)
-    if rank != 0:
-        ray.train.report({})
-        return
+    training = Training(job, frames)
+    found = ray.train.get_checkpoint()
+    if found is not None:
+        with found.as_directory() as folder:
+            training.load(Path(folder))
+    trained = training.run(
+        on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None, checkpoint=hand_in
+    )
+    hand_in(lambda folder: save_model(trained, job, folder, first=rank == 0))
+
+
+def hand_in(save: Callable[[Path], None]) -> None:
+    """Report what every worker writes to a folder as one checkpoint."""
+    import ray.train
+
     with tempfile.TemporaryDirectory() as folder:
-        trained.model.save_pretrained(folder, job.tokenizer)
-        save_file({"centers": trained.centers}, Path(folder) / "classifier.safetensors")
+        save(Path(folder))
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def save_model(trained: Any, job: Any, folder: Path, *, first: bool) -> None:
+    """Write this rank's class centres, and on the first rank the model."""
+    import json
+
+    from safetensors.torch import save_file
+
+    from ampere.training.state import save_classes
+
+    save_classes(folder, trained.classifier)
+    if first:
+        facts = {
+            "text": job.train.text,
+            "epochs": job.train.epochs,
+            "training_products": len(job.training_set.products),
+        }
+        trained.model.save_pretrained(folder, job.tokenizer, facts | trained.scores)
+        (folder / SCORES_FILE).write_text(json.dumps(trained.scores), encoding="utf-8")
+        if trained.last is not None:
+            save_file(dict(trained.last), folder / LAST_FILE)

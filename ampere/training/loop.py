@@ -1,32 +1,38 @@
 """The training loop in plain torch: one process, or one of several that torch.distributed has joined.
 
-    train(job, frames, on_epoch=print)
+    training = Training(job, frames)
+    training.load(folder)  # to go on from a checkpoint
+    trained = training.run(on_metrics=print)
 
-Knows nothing of Ray. With torch.distributed initialised, the model is wrapped in DDP and every rank calls `train`.
+Knows nothing of Ray. With torch.distributed initialised, the model is wrapped in DDP and every rank does the same.
 """
 
 import math
-import random
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
-from ampere.losses.contrastive import contrastive_loss
-from ampere.losses.gather import all_gather, rank_and_world_size
-from ampere.losses.partial_fc import PartialFC
+from ampere.losses.gather import rank_and_world_size
+from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.checkpoint import copy_weights
 from ampere.models.pretrained import load_pretrained_towers
-from ampere.models.tokenizer import encode
-from ampere.records import Domain
-from ampere.training.data import CLIP_DOMAINS, Batch, FrameSource, ProductSampler, TrainingSet
+from ampere.training.data import FrameSource, ProductBatches, TrainingSet
+from ampere.training.state import load_state, save_state
+from ampere.training.step import ProductModel, Step
+from ampere.training.validation import validation_score
 
-Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # frames, token ids, token mask
+Metrics = dict[str, float]
+Checkpoint = Callable[[Callable[[Path], None]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,89 +45,200 @@ class TrainJob:
     train: TrainSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training gives: the network, and the class centres of all products, float32 [C, D] in name order."""
+    """What training gives.
+
+    Attributes:
+        model: the network, with the weights that did best on the validation products, or the last where there are none.
+        last: the last weights, if they are not the best.
+        classifier: this rank's class centres.
+        scores: `step` and, if it was validated, `validation_mR1` of the model.
+    """
 
     model: AMPere
-    centers: Tensor
+    last: Mapping[str, Tensor] | None
+    classifier: PartialFC
+    scores: Metrics
 
 
-class ProductModel(nn.Module):
-    """The network over a batch of products: all embeddings in one forward, as DDP wants it."""
-
-    def __init__(self, model: AMPere) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pages: Inputs, clips: Inputs, present: Tensor) -> Tensor:
-        """Embed pages with one frame each and clips with all theirs.
-
-        Args:
-            pages, clips: inputs of the n pages, and of the shorts and then the lives; either may be of no rows.
-            present: bool [B, 3], which products have a page, a short, a live.
-
-        Returns:
-            float32 [B, 3, D]; zero where a product lacks the domain.
-        """
-        parts = [self.model(*inputs) for inputs in (pages, clips) if len(inputs[0])]
-        vectors = torch.cat(parts)
-        out = vectors.new_zeros(*present.shape, vectors.shape[-1])
-        # Rows lie domain by domain in `vectors`; the mask of the transpose walks the products in the same order.
-        return out.transpose(0, 1).masked_scatter(present.T.unsqueeze(-1), vectors).transpose(0, 1)
-
-
-def train(job: TrainJob, frames: FrameSource, on_epoch: Callable[[dict[str, float]], None]) -> Trained:
-    """Train from the start to the last epoch.
-
-    Args:
-        job: what to train, on what.
-        frames: random reads of stored frames.
-        on_epoch: called on every rank after each epoch with its number and mean losses.
+class Training:
+    """One rank's training.
 
     Raises:
-        ValueError: fewer than two training products with two domains each.
-        FloatingPointError: the loss is not finite.
+        ValueError: fewer than two training products a rank with two domains each.
     """
-    settings, sizes = job.train, job.model
-    rank, ranks = rank_and_world_size()
-    products = len(job.training_set.products)
+
+    def __init__(self, job: TrainJob, frames: FrameSource) -> None:
+        settings, sizes = job.train, job.model
+        rank, ranks = rank_and_world_size()
+        check_products(len(job.training_set.products), ranks)
+        self.job, self.settings, self.frames = job, settings, frames
+        self.device = torch.device("cuda" if settings.gpus else "cpu")
+        torch.manual_seed(settings.seed)
+        self.model = build_model(job).to(self.device)
+        if settings.gradient_checkpointing:
+            self.model.enable_gradient_checkpointing()
+        if settings.compile:
+            self.model.compile(dynamic=False)
+        self.tokenizer = job.tokenizer if self.model.config.use_text else None
+        self.classifier = PartialFC(
+            len(job.training_set.products), sizes.embedding_dim, scale=settings.scale, margin=settings.margin,
+            sample_rate=settings.sample_rate, seed=settings.seed,
+        ).to(self.device)  # fmt: skip
+        self.optimizers = build_optimizers(self.model, self.classifier, settings)
+        network: nn.Module = ProductModel(self.model)
+        if ranks > 1:
+            network = DistributedDataParallel(network, broadcast_buffers=False)
+        self.step = Step(
+            network, self.classifier, self.tokenizer, settings, max_tokens=sizes.max_text_tokens, device=self.device
+        )
+        self.batches = ProductBatches(job.training_set, frames, sizes, settings, rank=rank, ranks=ranks)
+        self.steps = settings.epochs * self.batches.steps_per_epoch
+        self.done = 0
+        self.best: Metrics = {"step": 0, "validation_mR1": -1.0}
+        self.best_weights: dict[str, Tensor] | None = None  # None until the first validation
+        self.history: list[Metrics] = []
+
+    def run(self, on_metrics: Callable[[Metrics], None], checkpoint: Checkpoint | None = None) -> Trained:
+        """Train to the last step.
+
+        Args:
+            on_metrics: called on every rank with the mean losses of the last steps, the same on all; first with
+                those that a checkpoint brought along.
+            checkpoint: called on every rank each `checkpoint_every` steps with a function that writes this rank's part
+                of a checkpoint to a folder. The parts of all ranks belong into one folder.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        for metrics in self.history:
+            on_metrics(metrics)
+        settings, rank = self.settings, rank_and_world_size()[0]
+        window = Window()
+        loader = self.batches.loader(range(self.done, self.steps), settings.loader_workers)
+        while self.done < self.steps:
+            window.wait_for_batch()
+            batch = next(loader)
+            window.got_batch()
+            set_learning_rates(self.optimizers, self.learning_rate(self.done))
+            # Chance starts anew at each step, so that a checkpoint need not hold its state.
+            seed = stream(settings.seed, self.done, rank)
+            self.classifier.generator.manual_seed(seed)
+            window.add(self.step.backward(batch, seed))
+            self.update()
+            self.done += 1
+            last = self.done == self.steps
+            if last or self.done % settings.log_every == 0 or self.due(settings.checkpoint_every):
+                metrics = {"step": self.done, "epoch": self.done / self.batches.steps_per_epoch} | window.close()
+                check_finite(metrics)
+                if self.job.training_set.validation and (last or self.due(settings.validate_every)):
+                    metrics["validation_mR1"] = self.validate()
+                self.history.append(metrics)
+                on_metrics(metrics)
+            if checkpoint is not None and self.due(settings.checkpoint_every) and not last:
+                checkpoint(self.save)
+        return self.finish()
+
+    def due(self, every: int) -> bool:
+        return every > 0 and self.done % every == 0
+
+    def learning_rate(self, step: int) -> float:
+        return learning_rate(step, self.steps, self.settings.warmup_epochs * self.batches.steps_per_epoch)
+
+    def update(self) -> None:
+        """One step of both optimizers on the gradients at hand."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def validate(self) -> float:
+        """The validation score of the present weights, which are kept if none were better."""
+        score = validation_score(self.model, self.tokenizer, self.job.training_set, self.frames)
+        if score > self.best["validation_mR1"]:
+            self.best = {"step": self.done, "validation_mR1": score}
+            self.best_weights = self.weights()
+        return score
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of a checkpoint."""
+        progress = {"done": self.done, "best": self.best, "history": self.history}
+        save_state(folder, self.model, self.classifier, self.optimizers, progress, self.best_weights)
+
+    def load(self, folder: Path) -> None:
+        """Take up a checkpoint; see `ampere.training.state.load_state` for what it raises."""
+        progress, self.best_weights = load_state(folder, self.model, self.classifier, self.optimizers)
+        self.done, self.best, self.history = progress["done"], progress["best"], progress["history"]
+
+    def finish(self) -> Trained:
+        scores: Metrics = {"step": self.done} if self.best_weights is None else self.best
+        last = None
+        if self.best_weights is not None and self.best["step"] != self.done:
+            last = self.weights()
+            copy_weights(self.model, self.best_weights, source="the best step")
+        return Trained(model=self.model.cpu().eval(), last=last, classifier=self.classifier.cpu(), scores=scores)
+
+
+def stream(*numbers: int) -> int:
+    """A seed for torch's generators (32 bits count) out of some numbers."""
+    return zlib.crc32(repr(numbers).encode())
+
+
+class Window:
+    """Mean losses, time and waiting of the steps since the last log line."""
+
+    def __init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        self.start = time.perf_counter()
+        self.losses: list[Tensor] = []
+        self.waited = 0.0
+
+    def wait_for_batch(self) -> None:
+        self.asked = time.perf_counter()
+
+    def got_batch(self) -> None:
+        self.waited += time.perf_counter() - self.asked
+
+    def add(self, losses: Tensor) -> None:
+        self.losses.append(losses)
+
+    def close(self) -> Metrics:
+        """The figures over all ranks; a new window opens. A collective."""
+        # The contrastive loss of the whole batch is the mean over the ranks' (ampere.losses.contrastive).
+        losses = torch.stack(self.losses).mean(dim=0)
+        if dist.is_initialized():
+            dist.all_reduce(losses)
+            losses /= dist.get_world_size()
+        seconds = time.perf_counter() - self.start
+        contrastive, classifier = losses.tolist()
+        metrics = {
+            "contrastive": contrastive, "classifier": classifier, "seconds_per_step": seconds / len(self.losses),
+            "waiting_share": self.waited / seconds,
+        }  # fmt: skip
+        self.open()
+        return metrics
+
+
+def check_products(products: int, ranks: int) -> None:
     if products < 2 * ranks:
         raise ValueError(
             f"{products} training products have samples of two domains; at least {2 * ranks} are needed. Are products "
             "known (product_id) and frames decoded?"
         )
-    torch.manual_seed(settings.seed)
-    random.seed(settings.seed)
-    device = torch.device("cuda" if settings.gpus else "cpu")
-    model = build_model(job).to(device)
-    network: nn.Module = ProductModel(model)
-    if ranks > 1:
-        network = DistributedDataParallel(network, broadcast_buffers=False)
-    classifier = PartialFC(
-        products, sizes.embedding_dim, scale=settings.scale, margin=settings.margin, seed=settings.seed
-    ).to(device)
-    sampler = ProductSampler(
-        job.training_set, batch_size=settings.batch_size, rank=rank, ranks=ranks, num_frames=sizes.num_frames,
-        image_size=sizes.image_size, crop_scale=settings.crop_scale, seed=settings.seed,
-    )  # fmt: skip
-    optimizer = build_optimizer(model, classifier, settings)
-    steps = settings.epochs * sampler.steps_per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate(step, steps, settings.warmup_epochs * sampler.steps_per_epoch)
-    )
-    for epoch in range(1, settings.epochs + 1):
-        totals = torch.zeros(2)
-        for batch in prefetch(sampler.epoch(epoch, frames)):
-            totals += training_step(network, classifier, optimizer, batch, job, device)
-            schedule.step()
-        losses = totals / sampler.steps_per_epoch
-        if not torch.isfinite(losses).all():
-            raise FloatingPointError(
-                f"the loss became {losses.tolist()} in epoch {epoch}; a smaller learning rate or more warm-up may help"
-            )
-        on_epoch({"epoch": epoch, "contrastive": losses[0].item(), "classifier": losses[1].item()})
-    return Trained(model.cpu(), classifier.full_centers().cpu())
+
+
+def check_finite(metrics: Metrics) -> None:
+    if not all(math.isfinite(value) for value in metrics.values()):
+        raise FloatingPointError(
+            f"the loss became contrastive {metrics['contrastive']}, classifier {metrics['classifier']} by step "
+            f"{metrics['step']}; a smaller learning rate or more warm-up may help"
+        )
 
 
 def build_model(job: TrainJob) -> AMPere:
@@ -134,11 +251,13 @@ def build_model(job: TrainJob) -> AMPere:
     )
     model = AMPere(config)
     load_pretrained_towers(model, job.model.vision_weights, job.model.text_weights)
-    return model
+    return model.train()
 
 
-def build_optimizer(model: AMPere, classifier: PartialFC, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW with the paper's learning rate per part; biases and norms are not decayed."""
+def build_optimizers(
+    model: AMPere, classifier: PartialFC, settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """AdamW with the paper's learning rate per part, biases and norms not decayed; and that of the class centres."""
     rates = {
         "text": settings.lr_text,
         "video": settings.lr_video,
@@ -152,8 +271,18 @@ def build_optimizer(model: AMPere, classifier: PartialFC, settings: TrainSetting
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
             groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay})
-    groups.append({"params": [classifier.centers], "lr": settings.lr_rest, "weight_decay": 0.0})
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    of_model = torch.optim.AdamW([group for group in groups if group["params"]])
+    of_classifier = build_classifier_optimizer(classifier, settings.lr_rest)
+    for optimizer in (of_model, of_classifier):
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return of_model, of_classifier
+
+
+def set_learning_rates(optimizers: tuple[torch.optim.Optimizer, ...], factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["peak_lr"]
 
 
 def learning_rate(step: int, steps: int, warmup_steps: float) -> float:
@@ -165,55 +294,3 @@ def learning_rate(step: int, steps: int, warmup_steps: float) -> float:
     if step < warmup_steps:
         return min(1.0, (step + 1) / warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1.0, steps - warmup_steps)))
-
-
-def training_step(
-    network: nn.Module,
-    classifier: PartialFC,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    job: TrainJob,
-    device: torch.device,
-) -> Tensor:
-    """One step on one batch; returns the two losses, float32 [2]: contrastive, classifier."""
-    settings = job.train
-    rank, _ = rank_and_world_size()
-    present = torch.stack([batch.present[domain] for domain in Domain], dim=1).to(device)
-    pages, clips = model_inputs(batch, job, device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-        vectors = network(pages, clips, present)
-    keys, all_present = all_gather(vectors), all_gather(present)
-    contrastive = contrastive_loss(
-        vectors, keys, all_present, offset=rank * len(vectors),
-        temperature=settings.temperature, label_smoothing=settings.label_smoothing,
-    )  # fmt: skip
-    labels = all_gather(batch.labels.to(device))[:, None].where(all_present, -1)
-    classification = classifier(keys.flatten(0, 1), labels.flatten())
-    optimizer.zero_grad(set_to_none=True)
-    (contrastive + settings.classifier_weight * classification).backward()
-    nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    return torch.stack([contrastive.detach(), classification.detach()]).cpu()
-
-
-def model_inputs(batch: Batch, job: TrainJob, device: torch.device) -> tuple[Inputs, Inputs]:
-    """The inputs of the pages and of the clips of a batch."""
-
-    def inputs(domains: tuple[Domain, ...]) -> Inputs:
-        frames = torch.cat([batch.frames[domain] for domain in domains]).to(device)
-        texts = [text for domain in domains for text in batch.texts[domain]]
-        if not texts or job.train.text == "none":
-            return frames, None, None
-        ids, mask = encode(job.tokenizer, texts, job.model.max_text_tokens)
-        return frames, ids.to(device), mask.to(device)
-
-    return inputs((Domain.PAGE,)), inputs(CLIP_DOMAINS)
-
-
-def prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Make the next batch in a thread while the present one trains; decoding pictures leaves the interpreter free."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from ampere.losses import partial_fc
 from ampere.losses.gather import all_gather
-from ampere.losses.partial_fc import PartialFC
+from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 
 from .rank_processes import run_on_ranks
 
@@ -100,6 +103,217 @@ def _sharded(rank: int, embeddings: Tensor, labels: Tensor, classes: int) -> dic
     result |= {"centers": classifier.centers.detach().clone(), "full": classifier.full_centers()}
     classifier.load_full_centers(2 * result["full"])
     return result | {"reloaded": classifier.centers.detach()}
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.25])
+@pytest.mark.parametrize(("sample_rate", "kept"), [(1.0, 10), (0.5, 5), (0.01, 3)])
+def test_zero_embeddings_count_the_kept_classes(margin: float, sample_rate: float, kept: int) -> None:
+    classifier = PartialFC(10, DIM, scale=2.0, margin=margin, sample_rate=sample_rate)
+    loss = classifier(torch.zeros(4, DIM), torch.tensor([7, 2, 2, 4]))
+    # All cosines are 0: the target's logit is -2 * margin, that of the other kept classes 0.
+    assert loss.item() == pytest.approx(math.log((kept - 1) * math.exp(2 * margin) + 1), rel=1e-6)
+
+
+def test_sampled_shards_are_the_softmax_over_the_kept(tmp_path: Path, batch: tuple[Tensor, Tensor]) -> None:
+    """Three ranks, started once for all numbers of classes, as the start takes the time."""
+    embeddings, labels = batch
+    numbers = [26, 10, 4]
+    results = run_on_ranks(_sampled, tmp_path, embeddings, labels, numbers, ranks=3)
+    kept = [[len(result["kept"]) for result in case] for case in zip(*results, strict=True)]
+    # Shards of 9, 9, 8: all four positives are the first one's, which keeps one more. Of 4, 4, 2: more positives than
+    # the sample of two. Of 2, 2, 0: the same on two ranks, and an empty shard.
+    assert kept == [[5, 5, 4], [4, 2, 1], [2, 2, 0]]
+    for classes, case in zip(numbers, zip(*results, strict=True), strict=True):
+        check_sampled(classes, embeddings, labels, case)
+
+
+def check_sampled(classes: int, embeddings: Tensor, labels: Tensor, results: tuple[dict[str, Tensor], ...]) -> None:
+    """Value and gradients against one process's softmax over exactly the kept classes of all ranks."""
+    kept = torch.cat([result["kept"] for result in results])
+    assert kept.unique().equal(kept)
+    centers = PartialFC(classes, DIM).centers.detach()
+    chosen, whole = centers[kept].requires_grad_(), embeddings.clone().requires_grad_()
+    expected = full_softmax(whole, chosen, torch.searchsorted(kept, labels).where(labels >= 0, -1))
+    expected.backward()
+    assert whole.grad is not None
+    for result, gradient in zip(results, whole.grad.chunk(len(results)), strict=True):
+        torch.testing.assert_close(result["loss"], expected.detach())
+        torch.testing.assert_close(result["grad"] / len(results), gradient)  # divided as DDP does
+    # The centres are short, 0.02, so their gradients are large, sums of terms in the hundreds, and round at 1e-5.
+    gradients = torch.cat([result["centers_grad"] for result in results])
+    torch.testing.assert_close(gradients, chosen.grad, rtol=1e-5, atol=1e-4)
+
+
+def _sampled(rank: int, embeddings: Tensor, labels: Tensor, numbers: list[int]) -> list[dict[str, Tensor]]:
+    return [_sampled_step(rank, embeddings, labels, classes) for classes in numbers]
+
+
+def _sampled_step(rank: int, embeddings: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:
+    classifier = PartialFC(classes, DIM, sample_rate=0.5)
+    local = embeddings.chunk(torch.distributed.get_world_size())[rank].clone().requires_grad_()
+    loss = classifier(all_gather(local), labels)
+    loss.backward()
+    assert local.grad is not None and classifier.centers.grad is not None
+    gradient = classifier.centers.grad.coalesce()
+    result = {"loss": loss.detach(), "grad": local.grad, "centers_grad": gradient.values()}
+    return result | {"kept": gradient.indices()[0] + classifier.first_class}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), classes=st.integers(1, 40), sample_rate=st.floats(0.01, 0.99), seed=st.integers(0, 2**40))
+def test_positives_are_always_kept(data: st.DataObject, classes: int, sample_rate: float, seed: int) -> None:
+    labels = torch.tensor(data.draw(st.lists(st.integers(-1, classes - 1), min_size=1, max_size=20)))
+    kept = kept_classes(PartialFC(classes, DIM, sample_rate=sample_rate, seed=seed), labels)
+    positives = labels[labels >= 0].unique()
+    assert torch.isin(positives, kept).all()
+    assert len(kept) == max(math.ceil(sample_rate * classes), len(positives))
+    assert kept.unique().equal(kept)
+
+
+def test_others_are_drawn_evenly() -> None:
+    classifier = PartialFC(20, DIM, sample_rate=0.5)
+    draws = torch.cat([kept_classes(classifier, torch.tensor([3, 11])) for _ in range(400)])
+    counts = draws.bincount(minlength=20)
+    assert counts[[3, 11]].tolist() == [400, 400]
+    others = counts[[row for row in range(20) if row not in (3, 11)]]
+    # 8 of the 18 others each time: 178 of 400 on average, with a standard deviation of 10.
+    assert others.sum() == 400 * 8 and others.min() > 138 and others.max() < 218
+
+
+def test_rows_left_out_keep_their_values_and_moments(batch: tuple[Tensor, Tensor]) -> None:
+    embeddings, labels = batch
+    classifier = PartialFC(30, DIM, sample_rate=0.3)
+    optimizer = build_classifier_optimizer(classifier, 0.1)
+    kept, before = torch.arange(30), {}
+    for step in range(4):
+        if step:
+            before = {name: value.clone() for name, value in rows_of(classifier, optimizer).items()}
+        optimizer.zero_grad()
+        classifier(embeddings, labels).backward()
+        assert classifier.centers.grad is not None
+        kept = classifier.centers.grad.coalesce().indices()[0]
+        optimizer.step()
+        left_out = ~torch.isin(torch.arange(30), kept)
+        assert left_out.sum() == 30 - 9
+        for name, rows in before.items():
+            after = rows_of(classifier, optimizer)[name]
+            assert after[left_out].equal(rows[left_out]), name
+            assert (after[kept] != rows[kept]).any(dim=1).all(), name
+    assert set(before) == {"centers", "exp_avg", "exp_avg_sq"}
+
+
+def rows_of(classifier: PartialFC, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state[classifier.centers]
+    return {"centers": classifier.centers.detach(), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
+def test_first_update_is_the_learning_rate_without_decay(sample_rate: float) -> None:
+    classifier = PartialFC(4, 2, sample_rate=sample_rate)
+    classifier.load_full_centers(torch.tensor([[3.0, 3.0], [3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]))
+    optimizer = build_classifier_optimizer(classifier, 0.1)
+    gradient = torch.tensor([[0.5, -0.25], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    classifier.centers.grad = gradient.to_sparse(1) if sample_rate < 1 else gradient
+    optimizer.step()
+    # Adam's first step is the learning rate against the gradient's sign; decay would draw in the other rows too.
+    expected = torch.tensor([[2.9, 3.1], [3.0, 3.0], [3.0, 3.0], [3.0, 3.0]])
+    torch.testing.assert_close(classifier.centers.detach(), expected, rtol=1e-6, atol=0)
+
+
+def test_restored_state_gives_the_same_centers_and_draws() -> None:
+    labels = torch.tensor([3, 11])
+    classifier, other = PartialFC(40, DIM, sample_rate=0.5), PartialFC(40, DIM, sample_rate=0.5, seed=1)
+    kept_classes(classifier, labels)
+    state = {name: value.clone() for name, value in classifier.state_dict().items()}
+    draws = [kept_classes(classifier, labels) for _ in range(3)]
+    assert not draws[0].equal(draws[1])
+    assert not kept_classes(other, labels).equal(draws[0])
+    other.load_state_dict(state)
+    assert other.centers.equal(classifier.centers)
+    for draw in draws:
+        assert kept_classes(other, labels).equal(draw)
+
+
+def test_ranks_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = shards(monkeypatch, 80, 2, sample_rate=0.5)
+    nothing = torch.tensor([-1])
+    assert not kept_classes(one, nothing).equal(kept_classes(other, nothing) - 40)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_blocks_give_the_same_centers_for_any_number_of_ranks(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Ten classes in blocks of 4, 4 and 2; the shards' limits lie within blocks and on them."""
+    monkeypatch.setattr(partial_fc, "BLOCK_ROWS", 4)
+    whole = PartialFC(10, DIM, seed=seed).centers.detach()
+    for ranks in (2, 3, 4):
+        assert torch.cat([shard.centers for shard in shards(monkeypatch, 10, ranks, seed=seed)]).equal(whole)
+    assert len(whole.flatten().unique()) == 10 * DIM  # no block repeats another
+    assert 0.007 < whole.std() < 0.013
+
+
+def test_no_rank_draws_more_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial_fc, "BLOCK_ROWS", 4)
+    randn, drawn = torch.randn, []
+
+    def counted_randn(rows: int, dim: int, generator: torch.Generator) -> Tensor:
+        drawn.append(rows)
+        return randn(rows, dim, generator=generator)
+
+    monkeypatch.setattr(torch, "randn", counted_randn)
+    shards(monkeypatch, 10, 2)
+    assert drawn == [4, 4, 4, 2]  # classes 0-4 need the first two blocks, 5-9 the last two
+
+
+def test_shards_of_three_ranks_load_on_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = shards(monkeypatch, 10, 3)
+    loaded = shards(monkeypatch, 10, 2, seed=1)
+    for classifier in loaded:
+        for shard in saved:
+            classifier.load_rows(shard.first_class, shard.centers.detach())
+    expected = torch.cat([shard.centers for shard in saved])
+    assert torch.cat([classifier.centers for classifier in loaded]).equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("first_class", "rows", "dim", "words"),
+    [(0, 2, 1, r"\[2, 1\] from class 0"), (2, 2, DIM, "0..2"), (-1, 2, DIM, "class -1")],
+)
+def test_misfit_rows_raise(first_class: int, rows: int, dim: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PartialFC(3, DIM).load_rows(first_class, torch.ones(rows, dim))
+
+
+@pytest.mark.parametrize("sample_rate", [0.0, 1.5, -0.1, math.nan])
+def test_odd_sample_rate_raises(sample_rate: float) -> None:
+    with pytest.raises(ValueError, match="sample_rate"):
+        PartialFC(3, DIM, sample_rate=sample_rate)
+
+
+def test_second_backward_pass_raises(batch: tuple[Tensor, Tensor]) -> None:
+    """Rather than to give a gradient of overwritten numbers."""
+    loss = PartialFC(4, DIM)(*batch)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def kept_classes(classifier: PartialFC, labels: Tensor) -> Tensor:
+    """The classes that one more step keeps, ascending, in all ranks' numbering."""
+    classifier.centers.grad = None
+    classifier(torch.ones(len(labels), DIM), labels).backward()
+    assert classifier.centers.grad is not None and classifier.centers.grad.is_sparse
+    return classifier.centers.grad._indices()[0] + classifier.first_class
+
+
+def shards(
+    monkeypatch: pytest.MonkeyPatch, classes: int, ranks: int, *, sample_rate: float = 1.0, seed: int = 0
+) -> list[PartialFC]:
+    """The classifiers of all ranks, in one process that takes their places in turn."""
+    made = []
+    for rank in range(ranks):
+        monkeypatch.setattr(partial_fc, "rank_and_world_size", lambda place=(rank, ranks): place)
+        made.append(PartialFC(classes, DIM, sample_rate=sample_rate, seed=seed))
+    return made
 
 
 @pytest.fixture

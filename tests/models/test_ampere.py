@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,12 +122,104 @@ def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
         groups_by_prefix.setdefault(".".join(name.split(".")[:2]), set()).add(group_of[id(weight)])
     text = {prefix: {"text"} for prefix in ("text.embeddings", "text.encoder")}
     rest = ("video.positions", "video.blocks", "fusion.visual_projection", "fusion.text_projection",
-            "embed.weight", "embed.bias")  # fmt: skip
+            "embed.weight", "embed.bias", "no_text")  # fmt: skip
     assert groups_by_prefix == text | {prefix: {"rest"} for prefix in rest} | {
         "video.tower": {"video"},
         "video.projection": {"video"},
         "fusion.blocks": {"fusion"},
     }
+
+
+def variant(config: AMPereConfig, **sizes: object) -> AMPere:
+    torch.manual_seed(0)
+    return AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, **sizes))).eval()  # type: ignore[arg-type]
+
+
+def test_a_missing_text_is_neither_the_empty_string_nor_what_its_row_holds(config: AMPereConfig) -> None:
+    frames, cls_sep = random_frames(1, 1), torch.tensor([[7, 8, 0, 0]])
+    missing, empty = torch.zeros(1, 4), torch.tensor([[1, 1, 0, 0]])
+    other = torch.tensor([[9, 5, 6, 5]])
+    learned = variant(config)
+    assert (learned(frames, cls_sep, missing) - learned(frames, cls_sep, empty)).abs().max() > 1e-3
+    torch.testing.assert_close(learned(frames, other, missing), learned(frames, cls_sep, missing))
+    assert learned.no_text is not None
+    before = learned(frames, cls_sep, missing)
+    torch.nn.init.ones_(learned.no_text)
+    assert (learned(frames, cls_sep, missing) - before).abs().max() > 1e-3
+    papers = variant(config, missing_text="empty")
+    assert papers.no_text is None
+    torch.testing.assert_close(papers(frames, cls_sep, missing), papers(frames, cls_sep, empty))
+
+
+def test_rows_with_and_without_text_do_not_mix(config: AMPereConfig) -> None:
+    for choice in ("learned", "empty"):
+        model = variant(config, missing_text=choice)
+        frames, (ids, mask) = random_frames(3, 1), random_tokens(3, 5)
+        ids[1], mask[1] = torch.tensor([7, 8, 0, 0, 0]), 0
+        together = model(frames, ids, mask)
+        for row in range(3):
+            one = slice(row, row + 1)
+            torch.testing.assert_close(model(frames[one], ids[one], mask[one]), together[one], rtol=0, atol=1e-6)
+        assert torch.isfinite(together).all()
+
+
+def test_a_last_layer_per_domain(config: AMPereConfig) -> None:
+    model = variant(config, share_last_layer=False)
+    frames, tokens = random_frames(1, 1), random_tokens(1, 5)
+    three = [frames.expand(3, -1, -1, -1, -1), *(part.expand(3, -1) for part in tokens), torch.tensor([0, 1, 2])]
+    page, short, live = model(*three)
+    assert min((page - short).abs().max(), (page - live).abs().max(), (short - live).abs().max()) > 1e-3
+    torch.testing.assert_close(model(frames, *tokens, torch.tensor([1]))[0], short)
+    model.embed.weight.data[12:24] = model.embed.weight.data[:12]  # the second domain's layer becomes the first's
+    model.embed.bias.data[12:24] = model.embed.bias.data[:12]
+    page, short, _ = model(*three)
+    torch.testing.assert_close(page, short)
+    with pytest.raises(ValueError, match="last layer per domain: give domains"):
+        model(frames, *tokens)
+
+
+def test_text_only_ignores_the_frames(config: AMPereConfig) -> None:
+    model, tokens = variant(config, use_vision=False), random_tokens(2, 5)
+    assert model.video is None and model.fusion is None
+    vectors = model(random_frames(2, 4), *tokens)
+    assert torch.equal(vectors, model(random_frames(2, 1, seed=5), *tokens))
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
+    with pytest.raises(ValueError, match="needs one of them"):
+        AMPere(dataclasses.replace(model.config, use_text=False))
+
+
+VARIANTS: tuple[dict[str, object], ...] = (
+    {"fusion": "cat"}, {"fusion": "coa"}, {"share_last_layer": False}, {"use_vision": False}, {"missing_text": "empty"}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_variants_save_and_load_group_and_train(
+    changes: dict[str, object], config: AMPereConfig, tmp_path: Path
+) -> None:
+    model = variant(config, **changes)
+    inputs = (random_frames(3, 1), *random_tokens(3, 5), torch.tensor([0, 1, 2]))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AMPere.from_pretrained(tmp_path)(*inputs), model(*inputs))
+    ids = [id(weight) for group in model.parameter_groups().values() for weight in group]
+    assert len(ids) == len(set(ids)) == len(list(model.parameters()))
+    model(*inputs)[:, 0].sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_gradient_checkpointing_changes_no_gradient(config: AMPereConfig) -> None:
+    for frames in (random_frames(2, 4), random_frames(3, 1)):
+        tokens = random_tokens(len(frames), 5)
+        _, plain = vectors_and_grads(variant(config).train(False), frames, *tokens)
+        checkpointed = variant(config)
+        checkpointed.enable_gradient_checkpointing()
+        checkpointed.train()
+        for module in checkpointed.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        _, grads = vectors_and_grads(checkpointed, frames, *tokens)
+        for name, grad in plain.items():
+            torch.testing.assert_close(grads[name], grad, msg=name)
 
 
 def millions(*modules: nn.Module) -> float:
@@ -142,10 +235,11 @@ def test_parameter_counts_of_the_paper() -> None:
     config = AMPereConfig(sizes=ModelSettings(), vocab_size=21128, pad_token_id=0)
     with torch.device("meta"):
         model = AMPere(config)
-        visual = AMPere(dataclasses.replace(config, use_text=False))
+        sizes = dataclasses.replace(config.sizes, share_last_layer=False)
+        cope = AMPere(dataclasses.replace(config, use_text=False, sizes=sizes))
     assert model.fusion is not None
     assert millions(model) == pytest.approx(206.8, abs=0.1)
-    assert millions(visual.video, visual.embed, visual.embed, visual.embed) == pytest.approx(134.4, abs=0.1)
+    assert millions(cope) == pytest.approx(134.4, abs=0.1)
     assert millions(model.fusion.blocks) == pytest.approx(12.61, abs=0.01)
     assert millions(model.fusion.blocks, model.fusion.visual_projection) == pytest.approx(12.8, abs=0.1)
 

@@ -30,7 +30,7 @@ def test_round_trip(model: AMPere, tmp_path: Path) -> None:
     assert torch.equal(loaded(*inputs), model.eval()(*inputs))
     assert load_tokenizer(tmp_path / "new" / "folder").get_vocab() == tokenizer.get_vocab()
     kinds = {path.suffix for path in (tmp_path / "new" / "folder").iterdir()}
-    assert kinds == {".json", ".safetensors"}  # no pickle
+    assert kinds == {".json", ".md", ".safetensors"}  # no pickle
 
 
 def test_missing_and_unexpected_weights_are_named(model: AMPere, tmp_path: Path) -> None:

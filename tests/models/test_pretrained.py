@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, XCLIPConfig, XCLIPModel
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM, BertModel, XCLIPConfig, XCLIPModel
 
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.pretrained import load_pretrained_towers
@@ -13,6 +13,13 @@ from ampere.models.video import normalise_pixels
 from .conftest import VOCAB_SIZE
 from .test_ampere import random_frames, random_tokens
 from .test_checkpoint import change_weights
+
+
+def shake(network: nn.Module) -> None:
+    """Every weight off its first value: equal norms or zero biases would hide that two were swapped."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.1)
 
 
 def save_xclip(folder: Path, **vision: int) -> XCLIPModel:
@@ -25,6 +32,7 @@ def save_xclip(folder: Path, **vision: int) -> XCLIPModel:
     config = XCLIPConfig(text_config=small, vision_config=tower | vision, projection_dim=16, prompt_layers=1,
                          prompt_num_attention_heads=2)  # fmt: skip
     pretrained = XCLIPModel(config).eval()
+    shake(pretrained)
     pretrained.save_pretrained(folder)
     return pretrained
 
@@ -40,19 +48,38 @@ def save_bert(folder: Path, vocab_size: int = VOCAB_SIZE) -> BertForMaskedLM:
         num_attention_heads=4,
     )
     pretrained = BertForMaskedLM(config).eval()
+    shake(pretrained)
     pretrained.save_pretrained(folder)
     return pretrained
 
 
 def test_towers_compute_what_the_pretrained_ones_do(model: AMPere, tmp_path: Path) -> None:
+    """Frame features against what the library's X-CLIP hands from its frame tower to its frame integration."""
+    xclip = save_xclip(tmp_path / "xclip")
+    save_bert(tmp_path / "bert")
+    load_pretrained_towers(model, str(tmp_path / "xclip"), str(tmp_path / "bert"))
+    assert model.video is not None and model.text is not None
+
+    frames, seen = random_frames(2, 4), []
+    xclip.mit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    xclip.get_video_features(normalise_pixels(frames.flatten(0, 1)).unflatten(0, (2, 4)))
+    torch.testing.assert_close(model.video(frames)[1], seen[0])
+
+    ids, mask = random_tokens(2, 7)
+    mask[1, 5:] = 0
+    bert = BertModel.from_pretrained(tmp_path / "bert", add_pooling_layer=False).eval()
+    torch.testing.assert_close(model.text(ids, mask)[0], bert(ids, mask)[0])
+
+
+def test_weights_come_from_the_files(model: AMPere, tmp_path: Path) -> None:
+    """The test above compares two networks; here each stored tensor is met again in the model, bit by bit."""
     xclip, bert = save_xclip(tmp_path / "xclip"), save_bert(tmp_path / "bert")
     load_pretrained_towers(model, str(tmp_path / "xclip"), str(tmp_path / "bert"))
-    frames, (ids, mask) = random_frames(2, 4), random_tokens(2, 7)
-    pooled = xclip.vision_model(normalise_pixels(frames.flatten(0, 1))).pooler_output
-    _, frame_features = model.video(frames)
-    torch.testing.assert_close(frame_features.flatten(0, 1), xclip.visual_projection(pooled))
-    assert model.text is not None
-    torch.testing.assert_close(model.text(ids, mask)[0], bert.bert(ids, mask)[0])
+    assert model.video is not None and model.text is not None
+    for name, weight in model.video.tower.state_dict().items():
+        assert torch.equal(weight, xclip.vision_model.state_dict()[name]), name
+    for name, weight in model.text.state_dict().items():
+        assert torch.equal(weight, bert.bert.state_dict()[name]), name
 
 
 def test_empty_names_leave_the_towers(model: AMPere) -> None:
@@ -98,3 +125,9 @@ def test_other_heads_raise(model: AMPere, tmp_path: Path) -> None:
 def test_text_weights_without_text_raise(config: AMPereConfig) -> None:
     with pytest.raises(ValueError, match="reads no text"):
         load_pretrained_towers(AMPere(dataclasses.replace(config, use_text=False)), "", "hfl/rbt6")
+
+
+def test_vision_weights_without_vision_raise(config: AMPereConfig) -> None:
+    model = AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False)))
+    with pytest.raises(ValueError, match=r"vision_weights is 'k600_16_8.pth', but the model sees no frames"):
+        load_pretrained_towers(model, "k600_16_8.pth", "")

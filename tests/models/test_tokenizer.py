@@ -32,11 +32,11 @@ def test_chinese_characters_stand_alone_and_words_merge(tokenizer: PreTrainedTok
     assert tokenizer.tokenize("骉") == ["[UNK]"]  # a rare character that no text had
 
 
-def test_encode_pads_truncates_and_reads_none_as_empty(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_encode_pads_truncates_and_shows_nothing_of_a_missing_text(tokenizer: PreTrainedTokenizerFast) -> None:
     ids, mask = encode(tokenizer, ["电动", None, "", "电动牙刷声波震动"], max_tokens=6)
     cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     assert ids.dtype == mask.dtype == torch.int64
-    assert mask.sum(dim=1).tolist() == [4, 2, 2, 6]
+    assert mask.sum(dim=1).tolist() == [4, 0, 2, 6]
     assert ids[1].tolist() == ids[2].tolist() == [cls, sep, pad, pad, pad, pad]
     assert ids[3, 0] == cls and ids[3, -1] == sep
     assert encode(tokenizer, ["电动"], max_tokens=6)[0].shape == (1, 4)

@@ -8,7 +8,7 @@ import pytest
 from ampere.cli import main
 from ampere.models.embedder import Embedder
 from ampere.pipeline.frames_table import LanceFrames
-from ampere.records import SAMPLES, Split
+from ampere.records import SAMPLES, Domain, Split
 from ampere.workspace import Workspace
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
@@ -29,10 +29,17 @@ def test_two_workers_train_a_model_that_embeds(decoded: Workspace, capsys: pytes
     folder = decoded.fetch("models/ampere")
     settings = json.loads((folder / "settings.json").read_text("utf-8"))
     assert settings["train"]["workers"] == 2
-    assert [epoch["epoch"] for epoch in settings["losses"]] == [1, 2]
-    assert sorted(path.suffix for path in folder.iterdir() if path.suffix != ".json") == [".safetensors"] * 2
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert metrics[-1]["epoch"] == 2 and metrics[-1]["step"] == settings["scores"]["step"]
+    # The weights, and the class centres of each rank.
+    assert sorted(path.suffix for path in folder.iterdir()).count(".safetensors") == 3
+    logs = Path(decoded.uri) / "logs" / "ampere"
+    assert (logs / "metrics.jsonl").read_text("utf-8") == (folder / "metrics.jsonl").read_text("utf-8")
+    assert any(path.name.startswith("events.out.tfevents") for path in logs.iterdir())
     ids = decoded.table(SAMPLES).read(["sample_id"])["sample_id"].to_pylist()[:6]
-    vectors = Embedder(folder).embed(LanceFrames(decoded).take(ids), ["云岚薄荷洗发水", None, "", "x", None, None])
+    vectors = Embedder(folder).embed(
+        LanceFrames(decoded).take(ids), ["云岚薄荷洗发水", None, "", "x", None, None], [Domain.PAGE] * 6
+    )
     assert vectors.shape == (6, 128)
     assert abs((vectors**2).sum(axis=1) - 1).max() < 1e-5
     assert decoded.names("runs") == []

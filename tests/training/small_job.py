@@ -55,7 +55,8 @@ def small_set(products: int, domains: dict[int, tuple[Domain, ...]] | None = Non
 
 
 def small_job(training_set: TrainingSet, **train: object) -> TrainJob:
-    settings = {"epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "classifier_weight": 0.02}
+    settings = {"epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "classifier_weight": 0.02, "loader_workers": 0}
+    settings |= {"log_every": 1, "text_dropout": 0.0}
     settings |= dict.fromkeys(("lr_text", "lr_video", "lr_fusion", "lr_rest"), 1e-3)
     return TrainJob(
         training_set=training_set,

@@ -1,25 +1,43 @@
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ampere.config import TrainSettings
+from ampere.media.images import model_input
 from ampere.records import Domain
-from ampere.training.data import Batch, ProductSampler, TrainingSet
+from ampere.training.data import Batch, ProductBatches, TrainingSet
 
 from .small_job import SIZES, MemoryFrames, coloured, small_set
 
 MIXED = {1: (Domain.PAGE, Domain.SHORT), 2: (Domain.SHORT, Domain.LIVE), 4: (Domain.PAGE, Domain.LIVE)}
 
 
-def sampler(
-    training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0
-) -> ProductSampler:
-    return ProductSampler(
-        training_set, batch_size=batch_size, rank=rank, ranks=ranks, num_frames=SIZES.num_frames,
-        image_size=SIZES.image_size, crop_scale=0.8, seed=seed,
-    )  # fmt: skip
+class Sampler:
+    """The batches of one rank, an epoch at a time."""
+
+    def __init__(self, training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0,
+                 text_dropout: float = 0.0) -> None:  # fmt: skip
+        self.set, self.rank, self.ranks = training_set, rank, ranks
+        self.settings = TrainSettings(
+            batch_size=max(2, batch_size), crop_scale=0.8, seed=seed, text_dropout=text_dropout, warmup_epochs=0.0
+        )
+
+    def batches(self, frames: MemoryFrames) -> ProductBatches:
+        return ProductBatches(self.set, frames, SIZES, self.settings, rank=self.rank, ranks=self.ranks)
+
+    def epoch(self, number: int, frames: MemoryFrames) -> Iterator[Batch]:
+        batches = self.batches(frames)
+        return (batches[step] for step in self.steps(number, batches))
+
+    def steps(self, number: int, batches: ProductBatches) -> range:
+        return range(number * batches.steps_per_epoch, (number + 1) * batches.steps_per_epoch)
+
+
+sampler = Sampler
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -28,6 +46,11 @@ def equal(one: Batch, other: Batch) -> bool:
         and one.texts == other.texts
         and all(torch.equal(one.frames[domain], other.frames[domain]) for domain in Domain)
     )
+
+
+def kept(batch: Batch, domain: Domain) -> list[int]:
+    """The products of a batch that have the domain, in the order of its frames."""
+    return batch.labels[batch.present[domain]].tolist()
 
 
 def test_a_batch_by_hand() -> None:
@@ -51,10 +74,8 @@ def test_rows_hold_their_own_products_pictures_and_texts() -> None:
     for domain in Domain:
         rows = [label for label, has in zip(batch.labels.tolist(), batch.present[domain].tolist(), strict=True) if has]
         for at, label in enumerate(rows):
-            (wanted,) = sampler(TrainingSet(products={"p": {Domain.PAGE: ["x"]}}, texts={}), 1).epoch(
-                0, by_sample[label]
-            )
-            expected = wanted.frames[Domain.PAGE].float().mean(dim=(0, 1, 3, 4))
+            (jpeg,) = by_sample[label].take(["x"])[0]
+            expected = torch.from_numpy(model_input([jpeg], SIZES.image_size)).float().mean(dim=(0, 2, 3))
             assert torch.allclose(batch.frames[domain][at].float().mean(dim=(0, 2, 3)), expected, atol=3)
             assert batch.texts[domain][at] in (None, f"product {label}")
 
@@ -68,30 +89,35 @@ def test_one_random_sample_of_each_domain() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(2, 9), st.integers(1, 12), st.integers(0, 3))
+@given(st.integers(2, 9), st.integers(2, 12), st.integers(0, 3))
 def test_an_epoch_visits_each_product_at_most_once(products: int, batch_size: int, epoch: int) -> None:
     training_set, frames = small_set(products)
     one = sampler(training_set, batch_size)
     batches = list(one.epoch(epoch, frames))
     labels = [label for batch in batches for label in batch.labels.tolist()]
     assert len(labels) == len(set(labels))
-    assert len(batches) == one.steps_per_epoch == products // min(products, batch_size)
+    assert len(batches) == one.batches(frames).steps_per_epoch == products // min(products, batch_size)
     assert {len(batch.labels) for batch in batches} == {min(products, batch_size)}
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(2, 4), st.integers(4, 9), st.integers(2, 4))
+@given(st.integers(1, 4), st.integers(4, 9), st.integers(2, 4))
 def test_ranks_are_disjoint_and_together_the_whole_batch(ranks: int, products: int, per_rank: int) -> None:
     training_set, frames = small_set(products)
     samplers = [sampler(training_set, per_rank * ranks, rank, ranks) for rank in range(ranks)]
-    assert len({one.steps_per_epoch for one in samplers}) == 1
-    whole = sampler(training_set, samplers[0].batch_size)
+    assert len({one.batches(frames).steps_per_epoch for one in samplers}) == 1
+    whole = sampler(training_set, samplers[0].batches(frames).batch_size)
     parts = zip(*(one.epoch(3, frames) for one in samplers), strict=True)
     for step, whole_batch in zip(parts, whole.epoch(3, frames), strict=True):
         assert len({len(batch.labels) for batch in step}) == 1  # all_gather needs equal sizes
         labels = [label for batch in step for label in batch.labels.tolist()]
         assert len(labels) == len(set(labels))
         assert sorted(labels) == sorted(whole_batch.labels.tolist())
+        for batch in step:  # a product's row is the same whatever rank draws it
+            for domain in Domain:
+                of_label = dict(zip(kept(whole_batch, domain), whole_batch.frames[domain], strict=True))
+                for label, pixels in zip(kept(batch, domain), batch.frames[domain], strict=True):
+                    assert torch.equal(pixels, of_label[label])
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
@@ -105,7 +131,8 @@ def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
 def test_labels_follow_the_order_of_names_not_of_the_mapping() -> None:
     training_set, _ = small_set(5)
     shuffled = dict(random.Random(1).sample(sorted(training_set.products.items()), 5))
-    assert sampler(TrainingSet(products=shuffled, texts={})).names == [f"p{i:02}" for i in range(5)]
+    batches = sampler(TrainingSet(products=shuffled, texts={})).batches(MemoryFrames({}))
+    assert batches.names == [f"p{i:02}" for i in range(5)]
 
 
 def test_a_clip_that_is_a_single_picture_is_shown_in_every_frame() -> None:
@@ -129,3 +156,56 @@ def test_a_sample_without_frames_raises() -> None:
     training_set, _ = small_set(2)
     with pytest.raises(KeyError):
         next(sampler(training_set, 2).epoch(0, MemoryFrames({})))
+
+
+def test_a_step_is_the_same_whatever_came_before_it() -> None:
+    training_set, frames = small_set(6, MIXED)
+    batches = sampler(training_set, 2).batches(frames)
+    in_order = [batches[step] for step in range(9)]
+    fresh = sampler(training_set, 2).batches(frames)
+    assert all(equal(fresh[step], in_order[step]) for step in (8, 3, 0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_loader_gives_the_steps_in_order(workers: int) -> None:
+    training_set, frames = small_set(6, MIXED)
+    batches = sampler(training_set, 2).batches(frames)
+    loaded = list(batches.loader(range(2, 6), workers))
+    assert len(loaded) == 4
+    assert all(map(equal, loaded, (batches[step] for step in range(2, 6))))
+    assert list(batches.loader(range(3, 3), workers)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_loader_passes_errors_on(workers: int) -> None:
+    training_set, _ = small_set(4)
+    with pytest.raises(KeyError):
+        next(sampler(training_set, 4).batches(MemoryFrames({})).loader(range(1), workers))
+
+
+def test_text_dropout_hides_a_share_of_the_texts() -> None:
+    training_set, frames = small_set(40)
+    training_set = TrainingSet(products=training_set.products, texts=dict.fromkeys(training_set.texts, "x"))
+
+    def hidden(share: float) -> float:
+        (batch,) = sampler(training_set, 40, text_dropout=share).epoch(0, frames)
+        texts = [text for found in batch.texts.values() for text in found]
+        return sum(text is None for text in texts) / len(texts)
+
+    assert hidden(0.0) == 0
+    assert 0.15 < hidden(0.3) < 0.45  # of 120
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9))
+def test_a_split_batch_is_the_whole_batch(size: int) -> None:
+    training_set, frames = small_set(7, MIXED)
+    (batch,) = sampler(training_set, 7).epoch(0, frames)
+    parts = batch.split(size)
+    assert [len(part.labels) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    for domain in Domain:
+        assert torch.equal(torch.cat([part.frames[domain] for part in parts]), batch.frames[domain])
+        assert torch.equal(torch.cat([part.present[domain] for part in parts]), batch.present[domain])
+        assert [text for part in parts for text in part.texts[domain]] == batch.texts[domain]
+        for part in parts:
+            assert len(part.frames[domain]) == len(part.texts[domain]) == int(part.present[domain].sum())

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -6,20 +7,32 @@ import torch
 from torch import Tensor, nn
 
 from ampere.losses.partial_fc import PartialFC
+from ampere.models.embedder import embed_samples
 from ampere.records import Domain
-from ampere.training.data import Batch
+from ampere.retrieval.evaluation import evaluate_model
+from ampere.training import loop
+from ampere.training.data import Batch, FrameSource, ProductBatches, prefetch
 from ampere.training.loop import (
-    ProductModel,
+    Metrics,
+    Trained,
+    Training,
+    TrainJob,
     build_model,
-    build_optimizer,
+    build_optimizers,
     learning_rate,
-    model_inputs,
-    prefetch,
-    train,
+    set_learning_rates,
 )
+from ampere.training.step import ProductModel, Step
+from ampere.training.validation import by_domain, validation_score
 
 from .small_job import SIZES, MemoryFrames, small_job, small_set
 from .test_data import MIXED, sampler
+
+CPU = torch.device("cpu")
+
+
+def train(job: TrainJob, frames: FrameSource, on_metrics: object = lambda _: None) -> Trained:
+    return Training(job, frames).run(on_metrics)  # type: ignore[arg-type]
 
 
 def test_learning_rate_by_hand() -> None:
@@ -41,10 +54,14 @@ def test_learning_rate_rises_then_falls() -> None:
     assert min(rates) >= 0 and max(rates) <= 1
 
 
+def places(count: int = 2) -> Tensor:
+    return torch.zeros(count, dtype=torch.int64)
+
+
 class Numbered(nn.Module):
     """Stands for the network: the embedding of a row is its first pixel, twice."""
 
-    def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None) -> Tensor:
+    def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor) -> Tensor:
         return frames[:, 0, 0, 0, 0, None].float().expand(-1, 2)
 
 
@@ -56,7 +73,8 @@ def test_vectors_land_at_their_product_and_domain() -> None:
     # Three products: page + live, short + live, page + short. Clips lie shorts first, then lives.
     present = torch.tensor([[True, False, True], [False, True, True], [True, True, False]])
     pages, shorts, lives = (10, 30), (21, 31), (12, 22)
-    vectors = ProductModel(Numbered())((pixels(*pages), None, None), (pixels(*shorts, *lives), None, None), present)  # type: ignore[arg-type]
+    inputs = (pixels(*pages), None, None, places(2)), (pixels(*shorts, *lives), None, None, places(4))
+    vectors = ProductModel(Numbered())(*inputs, present)
     assert vectors.shape == (3, 3, 2)
     assert vectors[..., 0].tolist() == [[10, 0, 12], [0, 21, 22], [30, 31, 0]]
     assert torch.equal(vectors[..., 0], vectors[..., 1])
@@ -68,7 +86,7 @@ def test_a_batch_without_pages_or_without_clips(column: int) -> None:
     present[:, column] = True
     parts = [pixels(), pixels()]
     parts[column] = pixels(5, 6)
-    vectors = ProductModel(Numbered())((parts[0], None, None), (parts[1], None, None), present)  # type: ignore[arg-type]
+    vectors = ProductModel(Numbered())((parts[0], None, None, places()), (parts[1], None, None, places()), present)
     assert vectors[:, column, 0].tolist() == [5, 6]
     assert vectors.count_nonzero() == 4
 
@@ -79,12 +97,12 @@ def test_gradients_reach_the_vectors_in_their_places() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
 
-        def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None) -> Tensor:
+        def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor) -> Tensor:
             return self.weight * frames[:, 0, 0, 0, 0, None].float()
 
     network = Linear()
     present = torch.tensor([[True, True, False], [True, False, True]])
-    vectors = ProductModel(network)((pixels(2, 3), None, None), (pixels(5, 7), None, None), present)  # type: ignore[arg-type]
+    vectors = ProductModel(network)((pixels(2, 3), None, None, places()), (pixels(5, 7), None, None, places()), present)
     (vectors[1] * torch.tensor([[1.0], [100.0], [10.0]])).sum().backward()
     assert network.weight.grad is not None
     assert network.weight.grad.item() == 3 * 1 + 7 * 10
@@ -96,10 +114,10 @@ def test_the_batch_of_the_sampler_fits_the_network() -> None:
     job = small_job(training_set)
     model = build_model(job).eval()
     (batch,) = sampler(training_set, 6).epoch(1, frames)
-    pages, clips = model_inputs(batch, job, torch.device("cpu"))
+    step = step_of(job, model)
     present = torch.stack([batch.present[domain] for domain in Domain], dim=1)
     with torch.no_grad():
-        vectors = ProductModel(model)(pages, clips, present)
+        vectors = step.embed(step.network, batch, seed=0)
         for column, domain in enumerate(Domain):
             rows = present[:, column].nonzero().squeeze(1).tolist()
             for at, row in enumerate(rows):
@@ -109,63 +127,72 @@ def test_the_batch_of_the_sampler_fits_the_network() -> None:
                     present={d: torch.tensor([d is domain]) for d in Domain},
                     labels=batch.labels[row : row + 1],
                 )
-                inputs = model_inputs(one, job, torch.device("cpu"))[0 if domain is Domain.PAGE else 1]
+                inputs = step.inputs(one, (domain,))
                 assert torch.allclose(vectors[row, column], model(*inputs)[0], atol=1e-5)
     assert (vectors[~present] == 0).all()
     assert torch.allclose(vectors[present].norm(dim=-1), torch.ones(15))
 
 
+def step_of(job: TrainJob, model: nn.Module) -> Step:
+    classifier = PartialFC(len(job.training_set.products), SIZES.embedding_dim)
+    return Step(ProductModel(model), classifier, job.tokenizer, job.train, max_tokens=8, device=CPU)
+
+
 def test_every_parameter_is_optimised_once_at_its_own_rate() -> None:
     training_set, _ = small_set(4)
     job = small_job(training_set, lr_text=1e-4, lr_video=2e-4, lr_fusion=3e-4, lr_rest=4e-4, weight_decay=0.05)
-    model = build_model(job)
-    classifier = PartialFC(4, SIZES.embedding_dim)
-    optimizer = build_optimizer(model, classifier, job.train)
-    placed = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    model, classifier = build_model(job), PartialFC(4, SIZES.embedding_dim)
+    optimizers = build_optimizers(model, classifier, job.train)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    placed = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(placed) == len(set(placed))
     assert set(placed) == {id(parameter) for parameter in [*model.parameters(), *classifier.parameters()]}
-    rate = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    assert model.text is not None
+    rate = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert model.text is not None and model.video is not None
     assert {rate[id(p)][0] for p in model.text.parameters()} == {1e-4}
     assert {rate[id(p)][0] for p in model.video.tower.parameters()} == {2e-4}
     assert rate[id(model.embed.weight)] == (4e-4, 0.05)
     assert rate[id(model.embed.bias)] == (4e-4, 0.0)
     assert rate[id(classifier.centers)] == (4e-4, 0.0)
     assert all(decay == 0 for p in model.parameters() if p.ndim <= 1 for decay in [rate[id(p)][1]])
+    set_learning_rates(optimizers, 0.5)
+    set_learning_rates(optimizers, 0.25)  # of the peak, not of the last
+    assert {group["lr"] for group in groups} == {0.25e-4, 0.5e-4, 0.75e-4, 1e-4}
 
 
 def test_training_learns_and_gives_the_centres_of_all_products() -> None:
     training_set, frames = small_set(8)
-    epochs: list[dict[str, float]] = []
-    trained = train(small_job(training_set, epochs=12, crop_scale=0.9, lr_rest=5e-3), frames, on_epoch=epochs.append)
-    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 13))
+    epochs: list[Metrics] = []
+    job = small_job(training_set, epochs=12, crop_scale=0.9, lr_rest=5e-3, log_every=1)
+    trained = train(job, frames, on_metrics=epochs.append)
+    assert [epoch["epoch"] for epoch in epochs] == [epoch["step"] for epoch in epochs] == list(range(1, 13))
+    assert all(0 <= epoch["waiting_share"] < 1 and epoch["seconds_per_step"] > 0 for epoch in epochs)
     assert all(math.isfinite(value) for epoch in epochs for value in epoch.values())
     assert epochs[-1]["contrastive"] < 0.8 * epochs[0]["contrastive"]
     assert epochs[-1]["classifier"] < epochs[0]["classifier"]
-    assert trained.centers.shape == (8, SIZES.embedding_dim)
+    assert trained.classifier.full_centers().shape == (8, SIZES.embedding_dim)
+    assert trained.last is None and trained.scores == {"step": 12} and not trained.model.training
 
 
 def test_two_epochs_lower_the_loss() -> None:
     training_set, frames = small_set(40)
-    epochs: list[dict[str, float]] = []
-    train(small_job(training_set, batch_size=4, crop_scale=1.0), frames, on_epoch=epochs.append)
+    epochs: list[Metrics] = []
+    train(small_job(training_set, batch_size=4, crop_scale=1.0, log_every=10), frames, on_metrics=epochs.append)
     assert len(epochs) == 2
     assert epochs[1]["contrastive"] < epochs[0]["contrastive"]
 
 
 def test_the_same_seed_trains_the_same_model() -> None:
     training_set, frames = small_set(4, MIXED)
-    one, same, other = (
-        train(small_job(training_set, epochs=1, seed=seed), frames, on_epoch=lambda _: None) for seed in (0, 0, 1)
-    )
+    one, same, other = (train(small_job(training_set, epochs=1, seed=seed), frames) for seed in (0, 0, 1))
     assert torch.equal(one.model.embed.weight, same.model.embed.weight)
-    assert torch.equal(one.centers, same.centers)
+    assert torch.equal(one.classifier.centers, same.classifier.centers)
     assert not torch.equal(one.model.embed.weight, other.model.embed.weight)
 
 
 def test_training_without_text_has_no_text_tower() -> None:
     training_set, frames = small_set(4)
-    trained = train(small_job(training_set, epochs=1, text="none"), frames, on_epoch=lambda _: None)
+    trained = train(small_job(training_set, epochs=1, text="none"), frames)
     assert trained.model.text is None and trained.model.fusion is None
 
 
@@ -175,13 +202,13 @@ def test_too_few_products_are_told(products: int) -> None:
     if not products:
         training_set = type(training_set)(products={}, texts={"x": "some text"})
     with pytest.raises(ValueError, match=f"{products} training products .* at least 2 are needed"):
-        train(small_job(training_set), frames, on_epoch=lambda _: None)
+        train(small_job(training_set), frames)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     training_set, frames = small_set(4)
-    with pytest.raises(FloatingPointError, match="epoch 1.*smaller learning rate"):
-        train(small_job(training_set, margin=math.inf), frames, on_epoch=lambda _: None)
+    with pytest.raises(FloatingPointError, match="by step 1; a smaller learning rate"):
+        train(small_job(training_set, margin=math.inf), frames)
 
 
 def test_prefetch_gives_all_batches_in_order_and_passes_errors_on() -> None:
@@ -201,4 +228,101 @@ def test_prefetch_gives_all_batches_in_order_and_passes_errors_on() -> None:
 def test_a_lost_frame_stops_the_training_with_its_name() -> None:
     training_set, _ = small_set(4)
     with pytest.raises(KeyError, match="page|short|live"):
-        train(small_job(training_set), MemoryFrames({}), on_epoch=lambda _: None)
+        train(small_job(training_set), MemoryFrames({}))
+
+
+def test_no_epochs_give_the_weights_as_they_are() -> None:
+    training_set, frames = small_set(4)
+    job = small_job(training_set, epochs=0)
+    trained = train(job, frames)
+    torch.manual_seed(job.train.seed)
+    assert torch.equal(trained.model.embed.weight, build_model(job).embed.weight)
+    assert trained.scores == {"step": 0} and frames.taken == []
+
+
+def gradients(step: Step, batch: Batch) -> tuple[list[Tensor], Tensor]:
+    step.network.zero_grad(set_to_none=True)
+    step.classifier.zero_grad(set_to_none=True)
+    losses = step.backward(batch, seed=5)
+    parameters = [*step.network.parameters(), *step.classifier.parameters()]
+    return [p.grad.clone() for p in parameters if p.grad is not None], losses
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
+def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
+    training_set, frames = small_set(6, MIXED)
+    job = small_job(training_set, batch_size=6)
+    model = build_model(job).eval()  # no dropout, which is drawn chunk by chunk
+    batch = ProductBatches(training_set, frames, SIZES, job.train)[0]
+    whole, losses = gradients(step_of(job, model), batch)
+    chunked, same = gradients(step_of(small_job(training_set, batch_size=6, chunk_size=size), model), batch)
+    torch.testing.assert_close(same, losses)
+    for ours, theirs in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_chunks_drop_out_the_same_both_times() -> None:
+    """A step down the chunked gradient lowers the loss under the same dropout, as only its own gradient must."""
+    training_set, frames = small_set(6)
+    job = small_job(training_set, batch_size=6, chunk_size=2, classifier_weight=0.0)
+    model = build_model(job)
+    model.text.config.hidden_dropout_prob = 0.5  # type: ignore[union-attr]
+    step = step_of(job, model)
+    batch = ProductBatches(training_set, frames, SIZES, job.train)[0]
+
+    def loss() -> float:
+        with torch.no_grad():
+            vectors = torch.cat([step.embed(step.network, part, 5 + i) for i, part in enumerate(batch.split(2))])
+            return step.losses(vectors, batch)[1][0].item()
+
+    _, losses = gradients(step, batch)
+    before = loss()
+    assert before == pytest.approx(losses[0].item(), abs=1e-5)
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    square = sum(p.grad.square().sum().item() for p in parameters)  # type: ignore[union-attr]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter -= 0.01 / square * parameter.grad  # type: ignore[operator]
+    assert before - loss() == pytest.approx(0.01, rel=0.2)  # first order: the slope along the gradient
+
+
+def test_validation_keeps_the_best_and_the_last() -> None:
+    training_set, frames = small_set(8)
+    others, more = small_set(12)
+    frames.frames |= more.frames
+    held_out = {product: domains for product, domains in others.products.items() if product >= "p08"}
+    training_set = dataclasses.replace(training_set, validation=held_out, texts=others.texts)
+    seen: list[Metrics] = []
+    job = small_job(training_set, epochs=4, log_every=1, validate_every=1)
+    training = Training(job, frames)
+    scores = iter([30.0, 50.0, 50.0, 20.0])
+    weights: list[Tensor] = []
+
+    def score(*_: object) -> float:
+        weights.append(training.model.embed.weight.detach().clone())
+        return next(scores)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validation_score", score)
+        trained = training.run(seen.append)
+    assert [metrics["validation_mR1"] for metrics in seen] == [30, 50, 50, 20]
+    assert trained.scores == {"step": 2, "validation_mR1": 50.0}
+    assert torch.equal(trained.model.embed.weight, weights[1])
+    assert trained.last is not None and torch.equal(trained.last["embed.weight"], weights[3])
+
+
+def test_validation_judges_the_held_out_products_alone() -> None:
+    """Of two products whose pictures differ, an untrained tower of colours finds the right one."""
+    training_set, frames = small_set(6)
+    validation = {product: training_set.products[product] for product in ("p04", "p05")}
+    products = {product: domains for product, domains in training_set.products.items() if product not in validation}
+    training_set = dataclasses.replace(training_set, products=products, validation=validation)
+    job = small_job(training_set, text="none")
+    model = build_model(job)
+    frames.taken.clear()
+    score = validation_score(model, None, training_set, frames)
+    assert {name.split("-")[1] for name in frames.taken} == {"04", "05"} and len(frames.taken) == 12
+    assert model.training
+    rows = [(i, p, d) for p, domains in sorted(validation.items()) for d, ids in domains.items() for i in ids]
+    vectors = embed_samples(model.eval(), None, frames.take([i for i, *_ in rows]), [None] * 12, [d for *_, d in rows])
+    assert score == evaluate_model("", by_domain(vectors, rows))["mR1"]

@@ -1,5 +1,6 @@
 """Training, batch embedding and serving read the same pixels and the same text (docs: one preprocessing path)."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -9,13 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg, model_input
 from ampere.models.embedder import SETTINGS_FILE, Embedder, embedding_name, text_source
+from ampere.records import Domain
 from ampere.training import data
-from ampere.training.data import ProductSampler, TrainingSet
-from ampere.training.loop import ProductModel, TrainJob, build_model, model_inputs
+from ampere.training.data import ProductBatches, TrainingSet
+from ampere.training.loop import TrainJob, build_model
+from ampere.training.step import ProductModel, Step
 
 from .small_job import SIZES, MemoryFrames, small_job, small_set
+
+DOMAINS = [Domain.SHORT, Domain.PAGE, Domain.LIVE, Domain.PAGE]
 
 
 def noisy(seed: int, count: int) -> list[bytes]:
@@ -54,20 +60,19 @@ def test_training_and_embedding_give_a_sample_the_same_vector(
 ) -> None:
     folder, job, training_set, frames = saved
     monkeypatch.setattr(data.random, "Random", lambda seed: Plain(0))
-    sampler = ProductSampler(
-        training_set, batch_size=3, rank=0, ranks=1, num_frames=SIZES.num_frames, image_size=SIZES.image_size,
-        crop_scale=1.0, seed=0,
-    )  # fmt: skip
-    (batch,) = sampler.epoch(0, frames)
+    settings = dataclasses.replace(job.train, batch_size=3, crop_scale=1.0, text_dropout=0.0)
+    batch = ProductBatches(training_set, frames, SIZES, settings)[0]
     embedder = Embedder(folder)
-    pages, clips = model_inputs(batch, job, torch.device("cpu"))
-    present = torch.ones(3, 3, dtype=torch.bool)
+    step = Step(
+        ProductModel(embedder.model), PartialFC(3, SIZES.embedding_dim), job.tokenizer, settings,
+        max_tokens=SIZES.max_text_tokens, device=torch.device("cpu"),
+    )  # fmt: skip
     with torch.no_grad():
-        trained = ProductModel(embedder.model)(pages, clips, present)
+        trained = step.embed(step.network, batch, seed=0)
     for row, label in enumerate(batch.labels.tolist()):
         for column, (domain, ids) in enumerate(training_set.products[f"p{label:02}"].items()):
             stored = frames.take(ids[:1])
-            vector = embedder.embed(stored, [training_set.texts[ids[0]]])
+            vector = embedder.embed(stored, [training_set.texts[ids[0]]], [domain])
             np.testing.assert_allclose(vector[0], trained[row, column].numpy(), atol=1e-5, err_msg=domain)
 
 
@@ -75,8 +80,8 @@ def test_pages_and_clips_mixed_keep_their_order(saved: tuple[Path, TrainJob, Tra
     embedder = Embedder(saved[0])
     stored = [noisy(1, 2), noisy(2, 1), noisy(3, 2), noisy(4, 1)]
     texts = ["product 1", None, "", "product 2"]
-    together = embedder.embed(stored, texts)
-    alone = np.concatenate([embedder.embed([frames], [text]) for frames, text in zip(stored, texts, strict=True)])
+    together = embedder.embed(stored, texts, DOMAINS)
+    alone = np.concatenate([embedder.embed([f], [t], [d]) for f, t, d in zip(stored, texts, DOMAINS, strict=True)])
     assert together.dtype == np.float32 and together.shape == (4, SIZES.embedding_dim)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
@@ -86,19 +91,29 @@ def test_pages_and_clips_mixed_keep_their_order(saved: tuple[Path, TrainJob, Tra
 def test_one_frame_is_a_clip_of_equal_frames(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
     embedder = Embedder(saved[0])
     (frame,) = noisy(1, 1)
-    page, clip = embedder.embed([[frame], [frame] * SIZES.num_frames], ["product 1"] * 2)
+    page, clip = embedder.embed([[frame], [frame] * SIZES.num_frames], ["product 1"] * 2, DOMAINS[:2])
     np.testing.assert_allclose(page, clip, atol=1e-5)
 
 
-def test_a_missing_text_is_read_as_the_empty_one(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
-    missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""])
-    np.testing.assert_allclose(missing, empty, atol=1e-6)
+def test_a_missing_text_is_not_read_as_the_empty_one(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""], DOMAINS[:2])
+    assert np.abs(missing - empty).max() > 1e-3
+
+
+def test_a_last_layer_per_domain_is_told_the_domain(tmp_path: Path) -> None:
+    training_set, _ = small_set(3)
+    job = small_job(training_set)
+    model = build_model(dataclasses.replace(job, model=dataclasses.replace(SIZES, share_last_layer=False)))
+    model.save_pretrained(tmp_path / "cope", job.tokenizer)
+    (tmp_path / "cope" / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "llm"}}))
+    vectors = Embedder(tmp_path / "cope").embed([noisy(1, 1)] * 3, ["x"] * 3, list(Domain))
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3 and np.abs(vectors[1] - vectors[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_wrong_number_of_frames_is_told(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], count: int) -> None:
     with pytest.raises(ValueError, match=f"has {count} frames; this model reads 1 or {SIZES.num_frames}"):
-        Embedder(saved[0]).embed([noisy(1, 1), noisy(1, count)], ["a", "b"])
+        Embedder(saved[0]).embed([noisy(1, 1), noisy(1, count)], ["a", "b"], DOMAINS[:2])
 
 
 def test_the_name_follows_the_weights(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
@@ -116,5 +131,5 @@ def test_model_input_is_what_the_embedder_feeds(saved: tuple[Path, TrainJob, Tra
     fed: list[torch.Tensor] = []
     embedder.model.video.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
     stored = noisy(5, SIZES.num_frames)
-    embedder.embed([stored], ["product 1"])
+    embedder.embed([stored], ["product 1"], DOMAINS[:1])
     assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))

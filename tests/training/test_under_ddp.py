@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from ampere.losses.gather import rank_and_world_size
-from ampere.training.loop import train
+from ampere.training.loop import Metrics, Training
 
 from ..losses.rank_processes import run_on_ranks
 from .small_job import small_job, small_set
@@ -14,13 +14,13 @@ def train_on_this_rank(rank: int) -> dict[str, object]:
     assert rank_and_world_size() == (rank, 2)
     training_set, frames = small_set(7, MIXED)
     job = small_job(training_set, batch_size=4, workers=2, epochs=2)
-    epochs: list[dict[str, float]] = []
-    trained = train(job, frames, on_epoch=epochs.append)
+    epochs: list[Metrics] = []
+    trained = Training(job, frames).run(epochs.append)
     labels = sorted({int(name.split("-")[1]) for name in frames.taken})
     return {
         "weights": trained.model.state_dict(),
-        "centers": trained.centers,
-        "losses": [epoch["classifier"] for epoch in epochs],
+        "centers": trained.classifier.full_centers(),
+        "losses": [[epoch["contrastive"], epoch["classifier"]] for epoch in epochs],
         "products": labels,
     }
 

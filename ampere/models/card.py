@@ -1,0 +1,130 @@
+"""The model card: the README.md of a model folder, for a person who finds the folder or reads it on a model hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ampere.config import ModelSettings
+
+if TYPE_CHECKING:  # ampere.py writes cards, so it imports this module
+    from ampere.models.ampere import AMPereConfig
+
+CARD_FILE = "README.md"
+TEXTS = {
+    "llm": "product name and features that a language model drew from title or speech",
+    "llm-name": "the product name that a language model drew from title or speech",
+    "llm-features": "the product features that a language model drew from title or speech",
+    "keybert": "key words of title or speech (KeyBERT)",
+    "uie": "product attributes of title or speech (UIE)",
+    "raw": "the title or the raw speech transcript",
+}
+
+
+def model_card(config: AMPereConfig, parameters: int, facts: Mapping[str, Any] | None) -> str:
+    """A model card in Markdown, with the front matter that model hubs read.
+
+    Args:
+        config: of the model.
+        parameters: how many numbers it has learned.
+        facts: what else is known, name to value; each is listed, numbers, text or JSON-like. `text` is read as a
+            `TextSource` and told in words. None: nothing else is known.
+
+    Returns:
+        the text of a README.md; lines end in `\\n`.
+    """
+    sizes, facts = config.sizes, dict(facts or {})
+    text = facts.pop("text", None)
+    rows = {
+        "Parameters": f"{parameters / 1e6:.1f} M ({parameters:,})",
+        "Embedding": _embedding(sizes),
+        "Frames": _frames(sizes),
+        "Frame tower": _frame_tower(sizes),
+        "Text": _text(config, text),
+        "Text tower": _text_tower(config),
+        "Fusion": _fusion(config),
+        **{str(name).replace("_", " ").capitalize(): _cell(value) for name, value in facts.items()},
+    }
+    table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+    return f"{_front_matter(config)}\n{_TITLE}\n| | |\n|---|---|\n{table}\n{_LOADING}"
+
+
+_TITLE = """# AMPere product embeddings
+
+One network that puts product pages, short videos and live-stream clips into one vector space, where the nearest
+vectors show the same product (ASR-enhanced multimodal product representation learning, arXiv 2408.02978).
+"""
+
+_LOADING = """## Loading
+
+```python
+from ampere.models.ampere import AMPere
+model = AMPere.from_pretrained("path/of/this/folder")
+```
+
+`help(model.forward)` tells what it takes; `ampere.models.embedder.Embedder` also reads JPEG frames and plain text.
+"""
+
+
+def _front_matter(config: AMPereConfig) -> str:
+    tags = ["ampere", "product-retrieval", "embeddings"]
+    tags += ["video", "x-clip"] if config.sizes.use_vision else []
+    tags += ["text", "bert"] if config.use_text else []
+    lines = ["library_name: ampere", "pipeline_tag: feature-extraction", "tags:", *(f"- {tag}" for tag in tags)]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _embedding(sizes: ModelSettings) -> str:
+    last = "one last layer for all domains" if sizes.share_last_layer else "a last layer per domain"
+    return f"{sizes.embedding_dim} numbers of float32, length 1, compared by dot product; {last}"
+
+
+def _frames(sizes: ModelSettings) -> str:
+    if not sizes.use_vision:
+        return "none are seen"
+    return f"{sizes.num_frames} of a clip, 1 of a page; {sizes.image_size} x {sizes.image_size} RGB"
+
+
+def _frame_tower(sizes: ModelSettings) -> str:
+    if not sizes.use_vision:
+        return "none"
+    tower = f"X-CLIP, {sizes.vision_layers} layers of width {sizes.vision_width}, patches of {sizes.patch_size}"
+    blocks = f"then {sizes.temporal_layers} blocks of width {sizes.width} over the frames"
+    return f"{tower}, {_started(sizes.vision_weights)}; {blocks}"
+
+
+def _text(config: AMPereConfig, source: str | None) -> str:
+    if not config.use_text:
+        return "none is read"
+    told = "read" if source is None else TEXTS.get(source, _cell(source))
+    return f"{told}; at most {config.sizes.max_text_tokens} tokens of a vocabulary of {config.vocab_size:,}"
+
+
+def _text_tower(config: AMPereConfig) -> str:
+    sizes = config.sizes
+    if not config.use_text:
+        return "none"
+    return f"BERT, {sizes.text_layers} layers of width {sizes.text_width}, {_started(sizes.text_weights)}"
+
+
+def _fusion(config: AMPereConfig) -> str:
+    sizes = config.sizes
+    if not (config.use_text and sizes.use_vision):
+        return "none"
+    blocks = "no layers" if sizes.fusion in ("sum", "cat") else f"{sizes.fusion_layers} layers of width {sizes.width}"
+    return f"`{sizes.fusion}`, {blocks}"
+
+
+def _started(weights: str) -> str:
+    """Where a tower began; of a path its last part, since a card may be published and folders are nobody's business."""
+    if not weights:
+        return "from no pretrained weights"
+    return f"started from {_cell(Path(weights).name if Path(weights).is_absolute() else weights)}"
+
+
+def _cell(value: Any) -> str:
+    """A value that a Markdown table can hold."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return " ".join(text.split()).replace("|", "\\|")

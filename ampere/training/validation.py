@@ -1,0 +1,56 @@
+"""Judging a model during training: mR1 over the validation products."""
+
+import numpy as np
+import torch.distributed as dist
+from transformers import PreTrainedTokenizerBase
+
+from ampere.losses.gather import rank_and_world_size
+from ampere.models.ampere import AMPere
+from ampere.models.embedder import embed_samples
+from ampere.records import Domain
+from ampere.retrieval.evaluation import evaluate_model
+from ampere.retrieval.metrics import Vectors
+from ampere.training.data import FrameSource, TrainingSet
+
+BATCH_SIZE = 32
+
+
+def validation_score(
+    model: AMPere, tokenizer: PreTrainedTokenizerBase | None, training_set: TrainingSet, frames: FrameSource
+) -> float:
+    """mR1 in percent over all samples of the validation products, the same on every rank. A collective.
+
+    Every rank embeds its part. The model is left in the mode that it was in.
+    """
+    rank, ranks = rank_and_world_size()
+    rows = [
+        (sample_id, product, domain)
+        for product, domains in sorted(training_set.validation.items())
+        for domain, ids in domains.items()
+        for sample_id in ids
+    ]
+    mode = model.training
+    model.eval()
+    mine = rows[rank::ranks]
+    parts = []
+    for start in range(0, len(mine), BATCH_SIZE):
+        ids, _, domains = zip(*mine[start : start + BATCH_SIZE], strict=True)
+        texts = [training_set.texts.get(sample_id) for sample_id in ids]
+        parts.append(embed_samples(model, tokenizer, frames.take(ids), texts, domains))
+    model.train(mode)
+    gathered = [parts]
+    if dist.is_initialized():
+        gathered = [[] for _ in range(ranks)]
+        dist.all_gather_object(gathered, parts)
+    vectors = np.concatenate([part for parts in gathered for part in parts])
+    order = [row for r in range(ranks) for row in rows[r::ranks]]
+    return evaluate_model("", by_domain(vectors, order))["mR1"]
+
+
+def by_domain(vectors: np.ndarray, rows: list[tuple[str, str, Domain]]) -> dict[Domain, Vectors]:
+    """Embeddings float32 [N, D] of N (sample, product, domain), parted by domain."""
+    domains = np.array([domain for *_, domain in rows])
+    products = np.array([product for _, product, _ in rows])
+    return {
+        domain: Vectors(vectors=vectors[domains == domain], products=products[domains == domain]) for domain in Domain
+    }

@@ -1,0 +1,107 @@
+"""Where the metrics of a training go."""
+
+import json
+import queue
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ampere.cli import main
+from ampere.pipeline.trackers import Progress, check_trackers
+from ampere.workspace import Workspace
+
+from ..training.small_job import small_job, small_set
+
+
+def metrics(step: int, loss: float) -> dict[str, float]:
+    return {"step": step, "epoch": step / 2, "contrastive": loss, "classifier": 2 * loss}
+
+
+def watched(folder: Path | None, rows: list[dict[str, float]], **train: object) -> Progress:
+    progress = Progress(small_job(small_set(4)[0], **train), folder)
+    coming: queue.Queue[Any] = queue.Queue()
+    for row in [*rows, None]:
+        coming.put(row)
+    progress.watch(coming)
+    return progress
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_metrics_go_into_a_file_and_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [metrics(1, 3.0), metrics(2, 2.0), metrics(4, 1.0)]
+    progress = watched(tmp_path / "run", rows)
+    assert lines(tmp_path / "run") == rows
+    assert progress.last() == "contrastive 1.000, classifier 2.000"
+    assert "2.0/2 epochs" in capsys.readouterr().err
+    (events,) = (tmp_path / "run").glob("events.out.tfevents*")
+    assert b"contrastive" in events.read_bytes()
+
+
+def test_steps_that_are_repeated_replace_the_old_ones(tmp_path: Path) -> None:
+    """A worker died after step 4 and went on from its checkpoint of step 2."""
+    rows = [metrics(2, 3.0), metrics(4, 2.0), metrics(2, 3.0), metrics(4, 1.5), metrics(6, 1.0)]
+    watched(tmp_path / "run", rows)
+    assert lines(tmp_path / "run") == [metrics(2, 3.0), metrics(4, 1.5), metrics(6, 1.0)]
+
+
+def test_a_new_run_replaces_the_files_of_the_last(tmp_path: Path) -> None:
+    watched(tmp_path / "run", [metrics(1, 1.0), metrics(2, 1.0)])
+    watched(tmp_path / "run", [metrics(1, 7.0)])
+    assert lines(tmp_path / "run") == [metrics(1, 7.0)]
+    assert len(list((tmp_path / "run").glob("events.out.tfevents*"))) == 1
+
+
+def test_in_a_cloud_the_metrics_are_kept_for_the_model_folder() -> None:
+    assert watched(None, [metrics(1, 1.0)]).lines() == json.dumps(metrics(1, 1.0)) + "\n"
+
+
+class Library(types.ModuleType):
+    """Stands for wandb and mlflow, whose servers cannot be reached here; takes down what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("library")
+        self.told: list[Any] = []
+
+    def __enter__(self) -> "Library":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.told.append("end")
+
+    def init(self, **told: Any) -> "Library":
+        self.told.append((told["project"], told["name"], told["config"]["train"]["epochs"]))
+        return self
+
+    def set_experiment(self, name: str) -> None:
+        self.told.append(name)
+
+    def start_run(self, run_name: str) -> "Library":
+        self.told.append(run_name)
+        return self
+
+    def log(self, told: dict[str, float], step: int) -> None:
+        self.told.append((step, told["contrastive"]))
+
+    log_metrics = log
+
+
+@pytest.mark.parametrize(("name", "begin"), [("wandb", [("ampere", "ampere", 2)]), ("mlflow", ["ampere", "ampere"])])
+def test_other_trackers_by_their_own_libraries(name: str, begin: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setitem(sys.modules, name, library)
+    watched(None, [metrics(1, 3.0), metrics(2, 2.0), metrics(2, 2.0)], trackers=(name,))
+    assert library.told == [*begin, (1, 3.0), (2, 2.0), "end"]
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_any_work(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_trackers(["tensorboard"])
+    assert main(["train", "--workspace", workspace.uri, "--train.trackers", "tensorboard", "wandb"]) == 2
+    assert "train.trackers names wandb, which is not installed; pip install wandb" in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""The paper's systems as presets."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ampere.config import PRESETS, SummaryMethod
+from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.systems import SYSTEMS, named_settings
+
+
+def test_a_plain_preset_is_itself() -> None:
+    for name, preset in PRESETS.items():
+        assert named_settings(name) == preset()
+
+
+def test_ampere_is_the_preset() -> None:
+    assert named_settings("rope+ampere") == PRESETS["rope"]()
+
+
+def test_a_system_names_its_model_for_every_stage() -> None:
+    settings = named_settings("demo+cope")
+    assert settings.train.name == settings.embed.model == settings.index.model == settings.serve.model == "cope"
+    assert settings.evaluate.models == ("cope",)
+    assert settings.train.epochs == PRESETS["demo"]().train.epochs
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_another_one_and_builds(name: str) -> None:
+    settings = named_settings(f"rope+{name}")
+    others = [named_settings(f"rope+{other}") for other in SYSTEMS if other != name]
+    told = (settings.model, dataclasses.replace(settings.train, name="x"))
+    assert all((other.model, dataclasses.replace(other.train, name="x")) != told for other in others)
+    config = AMPereConfig(sizes=settings.model, vocab_size=100, pad_token_id=0, use_text=settings.train.text != "none")
+    with torch.device("meta"):
+        AMPere(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("huge", "there are demo, rope"), ("demo+cop", "systems are ampere, cope")]
+)
+def test_unknown_names_are_told(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        named_settings(name)
+
+
+def test_text_choices_are_summary_methods() -> None:
+    texts = {system.train["text"] for system in SYSTEMS.values() if "text" in system.train}
+    assert texts - {"none", "llm"} == set(SummaryMethod.__args__) - {"llm"}
