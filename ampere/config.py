@@ -230,8 +230,6 @@ class TrainSettings:
     """Products of a rank whose activations are held at once: a large batch on a small card; 0: all of them."""
     gradient_checkpointing: bool = False
     """Compute activations twice rather than hold them."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
     bf16: bool = False
     """bfloat16 products, float32 weights and losses."""
     loader_workers: int = 2

@@ -14,6 +14,7 @@ tokenizer.json says, and that class drops characters that it does not know.
 
 import argparse
 import copy
+import json
 import math
 import random
 import time
@@ -35,6 +36,7 @@ from ampere.text.prompts import BARE_WORDING
 from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import NO_PRODUCT, AnswerError, Summary, parse_summary
 
+HELD_OUT = 400  # transcripts
 IGNORED = -100  # label of a position that the loss leaves out
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
@@ -145,6 +147,15 @@ def held_out_examples(count: int) -> list[tuple[str, Summary]]:
     return examples
 
 
+def held_out_lines(count: int) -> str:
+    """The held-out transcripts as `ampere evaluate-summaries --gold` reads them."""
+    rows = [
+        {"sample_id": f"held-out-{i:03}", "domain": "live", "text": text} | asdict(truth)
+        for i, (text, truth) in enumerate(held_out_examples(count))
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 @torch.no_grad()
 def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int) -> SummaryScores:
     """Scores of the greedy answers on held-out transcripts."""
@@ -164,7 +175,11 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors, config and tokenizer")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--out", type=Path, help="train, and write model.safetensors, config and tokenizer to this folder"
+    )
+    what.add_argument("--write-held-out", type=Path, help="write the held-out transcripts as a labelled set")
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -172,6 +187,9 @@ def main() -> int:
     parser.add_argument("--init", type=Path, help="folder of a model of this script to start from, for a new corpus")
     args = parser.parse_args()
 
+    if args.write_held_out:
+        args.write_held_out.write_text(held_out_lines(HELD_OUT), encoding="utf-8")
+        return 0
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
     model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32) if args.init else build_model(tokenizer)
@@ -199,7 +217,7 @@ def main() -> int:
             total = 0.0
         if step % 1500 == 0 or step == args.steps:
             model.eval()
-            print(f"step {step}: {evaluate(model, tokenizer, 400 if step == args.steps else 100)}", flush=True)
+            print(f"step {step}: {evaluate(model, tokenizer, HELD_OUT if step == args.steps else 100)}", flush=True)
             model.train()
             # Half precision halves the file; the difference is far below what greedy decoding can see.
             copy.deepcopy(model).half().save_pretrained(args.out)

@@ -79,8 +79,6 @@ class Training:
         self.model = build_model(job).to(self.device)
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
-        if settings.compile:
-            self.model.compile(dynamic=False)
         self.tokenizer = job.tokenizer if self.model.config.use_text else None
         self.classifier = PartialFC(
             len(job.training_set.products), sizes.embedding_dim, scale=settings.scale, margin=settings.margin,
