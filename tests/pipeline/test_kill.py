@@ -1,5 +1,6 @@
 """Kill and rerun: a job that dies by SIGKILL half-way loses no row and doubles none."""
 
+import json
 import os
 import random
 import signal
@@ -121,6 +122,7 @@ PARTS = {
     "child": ["ampere.media.isolated"],
     "head": ["raylet", "gcs_server"],
     "engine": ["VLLM::EngineCore"],
+    "trainer": ["ray::RayTrainWorker", "RayTrainWorker"],
     "driver": [],
 }
 
@@ -184,3 +186,30 @@ def test_embed(demo: DemoRun) -> None:
     last = run_whole("embed", workspace, flags)
     assert f"{done} were done before" in last
     assert ids(workspace, EMBEDDINGS, f"model = '{model}'") == before
+
+
+def test_train(demo: DemoRun, tmp_path: Path) -> None:
+    """A training whose worker dies goes on by itself, and one whose driver dies by a rerun, from a checkpoint."""
+    workspace, log = demo.workspace, tmp_path / "log"
+    flags = ["--train.name", "killed", "--train.text", "none", "--train.epochs", "30", "--train.workers", "1",
+             "--train.batch-size", "8", "--train.log-every", "1", "--train.checkpoint-every", "3"]  # fmt: skip
+    metrics = Path(workspace.uri) / "logs" / "killed" / "metrics.jsonl"
+
+    def lines() -> list[str]:
+        return metrics.read_text("utf-8").splitlines() if metrics.exists() else []
+
+    job = start("train", workspace, flags, log)
+    wait_until(job, lambda: len(lines()) >= 5, log)
+    kill("trainer", job, random.Random(0))
+    wait_until(job, lambda: len(lines()) >= 12, log)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    before = lines()
+    run_whole("train", workspace, flags)
+    after = lines()
+    steps = [json.loads(line)["step"] for line in after]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(before)
+    # Steps before the last checkpoint were not made again: even their times are the same.
+    kept = (len(before) - 1) // 3 * 3 - 3
+    assert after[:kept] == before[:kept] and kept >= 6
+    assert not workspace.names("runs")

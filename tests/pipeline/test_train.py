@@ -56,7 +56,7 @@ def test_the_same_training_is_not_repeated_and_another_one_is(
 ) -> None:
     assert main(["train", "--workspace", decoded.uri, *SMALL]) == 0
     assert "train: 0 products done, 10 were done before" in capsys.readouterr().out
-    assert main(["train", "--workspace", decoded.uri, *SMALL, "--train.seed", "1"]) == 0
+    assert main(["train", "--workspace", decoded.uri, *SMALL, "--train.seed", "1", "--train.loader-workers", "1"]) == 0
     assert "train: 10 products done" in capsys.readouterr().out
 
 
