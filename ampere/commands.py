@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 
 from ampere.config import (
+    AblateSettings,
     DecodeSettings,
     EmbedSettings,
     EvaluateSettings,
@@ -245,6 +246,24 @@ class Evaluate(Command):
 
 
 @dataclass(kw_only=True)
+class Ablate(Command):
+    """Make the paper's tables: train, embed and judge every system that they compare."""
+
+    ablate: AblateSettings
+    model: ModelSettings
+    train: TrainSettings
+    embed: EmbedSettings
+
+    name: ClassVar[str] = "ablate"
+
+    def run(self) -> int:
+        from ampere.pipeline.ablate import run_ablation
+
+        settings = Settings(ablate=self.ablate, model=self.model, train=self.train, embed=self.embed)
+        return finish(run_ablation(self.open(), settings))
+
+
+@dataclass(kw_only=True)
 class Search(Command):
     """Search the index from the command line, by a media file, a text, or both."""
 
@@ -385,6 +404,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         Embed,
         Index,
         Evaluate,
+        Ablate,
         Search,
         Serve,
         Frames,

@@ -312,6 +312,22 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblateSettings:
+    """Which of the paper's tables are made."""
+
+    tables: tuple[Literal["IV", "V", "IX", "X", "XI"], ...] = ("IV", "V", "IX", "X", "XI")
+    """Of the paper."""
+    seeds: tuple[int, ...] = (0,)
+    """A training for each row and seed."""
+    parallel: int = 1
+    """Trainings at once; each asks Ray for its own workers."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.tables) and bool(self.seeds), "ablate.tables or ablate.seeds is empty; name at least one")
+        _require(self.parallel >= 1, f"ablate.parallel is {self.parallel}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeSettings:
     """The HTTP search endpoint."""
 
@@ -339,6 +355,7 @@ class Settings:
     embed: EmbedSettings = field(default_factory=EmbedSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    ablate: AblateSettings = field(default_factory=AblateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
 
     def __post_init__(self) -> None:

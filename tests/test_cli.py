@@ -106,6 +106,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
         "index": ["--index.model", "--index.split"],
         "evaluate": ["--evaluate.models"],
+        "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
         "frames": ["SAMPLE_ID", "--out"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ampere.records import Domain
-from ampere.retrieval.evaluation import evaluate_model, format_table
+from ampere.retrieval.evaluation import evaluate_model, format_table, mr1_interval
 from ampere.retrieval.metrics import TASKS, Vectors
 
 E1, E2, E3 = np.eye(3, dtype=np.float32)
@@ -68,3 +68,41 @@ def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
     assert chance.split() == ["(chance)", *["50.0"] * 6, "50.0"]
     assert sizes.split() == ["queries", *["2", "in", "2"] * 6]
     assert len({len(row) for row in (header, first, second, chance)}) == 1
+
+
+def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
+    """Every page, short and live of a product in `right` has one vector, of its own; those in `wrong` get others'."""
+    names = right + wrong
+    basis = np.eye(3 * len(names), dtype=np.float32)
+
+    def of(domain: int) -> Vectors:
+        rows = [basis[i] if name in right else basis[len(names) * domain + i] for i, name in enumerate(names)]
+        # No tie: a wrong product lies a little nearer to the first one.
+        rows = [row if name in right else row + 0.1 * basis[0] for row, name in zip(rows, names, strict=True)]
+        return Vectors(vectors=np.array(rows, np.float32), products=np.array(list(names), "U1"))
+
+    return {domain: of(place) for place, domain in enumerate(Domain)}
+
+
+def test_the_interval_of_certain_results_is_a_point() -> None:
+    assert mr1_interval([products_of("abcd", "")]) == pytest.approx((100, 100))
+
+
+def test_the_interval_is_the_binomial_one_over_products() -> None:
+    """Of n products a half is found: the share of found ones among n drawn is binomial."""
+    found, lost = "abcdefghijklm", "nopqrstuvwxyz"
+    low, high = mr1_interval([products_of(found, lost)])
+    assert evaluate_model("m", products_of(found, lost))["mR1"] == pytest.approx(50)
+    spread = 100 * 1.96 * math.sqrt(0.25 / 26)
+    assert low == pytest.approx(50 - spread, abs=4) and high == pytest.approx(50 + spread, abs=4)
+
+
+def test_seeds_are_averaged_over_the_same_products() -> None:
+    """A product that one of two seeds finds counts a half, whichever seed it is."""
+    low, high = mr1_interval([products_of("ab", "cd"), products_of("cd", "ab")])
+    assert (low, high) == pytest.approx((50, 50))
+
+
+def test_without_answers_there_is_no_interval() -> None:
+    none = Vectors(vectors=np.empty((0, 3), np.float32), products=np.empty(0, "U1"))
+    assert all(math.isnan(bound) for bound in mr1_interval([dict.fromkeys(Domain, none)]))

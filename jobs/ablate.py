@@ -1,0 +1,11 @@
+"""Entry point of the ablation on a cluster; its flags are those of `ampere ablate`.
+
+ray job submit --working-dir . -- python jobs/ablate.py --workspace DIR-or-URI
+"""
+
+import sys
+
+from ampere.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["ablate", *sys.argv[1:]]))
