@@ -4,8 +4,8 @@
     python benchmarks/train.py ray [--steps 60]
 
 `step` needs neither Ray nor vLLM nor Lance. It makes forward, losses, backward and update of the full-size network
-(random weights and frames) in bfloat16, and prints the share of the rate of a bare product of the same type, and the time
-of a step whose pages go through the frame tower once over one whose pages go through it eight times.
+(random weights and frames) in bfloat16, and prints the share of the rate of a bare product of the same type, and the
+time of a step whose pages go through the frame tower once over one whose pages go through it eight times.
 
 `ray` trains the demo's network on two ranks by Ray Train and by torchrun's way, two gloo processes, on the same frames;
 it prints samples per second of both, start apart, and their ratio.
