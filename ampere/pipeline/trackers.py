@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ampere.pipeline.train_worker import METRICS_FILE
 from ampere.training.loop import TrainJob
 
-METRICS_FILE = "metrics.jsonl"
 SHOWN = ("contrastive", "classifier", "validation_mR1")
 MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 Metrics = Mapping[str, float]

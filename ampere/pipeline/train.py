@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tempfile
 import threading
 import time
@@ -21,7 +22,7 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
-from ampere.pipeline.trackers import METRICS_FILE, Progress, check_trackers
+from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
 from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split
 from ampere.training.data import CLIP_DOMAINS, TrainingSet
@@ -66,9 +67,8 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
             "scores": scores,
         }
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
-        (Path(folder) / METRICS_FILE).write_text(progress.lines(), encoding="utf-8")
         where = workspace.publish(Path(folder), target)
-        remove(f"{workspace.uri}/runs/{run}")
+        remove_runs(workspace, settings.name)
     notes = ["train: last " + progress.last()] if progress.last() else []
     if "validation_mR1" in scores:
         best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
@@ -187,8 +187,11 @@ def train_on_ray(
     return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
 
 
-def remove(uri: str) -> None:
+def remove_runs(workspace: Workspace, name: str) -> None:
+    """Delete the checkpoints of a model's trainings, also of those that were given up for other settings."""
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(uri)
-    fs.rm(path, recursive=True)
+    for run in workspace.names("runs"):
+        if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", run):
+            fs, path = fsspec.core.url_to_fs(f"{workspace.uri}/runs/{run}")
+            fs.rm(path, recursive=True)

@@ -4,13 +4,16 @@ A module of its own that imports nothing heavy: Ray Train's controller loads it 
 seconds on importing torch and transformers before the workers start to do the same.
 """
 
+import json
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 LAST_FILE = "last.safetensors"
+METRICS_FILE = "metrics.jsonl"
 SCORES_FILE = "scores.json"
 
 
@@ -31,14 +34,17 @@ def train_worker(config: dict[str, Any]) -> None:
     found = ray.train.get_checkpoint()
     if found is not None:
         with found.as_directory() as folder:
+            if (Path(folder) / SCORES_FILE).exists():  # finished, but the driver died before it took the model
+                hand_in(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True) if rank == 0 else None)
+                return
             training.load(Path(folder))
     trained = training.run(
         on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None, checkpoint=hand_in
     )
-    hand_in(lambda folder: save_model(trained, job, folder, first=rank == 0))
+    hand_in(lambda folder: save_model(trained, training.history, job, folder, first=rank == 0))
 
 
-def hand_in(save: Callable[[Path], None]) -> None:
+def hand_in(save: Callable[[Path], Any]) -> None:
     """Report what every worker writes to a folder as one checkpoint."""
     import ray.train
 
@@ -47,10 +53,8 @@ def hand_in(save: Callable[[Path], None]) -> None:
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def save_model(trained: Any, job: Any, folder: Path, *, first: bool) -> None:
-    """Write this rank's class centres, and on the first rank the model."""
-    import json
-
+def save_model(trained: Any, history: list[dict[str, float]], job: Any, folder: Path, *, first: bool) -> None:
+    """Write this rank's class centres, and on the first rank the model and its metrics."""
     from safetensors.torch import save_file
 
     from ampere.training.state import save_classes
@@ -63,6 +67,7 @@ def save_model(trained: Any, job: Any, folder: Path, *, first: bool) -> None:
             "training_products": len(job.training_set.products),
         }
         trained.model.save_pretrained(folder, job.tokenizer, facts | trained.scores)
+        (folder / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
         (folder / SCORES_FILE).write_text(json.dumps(trained.scores), encoding="utf-8")
         if trained.last is not None:
             save_file(dict(trained.last), folder / LAST_FILE)
