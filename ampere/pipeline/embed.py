@@ -10,7 +10,7 @@ from ampere.config import EmbedSettings
 from ampere.models.embedder import Embedder, embedding_name, text_source
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Stage, error_row, result_table
+from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.pipeline.texts import sample_texts, text_array
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.workspace import Workspace
@@ -30,10 +30,10 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
     wanted = wanted_rows(workspace, folder, name)
     frames = LanceFrames(workspace)
 
-    def build(due: "ray.data.Dataset") -> "ray.data.Dataset":
+    def build(work: Work) -> "ray.data.Dataset":
         from ray.data import ActorPoolStrategy
 
-        return due.map_batches(
+        return work.blocks.map_batches(
             EmbedBatch,
             fn_constructor_kwargs={"folder": folder, "frames": frames, "device": "cuda" if settings.gpus else "cpu"},
             compute=ActorPoolStrategy(
