@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ampere.config import AblateSettings, Settings
 from ampere.pipeline import ablate
 from ampere.pipeline.ablate import Row, to_json, to_markdown
 from ampere.systems import SYSTEMS, TABLES
+from ampere.workspace import Workspace
 from tests.conftest import DemoRun
 
 
@@ -23,19 +25,20 @@ def test_every_row_of_the_tables_is_a_system() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_a_table_over_the_demo(
-    demo: DemoRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    demo: DemoRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", tmp_path / "workspace"))
     monkeypatch.setattr(ablate, "TABLES", {"V": {"visual": 56.9, "uie": 57.8}})
-    flags = ["--workspace", demo.workspace.uri, "--ablate.tables", "V", "--train.epochs", "1"]
+    flags = ["--workspace", workspace.uri, "--ablate.tables", "V", "--train.epochs", "1"]
     assert main(["ablate", *flags]) == 0
     first = capsys.readouterr().out
     assert "train: 2" in first and "ablate: uie has no result: no summaries of method uie; run `ampere summ" in first
-    report = json.loads((demo.folder / "workspace" / "reports" / "ablation.json").read_text("utf-8"))
+    report = json.loads((tmp_path / "workspace" / "reports" / "ablation.json").read_text("utf-8"))
     visual, uie = report["systems"]["visual"], report["systems"]["uie"]
     low, high = visual["interval"]
     assert 0 <= low <= visual["mR1"] <= high <= 100 and visual["paper_on_ROPE"] == {"V": 56.9}
     assert uie["mR1"] is None and "no summaries of method uie" in uie["reason"]
-    assert "visual-0" in demo.workspace.names("models")
+    assert "visual-0" in workspace.names("models")
     assert main(["ablate", *flags]) == 0
     assert "train: 0 products done" in capsys.readouterr().out
 
