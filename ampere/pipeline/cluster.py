@@ -21,6 +21,8 @@ def connect() -> None:
         options |= {"address": "local", "include_dashboard": False}
     ray.init(**options)
     context = ray.data.DataContext.get_current()
+    # An engine that dies while it starts is started anew; one that cannot start at all still ends the job.
+    context.max_consecutive_actor_init_deaths = 3
     context.enable_progress_bars = False  # the stage runner shows one bar, in rows
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker", "ray.llm"):
