@@ -81,7 +81,7 @@ UNITS = [
     "寸",
     "ml",
 ]
-LINES = (3, 6, 8, 10, 12, 16, 20)  # of a transcript, about
+LINES = (3, 6, 9, 12, 16, 20, 24)  # of a transcript, about
 PUNCTUATION = ("，", "，", "，", "。", " ", "！", "、")
 
 
@@ -164,11 +164,11 @@ def _characters(rng: random.Random, least: int, most: int) -> str:
 
 
 def _blurred(feature: str, rng: random.Random) -> str:
-    """Half as they are, a quarter with some characters replaced by arbitrary ones, a quarter of arbitrary alone."""
+    """Most as they are, one in six with some characters replaced by arbitrary ones, one in twelve of arbitrary alone."""
     way = rng.random()
-    if way < 1 / 2:
-        return feature
     if way < 3 / 4:
+        return feature
+    if way < 11 / 12:
         start = rng.randrange(len(feature))
         end = start + rng.randint(1, 3)
         return feature[:start] + _characters(rng, 1, 3) + feature[end:]
@@ -176,7 +176,7 @@ def _blurred(feature: str, rng: random.Random) -> str:
 
 
 def _size(rng: random.Random, sizes: Sequence[str]) -> str:
-    if rng.random() < 0.4:
+    if rng.random() < 0.6:
         return rng.choice(sizes)
     number = "".join(rng.choices(NUMERALS, k=rng.randint(1, 4))) if rng.random() < 0.8 else str(rng.randint(1, 2000))
     return number + rng.choice(UNITS)
@@ -230,15 +230,14 @@ def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> t
         lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=goods.name))
         mentions.append(goods.name)
     if rng.random() < 0.4:
-        part, word = rng.choice(list(goods.words.items()))
-        fitting = [line for line in talk["parts"] if f"{{{part}}}" in line]
-        lines += [_fill(rng.choice(fitting), rng, noise, **{part: word})] if fitting else []
+        fitting = [line for line in talk["parts"] if goods.words.keys() >= set(re.findall(r"{(\w+)}", line))]
+        lines += [_fill(rng.choice(fitting), rng, noise, **goods.words)] if fitting else []
     return goods.name if len(mentions) > 1 else mentions[0], lines
 
 
 def _name_pattern(rng: random.Random, *, often: bool) -> str:
     """A line around a name; a name that is said often can be known by that alone, so some have no words to tell it."""
-    if often and rng.random() < 0.35:
+    if often and rng.random() < 0.25:
         before, after = rng.choices(load_talk()["chatter"], k=2)
         return before[: rng.randint(0, 7)] + "{name}" + after[len(after) - rng.randint(0, 7) :]
     return _mixed("names", rng)
@@ -270,15 +269,15 @@ def _mixed(kind: str, rng: random.Random) -> str:
 
 
 def _chatter(rng: random.Random) -> str:
-    """A line that says nothing of the product; half are made of two, or spoilt, so that they are not known by heart."""
+    """A line that says nothing of the product; some are made of two, or spoilt, so that they are not known by heart."""
     lines = load_talk()["chatter"]
     line, way = rng.choice(lines), rng.random()
     if rng.random() < 0.5:  # a number is no size because it is one
         line = re.sub(f"[{NUMERALS}]", lambda _: rng.choice(NUMERALS), line)
-    if way < 0.3:
+    if way < 0.15:
         other = rng.choice(lines)
         return line[: len(line) // 2] + other[len(other) // 2 :]
-    if way < 0.5:
+    if way < 0.25:
         start = rng.randrange(len(line))
         return line[:start] + _characters(rng, 1, 2) + line[start + 1 :]
     return line

@@ -193,6 +193,7 @@ def main() -> int:
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
     model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32) if args.init else build_model(tokenizer)
+    model.set_attn_implementation("eager")  # a fifth faster than sdpa in training at these lengths on a CPU
     model.train()
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
