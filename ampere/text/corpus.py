@@ -164,7 +164,7 @@ def _characters(rng: random.Random, least: int, most: int) -> str:
 
 
 def _blurred(feature: str, rng: random.Random) -> str:
-    """Most as they are, one in six with some characters replaced by arbitrary ones, one in twelve of arbitrary alone."""
+    """Most as they are, one in six with some characters replaced, one in twelve of arbitrary characters alone."""
     way = rng.random()
     if way < 3 / 4:
         return feature
