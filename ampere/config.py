@@ -14,6 +14,9 @@ SHIPPED_MODEL = "shipped"  # names the small language model inside the package
 SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw"]
 TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw", "none"]
 FusionChoice = Literal["ours", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
+Combine = Literal["visual", "mean", "concat"]
+CN_CLIP = "OFA-Sys/chinese-clip-vit-base-patch16"
+MLLM = "llava-hf/llava-interleave-qwen-0.5b-hf"  # mPLUG-Video, the paper's, has no code in transformers
 
 
 def _require(condition: bool, message: str) -> None:
@@ -138,8 +141,18 @@ class SummarizeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Sizes of the network. The defaults are the paper's (section IV-B)."""
+    """The network and its sizes. The defaults are the paper's (section IV-B)."""
 
+    network: Literal["ampere", "cn-clip", "mllm"] = "ampere"
+    """ampere, or one that it is compared with, whose sizes are those of its weights: cn-clip, Chinese-CLIP features of
+    frames and text; mllm, the last hidden state of a multimodal language model."""
+    weights: str = ""
+    """Of cn-clip and mllm: hub name or folder of the model."""
+    combine: Combine = "mean"
+    """Of cn-clip, what becomes of the two features. visual: the frames' alone. mean: their mean. concat: side by side,
+    as RICE has it."""
+    linear_layer: bool = True
+    """Of mllm: a linear layer to `embedding_dim` over the hidden state, which is what is trained."""
     image_size: int = 224
     patch_size: int = 16
     num_frames: int = 8
@@ -177,6 +190,11 @@ class ModelSettings:
         _require(
             self.image_size % self.patch_size == 0,
             f"model.image_size is {self.image_size}; it must be a multiple of patch_size ({self.patch_size})",
+        )
+        _require(
+            (self.network == "ampere") == (not self.weights),
+            f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip and mllm need the name or "
+            "folder of their weights, and ampere starts from vision_weights and text_weights",
         )
         _require(
             self.message_width == self.width,
@@ -321,6 +339,10 @@ class AblateSettings:
     """A training for each row and seed."""
     parallel: int = 1
     """Trainings at once; each asks Ray for its own workers."""
+    cn_clip: str = CN_CLIP
+    """Hub name or folder of the Chinese-CLIP that the network is compared with."""
+    mllm: str = MLLM
+    """Hub name or folder of the multimodal language model that the network is compared with."""
 
     def __post_init__(self) -> None:
         _require(bool(self.tables) and bool(self.seeds), "ablate.tables or ablate.seeds is empty; name at least one")

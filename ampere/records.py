@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-EMBEDDING_DIM = 128
-SCHEMA_VERSION = 3  # of the tables below; a workspace of another version is refused
+SCHEMA_VERSION = 4  # of the tables below; a workspace of another version is refused
 
 
 class Domain(StrEnum):
@@ -142,7 +141,7 @@ EMBEDDINGS = TableSpec(
         ("sample_id", pa.string()),
         ("model", pa.string()),
         ("fingerprint", pa.string()),
-        ("vector", pa.list_(pa.float32(), EMBEDDING_DIM)),  # of length 1
+        ("vector", pa.list_(pa.float32())),  # of length 1, and as long for every row of a model
         ("domain", pa.string()),
         ("product_id", pa.string()),
     ),

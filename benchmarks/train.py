@@ -78,10 +78,7 @@ def step_benchmark(device: str, products: int, repeats: int) -> None:
     model = build_model(job).to(device)
     classifier = PartialFC(CLASSES, sizes.embedding_dim).to(device)
     optimizers = build_optimizers(model, classifier, settings)
-    step = Step(
-        ProductModel(model), classifier, tokenizer, settings, max_tokens=sizes.max_text_tokens,
-        device=torch.device(device),
-    )  # fmt: skip
+    step = Step(ProductModel(model), classifier, tokenizer, settings, device=torch.device(device))
 
     def run(batch: Batch) -> None:
         step.backward(batch, seed=0)

@@ -42,7 +42,7 @@ class EmbedderDeployment:
 
     def __init__(self, workspace: str, model: str, decode: DecodeSettings, device: str) -> None:
         self.embedder = Embedder(model_folder(Workspace.open(workspace), model), device)
-        self.decode = dataclasses.replace(decode, num_frames=self.embedder.sizes.num_frames)
+        self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
         self.process = IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb)
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)

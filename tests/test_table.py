@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.records import EMBEDDING_DIM, EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES, TableSpec
+from ampere.records import EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES, TableSpec
 from ampere.table import Table, sql_in
 
 NUMBERS = TableSpec("numbers", ("id",), pa.schema([("id", pa.string()), ("value", pa.int64())]))
@@ -79,7 +79,7 @@ def test_a_composite_key_needs_both_parts_to_match(tmp_path: Path) -> None:
 
 def test_embedding_vectors_come_back_whole(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "embeddings.lance"), EMBEDDINGS)
-    vector = [i / 64 for i in range(EMBEDDING_DIM)]
+    vector = [i / 64 for i in range(128)]
     table.upsert([{"sample_id": "s", "model": "m", "vector": vector}])
     assert table.read().to_pylist()[0]["vector"] == vector
 

@@ -49,6 +49,8 @@ class AMPereConfig:
 class AMPere(nn.Module):
     """The network. One set of weights serves all three domains, but for the last layer if it is not shared.
 
+    Attributes: those of `ampere.models.networks.Network`.
+
     Raises:
         ValueError: neither text nor vision is used.
     """
@@ -68,6 +70,8 @@ class AMPere(nn.Module):
         self.fusion = FUSIONS[sizes.fusion](sizes) if both else None
         width = self.fusion.out_width if self.fusion else sizes.width if self.video else sizes.text_width
         self.embed = nn.Linear(width, sizes.embedding_dim * (1 if sizes.share_last_layer else len(Domain)))
+        self.embedding_dim, self.max_text_tokens = sizes.embedding_dim, sizes.max_text_tokens
+        self.image_size, self.num_frames, self.reads_text = sizes.image_size, sizes.num_frames, config.use_text
 
     def forward(
         self,

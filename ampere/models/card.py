@@ -47,8 +47,36 @@ def model_card(config: AMPereConfig, parameters: int, facts: Mapping[str, Any] |
         "Fusion": _fusion(config),
         **{str(name).replace("_", " ").capitalize(): _cell(value) for name, value in facts.items()},
     }
-    table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
-    return f"{_front_matter(config)}\n{_TITLE}\n| | |\n|---|---|\n{table}\n{_LOADING}"
+    return f"{_front_matter(config)}\n{_TITLE}\n| | |\n|---|---|\n{_table(rows)}\n{_LOADING}"
+
+
+def comparison_card(network: str, about: Mapping[str, Any], facts: Mapping[str, Any] | None) -> str:
+    """The card of a network that AMPere is compared with.
+
+    Args:
+        network: name of its class.
+        about: rows of the card that only this network has.
+        facts: as for `model_card`.
+    """
+    facts = dict(facts or {})
+    text = facts.pop("text", None)
+    rows = {name: _source(value) for name, value in about.items()}
+    rows |= {"Text": TEXTS.get(text, "none is read")} if text else {}
+    rows |= {str(name).replace("_", " ").capitalize(): _cell(value) for name, value in facts.items()}
+    front = "---\nlibrary_name: ampere\npipeline_tag: feature-extraction\n---\n"
+    about_it = "A system that AMPere is compared with (arXiv 2408.02978, section IV-B)."
+    return f"{front}\n# {network} as product embeddings\n\n{about_it}\n\n| | |\n|---|---|\n{_table(rows)}"
+
+
+def write_comparison_card(
+    folder: Path | str, network: str, about: Mapping[str, Any], facts: Mapping[str, Any] | None
+) -> None:
+    """Write `comparison_card` into a model folder."""
+    (Path(folder) / CARD_FILE).write_text(comparison_card(network, about, facts), encoding="utf-8")
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "".join(f"| {name} | {value} |\n" for name, value in rows.items())
 
 
 _TITLE = """# AMPere product embeddings
@@ -119,9 +147,11 @@ def _fusion(config: AMPereConfig) -> str:
 
 def _started(weights: str) -> str:
     """Where a tower began; of a path its last part, since a card may be published and folders are nobody's business."""
-    if not weights:
-        return "from no pretrained weights"
-    return f"started from {_cell(Path(weights).name if Path(weights).is_absolute() else weights)}"
+    return f"started from {_source(weights)}" if weights else "from no pretrained weights"
+
+
+def _source(weights: str) -> str:
+    return _cell(Path(weights).name if Path(weights).is_absolute() else weights)
 
 
 def _cell(value: Any) -> str:

@@ -13,22 +13,32 @@ from torch import Tensor, nn
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+ARCHITECTURE = "architecture"
 TOKENIZER_FILE = "tokenizer.json"
 
 
 def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None:
-    """Write a config dataclass and named weights to a folder, which is made if need be."""
+    """Write a config dataclass and named weights to a folder, which is made if need be.
+
+    The class that is to read them, `X` of `XConfig`, is named in config.json.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fields = dataclasses.asdict(config)
+    fields = {ARCHITECTURE: type(config).__name__.removesuffix("Config")} | dataclasses.asdict(config)
     (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
+def architecture(folder: Path | str) -> str | None:
+    """The name of the class that a folder's config.json is of, if it tells."""
+    return json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8")).get(ARCHITECTURE)
+
+
 def load_config(folder: Path | str) -> dict[str, Any]:
-    """The fields of a folder's config.json."""
-    return json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    """The fields of a folder's config.json, but for the architecture's name."""
+    fields = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    return {name: value for name, value in fields.items() if name != ARCHITECTURE}
 
 
 def load_weights(folder: Path | str) -> dict[str, Tensor]:

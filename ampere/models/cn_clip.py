@@ -16,21 +16,23 @@ Letters: B batch, F frames (1 or `num_frames`), L tokens, C CLIP's projection di
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenizerBase
 
+from ampere.config import Combine
 from ampere.models import checkpoint
 from ampere.models.ampere import _check_tokens
+from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found
 from ampere.models.video import normalise_pixels
 
-Combine = Literal["visual", "mean", "concat"]
 MAX_TEXT_TOKENS = 52  # the longest text that the published weights were trained with, CLS and SEP included
 
 
@@ -69,6 +71,7 @@ class CNCLIP(nn.Module):
         embedding_dim: D; C, and 2 C under `concat`.
         image_size: height and width of the frames, in pixels.
         num_frames: of a clip.
+        max_text_tokens: of a text; what is longer is cut.
         reads_text: whether token ids are needed.
     """
 
@@ -78,6 +81,8 @@ class CNCLIP(nn.Module):
         self.clip = ChineseCLIPModel(ChineseCLIPConfig.from_dict(config.clip))
         self.clip.logit_scale.requires_grad_(False)
         self.num_frames = config.num_frames
+        positions: int = self.clip.config.text_config.max_position_embeddings
+        self.max_text_tokens = min(MAX_TEXT_TOKENS, positions)
         self.image_size: int = self.clip.config.vision_config.image_size
         self.embedding_dim: int = self.clip.config.projection_dim * (2 if config.combine == "concat" else 1)
         self.reads_text = config.combine != "visual"
@@ -175,9 +180,19 @@ class CNCLIP(nn.Module):
         video = [*clip.vision_model.parameters(), *clip.visual_projection.parameters()]
         return {"text": text if self.reads_text else [], "video": video, "fusion": [], "rest": []}
 
-    def save_pretrained(self, folder: Path | str, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Write model.safetensors and config.json to a folder, and the tokenizer's files if one is given."""
+    def save_pretrained(
+        self,
+        folder: Path | str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write model.safetensors, config.json and a model card to a folder, and the tokenizer's files if one is given.
+
+        Args:
+            facts: what the card tells besides; see `ampere.models.card.comparison_card`.
+        """
         checkpoint.save(folder, self.config, self.state_dict())
+        write_comparison_card(folder, type(self).__name__, {"Combination": self.config.combine}, facts)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ampere.config import TextSource
 from ampere.media.images import model_input
-from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import content_hash
-from ampere.models.tokenizer import encode, load_tokenizer
+from ampere.models.networks import load_network, text_inputs
+from ampere.models.tokenizer import load_tokenizer
 from ampere.records import Domain
 
 DOMAINS = list(Domain)
@@ -24,22 +25,23 @@ class Embedder:
     """One model on one device.
 
     Attributes:
+        model: a `Network`.
         name: the model's name and checksum, as the `embeddings` table names it.
         text_source: what the model reads as text: `summary`, `raw` or `none`.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.device = device
-        self.model = AMPere.from_pretrained(folder).eval().to(device)
-        self.tokenizer = load_tokenizer(folder) if self.model.config.use_text else None
-        self.sizes = self.model.config.sizes
+        self.model: Any = load_network(folder).to(device)
+        tokenized = self.model.reads_text and self.model.max_text_tokens > 0
+        self.tokenizer = load_tokenizer(folder) if tokenized else None
         self.name = embedding_name(folder)
         self.text_source = text_source(folder)
 
     def embed(
         self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None], domains: Sequence[Domain]
     ) -> NDArray[np.float32]:
-        """Embed samples given as stored JPEG frames, text and domain: float32 [N, 128], of length 1.
+        """Embed samples given as stored JPEG frames, text and domain: float32 [N, D], of length 1.
 
         Samples of one frame go through the network's page way, which costs an eighth; the order is kept.
 
@@ -51,28 +53,25 @@ class Embedder:
 
 @torch.inference_mode()
 def embed_samples(
-    model: AMPere,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase | None,
     frames: Sequence[Sequence[bytes]],
     texts: Sequence[str | None],
     domains: Sequence[Domain],
 ) -> NDArray[np.float32]:
-    """Embed stored samples with a model in evaluation mode, wherever it lives; see `Embedder.embed`."""
-    sizes, device = model.config.sizes, model.embed.weight.device
-    vectors = np.empty((len(frames), sizes.embedding_dim), dtype=np.float32)
+    """Embed stored samples with a `Network` in evaluation mode, wherever it lives; see `Embedder.embed`."""
+    device = next(model.parameters()).device
+    vectors = np.empty((len(frames), model.embedding_dim), dtype=np.float32)
     counts = [len(jpegs) for jpegs in frames]
-    unknown = set(counts) - {1, sizes.num_frames}
+    unknown = set(counts) - {1, model.num_frames}
     if unknown:
-        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {sizes.num_frames}")
+        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {model.num_frames}")
     for count in set(counts):
         rows = [i for i, n in enumerate(counts) if n == count]
-        pixels = torch.from_numpy(np.stack([model_input(frames[i], sizes.image_size) for i in rows]))
-        ids = mask = None
-        if tokenizer is not None:
-            ids, mask = encode(tokenizer, [texts[i] for i in rows], sizes.max_text_tokens)
-            ids, mask = ids.to(device), mask.to(device)
+        pixels = torch.from_numpy(np.stack([model_input(frames[i], model.image_size) for i in rows]))
+        read, mask = text_inputs(model, tokenizer, [texts[i] for i in rows], device)
         places = torch.tensor([DOMAINS.index(domains[i]) for i in rows], device=device)
-        vectors[rows] = model(pixels.to(device), ids, mask, places).float().cpu().numpy()
+        vectors[rows] = model(pixels.to(device), read, mask, places).float().cpu().numpy()
     return vectors
 
 

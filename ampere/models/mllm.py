@@ -14,7 +14,7 @@ Letters: B batch, F frames, L tokens, H width of the language model, D embedding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
 from ampere.models import checkpoint
+from ampere.models.card import write_comparison_card
 
 PROMPT = "以上画面取自同一件商品的展示。"
 PROMPT_TEXT = "商品文字：{text}"
@@ -68,6 +69,7 @@ class MLLMEmbedder(nn.Module):
         embedding_dim: D; H without the linear layer.
         image_size: see `MLLMConfig`.
         num_frames: see `MLLMConfig`.
+        max_text_tokens: 0; the texts themselves are read, whole.
         reads_text: True.
 
     Raises:
@@ -84,15 +86,23 @@ class MLLMEmbedder(nn.Module):
         hidden: int = base.config.get_text_config().hidden_size
         self.probe = nn.Linear(hidden, config.embedding_dim) if config.embedding_dim else None
         self.embedding_dim = config.embedding_dim or hidden
-        self.num_frames, self.image_size, self.reads_text = config.num_frames, config.image_size, True
+        self.num_frames, self.image_size = config.num_frames, config.image_size
+        self.max_text_tokens, self.reads_text = 0, True
 
-    def forward(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
+    def forward(
+        self,
+        frames: Tensor,
+        texts: Sequence[str | None],
+        token_mask: None = None,
+        domains: Tensor | None = None,
+    ) -> Tensor:
         """Embed a batch.
 
         Args:
             frames: uint8 [B, F, 3, H, W], RGB, not normalised. A page's one image is read once, and so is not the same
                 as F equal frames.
             texts: B; None is a missing text, of which the prompt then does not speak.
+            token_mask, domains: ignored; there for the sake of AMPere's interface.
 
         Returns:
             float32 [B, D], each of length 1.
@@ -154,9 +164,21 @@ class MLLMEmbedder(nn.Module):
         """
         return {"text": [], "video": [], "fusion": [], "rest": list(self.probe.parameters()) if self.probe else []}
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write config.json and the linear layer's weights to a folder; the multimodal model is named, not copied."""
+    def enable_gradient_checkpointing(self) -> None:
+        """Nothing: no gradient passes the frozen model."""
+
+    def save_pretrained(
+        self, folder: Path | str, tokenizer: None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write config.json, the linear layer's weights and a model card to a folder; the multimodal model is named,
+        not copied.
+
+        Args:
+            tokenizer: there for the sake of AMPere's interface; the multimodal model has its own.
+            facts: what the card tells besides; see `ampere.models.card.comparison_card`.
+        """
         checkpoint.save(folder, self.config, self.probe.state_dict() if self.probe else {})
+        write_comparison_card(folder, type(self).__name__, {"Language model": self.config.source}, facts)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> MLLMEmbedder:

@@ -94,14 +94,19 @@ def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[st
 def seeded(settings: Settings, system: str, seed: int) -> Settings:
     """The settings of one training."""
     changed = with_system(settings, system)
-    return dataclasses.replace(changed, train=dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed))
+    weights = {"ampere": "", "cn-clip": settings.ablate.cn_clip, "mllm": settings.ablate.mllm}
+    return dataclasses.replace(
+        changed,
+        model=dataclasses.replace(changed.model, weights=weights[changed.model.network]),
+        train=dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed),
+    )
 
 
 def train(workspace: Workspace, run: Settings) -> str | None:
-    """Train one row, unless it is trained; returns why it failed."""
+    """Train one row, unless it is trained; returns why it failed: OSError is of weights that could not be had."""
     try:
         print(run_training(workspace, run.model, run.train), flush=True)
-    except (FloatingPointError, RuntimeError, ValueError) as error:
+    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 

@@ -14,7 +14,7 @@ from ampere.pipeline.index import index_rows
 from ampere.pipeline.report import Report
 from ampere.records import Domain, Split
 from ampere.retrieval.evaluation import evaluate_model, format_table
-from ampere.retrieval.index import fixed_vectors
+from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.workspace import Workspace
 
@@ -56,7 +56,7 @@ def test_vectors(workspace: Workspace, name: str) -> dict[Domain, Vectors]:
     rows = index_rows(workspace, embedding_name(model_folder(workspace, name)), Split.TEST)
     if rows.num_rows == 0:
         raise ValueError(f"model {name} has no embeddings of test samples; run `ampere embed --embed.model {name}`")
-    vectors = fixed_vectors(rows["vector"])
+    vectors = stacked_vectors(rows["vector"])
     domains = np.array(rows["domain"].to_pylist())
     products = np.array(rows["product_id"].to_pylist(), dtype=object)
     known = np.array([product is not None for product in products])

@@ -28,7 +28,7 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
     embedder = Embedder(model_folder(workspace, model))
     index = SearchIndex(workspace.fetch(f"indexes/{model}"))
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
-    decode = dataclasses.replace(decode, num_frames=embedder.sizes.num_frames)
+    decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         frames = process.call(query_frames, file.read_bytes(), decode)
     vector = embedder.embed([frames], [text], [query_domain(frames)])

@@ -12,10 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
 from ampere.models.embedder import SETTINGS_FILE
+from ampere.models.networks import check_weights, pretrained_tokenizer
 from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.frames_table import LanceFrames
@@ -24,7 +25,7 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
-from ampere.records import EMBEDDING_DIM, FRAMES, SAMPLES, Domain, Split
+from ampere.records import FRAMES, SAMPLES, Domain, Split
 from ampere.training.data import CLIP_DOMAINS, TrainingSet
 from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
@@ -40,11 +41,11 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     Raises:
         FileNotFoundError: there are no frames yet.
         ValueError: too few training products, settings that do not fit the tables, or a tracker is not installed.
+        OSError: the weights that the settings name cannot be had.
     """
     start = time.monotonic()
     check_trackers(settings.trackers)
-    if model.embedding_dim != EMBEDDING_DIM:
-        raise ValueError(f"model.embedding_dim is {model.embedding_dim}; the tables hold vectors of {EMBEDDING_DIM}")
+    check_weights(model)
     frames = LanceFrames(workspace)
     training_set = read_training_set(workspace, settings)
     check_frame_count(training_set, frames, model.num_frames)
@@ -134,11 +135,12 @@ def trained_from(folder: Path) -> str | None:
     return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")).get("fingerprint")
 
 
-def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer of the pretrained text tower, or one of the training texts."""
-    if model.text_weights:
-        return AutoTokenizer.from_pretrained(model.text_weights)
-    return build_tokenizer(text for text in training_set.texts.values() if text)
+def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the pretrained weights, or for AMPere without any, one of the training texts."""
+    found = pretrained_tokenizer(model)
+    if found is None and model.network == "ampere":
+        return build_tokenizer(text for text in training_set.texts.values() if text)
+    return found
 
 
 def train_on_ray(

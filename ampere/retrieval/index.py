@@ -77,8 +77,9 @@ def write_index(folder: Path, rows: pa.Table, meta: dict[str, Any]) -> None:
         chosen = rows.filter(mask)
         if chosen.num_rows == 0:
             continue
-        index = faiss.IndexFlatIP(rows.schema.field("vector").type.list_size)
-        index.add(fixed_vectors(chosen["vector"]))
+        vectors = stacked_vectors(chosen["vector"])
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
         faiss.write_index(index, str(folder / f"{domain}.faiss"))
         pq.write_table(chosen.select(["sample_id", "product_id", "text", "media_uri"]), folder / f"{domain}.parquet")
         sizes[str(domain)] = chosen.num_rows
@@ -86,7 +87,7 @@ def write_index(folder: Path, rows: pa.Table, meta: dict[str, Any]) -> None:
     (folder / META_FILE).write_text(text, encoding="utf-8")
 
 
-def fixed_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A fixed-size list column as float32 [N, D]."""
+def stacked_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of lists of equal length as float32 [N, D]."""
     array = column.combine_chunks()
     return np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1))

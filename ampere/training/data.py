@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ampere.config import ModelSettings, TrainSettings
+from ampere.config import TrainSettings
 from ampere.records import Domain
 from ampere.training.augment import augmented_input
 
@@ -87,9 +87,10 @@ class ProductBatches(Dataset[Batch]):
         self,
         training_set: TrainingSet,
         frames: FrameSource,
-        model: ModelSettings,
         train: TrainSettings,
         *,
+        num_frames: int,
+        image_size: int,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -97,7 +98,7 @@ class ProductBatches(Dataset[Batch]):
         self.names = sorted(training_set.products)
         self.batch_size = min(train.batch_size, len(self.names) - len(self.names) % ranks)
         self.rank, self.ranks = rank, ranks
-        self.num_frames, self.image_size = model.num_frames, model.image_size
+        self.num_frames, self.image_size = num_frames, image_size
         self.crop_scale, self.text_dropout, self.seed = train.crop_scale, train.text_dropout, train.seed
 
     @property

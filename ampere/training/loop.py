@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,12 +24,11 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config import ModelSettings, TrainSettings
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
-from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.checkpoint import copy_weights
-from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.networks import build_network
 from ampere.training.data import FrameSource, ProductBatches, TrainingSet
 from ampere.training.state import load_state, save_state
-from ampere.training.step import ProductModel, Step
+from ampere.training.step import ProductModel, Step, trainable
 from ampere.training.validation import validation_score
 
 Metrics = dict[str, float]
@@ -37,10 +37,14 @@ Checkpoint = Callable[[Callable[[Path], None]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """All that a rank needs besides the frames."""
+    """All that a rank needs besides the frames.
+
+    Attributes:
+        tokenizer: None for a network that reads no tokens.
+    """
 
     training_set: TrainingSet
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     model: ModelSettings
     train: TrainSettings
 
@@ -50,13 +54,13 @@ class Trained:
     """What training gives.
 
     Attributes:
-        model: the network, with the weights that did best on the validation products, or the last where there are none.
+        model: the `Network`, with the weights that did best on the validation products, or the last where none judge.
         last: the last weights, if they are not the best.
         classifier: this rank's class centres.
         scores: `step` and, if it was validated, `validation_mR1` of the model.
     """
 
-    model: AMPere
+    model: Any
     last: Mapping[str, Tensor] | None
     classifier: PartialFC
     scores: Metrics
@@ -70,28 +74,29 @@ class Training:
     """
 
     def __init__(self, job: TrainJob, frames: FrameSource) -> None:
-        settings, sizes = job.train, job.model
+        settings = job.train
         rank, ranks = rank_and_world_size()
         check_products(len(job.training_set.products), ranks)
         self.job, self.settings, self.frames = job, settings, frames
         self.device = torch.device("cuda" if settings.gpus else "cpu")
         torch.manual_seed(settings.seed)
-        self.model = build_model(job).to(self.device)
+        self.model: Any = build_model(job).to(self.device)
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
-        self.tokenizer = job.tokenizer if self.model.config.use_text else None
+        self.tokenizer = job.tokenizer if self.model.reads_text else None
         self.classifier = PartialFC(
-            len(job.training_set.products), sizes.embedding_dim, scale=settings.scale, margin=settings.margin,
+            len(job.training_set.products), self.model.embedding_dim, scale=settings.scale, margin=settings.margin,
             sample_rate=settings.sample_rate, seed=settings.seed,
         ).to(self.device)  # fmt: skip
         self.optimizers = build_optimizers(self.model, self.classifier, settings)
         network: nn.Module = ProductModel(self.model)
         if ranks > 1:
             network = DistributedDataParallel(network, broadcast_buffers=False)
-        self.step = Step(
-            network, self.classifier, self.tokenizer, settings, max_tokens=sizes.max_text_tokens, device=self.device
-        )
-        self.batches = ProductBatches(job.training_set, frames, sizes, settings, rank=rank, ranks=ranks)
+        self.step = Step(network, self.classifier, self.tokenizer, settings, device=self.device)
+        self.batches = ProductBatches(
+            job.training_set, frames, settings, num_frames=self.model.num_frames, image_size=self.model.image_size,
+            rank=rank, ranks=ranks,
+        )  # fmt: skip
         self.steps = settings.epochs * self.batches.steps_per_epoch
         self.done = 0
         self.best: Metrics = {"step": 0, "validation_mR1": -1.0}
@@ -239,21 +244,23 @@ def check_finite(metrics: Metrics) -> None:
         )
 
 
-def build_model(job: TrainJob) -> AMPere:
-    """The network, with the pretrained towers that the settings name."""
-    config = AMPereConfig(
-        sizes=job.model,
-        vocab_size=len(job.tokenizer),
-        pad_token_id=int(job.tokenizer.pad_token_id or 0),
-        use_text=job.train.text != "none",
-    )
-    model = AMPere(config)
-    load_pretrained_towers(model, job.model.vision_weights, job.model.text_weights)
-    return model.train()
+def build_model(job: TrainJob) -> Any:
+    """The `Network`, with the pretrained weights that the settings name.
+
+    Raises:
+        ValueError: it is to be trained and has nothing to train.
+    """
+    model = build_network(job.model, job.tokenizer, use_text=job.train.text != "none").train()
+    if job.train.epochs and next(trainable(model), None) is None:
+        raise ValueError(
+            f"model.network {job.model.network} has no weights to train with these settings; set --train.epochs 0, or "
+            "--model.linear-layer true"
+        )
+    return model
 
 
 def build_optimizers(
-    model: AMPere, classifier: PartialFC, settings: TrainSettings
+    model: Any, classifier: PartialFC, settings: TrainSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """AdamW with the paper's learning rate per part, biases and norms not decayed; and that of the class centres."""
     rates = {
@@ -269,7 +276,8 @@ def build_optimizers(
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
             groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay})
-    of_model = torch.optim.AdamW([group for group in groups if group["params"]])
+    filled = [group for group in groups if group["params"]]
+    of_model = torch.optim.AdamW(filled or [{"params": []}])  # a network without weights of its own is not trained
     of_classifier = build_classifier_optimizer(classifier, settings.lr_rest)
     for optimizer in (of_model, of_classifier):
         for group in optimizer.param_groups:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +13,20 @@ from ampere.config import TrainSettings
 from ampere.losses.contrastive import contrastive_loss
 from ampere.losses.gather import all_gather, rank_and_world_size
 from ampere.losses.partial_fc import PartialFC
-from ampere.models.tokenizer import encode
+from ampere.models.networks import text_inputs
 from ampere.records import Domain
 from ampere.training.data import CLIP_DOMAINS, Batch
 
-Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor]  # frames, token ids, token mask, domains
+Inputs = tuple[Tensor, Any, Tensor | None, Tensor]  # frames, token ids or texts, token mask, domains
 PLACES = {domain: place for place, domain in enumerate(Domain)}
 
 
 class ProductModel(nn.Module):
     """The network over a batch of products: all embeddings in one forward, as DDP wants it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model = model  # a Network
 
     def forward(self, pages: Inputs, clips: Inputs, present: Tensor) -> Tensor:
         """Embed pages with one frame each and clips with all theirs.
@@ -49,8 +50,7 @@ class Step:
 
     Args:
         network: a `ProductModel`, in DDP if there are several ranks.
-        tokenizer: of the network; None where it reads no text.
-        max_tokens: of a text.
+        tokenizer: of the network; None where it reads no tokens.
     """
 
     def __init__(
@@ -60,11 +60,17 @@ class Step:
         tokenizer: PreTrainedTokenizerBase | None,
         settings: TrainSettings,
         *,
-        max_tokens: int,
         device: torch.device,
     ) -> None:
         self.network, self.classifier, self.tokenizer = network, classifier, tokenizer
-        self.settings, self.max_tokens, self.device = settings, max_tokens, device
+        self.settings, self.device = settings, device
+        self.model = self.alone().model
+
+    def alone(self) -> ProductModel:
+        """The network without DDP."""
+        found = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        assert isinstance(found, ProductModel)
+        return found
 
     def backward(self, batch: Batch, seed: int) -> Tensor:
         """Add the gradients of one batch; returns the losses, float32 [2]: contrastive, classifier.
@@ -82,8 +88,7 @@ class Step:
             total.backward()
             return losses
         with torch.no_grad():
-            plain = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-            cached = torch.cat([self.embed(plain, chunk, seed + at) for at, chunk in enumerate(chunks)])
+            cached = torch.cat([self.embed(self.alone(), chunk, seed + at) for at, chunk in enumerate(chunks)])
         cached.requires_grad_()
         total, losses = self.losses(cached, batch)
         total.backward()
@@ -109,10 +114,8 @@ class Step:
         frames = torch.cat([batch.frames[domain] for domain in domains]).to(self.device)
         places = torch.cat([torch.full((len(batch.texts[d]),), PLACES[d]) for d in domains]).to(self.device)
         texts = [text for domain in domains for text in batch.texts[domain]]
-        if self.tokenizer is None or not texts:
-            return frames, None, None, places
-        ids, mask = encode(self.tokenizer, texts, self.max_tokens)
-        return frames, ids.to(self.device), mask.to(self.device), places
+        read, mask = text_inputs(self.model, self.tokenizer, texts, self.device)
+        return frames, read, mask, places
 
     def losses(self, vectors: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and its two parts, detached, float32 [2]. A collective."""

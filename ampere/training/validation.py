@@ -1,11 +1,12 @@
 """Judging a model during training: mR1 over the validation products."""
 
+from typing import Any
+
 import numpy as np
 import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from ampere.losses.gather import rank_and_world_size
-from ampere.models.ampere import AMPere
 from ampere.models.embedder import embed_samples
 from ampere.records import Domain
 from ampere.retrieval.evaluation import evaluate_model
@@ -16,7 +17,7 @@ BATCH_SIZE = 32
 
 
 def validation_score(
-    model: AMPere, tokenizer: PreTrainedTokenizerBase | None, training_set: TrainingSet, frames: FrameSource
+    model: Any, tokenizer: PreTrainedTokenizerBase | None, training_set: TrainingSet, frames: FrameSource
 ) -> float:
     """mR1 in percent over all samples of the validation products, the same on every rank. A collective.
 

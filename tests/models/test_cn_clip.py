@@ -28,6 +28,17 @@ def tiny_clip_config() -> ChineseCLIPConfig:
     return ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
 
 
+def save_tiny_clip(folder: Path) -> None:
+    """A model and its tokenizer, in a folder as the hub has them."""
+    config, tokenizer = tiny_clip_config(), build_tokenizer(["product 1"], vocab_size=5000)
+    config.text_config.vocab_size = len(tokenizer)
+    # Else a batch in chunks draws other dropout than the whole one.
+    config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
+    torch.manual_seed(0)
+    ChineseCLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def build(combine: Combine) -> CNCLIP:
     """The same weights for every `combine`; larger than by default, so that rows differ and attention matters."""
     torch.manual_seed(0)
@@ -198,7 +209,7 @@ def test_round_trip(combine: Combine, tmp_path: Path) -> None:
     assert not loaded.training and loaded.config == model.config
     assert torch.equal(loaded(*inputs), model.eval()(*inputs))
     assert load_tokenizer(tmp_path / "new" / "folder").get_vocab() == tokenizer.get_vocab()
-    assert {path.suffix for path in (tmp_path / "new" / "folder").iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "new" / "folder").iterdir()} == {".json", ".md", ".safetensors"}
 
 
 def test_missing_weight_of_a_saved_model_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ampere.pipeline.export import export_tables
 from ampere.pipeline.prepare import prepare
 from ampere.pipeline.status import format_failures, format_status, stages
 from ampere.pipeline.summarize import summarize_stage
-from ampere.records import EMBEDDING_DIM, EMBEDDINGS, FAILURES, FRAMES, SUMMARIES, TABLES
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SUMMARIES, TABLES
 from ampere.workspace import Workspace
 
 from .test_plan import embedding_model
@@ -95,7 +95,7 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     assert [stage.name for stage in stages(prepared, DEMO)] == ["decode", "summarize", "embed-m"]
     settings = type(DEMO.embed)(**vars(DEMO.embed) | {"model": "m"})
     done = embed_stage(prepared, settings).wanted.to_pylist()[0]
-    vector = [0.0] * EMBEDDING_DIM
+    vector = [0.0] * 128
     prepared.table(EMBEDDINGS).upsert(
         [
             {k: done[k] for k in ("sample_id", "fingerprint")} | {"model": embedding_name(folder), "vector": vector},
@@ -129,7 +129,7 @@ def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:
 
 
 def test_export_writes_what_the_tables_hold(prepared: Workspace, tmp_path: Path) -> None:
-    prepared.table(EMBEDDINGS).upsert([{"sample_id": "a", "model": "m", "vector": [0.5] * EMBEDDING_DIM}])
+    prepared.table(EMBEDDINGS).upsert([{"sample_id": "a", "model": "m", "vector": [0.5] * 128}])
     prepared.table(FRAMES).upsert([{"sample_id": "a", "frames": [b"\xff\xd8", b""], "timestamps_s": [0.0, 0.5]}])
     report = export_tables(prepared, tmp_path / "deep" / "out", list(TABLES))
     for name, spec in TABLES.items():

@@ -8,8 +8,10 @@ import pytest
 from ampere.cli import main
 from ampere.models.embedder import Embedder
 from ampere.pipeline.frames_table import LanceFrames
-from ampere.records import SAMPLES, Domain, Split
+from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.workspace import Workspace
+
+from ..models.test_cn_clip import save_tiny_clip
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
@@ -58,6 +60,28 @@ def test_the_same_training_is_not_repeated_and_another_one_is(
     assert "train: 0 products done, 10 were done before" in capsys.readouterr().out
     assert main(["train", "--workspace", decoded.uri, *SMALL, "--train.seed", "1", "--train.loader-workers", "1"]) == 0
     assert "train: 10 products done" in capsys.readouterr().out
+
+
+def test_a_network_with_its_own_weights_goes_all_the_way(
+    decoded: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tiny_clip(tmp_path)
+    flags = ["--workspace", decoded.uri, "--preset", "demo+cn-clip-m0"]
+    assert main(["train", *flags, "--model.weights", str(tmp_path)]) == 0
+    for command in ("embed", "index", "evaluate"):
+        assert main([command, *flags]) == 0, command
+    assert "cn-clip-m0" in capsys.readouterr().out
+    vectors = decoded.table(EMBEDDINGS).read(["vector"], "model LIKE 'cn-clip-m0@%'")["vector"].to_pylist()
+    assert {len(vector) for vector in vectors} == {12}
+
+
+def test_weights_that_cannot_be_had_stop_a_training_before_any_work(
+    decoded: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--preset", "demo+mllm-0", "--model.weights", str(tmp_path)]
+    assert main(["train", "--workspace", decoded.uri, *flags]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert "mllm-0" not in decoded.names("models") and decoded.names("runs") == []
 
 
 def test_too_few_products_is_said_before_any_work(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

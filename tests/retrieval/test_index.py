@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.records import Domain
-from ampere.retrieval.index import Hit, SearchIndex, fixed_vectors, write_index
+from ampere.retrieval.index import Hit, SearchIndex, stacked_vectors, write_index
 
 DIM = 8
 
@@ -38,8 +38,8 @@ def test_round_trip_against_brute_force(tmp_path: Path) -> None:
     write_index(tmp_path, table, {"model": "m@1", "split": "all"})
     index = SearchIndex(tmp_path)
     assert index.meta == {"model": "m@1", "split": "all", "domains": {"page": 8, "live": 4}, "type": "flat"}
-    queries = fixed_vectors(rows([Domain.PAGE] * 6, seed=1)["vector"])
-    vectors = fixed_vectors(table["vector"])
+    queries = stacked_vectors(rows([Domain.PAGE] * 6, seed=1)["vector"])
+    vectors = stacked_vectors(table["vector"])
     for domain in (Domain.PAGE, Domain.LIVE):
         members = [i for i, of in enumerate(MIXED) if of is domain]
         for query, hits in zip(queries, index.search(queries, domain, 3), strict=True):
@@ -51,7 +51,7 @@ def test_round_trip_against_brute_force(tmp_path: Path) -> None:
 def test_a_hit_shows_what_the_row_holds(tmp_path: Path) -> None:
     table = rows(MIXED)
     write_index(tmp_path, table, {})
-    vectors = fixed_vectors(table["vector"])
+    vectors = stacked_vectors(table["vector"])
     hits = SearchIndex(tmp_path).search(vectors[6:9], Domain.LIVE, 1)
     assert [hit for (hit,) in hits] == [
         Hit(sample_id="s6", product_id=None, score=pytest.approx(1), text="text 6", media_uri="/media/6.jpg"),
@@ -89,10 +89,10 @@ def test_every_sample_is_found_in_its_own_domain_only(
 def test_rows_in_several_chunks_and_slices(tmp_path: Path) -> None:
     whole = rows(MIXED)
     parts = pa.concat_tables([whole.slice(0, 2), whole.slice(2, 5), whole.slice(7)])
-    assert np.array_equal(fixed_vectors(parts["vector"]), fixed_vectors(whole["vector"]))
-    assert np.array_equal(fixed_vectors(whole.slice(3, 4)["vector"]), fixed_vectors(whole["vector"])[3:7])
+    assert np.array_equal(stacked_vectors(parts["vector"]), stacked_vectors(whole["vector"]))
+    assert np.array_equal(stacked_vectors(whole.slice(3, 4)["vector"]), stacked_vectors(whole["vector"])[3:7])
     write_index(tmp_path, parts, {})
-    (hit,) = SearchIndex(tmp_path).search(fixed_vectors(whole["vector"])[9:10], Domain.PAGE, 1)[0]
+    (hit,) = SearchIndex(tmp_path).search(stacked_vectors(whole["vector"])[9:10], Domain.PAGE, 1)[0]
     assert hit.sample_id == "s9"
 
 

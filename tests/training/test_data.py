@@ -27,7 +27,15 @@ class Sampler:
         )
 
     def batches(self, frames: MemoryFrames) -> ProductBatches:
-        return ProductBatches(self.set, frames, SIZES, self.settings, rank=self.rank, ranks=self.ranks)
+        return ProductBatches(
+            self.set,
+            frames,
+            self.settings,
+            num_frames=SIZES.num_frames,
+            image_size=SIZES.image_size,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
 
     def epoch(self, number: int, frames: MemoryFrames) -> Iterator[Batch]:
         batches = self.batches(frames)

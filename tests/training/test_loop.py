@@ -135,7 +135,7 @@ def test_the_batch_of_the_sampler_fits_the_network() -> None:
 
 def step_of(job: TrainJob, model: nn.Module) -> Step:
     classifier = PartialFC(len(job.training_set.products), SIZES.embedding_dim)
-    return Step(ProductModel(model), classifier, job.tokenizer, job.train, max_tokens=8, device=CPU)
+    return Step(ProductModel(model), classifier, job.tokenizer, job.train, device=CPU)
 
 
 def test_every_parameter_is_optimised_once_at_its_own_rate() -> None:
@@ -253,7 +253,7 @@ def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
     training_set, frames = small_set(6, MIXED)
     job = small_job(training_set, batch_size=6)
     model = build_model(job).eval()  # no dropout, which is drawn chunk by chunk
-    batch = ProductBatches(training_set, frames, SIZES, job.train)[0]
+    batch = ProductBatches(training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
     whole, losses = gradients(step_of(job, model), batch)
     chunked, same = gradients(step_of(small_job(training_set, batch_size=6, chunk_size=size), model), batch)
     torch.testing.assert_close(same, losses)
@@ -268,7 +268,7 @@ def test_chunks_drop_out_the_same_both_times() -> None:
     model = build_model(job)
     model.text.config.hidden_dropout_prob = 0.5  # type: ignore[union-attr]
     step = step_of(job, model)
-    batch = ProductBatches(training_set, frames, SIZES, job.train)[0]
+    batch = ProductBatches(training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
 
     def loss() -> float:
         with torch.no_grad():

@@ -61,11 +61,11 @@ def test_training_and_embedding_give_a_sample_the_same_vector(
     folder, job, training_set, frames = saved
     monkeypatch.setattr(data.random, "Random", lambda seed: Plain(0))
     settings = dataclasses.replace(job.train, batch_size=3, crop_scale=1.0, text_dropout=0.0)
-    batch = ProductBatches(training_set, frames, SIZES, settings)[0]
+    batch = ProductBatches(training_set, frames, settings, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
     embedder = Embedder(folder)
     step = Step(
         ProductModel(embedder.model), PartialFC(3, SIZES.embedding_dim), job.tokenizer, settings,
-        max_tokens=SIZES.max_text_tokens, device=torch.device("cpu"),
+        device=torch.device("cpu"),
     )  # fmt: skip
     with torch.no_grad():
         trained = step.embed(step.network, batch, seed=0)

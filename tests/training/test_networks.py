@@ -1,0 +1,143 @@
+"""The networks that AMPere is compared with go through the same training, saving and embedding."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import ChineseCLIPModel
+
+from ampere.config import ModelSettings
+from ampere.models.cn_clip import CNCLIP
+from ampere.models.embedder import SETTINGS_FILE, Embedder
+from ampere.models.mllm import MLLMEmbedder
+from ampere.models.networks import load_network, pretrained_tokenizer
+from ampere.pipeline.train_worker import save_model
+from ampere.records import Domain
+from ampere.training.data import TrainingSet
+from ampere.training.loop import Trained, Training, TrainJob, build_model
+
+from ..models.test_cn_clip import save_tiny_clip
+from ..models.test_mllm import llava
+from .small_job import SIZES, MemoryFrames, small_job, small_set
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    """Settings of a CN-CLIP whose folder is as the hub has them."""
+    folder = tmp_path_factory.mktemp("clip")
+    save_tiny_clip(folder)
+    return dataclasses.replace(SIZES, network="cn-clip", weights=str(folder))
+
+
+@pytest.fixture(scope="module")
+def mllm(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    """Settings of a multimodal language model whose folder is as the hub has them."""
+    folder = tmp_path_factory.mktemp("mllm")
+    for part in llava():
+        part.save_pretrained(folder)
+    return dataclasses.replace(SIZES, network="mllm", weights=str(folder))
+
+
+def job_of(sizes: ModelSettings, training_set: TrainingSet, **train: object) -> TrainJob:
+    job = small_job(training_set, **train)
+    return dataclasses.replace(job, model=sizes, tokenizer=pretrained_tokenizer(sizes))
+
+
+def trained(job: TrainJob, frames: MemoryFrames) -> tuple[Trained, list[dict[str, float]]]:
+    training = Training(job, frames)
+    return training.run(on_metrics=lambda metrics: None), training.history
+
+
+def learned(history: list[dict[str, float]]) -> bool:
+    """Whether the contrastive loss of the second half of the steps is well below that of the first."""
+    losses = [metrics["contrastive"] for metrics in history]
+    half = len(losses) // 2
+    return sum(losses[half:]) < 0.95 * sum(losses[:half])
+
+
+def embedder(job: TrainJob, found: Trained, folder: Path) -> Embedder:
+    """What a model folder gives that was left by training."""
+    save_model(found, [], job, folder, first=True)
+    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": job.train.text}}))
+    return Embedder(folder)
+
+
+def embedded(embedder: Embedder, frames: MemoryFrames, texts: list[str | None]) -> np.ndarray:
+    names = ["short-00-0", "page-01-0", "live-02-1"]
+    return embedder.embed(frames.take(names), texts, [Domain.SHORT, Domain.PAGE, Domain.LIVE])
+
+
+@pytest.mark.parametrize(("combine", "width"), [("mean", 12), ("concat", 24), ("visual", 12)])
+def test_cn_clip_is_finetuned_saved_and_embeds(clip: ModelSettings, tmp_path: Path, combine: str, width: int) -> None:
+    training_set, frames = small_set(8)
+    text = "none" if combine == "visual" else "raw"
+    sizes = dataclasses.replace(clip, combine=combine)  # type: ignore[arg-type]
+    job = job_of(sizes, training_set, text=text, epochs=40)
+    found, history = trained(job, frames)
+    assert learned(history)
+    ours = embedder(job, found, tmp_path)
+    assert type(ours.model) is CNCLIP
+    with_text = embedded(ours, frames, ["product 0", "product 1", None])
+    assert with_text.shape == (3, width)
+    without = embedded(ours, frames, [None] * 3)
+    assert np.array_equal(with_text, without) == (combine == "visual")
+    assert combine in (tmp_path / "README.md").read_text()
+
+
+def test_zero_shot_cn_clip_keeps_its_weights(clip: ModelSettings, tmp_path: Path) -> None:
+    training_set, frames = small_set(4)
+    job = job_of(clip, training_set, text="raw", epochs=0)
+    ours = embedder(job, trained(job, frames)[0], tmp_path)
+    theirs = ChineseCLIPModel.from_pretrained(clip.weights).state_dict()
+    kept = ours.model.clip.state_dict()
+    assert kept.keys() == theirs.keys() and all(torch.equal(kept[name], theirs[name]) for name in theirs)
+
+
+def test_a_multimodal_language_models_layer_is_trained_alone(mllm: ModelSettings, tmp_path: Path) -> None:
+    training_set, frames = small_set(8)
+    job = job_of(mllm, training_set, epochs=40)
+    base = build_model(job).base.state_dict()
+    found, history = trained(job, frames)
+    assert learned(history)
+    assert all(torch.equal(weight, base[name]) for name, weight in found.model.base.state_dict().items())
+    ours = embedder(job, found, tmp_path)
+    assert type(ours.model) is MLLMEmbedder
+    with_text = embedded(ours, frames, ["product 0", "product 1", None])
+    assert with_text.shape == (3, SIZES.embedding_dim)
+    assert not np.array_equal(with_text, embedded(ours, frames, [None] * 3))
+
+
+def test_a_multimodal_language_model_without_the_layer_is_not_trained(mllm: ModelSettings, tmp_path: Path) -> None:
+    training_set, frames = small_set(4)
+    sizes = dataclasses.replace(mllm, linear_layer=False)
+    with pytest.raises(ValueError, match="no weights to train.*epochs 0"):
+        Training(job_of(sizes, training_set), frames)
+    job = job_of(sizes, training_set, epochs=0)
+    assert embedded(embedder(job, trained(job, frames)[0], tmp_path), frames, [None] * 3).shape == (3, 32)
+
+
+def test_cached_batches_give_the_same_gradients(clip: ModelSettings) -> None:
+    training_set, frames = small_set(8)
+    found = []
+    for chunk_size in (0, 3):
+        training = Training(job_of(clip, training_set, text="raw", chunk_size=chunk_size), frames)
+        training.step.backward(training.batches[0], seed=0)
+        found.append([p.grad.clone() for p in training.model.parameters() if p.grad is not None])
+    assert found[0]
+    for whole, chunked in zip(*found, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_folder_of_no_network_is_refused(clip: ModelSettings) -> None:
+    with pytest.raises(ValueError, match="no architecture that it names; ampere has AMPere, CNCLIP, MLLM"):
+        load_network(clip.weights)
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.network is cn-clip and model.weights is ''"):
+        ModelSettings(network="cn-clip")
+    with pytest.raises(ValueError, match=r"model.network is ampere and model.weights is 'x'"):
+        ModelSettings(weights="x")
