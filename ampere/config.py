@@ -321,9 +321,12 @@ class IndexSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Which models are judged, in the order of the table's rows."""
+    """Which models are judged."""
 
     models: tuple[str, ...] = ("ampere",)
+    """In the order of the table's rows."""
+    compare: tuple[str, str] | None = None
+    """Two models to judge in their place, the second's gain over the first with an interval of paired differences."""
 
     def __post_init__(self) -> None:
         _require(bool(self.models), "evaluate.models is empty; name at least one model")

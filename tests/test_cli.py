@@ -105,7 +105,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
         "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
         "index": ["--index.model", "--index.split"],
-        "evaluate": ["--evaluate.models"],
+        "evaluate": ["--evaluate.models", "--evaluate.compare"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],

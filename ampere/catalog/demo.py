@@ -24,9 +24,9 @@ from ampere.catalog.scenes import clip_frames, page_image
 from ampere.catalog.speech import chat, recognise, say
 from ampere.records import Domain, Split
 
-FORMAT = 2  # of the drawing and the words; raised when the same arguments give another catalogue
+FORMAT = 3  # of the drawing and the words; raised when the same arguments give another catalogue
 FPS = 8
-COLUMNS = ("sample_id", "product_id", "domain", "split", "text", "media")
+COLUMNS = ("sample_id", "product_id", "domain", "split", "text", "media", "category")
 LINES = {Domain.SHORT: 8, Domain.LIVE: 16}
 FRAMES = {Domain.SHORT: (24, 32), Domain.LIVE: (36, 48)}
 CHAT_ONLY, NO_TEXT, MENTIONS_OTHER, SILENT = 0.03, 0.02, 0.15, 0.3  # chances per clip
@@ -119,7 +119,7 @@ def _write_sample(folder: Path, seed: int, item: Item, domain: Domain, number: i
         tone_hz = None if rng.random() < SILENT else rng.uniform(150, 600)
         frames = clip_frames(look, rng, domain, rng.randint(*FRAMES[domain]))
         encode_clip(folder / media, frames, FPS, tone_hz)
-    values = (sample_id, product_id, str(domain), str(item.split), text, media)
+    values = (sample_id, product_id, str(domain), str(item.split), text, media, item.product.category.category)
     return dict(zip(COLUMNS, values, strict=True)), truth and {"sample_id": sample_id} | truth
 
 

@@ -23,7 +23,7 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.train import run_training
 from ampere.records import SUMMARIES
-from ampere.retrieval.evaluation import evaluate_model, mr1_interval
+from ampere.retrieval.evaluation import evaluate_model, judge, mr1_interval
 from ampere.retrieval.metrics import TASKS
 from ampere.systems import SYSTEMS, TABLES, with_system
 from ampere.workspace import Workspace
@@ -71,7 +71,7 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     for system in systems:
         names = [seeded(settings, system, seed).train.name for seed in chosen.seeds]
         reason = reasons.get(system) or next((failed[name] for name in names if name in failed), None)
-        rows[system] = Row(system, reason=reason) if reason else judge(workspace, settings, system)
+        rows[system] = Row(system, reason=reason) if reason else result(workspace, settings, system)
     workspace.write_report("ablation.json", to_json(rows, settings))
     where = workspace.write_report("ablation.md", to_markdown(rows, settings))
     left_out = [f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason]
@@ -111,16 +111,16 @@ def train(workspace: Workspace, run: Settings) -> str | None:
     return None
 
 
-def judge(workspace: Workspace, settings: Settings, system: str) -> Row:
+def result(workspace: Workspace, settings: Settings, system: str) -> Row:
     """Embed what is not embedded yet, and evaluate."""
-    results, vectors = [], []
+    runs, results = [], []
     for seed in settings.ablate.seeds:
         name = f"{system}-{seed}"
         print(run_stage(embed_stage(workspace, dataclasses.replace(settings.embed, model=name)), workspace), flush=True)
-        found = test_vectors(workspace, name)
-        vectors.append(found)
-        results.append(evaluate_model(embedding_name(model_folder(workspace, name)), found))
-    return Row(system, tuple(results), mr1_interval(vectors))
+        folder = model_folder(workspace, name)
+        runs.append(judge(test_vectors(workspace, folder)))
+        results.append(evaluate_model(embedding_name(folder), runs[-1]))
+    return Row(system, tuple(results), mr1_interval(runs))
 
 
 def to_json(rows: dict[str, Row], settings: Settings) -> str:

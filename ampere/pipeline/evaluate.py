@@ -3,20 +3,25 @@
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ampere.config import EvaluateSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.embedder import embedding_name, text_source
 from ampere.pipeline.embed import model_folder
-from ampere.pipeline.index import index_rows
 from ampere.pipeline.report import Report
-from ampere.records import Domain, Split
-from ampere.retrieval.evaluation import evaluate_model, format_table
+from ampere.pipeline.texts import sample_texts
+from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
+from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.workspace import Workspace
+
+CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
@@ -24,22 +29,41 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a model has no embeddings of test samples with a known product.
+        ValueError: a model has no embeddings of test samples with a known product, or two models to compare were not
+            judged on the same samples.
     """
     start = time.monotonic()
-    results = [
-        {"name": name} | evaluate_model(embedding_name(model_folder(workspace, name)), test_vectors(workspace, name))
-        for name in settings.models
-    ]
+    names = settings.compare or settings.models
+    folders = {name: model_folder(workspace, name) for name in names}
+    judged = {name: judge(test_vectors(workspace, folder)) for name, folder in folders.items()}
+    results = [{"name": name} | evaluate_model(embedding_name(folders[name]), judged[name]) for name in judged]
     # The first model's result stands at the top, the others beside it.
     report = results[0] | {"compared": results[1:]}
+    notes = [format_table([result | {"model": result["name"]} for result in results]), format_groups(results[0])]
+    if settings.compare:
+        report["comparison"] = comparison = compare_models(judged, *settings.compare)
+        notes.append(format_comparison(*settings.compare, comparison))
     where = workspace.write_report("evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False))
     queries = sum(int(scores["queries"]) for scores in results[0]["tasks"].values())
     unanswered = sum(int(scores["queries_without_answer"]) for scores in results[0]["tasks"].values())
-    notes = [format_table([result | {"model": result["name"]} for result in results])]
     if unanswered:
         notes.append(f"{unanswered} queries have no sample of their product in the gallery; they are left out")
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
+
+
+def compare_models(judged: dict[str, Results], first: str, second: str) -> dict[str, Any]:
+    """What the second model has over the first.
+
+    Raises:
+        ValueError: they were not judged on the same queries and galleries.
+    """
+    sizes = {
+        name: [(len(result.products), result.unanswered, result.gallery) for result in judged[name].values()]
+        for name in (first, second)
+    }
+    if sizes[first] != sizes[second]:
+        raise ValueError(f"{first} and {second} have embeddings of different samples; run `ampere embed` for both")
+    return compare(judged[first], judged[second])
 
 
 def without_nan(value: Any) -> Any:
@@ -51,18 +75,47 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def test_vectors(workspace: Workspace, name: str) -> dict[Domain, Vectors]:
-    """Embeddings of the test samples whose product is known, by domain."""
-    rows = index_rows(workspace, embedding_name(model_folder(workspace, name)), Split.TEST)
+def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
+    """A model's embeddings of the test samples whose product is known, by domain and in order of their ids.
+
+    Raises:
+        ValueError: there are none.
+    """
+    where = f"model = '{embedding_name(folder)}'"
+    rows = workspace.table(EMBEDDINGS).read(["sample_id", "product_id", "domain", "vector"], where)
+    tested = f"split = '{Split.TEST}' AND product_id IS NOT NULL"
+    samples = workspace.table(SAMPLES).read(["sample_id", "extra"], tested).sort_by("sample_id")
+    known = dict(zip(samples["sample_id"].to_pylist(), samples["extra"].to_pylist(), strict=True))
+    rows = rows.filter(np.array([sample_id in known for sample_id in rows["sample_id"].to_pylist()], dtype=bool))
     if rows.num_rows == 0:
-        raise ValueError(f"model {name} has no embeddings of test samples; run `ampere embed --embed.model {name}`")
-    vectors = stacked_vectors(rows["vector"])
-    domains = np.array(rows["domain"].to_pylist())
-    products = np.array(rows["product_id"].to_pylist(), dtype=object)
-    known = np.array([product is not None for product in products])
+        raise ValueError(
+            f"model {folder.name} has no embeddings of test samples; run `ampere embed --embed.model {folder.name}`"
+        )
+    rows = rows.sort_by("sample_id")
+    ids = rows["sample_id"].to_pylist()
+    groups = query_groups(workspace, folder, ids, [known[sample_id] for sample_id in ids])
+    vectors, domains = stacked_vectors(rows["vector"]), np.array(rows["domain"].to_pylist())
+    products = np.array(rows["product_id"].to_pylist(), dtype=str)
     return {
         domain: Vectors(
-            vectors=vectors[known & (domains == domain)], products=products[known & (domains == domain)].astype(str)
+            vectors=vectors[domains == domain],
+            products=products[domains == domain],
+            groups={way: names[domains == domain] for way, names in groups.items()},
         )
         for domain in Domain
     }
+
+
+def query_groups(
+    workspace: Workspace, folder: Path, ids: list[str], extras: list[str | None]
+) -> dict[str, NDArray[np.str_]]:
+    """Ways to part samples: whether the model has text of them, and the catalogue's categories."""
+    groups = {}
+    source = text_source(folder)
+    if source != "none":
+        texts = sample_texts(workspace, source)
+        groups["text"] = np.array(["with text" if texts[sample_id] else "without" for sample_id in ids])
+    categories = [json.loads(extra).get(CATEGORY) if extra else None for extra in extras]
+    if any(categories):
+        groups[CATEGORY] = np.array([str(category) if category else "none" for category in categories])
+    return groups

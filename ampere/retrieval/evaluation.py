@@ -1,92 +1,142 @@
 """The six-task table: every model's recall in all directions between pages, shorts and lives."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ampere.records import Domain
-from ampere.retrieval.metrics import CUTOFFS, TASKS, Vectors, first_hit_ranks, task_scores
+from ampere.retrieval.bootstrap import Queries, interval, mean_over_tasks, resample
+from ampere.retrieval.metrics import MEASURES, TASKS, Vectors, chance_recall_at_1, rank_queries
 
-RESAMPLES = 2000
+NAN = float("nan")
 
 
-def evaluate_model(name: str, vectors: Mapping[Domain, Vectors]) -> dict[str, Any]:
-    """All six tasks and their mean R@1, in percent, as `reports/evaluation.json` holds them.
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """One task: what each of the A queries with a right answer in the gallery found.
 
-    A task that has no query with an answer is left out of mR1.
+    Attributes:
+        products: str [A].
+        values: float64 [A, measures], in percent; see `ampere.retrieval.metrics.MEASURES`.
+        groups: each way to part the queries, str [A].
+        unanswered: queries without a right answer in the gallery, which are left out.
+        gallery: its size.
+        chance: R@1 in percent of a random ranking.
     """
-    tasks = {task: task_scores(vectors[query], vectors[gallery]) for task, (query, gallery) in TASKS.items()}
-    recalls = [scores["R1"] for scores in tasks.values() if scores["queries"]]
-    chances = [scores["chance_R1"] for scores in tasks.values() if scores["queries"]]
+
+    products: NDArray[np.str_]
+    values: NDArray[np.float64]
+    groups: Mapping[str, NDArray[np.str_]]
+    unanswered: int
+    gallery: int
+    chance: float
+
+    @property
+    def queries(self) -> Queries:
+        return self.products, self.values
+
+    def means(self) -> dict[str, float]:
+        """The measures, NaN without queries."""
+        found = self.values.mean(axis=0) if len(self.values) else np.full(len(MEASURES), NAN)
+        return dict(zip(MEASURES, map(float, found), strict=True))
+
+
+Results = Mapping[str, TaskResult]  # by task
+
+
+def judge(vectors: Mapping[Domain, Vectors]) -> Results:
+    """All six tasks, by exact search."""
+    results = {}
+    for task, (asking, answering) in TASKS.items():
+        queries, gallery = vectors[asking], vectors[answering]
+        ranking = rank_queries(queries, gallery)
+        results[task] = TaskResult(
+            products=queries.products[ranking.rows],
+            values=ranking.values(),
+            groups={way: groups[ranking.rows] for way, groups in queries.groups.items()},
+            unanswered=len(queries.products) - len(ranking.rows),
+            gallery=len(gallery.products),
+            chance=chance_recall_at_1(queries, gallery),
+        )
+    return results
+
+
+def mean_recall(results: Results) -> float:
+    """mR1 in percent: the mean R@1 of the tasks that have a query with an answer; NaN if none has."""
+    recalls = [result.means()["R1"] for result in results.values() if len(result.products)]
+    return float(np.mean(recalls)) if recalls else NAN
+
+
+def evaluate_model(name: str, results: Results) -> dict[str, Any]:
+    """All six tasks and their means, in percent, with 95 % intervals, as `reports/evaluation.json` holds them."""
+    draws = resample([{task: result.queries for task, result in results.items()}])[:, 0]
+    tasks = {}
+    for at, (task, result) in enumerate(results.items()):
+        tasks[task] = result.means() | {
+            "intervals": {measure: list(interval(draws[:, at, m])) for m, measure in enumerate(MEASURES)},
+            "queries": len(result.products),
+            "queries_without_answer": result.unanswered,
+            "gallery": result.gallery,
+            "chance_R1": result.chance,
+        }
+    chances = [result.chance for result in results.values() if len(result.products)]
     return {
         "model": name,
         "tasks": tasks,
-        "mR1": float(np.mean(recalls)) if recalls else float("nan"),
-        "chance_mR1": float(np.mean(chances)) if chances else float("nan"),
+        "mR1": mean_recall(results),
+        "mR1_interval": list(interval(mean_over_tasks(draws[..., 0]))),
+        "chance_mR1": float(np.mean(chances)) if chances else NAN,
+        "groups": group_scores(results),
     }
 
 
-def mr1_interval(runs: Sequence[Mapping[Domain, Vectors]]) -> tuple[float, float]:
+def group_scores(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """mR1 in percent, and number of queries over all tasks, of each group of each way to part the queries."""
+    ways = next(iter(results.values())).groups
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for way in ways:
+        names = sorted({str(group) for result in results.values() for group in result.groups[way]})
+        for name in names:
+            recalls = [result.values[result.groups[way] == name, 0] for result in results.values()]
+            means = [float(recall.mean()) for recall in recalls if len(recall)]
+            queries = sum(map(len, recalls))
+            found.setdefault(way, {})[name] = {"mR1": float(np.mean(means)), "queries": queries}
+    return found
+
+
+def mr1_interval(runs: Sequence[Results]) -> tuple[float, float]:
     """The interval in percent that holds mR1 in 95 of 100 test sets of as many products.
 
-    A percentile bootstrap over products: a drawn product brings all of its queries along. The galleries stay as they
-    are.
-
     Args:
-        runs: embeddings of the same test samples, such as those of trainings with different seeds; their mean is
-            judged.
+        runs: results on the same test samples, such as those of trainings with different seeds; their mean is judged.
 
     Returns:
         The bounds; NaN where no query has an answer.
     """
-    tables = [_hits_by_product(vectors) for vectors in runs]
-    products = sorted({product for table in tables for task in table for product in task})
-    if not products:
-        return float("nan"), float("nan")
-    place = {product: at for at, product in enumerate(products)}
-    # [runs, tasks, products, 2]: hits and queries
-    counts = np.zeros((len(runs), len(TASKS), len(products), 2))
-    for run, table in enumerate(tables):
-        for task, found in enumerate(table):
-            for product, pair in found.items():
-                counts[run, task, place[product]] = pair
-    draws = np.random.default_rng(0).multinomial(len(products), np.full(len(products), 1 / len(products)), RESAMPLES)
-    hits, queries = np.moveaxis(np.einsum("dp,rtpc->drtc", draws.astype(float), counts), -1, 0)
-    with np.errstate(invalid="ignore"):
-        recalls = hits / queries  # NaN for a task that a draw leaves without queries
-    answered = counts[..., 1].sum(axis=2) > 0
-    means = np.nanmean(np.where(answered, recalls, np.nan), axis=2).mean(axis=1)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return 100 * float(low), 100 * float(high)
+    draws = resample([{task: result.queries for task, result in run.items()} for run in runs])
+    return interval(mean_over_tasks(draws[..., 0]).mean(axis=1))
 
 
-def _hits_by_product(vectors: Mapping[Domain, Vectors]) -> list[dict[str, tuple[int, int]]]:
-    """For each task: product -> its queries that found it first, and its queries that have an answer."""
-    found: list[dict[str, tuple[int, int]]] = []
-    for query, gallery in TASKS.values():
-        asked = vectors[query].products
-        products = asked[np.isin(asked, vectors[gallery].products)]
-        hits = first_hit_ranks(vectors[query], vectors[gallery]) < 1
-        names, places = np.unique(products, return_inverse=True)
-        sums = zip(np.bincount(places, hits).astype(int), np.bincount(places), strict=True) if len(names) else ()
-        found.append(dict(zip(names.tolist(), ((int(hit), int(count)) for hit, count in sums), strict=True)))
-    return found
+def compare(first: Results, second: Results) -> dict[str, Any]:
+    """What the second of two models has over the first on the same queries, in points, with 95 % intervals.
 
-
-def format_table(results: list[dict[str, Any]]) -> str:
-    """Results as a text table: a row a model, R@1/5/10 of each task, mR1; the last row is a random ranking."""
-    width = max(8, *(len(result["model"]) for result in results))
-    header = f"{'R@1/5/10':<{width}}" + "".join(f"{task:>18}" for task in TASKS) + f"{'mR1':>8}"
-    lines = [header, "-" * len(header)]
-    for result in results:
-        cells = ("/".join(f"{result['tasks'][task][f'R{k}']:.1f}" for k in CUTOFFS) for task in TASKS)
-        lines.append(
-            f"{result['model']:<{width}}" + "".join(f"{cell:>18}" for cell in cells) + f"{result['mR1']:>8.1f}"
-        )
-    first = results[0]
-    chance = (f"{first['tasks'][task]['chance_R1']:.1f}" for task in TASKS)
-    lines.append(f"{'(chance)':<{width}}" + "".join(f"{cell:>18}" for cell in chance) + f"{first['chance_mR1']:>8.1f}")
-    sizes = (f"{first['tasks'][task]['queries']} in {first['tasks'][task]['gallery']}" for task in TASKS)
-    lines.append(f"{'queries':<{width}}" + "".join(f"{size:>18}" for size in sizes))
-    return "\n".join(lines)
+    The intervals are of paired differences: both models are judged on the same draws of products.
+    """
+    draws = resample([{task: result.queries for task, result in results.items()} for results in (first, second)])
+    change = draws[:, 1] - draws[:, 0]
+    tasks = {
+        task: {
+            measure: {
+                "difference": second[task].means()[measure] - first[task].means()[measure],
+                "interval": list(interval(change[:, at, m])),
+            }
+            for m, measure in enumerate(MEASURES)
+        }
+        for at, task in enumerate(first)
+    }
+    means = mean_over_tasks(draws[..., 0])
+    difference = mean_recall(second) - mean_recall(first)
+    return {"tasks": tasks, "mR1": {"difference": difference, "interval": list(interval(means[:, 1] - means[:, 0]))}}

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ampere.losses.gather import rank_and_world_size
 from ampere.models.embedder import embed_samples
 from ampere.records import Domain
-from ampere.retrieval.evaluation import evaluate_model
+from ampere.retrieval.evaluation import judge, mean_recall
 from ampere.retrieval.metrics import Vectors
 from ampere.training.data import FrameSource, TrainingSet
 
@@ -45,7 +45,7 @@ def validation_score(
         dist.all_gather_object(gathered, parts)
     vectors = np.concatenate([part for parts in gathered for part in parts])
     order = [row for r in range(ranks) for row in rows[r::ranks]]
-    return evaluate_model("", by_domain(vectors, order))["mR1"]
+    return mean_recall(judge(by_domain(vectors, order)))
 
 
 def by_domain(vectors: np.ndarray, rows: list[tuple[str, str, Domain]]) -> dict[Domain, Vectors]:

@@ -67,6 +67,26 @@ def test_the_six_task_table_is_written_and_printed(demo: DemoRun) -> None:
     assert report["mR1"] > 2 * report["chance_mR1"]
     assert [row["name"] for row in report["compared"]] == ["ampere-raw", "ampere-visual"]
     assert all(f"\n{name} " in demo.output for name in ("ampere", "ampere-raw", "ampere-visual"))
+    low, high = report["mR1_interval"]
+    assert low <= report["mR1"] <= high
+    queries = sum(task["queries"] for task in report["tasks"].values())
+    assert all(sum(g["queries"] for g in groups.values()) == queries for groups in report["groups"].values())
+    assert {"with text"} <= set(report["groups"]["text"]) and len(report["groups"]["category"]) == 10
+
+
+def test_two_models_are_compared_on_the_same_queries(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = demo.workspace
+    kept = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
+    assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.compare", "ampere-raw", "ampere"]) == 0
+    assert "\nampere over ampere-raw, R@1 in points: mR1 +" in capsys.readouterr().out
+    report = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
+    raw = next(row for row in kept["compared"] if row["name"] == "ampere-raw")
+    gain = report["comparison"]["mR1"]
+    assert gain["difference"] == pytest.approx(kept["mR1"] - raw["mR1"])
+    assert gain["interval"][0] <= gain["difference"] <= gain["interval"][1]
+    # As the demo left it, for the tests that come after.
+    names = [kept["name"], *(row["name"] for row in kept["compared"])]
+    assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.models", *names]) == 0
 
 
 def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> None:

@@ -1,11 +1,13 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ampere.records import Domain
-from ampere.retrieval.evaluation import evaluate_model, format_table, mr1_interval
-from ampere.retrieval.metrics import TASKS, Vectors
+from ampere.retrieval.evaluation import compare, evaluate_model, judge, mr1_interval
+from ampere.retrieval.metrics import MEASURES, TASKS, Vectors
+from ampere.retrieval.tables import format_comparison, format_groups, format_table
 
 E1, E2, E3 = np.eye(3, dtype=np.float32)
 
@@ -16,14 +18,17 @@ def vectors(*rows: np.ndarray, products: str) -> Vectors:
     )
 
 
+def evaluate(found: dict[Domain, Vectors], name: str = "m") -> dict[str, Any]:
+    return evaluate_model(name, judge(found))
+
+
 def test_six_tasks_by_hand() -> None:
-    result = evaluate_model(
-        "m",
+    result = evaluate(
         {
             Domain.PAGE: vectors(E1, E2, products="ab"),
             Domain.SHORT: vectors(E1, E2, products="ab"),
             Domain.LIVE: vectors(E2, E1, products="ab"),  # lives show the other product
-        },
+        }
     )
     recalls = {task: scores["R1"] for task, scores in result["tasks"].items()}
     assert recalls == {"P2S": 100, "P2L": 0, "S2P": 100, "S2L": 0, "L2P": 0, "L2S": 0}
@@ -34,13 +39,12 @@ def test_six_tasks_by_hand() -> None:
 
 
 def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
-    result = evaluate_model(
-        "m",
+    result = evaluate(
         {
             Domain.PAGE: vectors(E1, E2, products="ab"),
             Domain.SHORT: vectors(E1, E1, products="ab"),
             Domain.LIVE: vectors(products=""),
-        },
+        }
     )
     assert math.isnan(result["tasks"]["P2L"]["R1"])
     assert result["tasks"]["P2S"]["R1"] == 50  # b's page is as far from both shorts; a's stands first
@@ -49,19 +53,19 @@ def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
 
 
 def test_nothing_to_judge_gives_nan() -> None:
-    result = evaluate_model(
-        "m", {domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)}
-    )
+    result = evaluate({domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)})
     assert math.isnan(result["mR1"]) and math.isnan(result["chance_mR1"])
 
 
 def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
     good = {domain: vectors(E1, E2, products="ab") for domain in Domain}
     bad = good | {Domain.LIVE: vectors(E2, E1, products="ab")}
-    results = [evaluate_model("ampere", good), evaluate_model("a-much-longer-name", bad)]
-    header, rule, first, second, chance, sizes = format_table(results).splitlines()
+    results = [evaluate(good, "ampere"), evaluate(bad, "a-much-longer-name")]
+    header, rule, first, span, means, second, _, worse, chance, sizes = format_table(results).splitlines()
     assert header.split() == ["R@1/5/10", *TASKS, "mR1"]
     assert set(rule) == {"-"}
+    assert span.split() == ["R@1,", "95", "%", *["100.0", "to", "100.0"] * 7]
+    assert means.split() == ["MRR/mAP", *["100.0/100.0"] * 6] and worse.split()[2] == "50.0/50.0"
     assert first.split() == ["ampere", *["100.0/100.0/100.0"] * 6, "100.0"]
     assert second.split()[0] == "a-much-longer-name" and second.split()[-1] == "33.3"
     assert second.split()[2] == "0.0/100.0/100.0"
@@ -85,24 +89,59 @@ def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
 
 
 def test_the_interval_of_certain_results_is_a_point() -> None:
-    assert mr1_interval([products_of("abcd", "")]) == pytest.approx((100, 100))
+    assert mr1_interval([judge(products_of("abcd", ""))]) == pytest.approx((100, 100))
 
 
 def test_the_interval_is_the_binomial_one_over_products() -> None:
     """Of n products a half is found: the share of found ones among n drawn is binomial."""
     found, lost = "abcdefghijklm", "nopqrstuvwxyz"
-    low, high = mr1_interval([products_of(found, lost)])
-    assert evaluate_model("m", products_of(found, lost))["mR1"] == pytest.approx(50)
+    low, high = mr1_interval([judge(products_of(found, lost))])
+    assert evaluate(products_of(found, lost))["mR1"] == pytest.approx(50)
     spread = 100 * 1.96 * math.sqrt(0.25 / 26)
     assert low == pytest.approx(50 - spread, abs=4) and high == pytest.approx(50 + spread, abs=4)
 
 
 def test_seeds_are_averaged_over_the_same_products() -> None:
     """A product that one of two seeds finds counts a half, whichever seed it is."""
-    low, high = mr1_interval([products_of("ab", "cd"), products_of("cd", "ab")])
+    low, high = mr1_interval([judge(products_of("ab", "cd")), judge(products_of("cd", "ab"))])
     assert (low, high) == pytest.approx((50, 50))
 
 
 def test_without_answers_there_is_no_interval() -> None:
     none = Vectors(vectors=np.empty((0, 3), np.float32), products=np.empty(0, "U1"))
-    assert all(math.isnan(bound) for bound in mr1_interval([dict.fromkeys(Domain, none)]))
+    assert all(math.isnan(bound) for bound in mr1_interval([judge(dict.fromkeys(Domain, none))]))
+
+
+def test_every_measure_has_an_interval_around_it() -> None:
+    result = evaluate(products_of("abcdefghij", "klmnop"))
+    for scores in result["tasks"].values():
+        assert list(scores["intervals"]) == list(MEASURES)
+        assert all(low <= scores[measure] <= high for measure, (low, high) in scores["intervals"].items())
+    low, high = result["mR1_interval"]
+    assert low < result["mR1"] < high
+
+
+def test_a_gain_that_every_product_shares_is_certain_and_an_even_one_is_not() -> None:
+    """Paired: the spread between products, which is large here, is no part of the difference's interval."""
+    half = judge(products_of("abcdefgh", "ijklmnop"))
+    same = compare(half, half)
+    assert same["mR1"] == {"difference": 0, "interval": [0, 0]}
+    other = compare(half, judge(products_of("ijklmnop", "abcdefgh")))
+    assert other["mR1"]["difference"] == pytest.approx(0)
+    assert other["mR1"]["interval"][0] < -20 and other["mR1"]["interval"][1] > 20
+    better = compare(half, judge(products_of("abcdefghijkl", "mnop")))
+    assert better["mR1"]["difference"] == pytest.approx(25) and better["mR1"]["interval"][0] > 0
+    told = format_comparison("old", "new", better)
+    assert told.startswith("new over old, R@1 in points: mR1 +25.0 (+") and all(task in told for task in TASKS)
+
+
+def test_groups_of_queries_by_hand() -> None:
+    """Products a and b are found and c is not; each domain's rows are parted by what their queries are."""
+    found = products_of("ab", "c")
+    parted = {
+        domain: Vectors(vectors=v.vectors, products=v.products, groups={"text": np.array(["yes", "no", "no"])})
+        for domain, v in found.items()
+    }
+    result = evaluate(parted)
+    assert result["groups"] == {"text": {"yes": {"mR1": 100, "queries": 6}, "no": {"mR1": 50, "queries": 12}}}
+    assert format_groups(result) == "mR1 by text (queries): no 50.0 (12), yes 100.0 (6)"

@@ -1,12 +1,11 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from ampere.records import Domain
-from ampere.retrieval.metrics import TASKS, Vectors, chance_recall_at_1, first_hit_ranks, task_scores
+from ampere.retrieval.metrics import MEASURES, TASKS, Vectors, chance_recall_at_1, rank_queries, right_ranks
 
 
 def vectors(rows: list[list[float]], products: str) -> Vectors:
@@ -36,20 +35,48 @@ def line(*similarities: float, products: str) -> tuple[Vectors, Vectors]:
     ],
 )
 def test_ranks_by_hand(similarities: tuple[float, ...], products: str, rank: int) -> None:
-    assert first_hit_ranks(*line(*similarities, products=products)).tolist() == [rank]
+    assert rank_queries(*line(*similarities, products=products)).first.tolist() == [rank]
 
 
 def test_queries_without_a_right_answer_are_left_out() -> None:
     queries = vectors([[1, 0], [0, 1], [1, 1]], "axb")
     gallery = vectors([[1, 0], [0, 1]], "ba")
-    assert first_hit_ranks(queries, gallery).tolist() == [1, 0]  # b: tied with a, and before it
-    assert first_hit_ranks(vectors([[1, 0]], "x"), gallery).tolist() == []
-    assert (
-        first_hit_ranks(
-            vectors([[1, 0]], "a"), Vectors(vectors=np.empty((0, 2), np.float32), products=np.empty(0, "U1"))
-        ).tolist()
-        == []
+    found = rank_queries(queries, gallery)
+    assert found.first.tolist() == [1, 0]  # b: tied with a, and before it
+    assert found.rows.tolist() == [0, 2]
+    none = Vectors(vectors=np.empty((0, 2), np.float32), products=np.empty(0, "U1"))
+    assert rank_queries(vectors([[1, 0]], "x"), gallery).first.tolist() == []
+    assert rank_queries(vectors([[1, 0]], "a"), none).first.tolist() == []
+
+
+def test_ranks_of_all_right_items_by_hand() -> None:
+    similarity = np.array([0.9, 0.5, 0.7, 0.5], np.float32)
+    assert right_ranks(similarity, np.array([2, 3])).tolist() == [1, 3]
+    assert right_ranks(similarity, np.array([1, 3])).tolist() == [2, 3]
+    assert right_ranks(np.zeros(5, np.float32), np.array([0, 3])).tolist() == [0, 3]
+
+
+def test_average_precision_and_reciprocal_rank_by_hand() -> None:
+    """Right answers stand at the second and the fourth of five places."""
+    found = rank_queries(*line(0.9, 0.8, 0.7, 0.6, 0.5, products="babab"))
+    assert found.precision.tolist() == pytest.approx([(1 / 2 + 2 / 4) / 2])
+    assert dict(zip(MEASURES, found.values()[0], strict=True)) == pytest.approx(
+        {"R1": 0, "R5": 100, "R10": 100, "MRR": 50, "mAP": 50}
     )
+
+
+def test_average_precision_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array(list("abcdefgh"))
+    queries, gallery = (
+        Vectors(vectors=rng.normal(size=(n, 8)).astype(np.float32), products=rng.choice(names, n)) for n in (40, 300)
+    )
+    found = rank_queries(queries, gallery)
+    for row, precision in zip(found.rows, found.precision, strict=True):
+        theirs = average_precision_score(
+            gallery.products == queries.products[row], gallery.vectors @ queries.vectors[row]
+        )
+        assert precision == pytest.approx(theirs)
 
 
 # Whole numbers: their dot products are exact, so that ties are ties however they are computed.
@@ -70,36 +97,23 @@ def galleries(draw: st.DrawFn) -> Vectors:
     )
 
 
-def brute_force(queries: Vectors, gallery: Vectors) -> list[int]:
+def brute_force(queries: Vectors, gallery: Vectors) -> list[list[int]]:
+    """Ranks of the right answers of each query that has one."""
     ranks = []
     for query, product in zip(queries.vectors, queries.products, strict=True):
         order = sorted(range(len(gallery.products)), key=lambda at: (-float(query @ gallery.vectors[at]), at))
-        places = [place for place, at in enumerate(order) if gallery.products[at] == product]
-        ranks += places[:1]
-    return ranks
+        ranks.append([place for place, at in enumerate(order) if gallery.products[at] == product])
+    return [found for found in ranks if found]
 
 
 @settings(deadline=None)
 @given(galleries(), galleries(), st.integers(1, 5))
 def test_ranks_against_brute_force(queries: Vectors, gallery: Vectors, chunk: int) -> None:
-    ranks = first_hit_ranks(queries, gallery, chunk)
-    assert ranks.dtype == np.int64
-    assert ranks.tolist() == brute_force(queries, gallery)
-
-
-def test_scores_by_hand() -> None:
-    gallery = vectors([[-i, 0] for i in range(12)], "abcdefghijka")  # similarity to (1, 0) falls with the place
-    queries = vectors([[1, 0]] * 5, "abfkx")  # ranks 0, 1, 5, 10, none
-    scores = task_scores(queries, gallery)
-    assert (scores["R1"], scores["R5"], scores["R10"]) == (25, 50, 75)
-    assert (scores["queries"], scores["queries_without_answer"], scores["gallery"]) == (4, 1, 12)
-    assert scores["chance_R1"] == pytest.approx(100 * (2 + 1 + 1 + 1) / 12 / 4)
-
-
-def test_scores_without_any_answer_are_nan() -> None:
-    scores = task_scores(vectors([[1, 0]], "x"), vectors([[1, 0]], "a"))
-    assert all(math.isnan(scores[name]) for name in ("R1", "R5", "R10", "chance_R1"))
-    assert (scores["queries"], scores["queries_without_answer"]) == (0, 1)
+    found, expected = rank_queries(queries, gallery, chunk), brute_force(queries, gallery)
+    assert found.first.dtype == np.int64
+    assert found.first.tolist() == [ranks[0] for ranks in expected]
+    precisions = [np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(ranks)]) for ranks in expected]
+    assert found.precision.tolist() == pytest.approx(precisions)
 
 
 def test_chance_by_hand() -> None:
@@ -112,18 +126,8 @@ def test_a_random_ranking_scores_as_chance_says() -> None:
     rng = np.random.default_rng(0)
     products = np.array([f"p{i % 20}" for i in range(300)])
     queries, gallery = (Vectors(vectors=rng.normal(size=(300, 8)).astype(np.float32), products=products) for _ in "qg")
-    scores = task_scores(queries, gallery)
-    assert scores["chance_R1"] == pytest.approx(5)
-    assert scores["R1"] == pytest.approx(5, abs=4)
-
-
-@settings(max_examples=50, deadline=None)
-@given(galleries(), galleries())
-def test_recall_grows_with_the_cutoff(queries: Vectors, gallery: Vectors) -> None:
-    scores = task_scores(queries, gallery)
-    if scores["queries"]:
-        assert 0 <= scores["R1"] <= scores["R5"] <= scores["R10"] <= 100
-        assert scores["queries"] + scores["queries_without_answer"] == len(queries.products)
+    assert chance_recall_at_1(queries, gallery) == pytest.approx(5)
+    assert rank_queries(queries, gallery).values()[:, 0].mean() == pytest.approx(5, abs=4)
 
 
 def test_the_six_tasks_of_the_paper() -> None:
