@@ -250,6 +250,8 @@ class TrainSettings:
     """Compute activations twice rather than hold them."""
     bf16: bool = False
     """bfloat16 products, float32 weights and losses."""
+    compile: bool = False
+    """torch.compile: minutes at the start, faster steps after. On a CPU it needs a C++ compiler."""
     loader_workers: int = 2
     """Processes per rank that read, decode and crop frames; 0: a thread of the training process."""
     log_every: int = 10

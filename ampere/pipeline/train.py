@@ -31,7 +31,7 @@ from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
 
 # Settings of how a training runs, which leave its result as it is, but for rounding.
-HOW = ("workers", "cpus", "gpus", "chunk_size", "gradient_checkpointing", "loader_workers", "log_every",
+HOW = ("workers", "cpus", "gpus", "chunk_size", "gradient_checkpointing", "compile", "loader_workers", "log_every",
        "checkpoint_every", "retries", "trackers")  # fmt: skip
 
 

@@ -83,6 +83,8 @@ class Training:
         self.model: Any = build_model(job).to(self.device)
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
+        if settings.compile:
+            self.model.compile(dynamic=True)  # texts, and the rows of a domain, are of another number each step
         self.tokenizer = job.tokenizer if self.model.reads_text else None
         self.classifier = PartialFC(
             len(job.training_set.products), self.model.embedding_dim, scale=settings.scale, margin=settings.margin,

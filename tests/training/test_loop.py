@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partialmethod
 
 import pytest
 import torch
@@ -284,6 +285,20 @@ def test_chunks_drop_out_the_same_both_times() -> None:
         for parameter in parameters:
             parameter -= 0.01 / square * parameter.grad  # type: ignore[operator]
     assert before - loss() == pytest.approx(0.01, rel=0.2)  # first order: the slope along the gradient
+
+
+def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but torch's own code generation, which takes minutes: capture, shapes that change, gradients."""
+    training_set, frames = small_set(8, MIXED)
+    expected = Training(small_job(training_set), frames)
+    expected.run(on_metrics=lambda metrics: None)
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    compiled = Training(small_job(training_set, compile=True), frames)
+    compiled.run(on_metrics=lambda metrics: None)
+    assert compiled.model._compiled_call_impl is not None
+    losses, same = ([metrics["contrastive"] for metrics in t.history] for t in (expected, compiled))
+    assert same == pytest.approx(losses, rel=1e-4)
+    assert compiled.model.state_dict().keys() == expected.model.state_dict().keys()
 
 
 def test_validation_keeps_the_best_and_the_last() -> None:
