@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -219,15 +219,19 @@ class Embed(StageCommand):
 
 @dataclass(kw_only=True)
 class Index(Command):
-    """Build the search index of a model's embeddings."""
+    """Bring the search index of a model up to date, or go back to its version before."""
 
+    action: tyro.conf.Positional[Literal["build", "rollback"]] = "build"
     index: IndexSettings
 
     name: ClassVar[str] = "index"
 
     def run(self) -> int:
-        from ampere.pipeline.index import build_index
+        from ampere.pipeline.index import build_index, roll_back
 
+        if self.action == "rollback":
+            print(f"index: {self.index.model} is back at {roll_back(self.open(), self.index.model)}")
+            return 0
         return finish(build_index(self.open(), self.index))
 
 

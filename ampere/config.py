@@ -15,6 +15,7 @@ SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "ra
 TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw", "none"]
 FusionChoice = Literal["ours", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
 Combine = Literal["visual", "mean", "concat"]
+IndexType = Literal["flat", "ivf-flat", "ivf-pq", "hnsw"]
 CN_CLIP = "OFA-Sys/chinese-clip-vit-base-patch16"
 MLLM = "llava-hf/llava-interleave-qwen-0.5b-hf"  # mPLUG-Video, the paper's, has no code in transformers
 
@@ -315,10 +316,33 @@ class EmbedSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """Which embeddings an index holds."""
+    """Which embeddings an index holds, and what it must be able to do."""
 
     model: str = "ampere"
     split: Literal["test", "train", "all"] = "all"
+    type: Literal["auto", "flat", "ivf-flat", "ivf-pq", "hnsw"] = "auto"
+    """flat: exact. auto: exact below a million vectors, else the fastest that keeps to the limits when measured."""
+    target_recall: float = 0.99
+    """Share of exact search's ten best answers that must be found; an index that finds fewer is not published."""
+    max_memory_gb: float | None = None
+    """Of each domain's index, or of a shard of it."""
+    max_latency_ms: float | None = None
+    """Of one query alone on one core."""
+    shards: int = 1
+    """Parts of each domain's index, by a checksum of the sample's id, for catalogues beyond one machine."""
+    delta_share: float = 0.1
+    """Changes up to this share of a base are kept beside it; more, and the index is built anew. 0: always anew."""
+    keep: int = 3
+    """Versions that stay, to roll back to."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.target_recall <= 1, f"index.target_recall is {self.target_recall}; it must be in (0, 1]")
+        for name in ("max_memory_gb", "max_latency_ms"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"index.{name} is {value}; it must be above 0")
+        for name in ("shards", "keep"):
+            _require(getattr(self, name) >= 1, f"index.{name} is {getattr(self, name)}; it must be at least 1")
+        _require(0 <= self.delta_share < 1, f"index.delta_share is {self.delta_share}; it must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

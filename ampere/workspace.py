@@ -140,18 +140,35 @@ class Workspace:
         found = (Path(entry).name for entry in fs.ls(path, detail=False))
         return sorted(name for name in found if not name.endswith(".new"))
 
+    def read_text(self, name: str) -> str | None:
+        """The text of a small file, or None if there is none."""
+        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        return fs.cat_file(path).decode() if fs.exists(path) else None
+
+    def write_text(self, name: str, text: str) -> str:
+        """Write a small file, whole or not at all, and return its URI."""
+        target = f"{self.uri}/{name}"
+        fs, path = fsspec.core.url_to_fs(target)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        if self.is_local:  # a cloud object is there when it is whole
+            fs.pipe_file(f"{path}.new", text.encode())
+            Path(f"{path}.new").replace(path)
+        else:
+            fs.pipe_file(path, text.encode())
+        return target
+
+    def remove(self, name: str) -> None:
+        """Delete a folder."""
+        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        fs.rm(path, recursive=True)
+
     def read_report(self, name: str) -> str | None:
         """The text of reports/`name`, or None if there is none."""
-        fs, path = fsspec.core.url_to_fs(f"{self.uri}/reports/{name}")
-        return fs.cat_file(path).decode() if fs.exists(path) else None
+        return self.read_text(f"reports/{name}")
 
     def write_report(self, name: str, text: str) -> str:
         """Write reports/`name` and return its URI."""
-        target = f"{self.uri}/reports/{name}"
-        fs, path = fsspec.core.url_to_fs(target)
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        fs.pipe_file(path, text.encode())
-        return target
+        return self.write_text(f"reports/{name}", text)
 
     def put_report(self, name: str, file: Path | None) -> str:
         """Make reports/`name` a copy of a local file, however long, and return its URI; None removes the report."""

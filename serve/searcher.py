@@ -3,8 +3,9 @@
 import numpy as np
 from ray import serve
 
+from ampere.pipeline.index import open_index
 from ampere.records import Domain
-from ampere.retrieval.index import Hit, SearchIndex
+from ampere.retrieval.index import Hit
 from ampere.workspace import Workspace
 
 
@@ -13,7 +14,7 @@ class SearcherDeployment:
     """One copy of the index of one model."""
 
     def __init__(self, workspace: str, model: str) -> None:
-        self.index = SearchIndex(Workspace.open(workspace).fetch(f"indexes/{model}"))
+        self.index = open_index(Workspace.open(workspace), model)
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
         """The `k` best samples of each domain."""

@@ -104,7 +104,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "summarize": ["--summarize.model", "--summarize.prompt", "--summarize.gpus", "--retry-failed"],
         "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
         "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
-        "index": ["--index.model", "--index.split"],
+        "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
         "evaluate": ["--evaluate.models", "--evaluate.compare"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],

@@ -9,9 +9,9 @@ from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import model_folder
+from ampere.pipeline.index import open_index
 from ampere.pipeline.status import last_settings
 from ampere.records import Domain
-from ampere.retrieval.index import SearchIndex
 from ampere.workspace import Workspace
 
 
@@ -26,7 +26,7 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
     if file is None:
         raise ValueError("give --file PICTURE-or-VIDEO (and --text, where you have one)")
     embedder = Embedder(model_folder(workspace, model))
-    index = SearchIndex(workspace.fetch(f"indexes/{model}"))
+    index = open_index(workspace, model)
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
     decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ampere.config import DecodeSettings, Settings, SummarizeSettings, SummaryMethod
 from ampere.pipeline.decode import decode_stage
+from ampere.pipeline.index import current_version
 from ampere.pipeline.runner import Stage, settings_report
 from ampere.pipeline.summarize import stage_name, summarize_stage
 from ampere.records import FAILURES, FRAMES, SAMPLES
@@ -62,9 +63,10 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
         lines += ["", *filter(None, errors)]
     lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]
     for name in workspace.names("indexes"):
-        meta = json.loads((workspace.fetch(f"indexes/{name}") / META_FILE).read_text(encoding="utf-8"))
-        sizes = ", ".join(f"{count} {domain}" for domain, count in meta["domains"].items())
-        lines.append(f"index {name}: {sizes}, of model {meta['model']}")
+        version = current_version(workspace, name)
+        meta = json.loads((workspace.fetch(f"indexes/{name}/{version}") / META_FILE).read_text(encoding="utf-8"))
+        sizes = ", ".join(f"{found['rows']} {domain}" for domain, found in meta["domains"].items())
+        lines.append(f"index {name} {version}: {sizes}, of model {meta['model']}")
     return "\n".join(lines)
 
 

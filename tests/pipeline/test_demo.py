@@ -93,7 +93,12 @@ def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> 
     answer = demo.output[demo.output.index("7/7") :]
     assert "query: p" in answer and "page:" in answer and "short:" in answer and "live:" in answer
     assert "embed " in answer and "ampere serve --workspace" in answer
-    for name in ("models/ampere/model.safetensors", "indexes/ampere/index.json", "reports/evaluation.json"):
+    for name in (
+        "models/ampere/model.safetensors",
+        "indexes/ampere/current.json",
+        "indexes/ampere/v000001/index.json",
+        "reports/evaluation.json",
+    ):
         assert (demo.folder / "workspace" / name).exists()
 
 
