@@ -105,14 +105,23 @@ class SearchIndex:
         places = np.concatenate([place for _, place in found], axis=1)
         owners = np.repeat(np.arange(len(parts)), k)
         order = np.argsort(np.where(places >= 0, -scores, np.inf), axis=1, kind="stable")[:, :k]
-        return [
-            [
-                Hit(**parts[owners[at]].rows.slice(places[row, at], 1).to_pylist()[0], score=float(scores[row, at]))
-                for at in line
-                if places[row, at] >= 0  # FAISS fills up with -1
-            ]
-            for row, line in enumerate(order)
-        ]
+        scores, places = (np.take_along_axis(found, order, axis=1) for found in (scores, places))
+        answers: list[list[Hit]] = [[] for _ in vectors]
+        shown = shown_rows(parts, owners[order], places)
+        known = places >= 0
+        for row, score, hit in zip(np.nonzero(known)[0], scores[known].tolist(), shown, strict=True):
+            answers[row].append(Hit(**hit, score=score))
+        return answers
+
+
+def shown_rows(parts: Sequence[Part], owners: NDArray[np.int64], places: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """What to show of each place [Q, k] of its owning part, line by line; places of -1 are left out."""
+    known = places >= 0
+    shown = np.empty(np.count_nonzero(known), dtype=object)
+    for number, part in enumerate(parts):
+        own = owners[known] == number
+        shown[own] = part.rows.take(places[known][own]).to_pylist()
+    return shown.tolist()
 
 
 def load_shard(folder: Path, name: str, number: int, effort: int, gone: set[str]) -> Part:
