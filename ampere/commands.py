@@ -18,6 +18,7 @@ from ampere.config import (
     DecodeSettings,
     EmbedSettings,
     EvaluateSettings,
+    FiguresSettings,
     IndexSettings,
     ModelSettings,
     ServeSettings,
@@ -250,6 +251,20 @@ class Evaluate(Command):
 
 
 @dataclass(kw_only=True)
+class Figures(Command):
+    """Draw what models do on the test products: reports/index.html and PNGs."""
+
+    figures: FiguresSettings
+
+    name: ClassVar[str] = "figures"
+
+    def run(self) -> int:
+        from ampere.pipeline.figures import draw_figures
+
+        return finish(draw_figures(self.open(), self.figures))
+
+
+@dataclass(kw_only=True)
 class Ablate(Command):
     """Make the paper's tables: train, embed and judge every system that they compare."""
 
@@ -408,6 +423,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         Embed,
         Index,
         Evaluate,
+        Figures,
         Ablate,
         Search,
         Serve,

@@ -359,6 +359,23 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FiguresSettings:
+    """What the figures show."""
+
+    models: tuple[str, ...] = ("ampere",)
+    """Up to three; strips, attention and failures are of the first."""
+    queries: int = 3
+    """Per task, drawn at random."""
+    clips: int = 4
+    """Whose attention is drawn."""
+    worst: int = 12
+    """Failures."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= len(self.models) <= 3, f"figures.models is {self.models}; name one to three models")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblateSettings:
     """Which of the paper's tables are made."""
 
@@ -406,6 +423,7 @@ class Settings:
     embed: EmbedSettings = field(default_factory=EmbedSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    figures: FiguresSettings = field(default_factory=FiguresSettings)
     ablate: AblateSettings = field(default_factory=AblateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
 

@@ -147,14 +147,18 @@ class Workspace:
 
     def write_text(self, name: str, text: str) -> str:
         """Write a small file, whole or not at all, and return its URI."""
+        return self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes) -> str:
+        """Write a small file, whole or not at all, and return its URI."""
         target = f"{self.uri}/{name}"
         fs, path = fsspec.core.url_to_fs(target)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         if self.is_local:  # a cloud object is there when it is whole
-            fs.pipe_file(f"{path}.new", text.encode())
+            fs.pipe_file(f"{path}.new", data)
             Path(f"{path}.new").replace(path)
         else:
-            fs.pipe_file(path, text.encode())
+            fs.pipe_file(path, data)
         return target
 
     def remove(self, name: str) -> None:

@@ -106,6 +106,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
         "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
         "evaluate": ["--evaluate.models", "--evaluate.compare"],
+        "figures": ["--figures.models", "--figures.queries"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
@@ -290,7 +291,7 @@ def test_retry_failed_is_a_plain_switch(workspace: Workspace) -> None:
         assert isinstance(command, Decode) and command.retry_failed is expected
 
 
-@pytest.mark.parametrize("name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate"])
+@pytest.mark.parametrize("name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate", "figures"])
 def test_every_job_file_is_the_command(name: str) -> None:
     source = (Path(__file__).parents[1] / "jobs" / f"{name}.py").read_text()
     assert f'"{name}"' in source

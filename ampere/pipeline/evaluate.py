@@ -101,6 +101,7 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
             vectors=vectors[domains == domain],
             products=products[domains == domain],
             groups={way: names[domains == domain] for way, names in groups.items()},
+            samples=np.array(ids)[domains == domain],
         )
         for domain in Domain
     }

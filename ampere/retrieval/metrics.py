@@ -29,11 +29,13 @@ class Vectors:
         vectors: float32 [N, D], of length 1.
         products: str [N], the product of each row.
         groups: ways to part the rows, each str [N]: the group of each row.
+        samples: str [N], ids of the rows, where they are known.
     """
 
     vectors: NDArray[np.float32]
     products: NDArray[np.str_]
     groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    samples: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, "U1"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,17 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from ampere.cli import main
 from ampere.pipeline.demo import judge_summaries
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
+from ampere.retrieval.metrics import TASKS
 from ampere.text.scores import score_summaries
 from tests.conftest import DEMO_PRODUCTS, DemoRun, run_demo
 
@@ -87,6 +91,20 @@ def test_two_models_are_compared_on_the_same_queries(demo: DemoRun, capsys: pyte
     # As the demo left it, for the tests that come after.
     names = [kept["name"], *(row["name"] for row in kept["compared"])]
     assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.models", *names]) == 0
+
+
+def test_the_figures_are_one_page_that_needs_no_other_file(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--figures.models", "ampere", "ampere-visual", "--figures.worst", "3"]
+    assert main(["figures", "--workspace", demo.workspace.uri, *flags]) == 0
+    assert "figures: 9 figures done" in capsys.readouterr().out
+    reports = Path(demo.workspace.uri) / "reports"
+    drawn = {file.stem: Image.open(file).size for file in (reports / "figures").iterdir()}
+    assert set(drawn) == {"distances", "recall", "attention", *(f"top5-{task}" for task in TASKS)}
+    assert all(min(size) > 200 for size in drawn.values())
+    page = (reports / "index.html").read_text("utf-8")
+    assert re.findall(r'src="(?!data:)', page) == [] and "<link" not in page and "<script" not in page
+    assert page.count('<figure class="query">') == 6 * 3 + 3
+    assert 'class="right"' in page and "ampere-visual" in page
 
 
 def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> None:

@@ -1,0 +1,113 @@
+"""The figures of an evaluation, drawn from arrays."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ampere.retrieval.metrics import TASKS
+from ampere.retrieval.pairs import overlap
+
+SAME, OTHER = "#2a7f4f", "#b3452e"
+LINES = ("#3b6ea5", "#d98032", "#777777")
+DEEPEST = 50  # of recall curves
+
+Distances = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def distance_plot(models: Mapping[str, Distances]) -> Figure:
+    """Distributions of the distances within and between products, a panel a model."""
+    figure = Figure(figsize=(5 * len(models), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    bins = np.linspace(0, 2, 81).tolist()
+    for axis, (name, (within, between)) in zip(panels, models.items(), strict=True):
+        axis.hist(within, bins, density=True, alpha=0.65, color=SAME, label="one product")
+        axis.hist(between, bins, density=True, alpha=0.65, color=OTHER, label="two products")
+        axis.set_title(f"{name}: {overlap(within, between):.1f} % in the wrong order", fontsize=10)
+        tidy(axis, "cosine distance of two samples")
+        axis.set_yticks([])
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def recall_plot(models: Mapping[str, Mapping[str, NDArray[np.int64]]]) -> Figure:
+    """Recall at each depth, a panel a task, a line a model.
+
+    Args:
+        models: for each model and task the rank of the first right answer, int64 [A].
+    """
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
+    depths = np.arange(1, DEEPEST + 1)
+    for axis, task in zip(panels, TASKS, strict=True):
+        for colour, (name, ranks) in zip(LINES, models.items(), strict=False):
+            if len(ranks[task]):
+                axis.plot(depths, [100 * (ranks[task] < depth).mean() for depth in depths], color=colour, label=name)
+        axis.set_title(task, fontsize=10)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 5, 10, 50], ["1", "5", "10", "50"])
+        axis.set_ylim(0, 103)
+        axis.grid(alpha=0.25)
+        tidy(axis, "answers looked at")
+    for axis in panels[::3]:
+        axis.set_ylabel("right one found, %")
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def attention_plot(clips: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]) -> Figure:
+    """Frames, and below each the same frame with what the CLS token attends to, two lines a clip.
+
+    Args:
+        clips: name, uint8 [F, H, W, 3] frames, and float32 [F, R, R] attention.
+    """
+    columns = max(len(frames) for _, frames, _ in clips)
+    figure = Figure(figsize=(1.3 * columns, 2.75 * len(clips)), layout="constrained")
+    panels = figure.subplots(2 * len(clips), columns, squeeze=False)
+    for axis in panels.ravel():
+        axis.set_axis_off()
+    for number, (name, frames, attention) in enumerate(clips):
+        height, width = frames.shape[1:3]
+        for at, (frame, patches) in enumerate(zip(frames, attention, strict=True)):
+            above, below = panels[2 * number, at], panels[2 * number + 1, at]
+            above.imshow(frame)
+            below.imshow(frame)
+            below.imshow(patches, cmap="inferno", alpha=0.6, extent=(0, width, height, 0), interpolation="bilinear")
+        panels[2 * number, 0].set_title(name, fontsize=8, loc="left")
+    return figure
+
+
+def strip_plot(title: str, rows: Sequence[Sequence[tuple[NDArray[np.uint8], bool | None]]]) -> Figure:
+    """A query a line and its answers to the right, right ones framed.
+
+    Args:
+        rows: pictures uint8 [H, W, 3], the query first, each with whether it is right; None for the query.
+    """
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(1.5 * columns, 1.6 * len(rows)), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in panels.ravel():
+        axis.set_axis_off()
+    for line, row in zip(panels, rows, strict=True):
+        for axis, (picture, right) in zip(line, row, strict=False):
+            axis.imshow(picture)
+            if right is not None:
+                frame(axis, SAME if right else OTHER, width=4 if right else 1)
+    return figure
+
+
+def frame(axis: Axes, colour: str, width: float) -> None:
+    """A coloured line around a picture."""
+    axis.set_axis_on()
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set(color=colour, linewidth=width)
+
+
+def tidy(axis: Axes, label: str) -> None:
+    axis.set_xlabel(label, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)

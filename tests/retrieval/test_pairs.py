@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from ampere.records import Domain
+from ampere.retrieval.metrics import Vectors
+from ampere.retrieval.pairs import PAIRS, overlap, product_distances
+
+
+def of(rows: list[list[float]], products: str) -> Vectors:
+    return Vectors(vectors=np.array(rows, np.float32).reshape(-1, 2), products=np.array(list(products), "U1"))
+
+
+def test_pairs_by_hand() -> None:
+    """Two samples of a lie at 0.4, b's two are opposite; c has one, so no pair."""
+    found = {
+        Domain.PAGE: of([[1, 0], [0, 1], [1, 0]], "abc"),
+        Domain.SHORT: of([[0.6, 0.8]], "a"),
+        Domain.LIVE: of([[0, -1]], "b"),
+    }
+    within, between = product_distances(found)
+    assert sorted(within.tolist()) == pytest.approx([0.4, 2])
+    # a-b 1, 1, 0.2, 1.8; a-c 0, 0.4; b-c 1, 1: eight pairs, drawn many times over
+    assert sorted(set(between.round(4).tolist())) == pytest.approx([0, 0.2, 0.4, 1, 1.8])
+    assert len(between) == PAIRS
+
+
+def test_overlap_by_hand() -> None:
+    between = np.array([0.9, 0.3])
+    assert overlap(np.array([0.1, 0.5]), between) == 25
+    assert overlap(np.array([1.0]), between) == 100 and overlap(np.array([0.0]), between) == 0
