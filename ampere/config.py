@@ -241,6 +241,8 @@ class TrainSettings:
     """Weight of the product classifier's loss beside the contrastive loss."""
     crop_scale: float = 0.64
     """Smallest share of a picture's area that random cropping keeps."""
+    colour_jitter: float = 0.0
+    """Largest share by which brightness, contrast and saturation of a sample change; the paper has none."""
     text_dropout: float = 0.1
     """Share of the texts that training takes as missing, so that the model learns to do without."""
     sample_rate: float = 1.0
@@ -275,7 +277,7 @@ class TrainSettings:
         for name in ("chunk_size", "loader_workers", "validate_every", "checkpoint_every", "retries"):
             _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be at least 0")
         _require(self.log_every >= 1, f"train.log_every is {self.log_every}; it must be at least 1")
-        for name in ("text_dropout", "validation_share"):
+        for name in ("text_dropout", "validation_share", "colour_jitter"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"train.{name} is {value}; it must be at least 0 and below 1")
         _require(0 < self.sample_rate <= 1, f"train.sample_rate is {self.sample_rate}; it must be above 0, at most 1")

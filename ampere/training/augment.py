@@ -1,4 +1,4 @@
-"""Random crops and flips of training pictures, the same for all frames of one clip (paper, section IV-B)."""
+"""Random crops, flips and colours of training pictures, the same for all frames of one clip (paper, section IV-B)."""
 
 import math
 import random
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
 
 from ampere.media.images import decode_jpeg, to_array
+
+ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 Box = tuple[float, float, float, float]
 
@@ -24,12 +27,18 @@ def random_box(width: int, height: int, rng: random.Random, min_scale: float) ->
     return left, top, min(1.0, left + share_x), min(1.0, top + share_y)
 
 
-def augmented_input(jpegs: Sequence[bytes], size: int, rng: random.Random, min_scale: float) -> NDArray[np.uint8]:
-    """Stored frames of one sample with one random crop and flip for all: uint8 [F, 3, size, size].
+def augmented_input(
+    jpegs: Sequence[bytes], size: int, rng: random.Random, min_scale: float, jitter: float = 0.0
+) -> NDArray[np.uint8]:
+    """Stored frames of one sample with one random crop, flip and change of colours for all: uint8 [F, 3, size, size].
 
     The crop is the same share of every frame: frames that were given as pictures may differ in size.
+
+    Args:
+        jitter: largest share by which brightness, contrast and saturation change, below 1; the paper has none.
     """
-    images = [decode_jpeg(jpeg) for jpeg in jpegs]
+    factors = [rng.uniform(1 - jitter, 1 + jitter) for _ in ENHANCERS] if jitter else []
+    images = [jittered(decode_jpeg(jpeg), factors) for jpeg in jpegs]
     left, top, right, bottom = random_box(*images[0].size, rng, min_scale)
     flip = rng.random() < 0.5
     arrays = [
@@ -37,3 +46,10 @@ def augmented_input(jpegs: Sequence[bytes], size: int, rng: random.Random, min_s
         for image in images
     ]
     return np.stack([array[:, :, ::-1] if flip else array for array in arrays])
+
+
+def jittered(image: Image.Image, factors: Sequence[float]) -> Image.Image:
+    """A picture with its brightness, contrast and saturation multiplied; without factors, as it is."""
+    for enhancer, factor in zip(ENHANCERS, factors, strict=False):
+        image = enhancer(image).enhance(factor)
+    return image

@@ -99,7 +99,8 @@ class ProductBatches(Dataset[Batch]):
         self.batch_size = min(train.batch_size, len(self.names) - len(self.names) % ranks)
         self.rank, self.ranks = rank, ranks
         self.num_frames, self.image_size = num_frames, image_size
-        self.crop_scale, self.text_dropout, self.seed = train.crop_scale, train.text_dropout, train.seed
+        self.crop_scale, self.colour_jitter = train.crop_scale, train.colour_jitter
+        self.text_dropout, self.seed = train.text_dropout, train.seed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,7 +150,7 @@ class ProductBatches(Dataset[Batch]):
         count = self.num_frames if domain in CLIP_DOMAINS else 1
         pixels: NDArray[np.uint8] = np.empty((len(samples), count, 3, self.image_size, self.image_size), np.uint8)
         for at, (jpegs, rng) in enumerate(samples):
-            pixels[at] = augmented_input(jpegs, self.image_size, rng, self.crop_scale)
+            pixels[at] = augmented_input(jpegs, self.image_size, rng, self.crop_scale, self.colour_jitter)
         return torch.from_numpy(pixels)
 
 

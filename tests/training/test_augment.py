@@ -110,3 +110,24 @@ def test_training_sees_what_batch_jobs_and_serving_see() -> None:
 
     square = encode_jpeg(decode_jpeg(ramp(64, 64)), 90)
     assert np.array_equal(augmented_input([square], 32, Centre(), 1.0), model_input([square], 32))
+
+
+def test_colours_change_alike_in_all_frames_and_within_bounds() -> None:
+    """On a grey picture only brightness shows: contrast and saturation have nothing to change."""
+    grey = encode_jpeg(Image.new("RGB", (40, 40), (100, 100, 100)), 95)
+    means = [augmented_input([grey, grey], 16, random.Random(seed), 1.0, 0.4).mean((1, 2, 3)) for seed in range(40)]
+    assert all(abs(first - second) < 0.01 for first, second in means)
+    brightness = [first for first, _ in means]
+    assert 59 <= min(brightness) < 75 and 125 < max(brightness) <= 141
+    red = encode_jpeg(Image.new("RGB", (40, 40), (200, 60, 60)), 95)
+    spans = [np.ptp(augmented_input([red], 16, random.Random(seed), 1.0, 0.4).mean((0, 2, 3))) for seed in range(40)]
+    assert min(spans) < 110 and max(spans) > 160  # saturation; 140 as it is
+
+
+def test_without_jitter_the_colours_stay() -> None:
+    picture = ramp(64, 64)
+    plain = [augmented_input([picture], 16, random.Random(seed), 0.5) for seed in range(3)]
+    assert all(
+        np.array_equal(augmented_input([picture], 16, random.Random(seed), 0.5, 0.0), found)
+        for seed, found in enumerate(plain)
+    )

@@ -1,0 +1,51 @@
+"""What exact evaluation costs: ranks of all right answers of many queries in a large gallery.
+
+    python benchmarks/evaluate.py [--queries 31000] [--gallery 31000]
+
+Prints seconds and peak memory, and how much of the time the bare product of queries and gallery takes.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from ampere.retrieval.metrics import Vectors, rank_queries
+
+DIM, PER_PRODUCT, CHUNK = 128, 5, 256
+
+
+def random_vectors(rows: int, products: int, seed: int) -> Vectors:
+    """Unit vectors near their product's, so that ranks are neither all first nor random."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).standard_normal((products, DIM), dtype=np.float32)
+    chosen = rng.integers(products, size=rows)
+    found = centres[chosen] + 2 * rng.standard_normal((rows, DIM), dtype=np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return Vectors(vectors=found, products=np.array([f"p{i}" for i in chosen]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=31_000)
+    parser.add_argument("--gallery", type=int, default=31_000)
+    args = parser.parse_args()
+    products = max(1, args.gallery // PER_PRODUCT)
+    queries, gallery = random_vectors(args.queries, products, 1), random_vectors(args.gallery, products, 2)
+    start = time.perf_counter()
+    for at in range(0, args.queries, CHUNK):
+        queries.vectors[at : at + CHUNK] @ gallery.vectors.T
+    bare = time.perf_counter() - start
+    start = time.perf_counter()
+    ranking = rank_queries(queries, gallery)
+    whole = time.perf_counter() - start
+    scores = ranking.values().mean(axis=0)
+    print(f"{args.queries:,} queries in {args.gallery:,}: {whole:.1f} s, R@1 {scores[0]:.1f}, mAP {scores[-1]:.1f}")
+    print(f"bare product / whole {bare / whole:.2f}")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
