@@ -70,6 +70,22 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
             weight.copy_(weights[name])
 
 
+def copy_fitting_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> set[str]:
+    """Copy those named weights into a module that it has in the same shape; returns their names.
+
+    Raises:
+        ValueError: none fits.
+    """
+    own = module.state_dict()
+    fitting = {name for name in own.keys() & weights.keys() if own[name].shape == weights[name].shape}
+    if not fitting:
+        raise ValueError(f"no weight of {source} fits the model")
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(weights[name])
+    return fitting
+
+
 def content_hash(folder: Path | str) -> str:
     """First 12 hex digits of the sha256 of a model folder's weights, config and tokenizer (where it has one).
 

@@ -15,10 +15,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
+from ampere.models.checkpoint import content_hash
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.models.networks import check_weights, pretrained_tokenizer
 from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.cluster import connect
+from ampere.pipeline.embed import model_folder
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
@@ -26,7 +28,8 @@ from ampere.pipeline.texts import sample_texts
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
 from ampere.records import FRAMES, SAMPLES, Domain, Split
-from ampere.training.data import CLIP_DOMAINS, TrainingSet
+from ampere.training.data import CLIP_DOMAINS, FrameSource, TrainingSet
+from ampere.training.frame_views import MARK, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
 
@@ -43,18 +46,24 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         ValueError: too few training products, settings that do not fit the tables, or a tracker is not installed.
         OSError: the weights that the settings name cannot be had.
     """
-    start = time.monotonic()
+    began = time.monotonic()
     check_trackers(settings.trackers)
     check_weights(model)
-    frames = LanceFrames(workspace)
-    training_set = read_training_set(workspace, settings)
+    training_set, frames = training_data(workspace, model, settings)
     check_frame_count(training_set, frames, model.num_frames)
-    made_from = training_fingerprint(workspace, training_set, model, settings)
+    start = start_folder(workspace, settings.start_from)
+    made_from = training_fingerprint(workspace, training_set, model, settings, start)
     target = f"models/{settings.name}"
     products = len(training_set.products)
     if settings.name in workspace.names("models") and trained_from(workspace.fetch(target)) == made_from:
         return Report("train", f"{workspace.uri}/{target}", skipped=products, unit="products")
-    job = TrainJob(training_set=training_set, tokenizer=tokenizer_for(training_set, model), model=model, train=settings)
+    job = TrainJob(
+        training_set=training_set,
+        tokenizer=tokenizer_for(training_set, model),
+        model=model,
+        train=settings,
+        start=start,
+    )
     with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as folder:
         progress = Progress(job, Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None)
         # The run's name tells what it is made from: a rerun goes on with it, and one of other settings does not.
@@ -74,10 +83,40 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     if "validation_mR1" in scores:
         best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
         notes.append(f"train: best on the validation products: {best}")
-    return Report("train", where, done=products, seconds=time.monotonic() - start, notes=notes, unit="products")
+    return Report("train", where, done=products, seconds=time.monotonic() - began, notes=notes, unit="products")
 
 
-def check_frame_count(training_set: TrainingSet, frames: LanceFrames, num_frames: int) -> None:
+def training_data(
+    workspace: Workspace, model: ModelSettings, settings: TrainSettings
+) -> tuple[TrainingSet, FrameSource]:
+    """What the settings' supervision makes of the tables.
+
+    Raises:
+        FileNotFoundError: there are no frames yet.
+    """
+    frames = LanceFrames(workspace)
+    if settings.supervision == "products":
+        return read_training_set(workspace, settings), frames
+    decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
+    rows = workspace.table(SAMPLES).read(["sample_id", "domain"]).sort_by("sample_id").to_pylist()
+    counts = [
+        (row["sample_id"], 1 if row["domain"] == Domain.PAGE else model.num_frames)
+        for row in rows
+        if row["sample_id"] in decoded
+    ]
+    return frame_training_set(counts), FrameViews(frames, model.num_frames)
+
+
+def start_folder(workspace: Workspace, name: str) -> Path | None:
+    """Folder of the model that a training starts from.
+
+    Raises:
+        FileNotFoundError: the workspace has no such model.
+    """
+    return model_folder(workspace, name) if name else None
+
+
+def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames: int) -> None:
     """Raise ValueError if the clips were decoded into another number of frames than the model reads."""
     clips = (domains[d][0] for domains in training_set.products.values() for d in CLIP_DOMAINS if d in domains)
     for stored in frames.take(list(islice(clips, 1))):
@@ -119,15 +158,18 @@ def sample_ids(products: Iterable[Any]) -> Iterable[str]:
 
 
 def training_fingerprint(
-    workspace: Workspace, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings
+    workspace: Workspace, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings, start: Path | None
 ) -> str:
-    """A name of all that a training depends on: samples, frames, texts, settings."""
+    """A name of all that a training depends on: samples, frames, texts, settings, the weights that it starts from."""
     frames = workspace.table(FRAMES).read(["sample_id", "fingerprint"])
     made_from = dict(zip(frames["sample_id"].to_pylist(), frames["fingerprint"].to_pylist(), strict=True))
-    inputs = [[sample_id, made_from[sample_id], text] for sample_id, text in sorted(training_set.texts.items())]
+    stored = {name: made_from[name.rsplit(MARK, 1)[0] if settings.supervision == "frames" else name]
+              for name in training_set.texts}  # fmt: skip
+    inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
     made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}
     products = (sorted(training_set.products), sorted(training_set.validation))
-    return fingerprint(*products, inputs, dataclasses.asdict(model), made_by)
+    started = content_hash(start) if start else ""
+    return fingerprint(*products, inputs, dataclasses.asdict(model), made_by, started)
 
 
 def trained_from(folder: Path) -> str | None:
@@ -144,7 +186,7 @@ def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrained
 
 
 def train_on_ray(
-    job: TrainJob, frames: LanceFrames, storage: str, run: str, progress: Progress, folder: Path
+    job: TrainJob, frames: FrameSource, storage: str, run: str, progress: Progress, folder: Path
 ) -> dict[str, float]:
     """Run the training on Ray workers, put the model into `folder`, and return its scores.
 

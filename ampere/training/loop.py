@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config import ModelSettings, TrainSettings
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
-from ampere.models.checkpoint import copy_weights
+from ampere.models.checkpoint import copy_fitting_weights, copy_weights, load_weights
 from ampere.models.networks import build_network
 from ampere.training.data import FrameSource, ProductBatches, TrainingSet
 from ampere.training.state import load_state, save_state
@@ -41,12 +41,14 @@ class TrainJob:
 
     Attributes:
         tokenizer: None for a network that reads no tokens.
+        start: a model folder whose weights to start from, as far as they fit; all ranks see it.
     """
 
     training_set: TrainingSet
     tokenizer: PreTrainedTokenizerBase | None
     model: ModelSettings
     train: TrainSettings
+    start: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +255,8 @@ def build_model(job: TrainJob) -> Any:
         ValueError: it is to be trained and has nothing to train.
     """
     model = build_network(job.model, job.tokenizer, use_text=job.train.text != "none").train()
+    if job.start is not None:
+        copy_fitting_weights(model, load_weights(job.start), source=str(job.start))
     if job.train.epochs and next(trainable(model), None) is None:
         raise ValueError(
             f"model.network {job.model.network} has no weights to train with these settings; set --train.epochs 0, or "

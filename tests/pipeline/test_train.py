@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ampere.cli import main
+from ampere.models.checkpoint import load_weights
 from ampere.models.embedder import Embedder
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
@@ -73,6 +75,19 @@ def test_a_network_with_its_own_weights_goes_all_the_way(
     assert "cn-clip-m0" in capsys.readouterr().out
     vectors = decoded.table(EMBEDDINGS).read(["vector"], "model LIKE 'cn-clip-m0@%'")["vector"].to_pylist()
     assert {len(vector) for vector in vectors} == {12}
+
+
+def test_frames_alone_train_a_start_for_another_training(decoded: Workspace) -> None:
+    warm = ["--train.name", "warm", "--train.supervision", "frames", "--train.text", "none", "--train.epochs", "1"]
+    assert main(["train", "--workspace", decoded.uri, *warm]) == 0
+    settings = json.loads((decoded.fetch("models/warm") / "settings.json").read_text("utf-8"))
+    ids = decoded.table(SAMPLES).read(["sample_id"])["sample_id"].to_pylist()
+    assert settings["products"] == sorted(ids)  # those of the test split too: no label is read
+    cold = ["--train.name", "cold", "--train.epochs", "0", "--train.text", "raw"]
+    assert main(["train", "--workspace", decoded.uri, *cold, "--train.start-from", "warm"]) == 0
+    ours, theirs = (load_weights(decoded.fetch(f"models/{name}")) for name in ("cold", "warm"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("video."))
+    assert main(["train", "--workspace", decoded.uri, "--train.start-from", "none"]) == 2
 
 
 def test_weights_that_cannot_be_had_stop_a_training_before_any_work(

@@ -1,0 +1,68 @@
+"""Training on frames alone, and starting from what it gave."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ampere.models.checkpoint import copy_fitting_weights
+from ampere.records import Domain
+from ampere.training.frame_views import FrameViews, frame_training_set
+from ampere.training.loop import Training, TrainJob, build_model
+
+from .small_job import SIZES, MemoryFrames, coloured, small_job, small_set
+
+
+def samples(count: int) -> tuple[MemoryFrames, list[tuple[str, int]]]:
+    """Pictures and clips of one colour each, in turn."""
+    numbers = [1 if at % 2 else SIZES.num_frames for at in range(count)]
+    frames = {f"s#{at}": coloured(at, number) for at, number in enumerate(numbers)}
+    return MemoryFrames(frames), list(zip(frames, numbers, strict=True))
+
+
+def job_of(training_set: object, **train: object) -> TrainJob:
+    small, _ = small_set(4)
+    return dataclasses.replace(small_job(small, text="none", **train), training_set=training_set)
+
+
+def test_a_sample_is_a_product_whose_frames_are_its_pages() -> None:
+    frames, counts = samples(2)
+    found = frame_training_set(counts)
+    assert found.products["s#0"] == {Domain.PAGE: ["s#0#0", "s#0#1"], Domain.SHORT: ["s#0#clip"]}
+    assert found.products["s#1"] == {Domain.PAGE: ["s#1#0"], Domain.SHORT: ["s#1#clip"]}
+    assert set(found.texts.values()) == {None}
+    views = FrameViews(frames, SIZES.num_frames)
+    first, second = frames.frames["s#0"], frames.frames["s#1"]
+    assert views.take(["s#0#1", "s#1#clip", "s#0#clip"]) == [[first[1]], second * 2, first]
+
+
+def test_it_learns_to_tell_samples_apart() -> None:
+    frames, counts = samples(8)
+    training = Training(job_of(frame_training_set(counts), epochs=40), FrameViews(frames, SIZES.num_frames))
+    training.run(on_metrics=lambda metrics: None)
+    losses = [metrics["contrastive"] for metrics in training.history]
+    assert losses[-1] < 0.7 * losses[0]  # smoothed labels keep it above 0.6
+
+
+def test_a_training_starts_from_the_weights_that_fit(tmp_path: object) -> None:
+    """The video branch of a model without text; the fusion and the last layer, of another width, start anew."""
+    training_set, _ = small_set(4)
+    pictures = build_model(small_job(training_set, text="none"))
+    pictures.save_pretrained(tmp_path)
+    job = small_job(training_set, seed=3)
+    torch.manual_seed(3)
+    alone = build_model(job).state_dict()
+    torch.manual_seed(3)
+    started = build_model(dataclasses.replace(job, start=tmp_path)).state_dict()
+    theirs = pictures.state_dict()
+    same = {name for name in started if name in theirs and torch.equal(started[name], theirs[name])}
+    assert {name for name in started if name.startswith("video.")} <= same
+    assert all(torch.equal(started[name], alone[name]) for name in started.keys() - same)
+    assert any(name.startswith("fusion.") for name in started.keys() - same)
+
+
+def test_weights_of_another_kind_of_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="no weight of there fits the model"):
+        copy_fitting_weights(
+            torch.nn.Linear(2, 2), {"weight": torch.zeros(3, 2), "other": torch.zeros(2)}, source="there"
+        )
