@@ -59,8 +59,8 @@ class DecodeSettings:
         _require(self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1")
 
 
-def worker_range(setting: str, text: str) -> tuple[int, int]:
-    """The smallest and largest size of a pool of workers, from `N` or `MIN:MAX`.
+def worker_range(setting: str, text: str, least: int = 1) -> tuple[int, int]:
+    """The smallest and largest size of a pool of workers, from `N` or `MIN:MAX`, MIN being `least` or more.
 
     Raises:
         ValueError: it is neither.
@@ -69,9 +69,10 @@ def worker_range(setting: str, text: str) -> tuple[int, int]:
     try:
         found = int(low), int(high if colon else low)
     except ValueError:
-        found = (0, 0)
+        found = (-1, 0)
     _require(
-        1 <= found[0] <= found[1], f"{setting} is {text!r}; give a number of workers, or MIN:MAX with 1 <= MIN <= MAX"
+        least <= found[0] <= found[1] and found[1] >= 1,
+        f"{setting} is {text!r}; give a number of workers, or MIN:MAX with {least} <= MIN <= MAX",
     )
     return found
 
@@ -311,18 +312,20 @@ class EmbedSettings:
     model: str = "ampere"
     """A model under models/."""
     batch_size: int = 32
-    min_workers: int = 1
-    max_workers: int = 1
+    """Samples per batch, and per commit."""
+    workers: str = "1"
+    """Model actors: a number, or MIN:MAX, which grows and shrinks with the queue. With 0:MAX the pool begins with one,
+    on a machine that the cluster starts for it."""
     cpus: float = 1.0
+    """CPU cores of an actor."""
     gpus: float = 0.0
+    """1: an actor runs on a GPU; less: actors share one; 0: it runs on the CPU."""
+    bf16: bool = False
+    """bfloat16 products; float32 weights and vectors."""
 
     def __post_init__(self) -> None:
+        worker_range("embed.workers", self.workers, least=0)
         _require(self.batch_size >= 1, f"embed.batch_size is {self.batch_size}; it must be at least 1")
-        _require(
-            1 <= self.min_workers <= self.max_workers,
-            f"embed.min_workers is {self.min_workers} and embed.max_workers {self.max_workers}; "
-            "1 <= min <= max must hold",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -496,7 +499,7 @@ def rope() -> Settings:
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"),
         train=TrainSettings(workers=16, gpus=1.0, bf16=True),
-        embed=EmbedSettings(batch_size=64, max_workers=8, gpus=1.0),
+        embed=EmbedSettings(batch_size=64, workers="0:8", gpus=1.0, bf16=True),
         serve=ServeSettings(gpus=1.0),
     )
 

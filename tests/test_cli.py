@@ -103,7 +103,7 @@ def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.Capture
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
         "summarize": ["--summarize.model", "--summarize.prompt", "--summarize.gpus", "--retry-failed"],
         "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
-        "embed": ["--embed.model", "--embed.max-workers", "--retry-failed"],
+        "embed": ["--embed.model", "--embed.workers", "--retry-failed"],
         "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
         "evaluate": ["--evaluate.models", "--evaluate.compare"],
         "figures": ["--figures.models", "--figures.queries"],

@@ -95,8 +95,9 @@ def test_rope_is_the_paper() -> None:
         (TrainSettings, {"crop_scale": 0.0}, "train.crop_scale is 0.0", "1"),
         (TrainSettings, {"crop_scale": 1.5}, "train.crop_scale is 1.5", "1"),
         (TrainSettings, {"temperature": 0.0}, "train.temperature is 0.0", "0"),
-        (EmbedSettings, {"min_workers": 3, "max_workers": 2}, "embed.min_workers is 3", "min <= max"),
-        (EmbedSettings, {"min_workers": 0}, "embed.min_workers is 0", "1 <= min"),
+        (EmbedSettings, {"workers": "3:2"}, "embed.workers is '3:2'", "0 <= MIN <= MAX"),
+        (EmbedSettings, {"workers": "0"}, "embed.workers is '0'", "0 <= MIN <= MAX"),
+        (EmbedSettings, {"workers": "many"}, "embed.workers is 'many'", "0 <= MIN <= MAX"),
         (EmbedSettings, {"batch_size": 0}, "embed.batch_size is 0", "at least 1"),
     ],
 )
@@ -114,7 +115,8 @@ def test_the_bounds_themselves_are_accepted() -> None:
     SummarizeSettings(max_tokens=1, max_model_len=2, workers="1:1")
     assert [worker_range("x", text) for text in ("3", "1:4")] == [(3, 3), (1, 4)]
     TrainSettings(epochs=1, batch_size=8, workers=4, name="a-b_2", crop_scale=1.0)
-    EmbedSettings(min_workers=2, max_workers=2)
+    EmbedSettings(workers="2")
+    EmbedSettings(workers="0:8")
 
 
 HEAVY = {"torch", "ray", "vllm", "transformers", "faiss", "decord", "av"}

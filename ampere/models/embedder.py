@@ -26,12 +26,13 @@ class Embedder:
 
     Attributes:
         model: a `Network`.
+        bf16: whether products are of bfloat16; vectors are float32 in any case.
         name: the model's name and checksum, as the `embeddings` table names it.
         text_source: what the model reads as text: `summary`, `raw` or `none`.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, folder: Path, device: str = "cpu", *, bf16: bool = False) -> None:
+        self.device, self.bf16 = device, bf16
         self.model: Any = load_network(folder).to(device)
         tokenized = self.model.reads_text and self.model.max_text_tokens > 0
         self.tokenizer = load_tokenizer(folder) if tokenized else None
@@ -48,7 +49,8 @@ class Embedder:
         Raises:
             ValueError: a sample has neither one frame nor as many as the model reads.
         """
-        return embed_samples(self.model, self.tokenizer, frames, texts, domains)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
+            return embed_samples(self.model, self.tokenizer, frames, texts, domains)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.config import EmbedSettings
+from ampere.config import EmbedSettings, worker_range
 from ampere.models.embedder import Embedder, embedding_name, text_source
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
@@ -29,16 +29,20 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
     name = embedding_name(folder)
     wanted = wanted_rows(workspace, folder, name)
     frames = LanceFrames(workspace)
+    least, most = worker_range("embed.workers", settings.workers, least=0)
 
     def build(work: Work) -> "ray.data.Dataset":
         from ray.data import ActorPoolStrategy
 
         return work.blocks.map_batches(
             EmbedBatch,
-            fn_constructor_kwargs={"folder": folder, "frames": frames, "device": "cuda" if settings.gpus else "cpu"},
-            compute=ActorPoolStrategy(
-                min_size=settings.min_workers, max_size=settings.max_workers, initial_size=settings.min_workers
-            ),
+            fn_constructor_kwargs={
+                "folder": folder,
+                "frames": frames,
+                "device": "cuda" if settings.gpus else "cpu",
+                "bf16": settings.bf16,
+            },
+            compute=ActorPoolStrategy(min_size=max(1, least), max_size=most, initial_size=max(1, least)),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=settings.cpus,
@@ -92,8 +96,8 @@ def wanted_rows(workspace: Workspace, folder: Path, name: str) -> pa.Table:
 class EmbedBatch:
     """The actor: holds one model, embeds one batch a call."""
 
-    def __init__(self, folder: Path, frames: LanceFrames, device: str) -> None:
-        self.embedder = Embedder(folder, device)
+    def __init__(self, folder: Path, frames: LanceFrames, device: str, bf16: bool) -> None:
+        self.embedder = Embedder(folder, device, bf16=bf16)
         self.frames = frames
 
     def __call__(self, batch: pa.Table) -> pa.Table:

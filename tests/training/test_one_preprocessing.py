@@ -133,3 +133,12 @@ def test_model_input_is_what_the_embedder_feeds(saved: tuple[Path, TrainJob, Tra
     stored = noisy(5, SIZES.num_frames)
     embedder.embed([stored], ["product 1"], DOMAINS[:1])
     assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))
+
+
+def test_bfloat16_gives_nearly_the_same_vectors(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+    folder, _, _, frames = saved
+    names, texts = list(frames.frames)[:4], ["product 1", None, "x", "product 2"]
+    domains = [Domain(name.split("-")[0]) for name in names]
+    exact, rough = (Embedder(folder, bf16=bf16).embed(frames.take(names), texts, domains) for bf16 in (False, True))
+    assert rough.dtype == np.float32 and not np.array_equal(exact, rough)
+    assert (exact * rough).sum(axis=1).min() > 0.999
