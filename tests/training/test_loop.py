@@ -287,6 +287,8 @@ def test_chunks_drop_out_the_same_both_times() -> None:
     assert before - loss() == pytest.approx(0.01, rel=0.2)  # first order: the slope along the gradient
 
 
+# Dynamo looks at what it meets, and so meets warnings that are meant for others.
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """All but torch's own code generation, which takes minutes: capture, shapes that change, gradients."""
     training_set, frames = small_set(8, MIXED)
