@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -44,6 +45,12 @@ def load_config(folder: Path | str) -> dict[str, Any]:
 def load_weights(folder: Path | str) -> dict[str, Tensor]:
     """The named weights of a folder, on the CPU."""
     return load_file(Path(folder) / WEIGHTS_FILE)
+
+
+def weight_shapes(folder: Path | str) -> dict[str, list[int]]:
+    """The names and shapes of a folder's weights, which are not read for it."""
+    with safe_open(Path(folder) / WEIGHTS_FILE, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
 
 
 def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:

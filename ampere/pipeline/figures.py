@@ -28,7 +28,7 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.records import Domain
 from ampere.retrieval.evaluation import evaluate_model, judge
-from ampere.retrieval.metrics import TASKS, Ranking, Vectors, rank_queries
+from ampere.retrieval.metrics import TASKS, Ranking, Vectors
 from ampere.retrieval.pairs import product_distances
 from ampere.retrieval.plots import attention_plot, distance_plot, recall_plot, strip_plot
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
@@ -101,7 +101,8 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     """
     folders = {name: model_folder(workspace, name) for name in settings.models}
     found = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
-    rankings = {name: {task: rank(vectors, task) for task in TASKS} for name, vectors in found.items()}
+    judged = {name: judge(vectors) for name, vectors in found.items()}
+    rankings = {name: {task: result.ranking for task, result in results.items()} for name, results in judged.items()}
     first = settings.models[0]
     gallery = Gallery(workspace, folders[first])
     lines = {task: chosen_lines(gallery, task, found[first], rankings[first][task], settings.queries) for task in TASKS}
@@ -121,8 +122,7 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     for name, data in pngs.items():
         workspace.write_bytes(f"reports/figures/{name}.png", data)
     results = [
-        evaluate_model(embedding_name(folders[name]), judge(vectors)) | {"model": name}
-        for name, vectors in found.items()
+        evaluate_model(embedding_name(folders[name]), result) | {"model": name} for name, result in judged.items()
     ]
     page = Environment(loader=PackageLoader("ampere.pipeline", "pages"), autoescape=select_autoescape())
     text = page.get_template("figures.html").render(
@@ -138,11 +138,6 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     )
     where = workspace.write_report("index.html", text)
     return Report("figures", where, done=len(pngs), unit="figures")
-
-
-def rank(found: Found, task: str) -> Ranking:
-    queries, gallery = (found[domain] for domain in TASKS[task])
-    return rank_queries(queries, gallery)
 
 
 def chosen_lines(gallery: Gallery, task: str, found: Found, ranking: Ranking, count: int) -> list[Line]:

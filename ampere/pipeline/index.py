@@ -22,7 +22,7 @@ from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts, text_array
 from ampere.records import EMBEDDINGS, SAMPLES
-from ampere.retrieval.index import META_FILE, SearchIndex
+from ampere.retrieval.index import META_FILE, SearchIndex, check_files
 from ampere.retrieval.index_build import changed_rows, measured_recall, write_base, write_delta
 from ampere.workspace import Workspace
 
@@ -133,7 +133,10 @@ def is_current(workspace: Workspace, settings: IndexSettings, meta: dict[str, An
     """Whether the current version was made from just these rows with these settings."""
     if not versions(workspace, settings.model):
         return False
-    found = read_meta(version_folder(workspace, settings.model, current_version(workspace, settings.model)))
+    folder = version_folder(workspace, settings.model, current_version(workspace, settings.model))
+    found = read_meta(folder)
+    if not is_whole(folder) or (found["base"] and not is_whole(folder.parent / found["base"])):
+        return False
     merged = found["base"] is None or settings.delta_share > 0
     return merged and all(found[name] == meta[name] for name in meta)
 
@@ -146,7 +149,17 @@ def reusable_base(workspace: Workspace, model: str, meta: dict[str, Any]) -> Pat
     base = read_meta(folder)["base"]
     folder = folder.parent / base if base else folder
     found = read_meta(folder)
-    return folder if all(found[name] == meta[name] for name in ("model", "settings")) else None
+    same = all(found[name] == meta[name] for name in ("model", "settings"))
+    return folder if same and is_whole(folder) else None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a version's files are those that were written; a spoilt one is neither kept up nor built upon."""
+    try:
+        check_files(folder)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -63,7 +63,11 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
         lines += ["", *filter(None, errors)]
     lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]
     for name in workspace.names("indexes"):
-        version = current_version(workspace, name)
+        try:
+            version = current_version(workspace, name)
+        except FileNotFoundError:
+            lines.append(f"index {name}: none is published; run `ampere index` again")
+            continue
         meta = json.loads((workspace.fetch(f"indexes/{name}/{version}") / META_FILE).read_text(encoding="utf-8"))
         sizes = ", ".join(f"{found['rows']} {domain}" for domain, found in meta["domains"].items())
         lines.append(f"index {name} {version}: {sizes}, of model {meta['model']}")

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
-from ampere.models.checkpoint import content_hash
+from ampere.models.checkpoint import content_hash, weight_shapes
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.models.networks import check_weights, pretrained_tokenizer
 from ampere.models.tokenizer import build_tokenizer
@@ -62,13 +62,14 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         tokenizer=tokenizer_for(training_set, model),
         model=model,
         train=settings,
-        start=start,
     )
     with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as folder:
         progress = Progress(job, Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None)
         # The run's name tells what it is made from: a rerun goes on with it, and one of other settings does not.
         run = f"{settings.name}-{made_from}"
-        scores = train_on_ray(job, frames, f"{workspace.uri}/runs", run, progress, Path(folder))
+        # Every worker fetches the weights to start from: what the driver has may lie on its machine alone.
+        source = (workspace.uri, f"models/{settings.start_from}") if settings.start_from else None
+        scores = train_on_ray(job, frames, f"{workspace.uri}/runs", run, progress, Path(folder), source)
         facts = {
             "model": dataclasses.asdict(model),
             "train": dataclasses.asdict(settings),
@@ -79,7 +80,8 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
         where = workspace.publish(Path(folder), target)
         remove_runs(workspace, settings.name)
-    notes = ["train: last " + progress.last()] if progress.last() else []
+        notes = [start_note(settings.start_from, start, Path(folder))] if start else []
+    notes += ["train: last " + progress.last()] if progress.last() else []
     if "validation_mR1" in scores:
         best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
         notes.append(f"train: best on the validation products: {best}")
@@ -114,6 +116,15 @@ def start_folder(workspace: Workspace, name: str) -> Path | None:
         FileNotFoundError: the workspace has no such model.
     """
     return model_folder(workspace, name) if name else None
+
+
+def start_note(name: str, start: Path, trained: Path) -> str:
+    """What a model took from the one that it started from, and which of its parts began anew."""
+    theirs, ours = weight_shapes(start), weight_shapes(trained)
+    new = {weight.split(".")[0] for weight, shape in ours.items() if theirs.get(weight) != shape}
+    taken = sum(theirs.get(weight) == shape for weight, shape in ours.items())
+    anew = f"; begun anew, in whole or in part: {', '.join(sorted(new))}" if new else ""
+    return f"train: started from {name} with {taken} of {len(ours)} weights{anew}"
 
 
 def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames: int) -> None:
@@ -186,7 +197,13 @@ def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrained
 
 
 def train_on_ray(
-    job: TrainJob, frames: FrameSource, storage: str, run: str, progress: Progress, folder: Path
+    job: TrainJob,
+    frames: FrameSource,
+    storage: str,
+    run: str,
+    progress: Progress,
+    folder: Path,
+    source: tuple[str, str] | None = None,
 ) -> dict[str, float]:
     """Run the training on Ray workers, put the model into `folder`, and return its scores.
 
@@ -194,6 +211,7 @@ def train_on_ray(
 
     Args:
         storage: where workers keep checkpoints during the run; a folder that all of them see, or a cloud URI.
+        source: workspace and model folder in it whose weights to start from, if any.
     """
     connect()
     from ray import cloudpickle
@@ -206,7 +224,7 @@ def train_on_ray(
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"work": cloudpickle.dumps((job, frames)), "queue": queue},
+        train_loop_config={"work": cloudpickle.dumps((job, frames)), "queue": queue, "source": source},
         torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker

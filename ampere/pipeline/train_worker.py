@@ -4,6 +4,7 @@ A module of its own that imports nothing heavy: Ray Train's controller loads it 
 seconds on importing torch and transformers before the workers start to do the same.
 """
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -21,14 +22,19 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train on one worker from the last checkpoint, if there is one; hand in checkpoints and the finished model.
 
     Args:
-        config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where the metrics go.
+        config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where the metrics go; `source`, the
+            workspace and the model folder in it whose weights to start from, or None.
     """
     import ray.train
 
     from ampere.losses.gather import rank_and_world_size
     from ampere.training.loop import Training
+    from ampere.workspace import Workspace
 
     job, frames = pickle.loads(config["work"])
+    if config["source"] is not None:
+        uri, name = config["source"]
+        job = dataclasses.replace(job, start=Workspace.open(uri).fetch(name))
     rank, _ = rank_and_world_size()
     training = Training(job, frames)
     found = ray.train.get_checkpoint()

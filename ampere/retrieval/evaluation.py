@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ampere.records import Domain
 from ampere.retrieval.bootstrap import Queries, interval, mean_over_tasks, resample
-from ampere.retrieval.metrics import MEASURES, TASKS, Vectors, chance_recall_at_1, rank_queries
+from ampere.retrieval.metrics import MEASURES, TASKS, Ranking, Vectors, chance_recall_at_1, rank_queries
 
 NAN = float("nan")
 
@@ -20,6 +20,7 @@ class TaskResult:
 
     Attributes:
         products: str [A].
+        ranking: of the A queries.
         values: float64 [A, measures], in percent; see `ampere.retrieval.metrics.MEASURES`.
         groups: each way to part the queries, str [A].
         unanswered: queries without a right answer in the gallery, which are left out.
@@ -28,6 +29,7 @@ class TaskResult:
     """
 
     products: NDArray[np.str_]
+    ranking: Ranking
     values: NDArray[np.float64]
     groups: Mapping[str, NDArray[np.str_]]
     unanswered: int
@@ -55,6 +57,7 @@ def judge(vectors: Mapping[Domain, Vectors]) -> Results:
         ranking = rank_queries(queries, gallery)
         results[task] = TaskResult(
             products=queries.products[ranking.rows],
+            ranking=ranking,
             values=ranking.values(),
             groups={way: groups[ranking.rows] for way, groups in queries.groups.items()},
             unanswered=len(queries.products) - len(ranking.rows),

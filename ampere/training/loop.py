@@ -41,7 +41,7 @@ class TrainJob:
 
     Attributes:
         tokenizer: None for a network that reads no tokens.
-        start: a model folder whose weights to start from, as far as they fit; all ranks see it.
+        start: a local model folder whose weights to start from, as far as they fit.
     """
 
     training_set: TrainingSet

@@ -104,11 +104,13 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     )  # fmt: skip
     domains = {"page": {"rows": 2}, "live": {"rows": 1}}
     prepared.write_text("indexes/m/v000003/index.json", json.dumps({"domains": domains, "model": "m@123"}))
+    prepared.write_text("indexes/killed/v000001/index.json", "{}")  # a build that died before it was the current one
     prepared.write_text("indexes/m/current.json", json.dumps({"version": "v000003"}))
     text = format_status(prepared, DEMO)
     assert table_of(text)["embed-m"] == [1, 2, 0, 0]
     assert "models:  m\n" in text
     assert "index m v000003: 2 page, 1 live, of model m@123" in text
+    assert "index killed: none is published" in text
 
 
 def test_other_settings_make_rows_stale(prepared: Workspace) -> None:

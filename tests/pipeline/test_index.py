@@ -144,6 +144,18 @@ def test_a_spoilt_version_is_told_and_an_earlier_one_serves(embedded: Workspace)
     assert roll_back(embedded, "m") == "v000001" and len(shown(embedded)) == 40
 
 
+def test_a_spoilt_base_is_built_anew_and_not_upon(embedded: Workspace) -> None:
+    build_index(embedded, SETTINGS)
+    put(embedded, range(40, 41))
+    build_index(embedded, SETTINGS)
+    file = Path(embedded.uri) / "indexes/m/v000001/short-0.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "82 rows done" in str(build_index(embedded, SETTINGS))
+    assert len(shown(embedded)) == 41
+    meta = json.loads((Path(embedded.uri) / "indexes/m/v000003/index.json").read_text("utf-8"))
+    assert meta["base"] is None
+
+
 def test_the_settings_are_kept_with_what_was_measured(embedded: Workspace) -> None:
     build_index(embedded, IndexSettings(model="m", shards=2))
     meta = json.loads((Path(embedded.uri) / "indexes/m/v000001/index.json").read_text("utf-8"))

@@ -1,6 +1,7 @@
 """The train stage under Ray Train: two gloo workers, a model that loads, nothing trained twice."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,9 @@ def test_a_network_with_its_own_weights_goes_all_the_way(
     assert {len(vector) for vector in vectors} == {12}
 
 
-def test_frames_alone_train_a_start_for_another_training(decoded: Workspace) -> None:
+def test_frames_alone_train_a_start_for_another_training(
+    decoded: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     warm = ["--train.name", "warm", "--train.supervision", "frames", "--train.text", "none", "--train.epochs", "1"]
     assert main(["train", "--workspace", decoded.uri, *warm]) == 0
     settings = json.loads((decoded.fetch("models/warm") / "settings.json").read_text("utf-8"))
@@ -85,8 +88,11 @@ def test_frames_alone_train_a_start_for_another_training(decoded: Workspace) -> 
     assert settings["products"] == sorted(ids)  # those of the test split too: no label is read
     cold = ["--train.name", "cold", "--train.epochs", "0", "--train.text", "raw"]
     assert main(["train", "--workspace", decoded.uri, *cold, "--train.start-from", "warm"]) == 0
+    told = re.search(r"started from warm with (\d+) of (\d+) weights; begun anew, .*: (.*)", capsys.readouterr().out)
     ours, theirs = (load_weights(decoded.fetch(f"models/{name}")) for name in ("cold", "warm"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("video."))
+    taken = [name for name in ours if name in theirs and torch.equal(ours[name], theirs[name])]
+    assert {name for name in ours if name.startswith("video.")} <= set(taken)
+    assert told and (int(told[1]), int(told[2])) == (len(taken), len(ours)) and "fusion, no_text, text" in told[3]
     assert main(["train", "--workspace", decoded.uri, "--train.start-from", "none"]) == 2
 
 
