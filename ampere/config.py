@@ -322,9 +322,14 @@ class EmbedSettings:
     """1: an actor runs on a GPU; less: actors share one; 0: it runs on the CPU."""
     bf16: bool = False
     """bfloat16 products; float32 weights and vectors."""
+    compile: bool = False
+    """torch.compile before the first batch, which then has a fixed shape. It takes a worker minutes; for large jobs."""
+    hourly_price: float = 0.0
+    """Price of a worker for an hour, in any currency; the report then tells what a million samples cost."""
 
     def __post_init__(self) -> None:
         worker_range("embed.workers", self.workers, least=0)
+        _require(self.hourly_price >= 0, f"embed.hourly_price is {self.hourly_price}; it must not be negative")
         _require(self.batch_size >= 1, f"embed.batch_size is {self.batch_size}; it must be at least 1")
 
 

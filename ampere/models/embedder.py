@@ -27,17 +27,30 @@ class Embedder:
     Attributes:
         model: a `Network`.
         bf16: whether products are of bfloat16; vectors are float32 in any case.
+        fixed: samples of every batch that the network sees, shorter ones filled up; None: as they come.
         name: the model's name and checksum, as the `embeddings` table names it.
         text_source: what the model reads as text: `summary`, `raw` or `none`.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", *, bf16: bool = False) -> None:
-        self.device, self.bf16 = device, bf16
+    def __init__(self, folder: Path, device: str = "cpu", *, bf16: bool = False, fixed: int | None = None) -> None:
+        self.device, self.bf16, self.fixed = device, bf16, fixed
         self.model: Any = load_network(folder).to(device)
         tokenized = self.model.reads_text and self.model.max_text_tokens > 0
         self.tokenizer = load_tokenizer(folder) if tokenized else None
         self.name = embedding_name(folder)
         self.text_source = text_source(folder)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the network for its two shapes, pages and clips, which takes minutes; `fixed` must be set."""
+        if self.fixed is None:
+            raise ValueError("fixed is None; a network is compiled for batches of one size")
+        self.model.compile(dynamic=False, backend=backend)
+
+    def warm_up(self) -> None:
+        """Embed a black page and a black clip, so that no later batch waits for what happens once."""
+        side = self.model.image_size
+        for count, domain in ((1, Domain.PAGE), (self.model.num_frames, Domain.SHORT)):
+            self.embed_pixels([np.zeros((count, 3, side, side), np.uint8)], [""], [domain])
 
     def embed(
         self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None], domains: Sequence[Domain]
@@ -49,32 +62,48 @@ class Embedder:
         Raises:
             ValueError: a sample has neither one frame nor as many as the model reads.
         """
+        check_counts([len(jpegs) for jpegs in frames], self.model.num_frames)
+        return self.embed_pixels([model_input(jpegs, self.model.image_size) for jpegs in frames], texts, domains)
+
+    def embed_pixels(
+        self, pixels: Sequence[NDArray[np.uint8]], texts: Sequence[str | None], domains: Sequence[Domain]
+    ) -> NDArray[np.float32]:
+        """As `embed`, of frames that are decoded: uint8 [F, 3, H, W] each."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
-            return embed_samples(self.model, self.tokenizer, frames, texts, domains)
+            return embed_pixels(self.model, self.tokenizer, pixels, texts, domains, self.fixed)
 
 
 @torch.inference_mode()
-def embed_samples(
+def embed_pixels(
     model: Any,
     tokenizer: PreTrainedTokenizerBase | None,
-    frames: Sequence[Sequence[bytes]],
+    pixels: Sequence[NDArray[np.uint8]],
     texts: Sequence[str | None],
     domains: Sequence[Domain],
+    fixed: int | None = None,
 ) -> NDArray[np.float32]:
-    """Embed stored samples with a `Network` in evaluation mode, wherever it lives; see `Embedder.embed`."""
+    """Embed samples with a `Network` in evaluation mode, wherever it lives; see `Embedder`."""
     device = next(model.parameters()).device
-    vectors = np.empty((len(frames), model.embedding_dim), dtype=np.float32)
-    counts = [len(jpegs) for jpegs in frames]
-    unknown = set(counts) - {1, model.num_frames}
-    if unknown:
-        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {model.num_frames}")
+    vectors = np.empty((len(pixels), model.embedding_dim), dtype=np.float32)
+    counts = [len(frames) for frames in pixels]
+    check_counts(counts, model.num_frames)
     for count in set(counts):
-        rows = [i for i, n in enumerate(counts) if n == count]
-        pixels = torch.from_numpy(np.stack([model_input(frames[i], model.image_size) for i in rows]))
-        read, mask = text_inputs(model, tokenizer, [texts[i] for i in rows], device)
-        places = torch.tensor([DOMAINS.index(domains[i]) for i in rows], device=device)
-        vectors[rows] = model(pixels.to(device), read, mask, places).float().cpu().numpy()
+        found = [i for i, n in enumerate(counts) if n == count]
+        size = fixed or len(found)
+        for rows in (found[start : start + size] for start in range(0, len(found), size)):
+            filled = rows + rows[-1:] * (size - len(rows))  # with the last sample again, where they are too few
+            frames = torch.from_numpy(np.stack([pixels[i] for i in filled])).contiguous()
+            read, mask = text_inputs(model, tokenizer, [texts[i] for i in filled], device, fixed=bool(fixed))
+            places = torch.tensor([DOMAINS.index(domains[i]) for i in filled], device=device)
+            embedded = model(frames.to(device), read, mask, places).float().cpu().numpy()
+            vectors[rows] = embedded[: len(rows)]
     return vectors
+
+
+def check_counts(counts: Sequence[int], num_frames: int) -> None:
+    """Raise ValueError unless all samples have one frame or `num_frames`."""
+    if unknown := set(counts) - {1, num_frames}:
+        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {num_frames}")
 
 
 def embedding_name(folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, ChineseCLIPConfig, PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings
 from ampere.models import checkpoint
@@ -116,14 +116,31 @@ def load_network(folder: Path | str) -> Any:
     return NETWORKS[name].from_pretrained(folder)
 
 
+def frame_size(folder: Path | str) -> int:
+    """Height and width of the frames, in pixels, that a folder's network reads; its weights are not read for it."""
+    fields = checkpoint.load_config(folder)
+    if "clip" in fields:
+        return ChineseCLIPConfig(**fields["clip"]).vision_config.image_size
+    return fields.get("sizes", fields)["image_size"]
+
+
 def text_inputs(
-    network: Network, tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str | None], device: torch.device
+    network: Network,
+    tokenizer: PreTrainedTokenizerBase | None,
+    texts: Sequence[str | None],
+    device: torch.device,
+    *,
+    fixed: bool = False,
 ) -> tuple[Any, Tensor | None]:
-    """What a network takes of some texts: token ids and mask, the texts themselves, or nothing."""
+    """What a network takes of some texts: token ids and mask, the texts themselves, or nothing.
+
+    Args:
+        fixed: the tokens of every batch are of one shape.
+    """
     if not network.reads_text or not texts:
         return None, None
     if network.max_text_tokens == 0:
         return list(texts), None
     assert tokenizer is not None
-    ids, mask = encode(tokenizer, texts, network.max_text_tokens)
+    ids, mask = encode(tokenizer, texts, network.max_text_tokens, fixed=fixed)
     return ids.to(device), mask.to(device)

@@ -59,12 +59,15 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_tokens: int) -> tuple[Tensor, Tensor]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_tokens: int, *, fixed: bool = False
+) -> tuple[Tensor, Tensor]:
     """Tokenize a batch: CLS first, cut to `max_tokens` with CLS and SEP, padded to the longest of the batch.
 
     Args:
         texts: None is a missing text; the empty string is a text of no words.
         max_tokens: L at most; 33 in the paper.
+        fixed: pad to `max_tokens`, so that every batch has the same shape.
 
     Returns:
         ids: int64 [B, L]; mask: int64 [B, L], 0 at padding, and 0 everywhere where the text is missing.
@@ -75,7 +78,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_
     if not texts:
         raise ValueError("texts is empty; give at least one")
     batch = tokenizer(
-        [text or "" for text in texts], truncation=True, max_length=max_tokens, padding=True, return_tensors="pt"
+        [text or "" for text in texts],
+        truncation=True,
+        max_length=max_tokens,
+        padding="max_length" if fixed else "longest",
+        return_tensors="pt",
     )
     given = torch.tensor([[text is not None] for text in texts])
     return batch["input_ids"].to(torch.int64), batch["attention_mask"].to(torch.int64) * given

@@ -1,18 +1,29 @@
-"""The embed stage: frames and texts to embeddings, on a pool of model actors that Ray Data scales."""
+"""The embed stage: frames and texts to embeddings, on a pool of model actors that Ray Data scales.
 
+Tasks read and decode the frames, so that an actor, which may hold a GPU, does nothing but run its model.
+"""
+
+import functools
+import time
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import lance
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config import EmbedSettings, worker_range
+from ampere.media.images import model_input
 from ampere.models.embedder import Embedder, embedding_name, text_source
+from ampere.models.networks import frame_size
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Stage, Work, error_row, result_table
+from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
+from ampere.pipeline.runner import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
 from ampere.pipeline.texts import sample_texts, text_array
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
+from ampere.records import EMBEDDINGS, SAMPLES, Domain
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,21 +38,27 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
     """
     folder = model_folder(workspace, settings.model)
     name = embedding_name(folder)
-    wanted = wanted_rows(workspace, folder, name)
     frames = LanceFrames(workspace)
+    wanted = wanted_rows(workspace, folder, name, frames)
     least, most = worker_range("embed.workers", settings.workers, least=0)
+    watch = PoolWatch(most, settings.hourly_price)
 
     def build(work: Work) -> "ray.data.Dataset":
         from ray.data import ActorPoolStrategy
 
-        return work.blocks.map_batches(
+        watch.begin()
+        pixels = work.blocks.map_batches(
+            read_pixels,
+            fn_kwargs={"uri": frames.uri, "version": frames.version, "size": frame_size(folder)},
+            batch_format="pyarrow",
+            batch_size=None,
+            # Beside models on the CPU, whole cores for reading could leave none for a model.
+            num_cpus=1 if settings.gpus else 0,
+            concurrency=None if settings.gpus else max(1, most),
+        )
+        return pixels.map_batches(
             EmbedBatch,
-            fn_constructor_kwargs={
-                "folder": folder,
-                "frames": frames,
-                "device": "cuda" if settings.gpus else "cpu",
-                "bf16": settings.bf16,
-            },
+            fn_constructor_kwargs={"folder": folder, "settings": settings},
             compute=ActorPoolStrategy(min_size=max(1, least), max_size=most, initial_size=max(1, least)),
             batch_format="pyarrow",
             batch_size=None,
@@ -54,6 +71,8 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         output=EMBEDDINGS,
         wanted=wanted,
         build=build,
+        assemble=watch.watched,
+        describe=lambda _: str(watch),
         batch_size=settings.batch_size,
         where=f"model = '{name}'",
     )
@@ -72,12 +91,13 @@ def model_folder(workspace: Workspace, name: str) -> Path:
     return workspace.fetch(f"models/{name}")
 
 
-def wanted_rows(workspace: Workspace, folder: Path, name: str) -> pa.Table:
-    """One row per sample with frames: ids, domain, text, fingerprint; sorted by domain, so that pages share batches."""
-    frames = workspace.table(FRAMES).read(["sample_id", "fingerprint"])
+def wanted_rows(workspace: Workspace, folder: Path, name: str, frames: LanceFrames) -> pa.Table:
+    """One row per sample with frames: ids, domain, text, fingerprint, position in the frames table; sorted by domain,
+    so that pages share batches."""
+    stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
+    made_from = dict(zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True))
     samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"])
-    made_from = dict(zip(frames["sample_id"].to_pylist(), frames["fingerprint"].to_pylist(), strict=True))
-    samples = samples.filter(pc.is_in(samples["sample_id"], value_set=frames["sample_id"].combine_chunks()))
+    samples = samples.filter(pc.is_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
     texts = sample_texts(workspace, text_source(folder))
@@ -90,27 +110,80 @@ def wanted_rows(workspace: Workspace, folder: Path, name: str) -> pa.Table:
         samples.append_column("text", text_array(texts, ids))
         .append_column("fingerprint", pa.array(prints, pa.string()))
         .append_column("model", pa.array([name] * len(ids), pa.string()))
+        .append_column("position", pc.index_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()))
     )
+
+
+# Kept by each process that runs tasks.
+_frames_table = functools.lru_cache(maxsize=1)(lance.dataset)
+
+
+def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
+    """Read some samples' frames as the model sees them: with column `pixels`, uint8 [F, 3, size, size] as bytes.
+
+    Args:
+        batch: columns of `wanted_rows`; `position` is taken out.
+        uri, version: of the frames table that the positions are of.
+        size: height and width of the model's frames.
+
+    Returns:
+        Also `error_type` and `error_message`, null but for frames that cannot be read, whose pixels are null.
+    """
+    stored = _frames_table(uri, version=version).take(batch["position"].to_pylist(), columns=["frames"])
+    read: list[dict[str, Any]] = []
+    for jpegs in stored["frames"].to_pylist():
+        try:
+            read.append({"pixels": model_input(jpegs, size).tobytes()})
+        except Exception as error:  # the per-row edge: frames that were spoilt cost that row alone
+            read.append(error_columns(error))
+    found = pa.Table.from_pylist(read, schema=pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS]))
+    columns = batch.drop(["position"])
+    for name in found.column_names:
+        columns = columns.append_column(name, found[name])
+    return columns
 
 
 class EmbedBatch:
     """The actor: holds one model, embeds one batch a call."""
 
-    def __init__(self, folder: Path, frames: LanceFrames, device: str, bf16: bool) -> None:
-        self.embedder = Embedder(folder, device, bf16=bf16)
-        self.frames = frames
+    def __init__(self, folder: Path, settings: EmbedSettings) -> None:
+        self.embedder = Embedder(
+            folder,
+            "cuda" if settings.gpus else "cpu",
+            bf16=settings.bf16,
+            fixed=settings.batch_size if settings.compile else None,
+        )
+        if settings.compile:
+            self.embedder.compile()
+        self.embedder.warm_up()
+        self.name, self.ready = uuid.uuid4().hex, time.time()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = batch.to_pylist()
+        """Rows of `read_pixels` to result rows, with the columns of `ampere.pipeline.pool_watch`."""
+        start = time.perf_counter()
+        rows = [
+            row | {"pixels": np.frombuffer(pixels.as_buffer(), np.uint8)}
+            for row, pixels in zip(batch.drop(["pixels"]).to_pylist(), batch["pixels"], strict=True)
+            if row["error_type"] is None
+        ]
         try:
             results = self._embed(rows)
         except Exception:  # the per-row edge: find the row that spoils the batch, keep the others
             results = [result for row in rows for result in self._embed_alone(row)]
-        return result_table(EMBEDDINGS, results)
+        unread = batch.filter(pc.is_valid(batch["error_type"])).drop(["pixels"]).to_pylist()
+        seconds = (time.perf_counter() - start) / batch.num_rows
+        seen = {"worker": self.name, "ready": self.ready, "seconds": seconds}
+        return pa.Table.from_pylist(
+            [row | seen for row in (*results, *unread)], schema=pa.schema([*result_schema(EMBEDDINGS), *COLUMNS])
+        )
 
     def _embed(self, rows: list[dict]) -> list[dict]:
-        frames = self.frames.take([row["sample_id"] for row in rows])
-        vectors = self.embedder.embed(frames, [row["text"] for row in rows], [Domain(row["domain"]) for row in rows])
+        side = self.embedder.model.image_size
+        vectors = self.embedder.embed_pixels(
+            [row["pixels"].reshape(-1, 3, side, side) for row in rows],
+            [row["text"] for row in rows],
+            [Domain(row["domain"]) for row in rows],
+        )
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
 
     def _embed_alone(self, row: dict) -> list[dict]:

@@ -26,14 +26,20 @@ class LanceFrames:
         Raises:
             KeyError: a sample has no frames.
         """
-        if self._dataset is None or self._position is None:
-            self._dataset = lance.dataset(self.uri, version=self.version)
-            ids = self._dataset.to_table(columns=["sample_id"])["sample_id"].to_pylist()
+        dataset = self.dataset()
+        if self._position is None:
+            ids = dataset.to_table(columns=["sample_id"])["sample_id"].to_pylist()
             self._position = {sample_id: at for at, sample_id in enumerate(ids)}
         if not sample_ids:
             return []
         positions = [self._position[sample_id] for sample_id in sample_ids]
-        return self._dataset.take(positions, columns=["frames"])["frames"].to_pylist()
+        return dataset.take(positions, columns=["frames"])["frames"].to_pylist()
+
+    def dataset(self) -> lance.LanceDataset:
+        """The table itself, at this version."""
+        if self._dataset is None:
+            self._dataset = lance.dataset(self.uri, version=self.version)
+        return self._dataset
 
     def __getstate__(self) -> dict[str, object]:
         return {"uri": self.uri, "version": self.version, "_position": None, "_dataset": None}

@@ -68,7 +68,7 @@ class Stage:
             the other; those lost with the last go to the ledger. None: they stay pending.
         passing_errors: error types that are tried again in the same way.
         where: which rows of `output` belong to this stage; None: all.
-        describe: one line on the whole output after a run; None: nothing to say.
+        describe: one line on the whole output, or on the run, after it; None or an empty line: nothing to say.
         spread: a short list is cut into smaller batches, so that every core has several.
         unit: what a row is called in what the user sees.
         totals: name of a quantity whose rate is told -> (column of the results, how many of it make one).
@@ -114,8 +114,8 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
             _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start
         output.compact()
-        if stage.describe is not None:
-            report.notes.append(stage.describe(output))
+        if stage.describe is not None and (note := stage.describe(output)):
+            report.notes.append(note)
     return report
 
 
@@ -283,9 +283,9 @@ def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:
 
 def error_row(sample_id: str, fingerprint: str, error: BaseException) -> dict[str, str]:
     """The result row of a sample whose work raised `error`."""
-    return {
-        "sample_id": sample_id,
-        "fingerprint": fingerprint,
-        "error_type": type(error).__name__,
-        "error_message": str(error) or repr(error),
-    }
+    return {"sample_id": sample_id, "fingerprint": fingerprint, **error_columns(error)}
+
+
+def error_columns(error: BaseException) -> dict[str, str]:
+    """The error columns of a result row."""
+    return {"error_type": type(error).__name__, "error_message": str(error) or repr(error)}

@@ -7,7 +7,8 @@ import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from ampere.losses.gather import rank_and_world_size
-from ampere.models.embedder import embed_samples
+from ampere.media.images import model_input
+from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
 from ampere.retrieval.evaluation import judge, mean_recall
 from ampere.retrieval.metrics import Vectors
@@ -37,7 +38,8 @@ def validation_score(
     for start in range(0, len(mine), BATCH_SIZE):
         ids, _, domains = zip(*mine[start : start + BATCH_SIZE], strict=True)
         texts = [training_set.texts.get(sample_id) for sample_id in ids]
-        parts.append(embed_samples(model, tokenizer, frames.take(ids), texts, domains))
+        pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take(ids)]
+        parts.append(embed_pixels(model, tokenizer, pixels, texts, domains))
     model.train(mode)
     gathered = [parts]
     if dist.is_initialized():

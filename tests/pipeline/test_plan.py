@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ampere.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.pipeline.embed import wanted_rows
+from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import Plan, fingerprint, make_plan
 from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES
 from ampere.workspace import Workspace
@@ -203,8 +204,8 @@ def test_what_an_embedding_row_holds_makes_it_due_again(
     ):
         workspace.table(SAMPLES).upsert([sample | sample_change])
         workspace.table(FRAMES).upsert([frame | frame_change])
-        (row,) = wanted_rows(workspace, folder, "m@1").to_pylist()
+        (row,) = wanted_rows(workspace, folder, "m@1", LanceFrames(workspace)).to_pylist()
         found.append(row["fingerprint"])
     assert found[0] != found[1]
-    assert found[1] == wanted_rows(workspace, folder, "m@1")["fingerprint"].to_pylist()[0]
-    assert found[1] != wanted_rows(workspace, folder, "m@2")["fingerprint"].to_pylist()[0]
+    assert found[1] == wanted_rows(workspace, folder, "m@1", LanceFrames(workspace))["fingerprint"].to_pylist()[0]
+    assert found[1] != wanted_rows(workspace, folder, "m@2", LanceFrames(workspace))["fingerprint"].to_pylist()[0]

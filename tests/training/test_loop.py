@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ampere.losses.partial_fc import PartialFC
-from ampere.models.embedder import embed_samples
+from ampere.media.images import model_input
+from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
 from ampere.retrieval.evaluation import judge, mean_recall
 from ampere.training import loop
@@ -341,5 +342,6 @@ def test_validation_judges_the_held_out_products_alone() -> None:
     assert {name.split("-")[1] for name in frames.taken} == {"04", "05"} and len(frames.taken) == 12
     assert model.training
     rows = [(i, p, d) for p, domains in sorted(validation.items()) for d, ids in domains.items() for i in ids]
-    vectors = embed_samples(model.eval(), None, frames.take([i for i, *_ in rows]), [None] * 12, [d for *_, d in rows])
+    pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take([i for i, *_ in rows])]
+    vectors = embed_pixels(model.eval(), None, pixels, [None] * 12, [d for *_, d in rows])
     assert score == mean_recall(judge(by_domain(vectors, rows)))

@@ -1,0 +1,185 @@
+"""The embed stage: frames read beside the model, rows that fail alone, and what is told of the pool."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ampere.config import EmbedSettings
+from ampere.media.images import model_input
+from ampere.models.embedder import SETTINGS_FILE, Embedder
+from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
+from ampere.pipeline.frames_table import LanceFrames
+from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
+from ampere.pipeline.runner import run_stage
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, Domain
+from ampere.training.loop import build_model
+from ampere.workspace import Workspace
+
+from ..training.small_job import SIZES, coloured, small_job, small_set
+
+PRODUCTS = 4
+BROKEN = "live-02-1"
+
+
+@pytest.fixture
+def filled(workspace: Workspace) -> Workspace:
+    """Four products with two samples in each domain, one of them with spoilt frames, and a model `m`."""
+    training_set, frames = small_set(PRODUCTS)
+    frames.frames[BROKEN] = [b"no picture"] * SIZES.num_frames
+    for product, domains in training_set.products.items():
+        for domain, ids in domains.items():
+            rows = [{"sample_id": i, "product_id": product, "domain": domain, "split": "test"} for i in ids]
+            workspace.table(SAMPLES).upsert([row | {"text": training_set.texts[row["sample_id"]]} for row in rows])
+    workspace.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": "f", "frames": jpegs} for name, jpegs in frames.frames.items()]
+    )
+    job = small_job(training_set)
+    torch.manual_seed(0)
+    folder = model_path(workspace)
+    build_model(job).save_pretrained(folder, job.tokenizer)
+    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
+    return workspace
+
+
+def model_path(workspace: Workspace) -> Path:
+    return Path(workspace.uri) / "models" / "m"
+
+
+def pixels_of(workspace: Workspace) -> pa.Table:
+    """What the reading tasks give for all samples."""
+    stage, frames = embed_stage(workspace, EmbedSettings(model="m")), LanceFrames(workspace)
+    return read_pixels(stage.wanted, frames.uri, frames.version, SIZES.image_size)
+
+
+def test_pixels_are_those_that_the_model_would_make_itself(filled: Workspace) -> None:
+    rows = pixels_of(filled).to_pylist()
+    assert [row["sample_id"] for row in rows if row["error_type"]] == [BROKEN]
+    ids = [row["sample_id"] for row in rows]
+    stored = dict(zip(ids, LanceFrames(filled).take(ids), strict=True))
+    for row in rows:
+        if row["pixels"] is None:
+            assert "cannot identify" in row["error_message"]
+        else:
+            expected = model_input(stored[row["sample_id"]], SIZES.image_size)
+            assert row["pixels"] == expected.tobytes()
+
+
+def test_a_batch_gives_the_embedders_vectors_and_the_bad_row_its_reason(filled: Workspace) -> None:
+    folder = model_path(filled)
+    results = EmbedBatch(folder, EmbedSettings(model="m"))(pixels_of(filled)).to_pylist()
+    assert len(results) == PRODUCTS * 6
+    (bad,) = [row for row in results if row["error_type"]]
+    assert bad["sample_id"] == BROKEN and bad["vector"] is None
+    good = [row for row in results if not row["error_type"]]
+    ids = [row["sample_id"] for row in good]
+    texts = {row["sample_id"]: row["text"] for row in pixels_of(filled).to_pylist()}
+    expected = Embedder(folder).embed(
+        LanceFrames(filled).take(ids), [texts[i] for i in ids], [Domain(row["domain"]) for row in good]
+    )
+    np.testing.assert_allclose([row["vector"] for row in good], expected, atol=1e-6)
+
+
+def test_a_row_that_spoils_its_batch_costs_itself_alone(filled: Workspace) -> None:
+    batch = pixels_of(filled)
+    rows = batch.to_pylist()
+    victim = next(row for row in rows if row["pixels"] is not None)
+    victim["pixels"] = victim["pixels"][:-1]  # no whole number of frames
+    folder = model_path(filled)
+    results = EmbedBatch(folder, EmbedSettings(model="m"))(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
+    assert {row["sample_id"] for row in results if row["error_type"]} == {BROKEN, victim["sample_id"]}
+    assert sum(row["vector"] is not None for row in results) == PRODUCTS * 6 - 2
+
+
+def test_batches_of_a_fixed_shape_give_the_same_vectors(filled: Workspace) -> None:
+    folder = model_path(filled)
+    rows = [row for row in pixels_of(filled).to_pylist() if row["pixels"]]
+    side = SIZES.image_size
+    arguments = (
+        [np.frombuffer(row["pixels"], np.uint8).reshape(-1, 3, side, side) for row in rows],
+        [row["text"] for row in rows],
+        [Domain(row["domain"]) for row in rows],
+    )
+    fixed = Embedder(folder, fixed=5)
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    fixed.model.register_forward_pre_hook(
+        lambda _, inputs: seen.add(tuple(tuple(tensor.shape) for tensor in inputs)),
+    )
+    fixed.warm_up()
+    warm = set(seen)
+    np.testing.assert_allclose(fixed.embed_pixels(*arguments), Embedder(folder).embed_pixels(*arguments), atol=1e-5)
+    assert seen == warm  # nothing that the warm-up had not shown it
+    length = SIZES.max_text_tokens
+    assert seen == {
+        ((5, count, 3, side, side), (5, length), (5, length), (5,)) for count in (1, SIZES.num_frames)
+    }  # fmt: skip
+
+
+def test_only_batches_of_one_size_are_compiled_for(filled: Workspace) -> None:
+    with pytest.raises(ValueError, match="compiled for batches of one size"):
+        Embedder(model_path(filled)).compile()
+
+
+def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
+    folder = model_path(filled)
+    frames, texts = [coloured(1, 1), coloured(2, SIZES.num_frames)], ["product 1", None]
+    domains = [Domain.PAGE, Domain.LIVE]
+    compiled = Embedder(folder, fixed=2)
+    compiled.compile(backend="eager")  # all that is torch's capture; inductor takes minutes
+    compiled.warm_up()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = compiled.embed(frames, texts, domains)
+    np.testing.assert_allclose(found, Embedder(folder).embed(frames, texts, domains), atol=1e-5)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_stage_embeds_lists_what_it_could_not_and_tells_of_its_pool(filled: Workspace) -> None:
+    settings = EmbedSettings(model="m", batch_size=4, workers="1:2", hourly_price=3.0)
+    report = run_stage(embed_stage(filled, settings), filled)
+    assert report.done == PRODUCTS * 6 - 1 and report.failed.total() == 1
+    (failure,) = filled.table(FAILURES).read(["sample_id", "message"]).to_pylist()
+    assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
+    assert filled.table(EMBEDDINGS).read(["sample_id"]).num_rows == report.done
+    (note,) = report.notes
+    assert "of at most 2 workers came" in note and "at 3 an hour)" in note
+    again = run_stage(embed_stage(filled, settings), filled)
+    assert (again.done, again.skipped, again.notes) == (0, report.done, [])
+
+
+def seen(worker: str | None, ready: float | None, seconds: float | None, rows: int = 1) -> pa.Table:
+    row = {"sample_id": "s", "worker": worker, "ready": ready, "seconds": seconds}
+    return pa.Table.from_pylist([row] * rows, schema=pa.schema([("sample_id", pa.string()), *COLUMNS]))
+
+
+def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 112.0, 120.0])  # begin, and the two batches with workers
+    monkeypatch.setattr("ampere.pipeline.pool_watch.time.time", lambda: next(clock))
+    watch = PoolWatch(most=3, hourly_price=2.0)
+    watch.begin()
+
+    def batches() -> Iterator[pa.Table]:
+        yield seen("a", 110.0, 0.5, rows=4)
+        yield seen(None, None, None)  # a row that no worker saw
+        yield seen("b", 115.0, 0.25, rows=36)
+
+    passed = list(watch.watched(batches()))
+    assert [batch.column_names for batch in passed] == [["sample_id"]] * 3
+    assert [batch.num_rows for batch in passed] == [4, 1, 36]
+    # a was there for 10 s and b for 5; busy for 2 and 9 of them.
+    assert watch.figures() == {
+        "first_batch_s": 12.0,
+        "workers": 2,
+        "last_worker_ready_s": 15.0,
+        "busy_share": pytest.approx(11 / 15),
+        "rows_per_worker_hour": pytest.approx(40 / 15 * 3600),
+    }
+    assert "2 of at most 3 workers came" in str(watch)
+    assert "9,600 samples per worker-hour (104 worker-hours for a million, 208.33 at 2 an hour)" in str(watch)
+
+
+def test_a_pool_that_did_nothing_tells_nothing() -> None:
+    assert str(PoolWatch(most=1)) == ""
