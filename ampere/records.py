@@ -131,7 +131,7 @@ SUMMARIES = TableSpec(
         ("pieces", pa.int32()),  # that the transcript was cut into
         ("prompt_tokens", pa.int32()),
         ("generated_tokens", pa.int32()),
-        ("finish_reason", pa.string()),  # vLLM's word: stop, or length for an answer cut short
+        ("finish_reason", pa.string()),  # stop, or length for an answer cut short; inferred from the token counts
     ),
 )
 EMBEDDINGS = TableSpec(

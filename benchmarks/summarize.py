@@ -62,7 +62,7 @@ def engine_settings(texts: list[str], settings: SummarizeSettings, folder: Path)
     stage = summarize_stage(workspace, settings)
     samples = workspace.table(SAMPLES).dataset()
     assert samples is not None
-    return engine_config(settings, sized(stage.wanted, settings, samples), careful=False).engine_kwargs
+    return engine_config(settings, sized(stage.wanted, settings, samples), careful=None).engine_kwargs
 
 
 def bare(texts: list[str], settings: SummarizeSettings, engine: dict[str, Any]) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ampere.config import SummarizeSettings
 from ampere.text.language_models import LanguageModel, find_model, model_identity
 from ampere.text.prompts import PROMPTS, Prompt
+from ampere.text.summary import TEXT_VERSION
 
 if TYPE_CHECKING:
     from ampere.text.llm import Asker
@@ -48,10 +49,11 @@ def _vllm_version() -> tuple[int, int]:
 
 
 def content_key(settings: SummarizeSettings) -> list[Any]:
-    """What, besides a transcript, decides what the engine answers on it."""
+    """What, besides a transcript, decides what the engine answers on it, and what becomes of the answers."""
     model, prompt = chosen_model(settings)
+    weights = [model_identity(model.source), model.quantization, settings.dtype]
     limits = [settings.piece_tokens, settings.max_tokens, settings.max_model_len]
-    return ["llm", model_identity(model.source), model.quantization, prompt.version, *limits]
+    return ["llm", TEXT_VERSION, *weights, prompt.version, *limits]
 
 
 @functools.cache

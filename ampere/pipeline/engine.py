@@ -22,6 +22,7 @@ from ampere.text.summary import SCHEMA
 if TYPE_CHECKING:
     import ray.data
 
+    from ampere.text.llm import Asker
     from ampere.text.sizing import EngineSize
 
 ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
@@ -46,8 +47,9 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
         "structured_outputs": {"json": json.dumps(SCHEMA)},
         "detokenize": False,
     }
+    size = sized(work.rows, settings, samples)
     processor = build_processor(
-        engine_config(settings, sized(work.rows, settings, samples), careful=work.careful),
+        engine_config(settings, size, careful=work.batch_size if work.careful else None),
         preprocess=lambda row: {"sampling_params": sampling},
         preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
         postprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
@@ -65,7 +67,7 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
     }
     arguments = {"settings": settings, "uri": samples.uri, "version": samples.version}
     prompts = work.blocks.map_batches(FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside)
-    arguments = {"settings": settings, "origin": origin}
+    arguments = {"settings": settings, "origin": origin, "max_model_len": size.max_model_len}
     return processor(prompts).map_batches(ReadAnswers, fn_constructor_kwargs=arguments, batch_format="numpy", **beside)
 
 
@@ -77,12 +79,12 @@ def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDatas
     chosen = order[:LONGEST_COUNTED] + order[LONGEST_COUNTED :: max(1, len(order) // SPREAD_COUNTED)]
     texts = samples.take(sorted(chosen), columns=["text"])["text"].to_pylist()
     found = asker(settings)
-    counts = [len(question.tokens) for text in texts for question in found.questions(text)]
+    counts = [length for text in texts for length in prompt_lengths(found, text)]
     memory = None if settings.gpus else CPU_CACHE_BYTES
     if settings.kv_cache_gb is not None:
         memory = int(settings.kv_cache_gb * 2**30)
     size = engine_size(
-        counts,
+        counts or [found.overhead],
         answer=settings.max_tokens,
         limit=found.limit,
         token_bytes=found.token_bytes(settings.dtype),
@@ -96,8 +98,23 @@ def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDatas
     )
 
 
-def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: bool) -> Any:
-    """Ray's description of the engine pool."""
+def prompt_lengths(found: "Asker", text: str) -> list[int]:
+    """Tokens of a transcript's prompts; none if they cannot be formed, which its row will tell."""
+    try:
+        return [len(question.tokens) for question in found.questions(text)]
+    except Exception:  # the per-row edge, as in FormPrompts, where the error is kept
+        return []
+
+
+def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: int | None) -> Any:
+    """Ray's description of the engine pool.
+
+    Args:
+        settings: of the stage.
+        size: of an engine.
+        careful: rows of a block, where one engine is to have one block at a time, for Ray would join them to a larger
+            batch. None: several engines, and batches as the settings have them.
+    """
     from ray.data.llm import vLLMEngineProcessorConfig
     from vllm.config import StructuredOutputsConfig
 
@@ -127,7 +144,7 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: b
     return vLLMEngineProcessorConfig(
         model_source=model.source,
         engine_kwargs=engine,
-        batch_size=settings.batch_size,
+        batch_size=careful or settings.batch_size,
         concurrency=(1, 1) if careful else worker_range("summarize.workers", settings.workers),
         max_concurrent_batches=batches,
         max_tasks_in_flight_per_actor=batches,

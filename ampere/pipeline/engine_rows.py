@@ -1,7 +1,7 @@
 """Rows before and after an engine: transcripts to prompts, answers to result rows.
 
 Both run in actors beside the engines. A long transcript is several rows on the way, and `assembled` brings together
-those that came apart.
+those that came apart. A row whose result is known before the engine, such as an error, passes it by.
 """
 
 import json
@@ -17,8 +17,21 @@ from ampere.config import SummarizeSettings
 from ampere.pipeline.chosen_model import asker
 from ampere.pipeline.runner import error_row, result_schema, result_table
 from ampere.records import SUMMARIES
-from ampere.text.summary import METHODS, AnswerError
+from ampere.text.summary import METHODS, AnswerError, Status
 
+PROMPT_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("fingerprint", pa.string()),
+        ("piece", pa.int32()),
+        ("pieces", pa.int32()),
+        ("heard", pa.string()),  # the piece
+        ("language", pa.string()),
+        ("tokenized_prompt", pa.list_(pa.int32())),
+        ("settled", pa.string()),  # a result row as JSON, of a transcript that is not asked about; else empty
+        ("__inference_error__", pa.string()),  # Ray's engines leave out rows where it is not empty
+    ]
+)
 # Of a row that is one piece's part of a result, as JSON; null where the row is a whole result.
 PART_SCHEMA = result_schema(SUMMARIES).append(pa.field("part", pa.string()))
 
@@ -37,6 +50,7 @@ class FormPrompts:
 
     def __init__(self, settings: SummarizeSettings, uri: str, version: int) -> None:
         self.asker = asker(settings)
+        self.method = settings.method
         self.samples = lance.dataset(uri, version=version)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -44,14 +58,34 @@ class FormPrompts:
         texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])["text"].to_pylist()
         rows = []
         for row, text in zip(batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True):
-            questions = self.asker.questions(text)
-            for number, question in enumerate(questions):
-                rows.append(
-                    row
-                    | {"piece": number, "pieces": len(questions), "heard": question.text}
-                    | {"language": str(question.language), "tokenized_prompt": question.tokens}
-                )
-        return pa.Table.from_pylist(rows)
+            try:
+                rows += self._prompts(row, text) or [settled(missing_row(**row, method=self.method))]
+            except Exception as error:  # the per-row edge: one strange transcript costs one row
+                rows.append(settled(error_row(**row, error=error)))
+        return pa.Table.from_pylist(rows, schema=PROMPT_SCHEMA)
+
+    def _prompts(self, row: dict[str, str], text: str) -> list[dict[str, Any]]:
+        questions = self.asker.questions(text)
+        return [
+            row
+            | {"piece": number, "pieces": len(questions), "heard": question.text}
+            | {"language": str(question.language), "tokenized_prompt": question.tokens}
+            | {"settled": "", "__inference_error__": ""}
+            for number, question in enumerate(questions)
+        ]
+
+
+def settled(result: dict[str, Any]) -> dict[str, Any]:
+    """The row of `PROMPT_SCHEMA` that carries a result past the engine."""
+    keys = {name: result[name] for name in ("sample_id", "fingerprint")}
+    blank = {"piece": 0, "pieces": 1, "heard": "", "language": "", "tokenized_prompt": []}
+    return keys | blank | {"settled": json.dumps(result), "__inference_error__": "settled"}
+
+
+def missing_row(sample_id: str, fingerprint: str, method: str) -> dict[str, Any]:
+    """The result row of a clip without a transcript, or with one that holds nothing to read."""
+    row = {"sample_id": sample_id, "fingerprint": fingerprint, "method": method}
+    return row | {"status": Status.MISSING, "flags": []}
 
 
 class ReadAnswers:
@@ -61,19 +95,24 @@ class ReadAnswers:
     Args:
         settings: of the stage.
         origin: model and prompt_version of the rows.
+        max_model_len: tokens of a prompt and its answer together at which the engine stops.
     """
 
-    def __init__(self, settings: SummarizeSettings, origin: dict[str, str]) -> None:
+    def __init__(self, settings: SummarizeSettings, origin: dict[str, str], max_model_len: int) -> None:
         self.asker = asker(settings)
         self.settings = settings
+        self.max_model_len = max_model_len
         self.origin = {"method": settings.method} | origin
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        """Columns of `FormPrompts` and of the engine."""
+        """Columns of `PROMPT_SCHEMA` and of the engine."""
         found: dict[tuple[str, str], list[Part]] = {}
-        for i, key in enumerate(zip(batch["sample_id"], batch["fingerprint"], strict=True)):
-            found.setdefault(key, []).append(self._part({name: column[i] for name, column in batch.items()}))
         rows: list[dict[str, Any]] = []
+        for i, key in enumerate(zip(batch["sample_id"], batch["fingerprint"], strict=True)):
+            if batch["settled"][i]:
+                rows.append(json.loads(batch["settled"][i]))
+            else:
+                found.setdefault(key, []).append(self._part({name: column[i] for name, column in batch.items()}))
         for (sample_id, print_), parts in found.items():
             row = {"sample_id": sample_id, "fingerprint": print_} | self.origin
             if len(parts) == parts[0].pieces:
@@ -85,13 +124,13 @@ class ReadAnswers:
     def _part(self, row: dict[str, Any]) -> "Part":
         from ampere.text.llm import Answer
 
-        tokens = list(row["generated_tokens"])
+        tokens, prompt_tokens = list(row["generated_tokens"]), int(row["num_input_tokens"])
         answer = Answer(
             text=row["heard"],
             raw_output=self.asker.decode(tokens),
-            prompt_tokens=int(row["num_input_tokens"]),
+            prompt_tokens=prompt_tokens,
             generated_tokens=len(tokens),
-            finish_reason="length" if len(tokens) >= self.settings.max_tokens else "stop",
+            finish_reason=self._finish_reason(prompt_tokens, len(tokens)),
         )
         return Part(
             piece=int(row["piece"]),
@@ -100,6 +139,11 @@ class ReadAnswers:
             engine_error=str(row["__inference_error__"] or ""),
             answer=vars(answer),
         )
+
+    def _finish_reason(self, prompt: int, answer: int) -> str:
+        """Why an answer ended, inferred from the numbers of tokens, for Ray does not hand vLLM's own word on."""
+        at_limit = answer >= self.settings.max_tokens or prompt + answer >= self.max_model_len
+        return "length" if at_limit else "stop"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
 from ampere.workspace import Workspace
 
+CLIPS = (Domain.SHORT, Domain.LIVE)
 NOTHING = {"product_name": "", "product_features": []}
 Gold = dict[str, dict[str, Any]]
 
@@ -26,10 +27,10 @@ def read_gold(path: str) -> Gold:
     """Labelled transcripts by sample_id.
 
     A line of the file is a JSON object with sample_id, product_name and product_features; a name of "" says that the
-    transcript is chat alone. `text` and `domain` make it possible to summarize the transcript anew.
+    transcript is chat alone. `text` and `domain` (short or live) make it possible to summarize the transcript anew.
 
     Raises:
-        ValueError: a line is no such object, or an id comes twice.
+        ValueError: a line is no such object, is of a page, or an id comes twice.
     """
     gold: Gold = {}
     with fsspec.open(path, encoding="utf-8") as file:
@@ -53,11 +54,13 @@ def _gold_row(line: str, where: str) -> dict[str, Any]:
             raise TypeError("sample_id and product_name must be strings, product_features a list of strings")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a labelled transcript ({error!r})") from error
+    if (domain := row.get("domain", Domain.LIVE)) not in CLIPS:
+        raise ValueError(f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIPS)}")
     return row
 
 
 def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores]:
-    """Scores of every method that has rows of the labelled samples. Rows that it failed on count as empty ones.
+    """Scores of every method that has rows of the labelled samples. Those that it has no summary of count as wrong.
 
     Raises:
         ValueError: no method has any.
@@ -66,15 +69,14 @@ def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores
     rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
+        made = found.setdefault(row["method"], {})
         phrases = [row["text"]] if row["method"] == "raw" and row["text"] else row["product_features"]
-        empty = row["status"] != Status.OK
-        found.setdefault(row["method"], {})[row["sample_id"]] = (
-            NOTHING if empty else row | {"product_features": phrases}
-        )
+        if row["status"] != Status.MISSING:
+            made[row["sample_id"]] = NOTHING if row["status"] == Status.EMPTY else row | {"product_features": phrases}
     if not found:
         raise ValueError(f"{workspace.uri} has no summary of any of the {len(gold)} labelled samples")
     return {
-        method: score_summaries([(made.get(sample_id, NOTHING), truth) for sample_id, truth in gold.items()])
+        method: score_summaries([(made.get(sample_id), truth) for sample_id, truth in gold.items()])
         for method, made in sorted(found.items())
     }
 
@@ -84,6 +86,7 @@ def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, S
 
     Raises:
         ValueError: a labelled transcript has no text.
+        RuntimeError: transcripts gave no answer, or nothing but failures, so that the scores would say nothing.
     """
     without = [sample_id for sample_id, row in gold.items() if not row.get("text")]
     if without:
@@ -104,6 +107,11 @@ def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, S
         )
         workspace.table(SAMPLES).append([row | {"fingerprint": fingerprint(row["text"])} for row in samples])
         report = run_stage(summarize_stage(workspace, settings), workspace)
+        if not report.succeeded:
+            raise RuntimeError(
+                f"of {len(gold)} labelled transcripts {report.unanswered} gave no answer and {report.failed.total()} "
+                f"failed ({', '.join(report.failed) or 'none'}), so scores would say nothing; run it again"
+            )
         return score_workspace(workspace, gold), report
 
 
@@ -112,6 +120,8 @@ def scores_table(scores: dict[str, SummaryScores]) -> Table:
     any_scores = next(iter(scores.values()))
     title = f"{any_scores.count} transcripts of products, {any_scores.chat_count} of chat alone; 95 % intervals"
     table = Table(title=title)
+    if without := ", ".join(f"{method} {score.unanswered}" for method, score in scores.items() if score.unanswered):
+        table.caption = f"transcripts without a summary, which count as wrong: {without}"
     for head in ("method", "name right", "no output", "features recalled", "features right", "chat recognised"):
         table.add_column(head)
     for method, score in scores.items():

@@ -45,11 +45,15 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
 
 
 def _summary(row: dict[str, Any]) -> Group:
-    lines = [Text(row["product_name"] or "(no product)", "bold")]
+    # A method that tells no names from features has a text alone.
+    name = row["text"] if row["product_name"] is None else row["product_name"]
+    lines = [Text(name or "(no product)", "bold")]
     lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
     lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
     if row["model"]:
-        lines.append(Text(f"\n{row['model']}, prompt {row['prompt_version']}, {row['language']}", "dim"))
+        prompt = f", prompt {row['prompt_version']}" if row["prompt_version"] else ""
+        lines.append(Text(f"\n{row['model']}{prompt}, {row['language']}", "dim"))
+    if row["raw_output"] is not None:
         pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
         told = (
             f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"

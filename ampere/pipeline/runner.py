@@ -42,12 +42,15 @@ class Work:
     Attributes:
         rows: the rows to work on.
         blocks: the same rows as a Ray data set.
+        batch_size: rows of a block. Where Ray is to hand over batches of rows, they must be no larger in careful work,
+            or it would join the blocks again.
         careful: these rows were lost with the workers that had them; give a worker one batch at a time, so that a row
             that kills it takes few others along.
     """
 
     rows: pa.Table
     blocks: "ray.data.Dataset"
+    batch_size: int
     careful: bool
 
 
@@ -164,7 +167,7 @@ def _results(rows: pa.Table, stage: Stage, size: int, *, careful: bool) -> Itera
     blocks = ray.data.from_arrow([rows.slice(i, size) for i in range(0, rows.num_rows, size)])
     if stage.careful_sizes:
         blocks.context.max_errored_blocks = -1  # a block that is lost costs its rows one turn, not the job
-    batches = gathered(_batches(stage.build(Work(rows, blocks, careful))))
+    batches = gathered(_batches(stage.build(Work(rows, blocks, size, careful))))
     return batches if stage.assemble is None else stage.assemble(batches)
 
 

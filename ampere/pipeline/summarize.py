@@ -2,7 +2,8 @@
 
 Pages keep their title, so only shorts and lives are summarized. A clip without a transcript gets a row of status
 `missing` at once, and a transcript that was summarized before, under whatever sample, is not summarized again; if
-nothing else is due, no engine is started. Transcripts stay in the `samples` table until a task reads its own.
+nothing else is due, no engine is started. Transcripts stay in the `samples` table until a task reads its own; one that
+holds nothing to read is found there, and gets status `missing` without being summarized.
 """
 
 import functools
@@ -17,13 +18,14 @@ import pyarrow.compute as pc
 from ampere.config import SummarizeSettings, SummaryMethod, worker_range
 from ampere.pipeline import chosen_model
 from ampere.pipeline.engine import answers
-from ampere.pipeline.engine_rows import EngineError, assembled
+from ampere.pipeline.engine_rows import EngineError, assembled, missing_row
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.table import Table
+from ampere.text.clean import clean
 from ampere.text.language_models import model_identity
-from ampere.text.summary import METHODS, Status, Summary, summary_columns
+from ampere.text.summary import METHODS, TEXT_VERSION, Status, Summary, summary_columns
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -80,8 +82,13 @@ def content_key(settings: SummarizeSettings) -> list[Any]:
     """What, besides a transcript, decides what the method makes of it."""
     if settings.method in METHODS:
         return chosen_model.content_key(settings)
+    return [settings.method, TEXT_VERSION, extractor_identity(settings)]
+
+
+def extractor_identity(settings: SummarizeSettings) -> str | None:
+    """What the table calls the model of a method without an engine; None: it has none."""
     source = {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method)
-    return [settings.method, source and model_identity(source)]
+    return source and model_identity(source)
 
 
 def wanted_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
@@ -104,7 +111,7 @@ def settle(due: pa.Table, summaries: Table, method: str) -> tuple[pa.Table, pa.T
     """Split due rows into finished ones and the rest: clips without a transcript, and transcripts known already."""
     blank = pc.equal(due["length"], 0)
     rows = due.filter(blank).select(["sample_id", "fingerprint"]).to_pylist()
-    missing = result_table(SUMMARIES, [row | {"method": method, "status": Status.MISSING, "flags": []} for row in rows])
+    missing = result_table(SUMMARIES, [missing_row(**row, method=method) for row in rows])
     due = due.filter(pc.invert(blank))
     known = known_rows(due, summaries, method)
     return pa.concat_tables([missing, known]), due.filter(
@@ -130,7 +137,7 @@ def known_rows(due: pa.Table, summaries: Table, method: str) -> pa.Table:
 
 def _as_method(row: dict[str, Any], method: str) -> dict[str, Any]:
     """What another method makes of the same answer; the methods that share answers have equal fingerprints."""
-    if method not in METHODS or method == row["method"]:
+    if method not in METHODS or method == row["method"] or row["status"] == Status.MISSING:
         return {}
     summary = Summary(product_name=row["product_name"], product_features=tuple(row["product_features"]))
     return summary_columns(summary, METHODS[method](summary))
@@ -155,7 +162,12 @@ def extracts(work: Work, settings: SummarizeSettings, samples: lance.LanceDatase
     low, high = worker_range("summarize.workers", settings.workers)
     return work.blocks.map_batches(
         ExtractBatch,
-        fn_constructor_kwargs={"settings": settings, "uri": samples.uri, "version": samples.version},
+        fn_constructor_kwargs={
+            "settings": settings,
+            "model": extractor_identity(settings),
+            "uri": samples.uri,
+            "version": samples.version,
+        },
         compute=ActorPoolStrategy(min_size=low, max_size=high),
         batch_format="pyarrow",
         batch_size=None,
@@ -165,10 +177,16 @@ def extracts(work: Work, settings: SummarizeSettings, samples: lance.LanceDatase
 
 
 class ExtractBatch:
-    """The actor: holds one summarizer, reads the transcripts of a batch and summarizes them one by one."""
+    """The actor: holds one summarizer, reads the transcripts of a batch and summarizes them one by one.
 
-    def __init__(self, settings: SummarizeSettings, uri: str, version: int) -> None:
-        self.settings = settings
+    Args:
+        settings: of the stage.
+        model: of the rows; None: the method has none.
+        uri, version: of the samples table that the positions are of.
+    """
+
+    def __init__(self, settings: SummarizeSettings, model: str | None, uri: str, version: int) -> None:
+        self.origin = {"method": settings.method, "model": model}
         self.samples = lance.dataset(uri, version=version)
         self.summarizer = summarizer(settings)
 
@@ -177,12 +195,20 @@ class ExtractBatch:
         rows = []
         for row, text in zip(batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True):
             try:
-                fields = self.summarizer(text)
+                rows.append(self._result(row, text))
             except Exception as error:  # the per-row edge: one strange transcript costs one row
-                rows.append(error_row(row["sample_id"], row["fingerprint"], error))
-            else:
-                rows.append(row | {"method": self.settings.method, "flags": []} | fields)
+                rows.append(error_row(**row, error=error))
         return result_table(SUMMARIES, rows)
+
+    def _result(self, row: dict[str, str], text: str) -> dict[str, Any]:
+        from ampere.text.audit import audit
+
+        heard = clean(text)
+        if not heard:
+            return missing_row(**row, method=str(self.origin["method"]))
+        fields = self.summarizer(text)
+        flags = audit(heard, fields.get("product_name") or "", fields.get("product_features") or ())
+        return row | self.origin | {"flags": flags} | fields
 
 
 def summarizer(settings: SummarizeSettings) -> Callable[[str], dict[str, Any]]:

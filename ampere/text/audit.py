@@ -15,11 +15,14 @@ from rapidfuzz import fuzz
 # Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
 SUPPORT = 75.0
 NUMBER = r"[0-9零一二两三四五六七八九十百千万点.]+"
+NO_CHINESE = r"$|[^\u4e00-\u9fff]"
 PRICE = re.compile(
-    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|$|[^\u4e00-\u9fff])|元|折|毛钱|rmb|usd|yuan|dollars?)"  # 块 also counts pieces
+    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|{NO_CHINESE})|元|毛钱|rmb|usd|yuan|dollars?)"  # 块 also counts pieces
+    rf"|打\s*{NUMBER}\s*折|{NUMBER}\s*折(?=起|优惠|{NO_CHINESE})"  # 折 also counts folds, as of an umbrella
     rf"|[¥$￥€]\s*{NUMBER}|原价|到手价|半价",
     re.IGNORECASE,
 )
+LONGEST_CACHED = 64  # characters; phrases come again, transcripts hardly
 SALES_TALK = re.compile(
     "家人们|宝宝们|姐妹们|老铁|关注|点赞|福袋|福利|直播间|链接|下单|拍下|秒杀|抢购|包邮|运费险|优惠|赠品|买一送|限时|库存"
     "|快递|发货|free shipping|link below|subscribe|discount|limited time|add to cart",
@@ -55,17 +58,26 @@ def audit(transcript: str, product_name: str, product_features: Sequence[str]) -
 
 def support(phrase: str, heard: tuple[str, ...]) -> float:
     """How well a phrase is matched by the most similar stretch of the transcript's sounds, in percent."""
-    return fuzz.partial_ratio(sounds(phrase), heard) if heard else 0.0
+    wanted = sounds(phrase)
+    if len(wanted) > len(heard):  # or a transcript of one word would support every phrase that holds it
+        return fuzz.ratio(wanted, heard)
+    return fuzz.partial_ratio(wanted, heard) if heard else 0.0
 
 
-@lru_cache(maxsize=1024)
 def sounds(text: str) -> tuple[str, ...]:
     """A sound for each character, so that homophones are equal; punctuation and spaces have none.
 
     Sounds that speakers and recognisers mix up (zh and z, ng and n at the end) count as one.
     """
+    return _cached_sounds(text) if len(text) <= LONGEST_CACHED else _sounds(text)
+
+
+def _sounds(text: str) -> tuple[str, ...]:
     letters = [c.lower() for c in text if c.isalnum()]
     return tuple(_plain(sound) for sound in lazy_pinyin(letters))
+
+
+_cached_sounds = lru_cache(maxsize=1024)(_sounds)
 
 
 def _plain(sound: str) -> str:

@@ -4,8 +4,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# A stretch of up to 30 characters said three or more times on end: a recogniser's loop, or a chant.
-CHANT = re.compile(r"(.{1,30}?)\1{2,}", re.DOTALL)
+NUMERAL = r"\d零〇一二两三四五六七八九十百千万亿"
+# A stretch of up to 30 characters, and perhaps a number before them, said three or more times on end: a recogniser's
+# loop, or a chant. Never a number alone: 2000W is not 20W.
+CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}[^{NUMERAL}].{{0,29}}?)\1{{2,}}", re.DOTALL)
 SPACE = re.compile(r"[^\S\n]+")
 
 
@@ -20,7 +22,15 @@ def clean(text: str, marks: Iterable[str] = ()) -> str:
     >>> clean("买它买它买它买它这个\\x00 绿茶<|im_end|>", ["<|im_end|>"])
     '买它这个 绿茶'
     """
-    for mark in sorted(marks, key=len, reverse=True):  # a longer mark may hold a shorter one
+    ordered = sorted(marks, key=len, reverse=True)  # a longer mark may hold a shorter one
+    # Where something is taken out, what stood around it may make a mark, or a chant.
+    while (cleaned := _clean_once(text, ordered)) != text:
+        text = cleaned
+    return text
+
+
+def _clean_once(text: str, marks: list[str]) -> str:
+    for mark in marks:
         text = text.replace(mark, " ")
     text = "".join(" " if _is_control(character) else character for character in text)
     text = "\n".join(line.strip() for line in SPACE.sub(" ", text).split("\n") if line.strip())

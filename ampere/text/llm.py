@@ -58,7 +58,7 @@ class Asker:
 
     Raises:
         ValueError: the model has no chat template, so it is no instruction model; or there is no room for a transcript
-            beside the prompt and the answer.
+            beside the prompt and the answer, or in a piece.
     """
 
     def __init__(
@@ -80,13 +80,20 @@ class Asker:
                 f"{self.limit} (summarize.max_model_len, or what {model.source} can read) {room} are left for a "
                 f"transcript, and it needs {SMALLEST_ROOM}"
             )
+        if piece < SMALLEST_ROOM:
+            raise ValueError(
+                f"summarize.piece_tokens is {piece}; less than {SMALLEST_ROOM} tokens of a transcript are not worth a "
+                "prompt. Raise it"
+            )
         self.room = min(room, piece)
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """Strings that the tokenizer turns into tokens of the template wherever they stand."""
+        """Strings that the tokenizer turns into one token wherever they stand, and what the prompt puts around a
+        transcript. Words and single characters that were added to the vocabulary speak for nobody, and stay."""
         added = self.tokenizer.added_tokens_decoder.values()
-        return (*(str(token) for token in added if token.special), *self.model.marks)
+        found = [str(token) for token in added if token.special or (len(str(token)) > 1 and not str(token).isalnum())]
+        return (*found, *self.model.marks, *self.prompt.marks)
 
     @cached_property
     def overhead(self) -> int:
@@ -102,8 +109,10 @@ class Asker:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def questions(self, transcript: str) -> list[Question]:
-        """The prompts for a transcript: one, or as many as pieces are needed."""
+        """The prompts for a transcript: one, or as many as pieces are needed; none if cleaning leaves nothing of it."""
         text = self.clean(transcript)
+        if not text:
+            return []
         language = language_of(text)
         return [Question(self._tokens(p, language), p, language) for p in split(text, self.room, self.count)]
 

@@ -43,6 +43,12 @@ class Prompt:
         content = json.dumps([{k: asdict(v) for k, v in self.wordings.items()}, SCHEMA], ensure_ascii=False)
         return f"{self.name}@{hashlib.blake2b(content.encode(), digest_size=4).hexdigest()}"
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What stands around a transcript to tell where it begins and ends, and so may not stand in it."""
+        found = [mark for wording in self.wordings.values() for mark in wording.question.split("{transcript}") if mark]
+        return tuple(dict.fromkeys(found))
+
 
 EXAMPLE_ZH = Wording(
     system=(

@@ -35,6 +35,7 @@ class SummaryScores:
     """Measures over transcripts.
 
     Attributes:
+        unanswered: transcripts that have no summary. They count as wrong: without a name, or as chat not recognised.
         count: transcripts that name a product.
         name_accuracy: of these, how many got exactly the right name.
         no_output: of these, how many got none.
@@ -43,6 +44,7 @@ class SummaryScores:
         chat_count, chat_recognised: transcripts that are chat alone, and how many of them got an empty summary.
     """
 
+    unanswered: int
     count: int
     name_accuracy: Share
     no_output: Share
@@ -59,7 +61,7 @@ class SummaryScores:
         )
 
 
-def score_summaries(pairs: Sequence[tuple[Row, Row]]) -> SummaryScores:
+def score_summaries(pairs: Sequence[tuple[Row | None, Row]]) -> SummaryScores:
     """Score (summary, truth) pairs.
 
     A name is right if it has the true one's letters and characters, whatever the case, spaces and marks. A feature is
@@ -68,20 +70,26 @@ def score_summaries(pairs: Sequence[tuple[Row, Row]]) -> SummaryScores:
 
     Args:
         pairs: each has product_name and product_features. A truth without name is chat. A summary whose name is None
-            comes from a method that does not tell names from features, and any of its phrases may be the name.
+            comes from a method that does not tell names from features, and any of its phrases may be the name. None
+            in place of a summary: there is none.
     """
     counts = np.array([_counts(found, truth) for found, truth in pairs], float).reshape(len(pairs), 2, len(MEASURES))
     shares = dict(zip(MEASURES, _shares(counts), strict=True))
     chats = sum(not truth["product_name"] for _, truth in pairs)
-    return SummaryScores(count=len(pairs) - chats, chat_count=chats, **shares)
+    unanswered = sum(found is None for found, _ in pairs)
+    return SummaryScores(unanswered=unanswered, count=len(pairs) - chats, chat_count=chats, **shares)
 
 
 def _shares(counts: np.ndarray) -> list[Share]:
     """Shares of the sums, with percentile bootstrap intervals over the transcripts.
 
+    Where a share is 0 or 1 all draws are alike, and its interval is Wilson's for as many transcripts as count.
+
     Args:
         counts: float [N, 2, M], numerators and denominators of each transcript.
     """
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
     if not len(counts):
         return [Share(np.nan, np.nan, np.nan)] * len(MEASURES)
     weights = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
@@ -91,15 +99,20 @@ def _shares(counts: np.ndarray) -> list[Share]:
     low, high = np.full((2, len(MEASURES)), np.nan)
     told = ~np.isnan(values)  # a draw without any row that counts says nothing
     low[told], high[told] = np.nanpercentile(np.array(draws)[:, told], [2.5, 97.5], axis=0)
+    for place in np.flatnonzero((values == 0) | (values == 1)):
+        counted = int((counts[:, 1, place] > 0).sum())
+        wilson = binomtest(int(values[place]) * counted, counted).proportion_ci(method="wilson")
+        low[place], high[place] = wilson.low, wilson.high
     return [Share(*map(float, share)) for share in zip(values, low, high, strict=True)]
 
 
-def _counts(found: Row, truth: Row) -> tuple[list[int], list[int]]:
+def _counts(found: Row | None, truth: Row) -> tuple[list[int], list[int]]:
     """Numerators and denominators of one transcript, in the order of `MEASURES`."""
-    given = list(found["product_features"] or ())
+    name = "" if found is None else found["product_name"]
+    given = [] if found is None else list(found["product_features"] or ())
     if not truth["product_name"]:
-        return [0, 0, 0, 0, not found["product_name"] and not given], [0, 0, 0, 0, 1]
-    names = given if found["product_name"] is None else [found["product_name"]]
+        return [0, 0, 0, 0, found is not None and not name and not given], [0, 0, 0, 0, 1]
+    names = given if name is None else [name]
     right = any(_plain(name) == _plain(truth["product_name"]) for name in names)
     true = list(truth["product_features"])
     matched = _matches(given, true)

@@ -1,8 +1,8 @@
 """Train the small language model that ships with ampere, from nothing, on generated sales talk.
 
-    python -m ampere.text.train_small_lm --init STAGE_1 --out ampere/text/small_lm
+    python -m ampere.text.train_small_lm --init STAGE_5 --out ampere/text/small_lm
 
-A Llama of four layers reads a transcript character by character and copies out the product's name and features as
+A Llama of six layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products (`ampere.text.corpus` says what it reads): brands are
 drawn from thousands of characters, a quarter of the other words of a name are replaced by random characters. Every
 step draws fresh transcripts, so nothing is seen twice. The scores printed are of the demo's own generator, none of
@@ -37,6 +37,7 @@ from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import NO_PRODUCT, AnswerError, Summary, parse_summary
 
 HELD_OUT = 400  # transcripts
+LAYERS = 6
 IGNORED = -100  # label of a position that the loss leaves out
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
@@ -77,7 +78,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         vocab_size=math.ceil(len(tokenizer) / 64) * 64,
         hidden_size=256,
         intermediate_size=640,
-        num_hidden_layers=4,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
@@ -87,6 +88,33 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config)
+
+
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """An earlier stage's model; one of fewer layers gets new ones, which at first add nothing to what it computes."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    old = len(model.model.layers)
+    origins = [i * old // LAYERS for i in range(LAYERS)]
+    layers = [copy.deepcopy(model.model.layers[origin]) for origin in origins]
+    for i, layer in enumerate(layers):
+        layer.self_attn.layer_idx = i
+        if i and origins[i] == origins[i - 1]:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    model.model.layers = torch.nn.ModuleList(layers)
+    model.config.num_hidden_layers = LAYERS
+    return model
+
+
+def build_optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, which learn faster by it, and AdamW for embeddings and norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    return [
+        torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
 
 
 class Examples(IterableDataset):
@@ -166,10 +194,10 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count:
         )
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=160, do_sample=False)
         try:
-            found = parse_summary(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+            found = asdict(parse_summary(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
         except AnswerError:
-            found = NO_PRODUCT
-        pairs.append((asdict(found), asdict(truth)))
+            found = None
+        pairs.append((found, asdict(truth)))
     return score_summaries(pairs)
 
 
@@ -177,7 +205,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--out", type=Path, help="train, and write model.safetensors, config and tokenizer to this folder"
+        "--out",
+        type=Path,
+        help="train, and write model.safetensors, config and tokenizer to this folder, and to "
+        "step-N in it every 1,500 steps",
     )
     what.add_argument("--write-held-out", type=Path, help="write the held-out transcripts as a labelled set")
     parser.add_argument("--steps", type=int, default=4500)
@@ -192,14 +223,17 @@ def main() -> int:
         return 0
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
-    model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32) if args.init else build_model(tokenizer)
+    model = load_model(args.init) if args.init else build_model(tokenizer)
     model.set_attn_implementation("eager")  # a fifth faster than sdpa in training at these lengths on a CPU
     model.train()
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
-    )
+    optimizers = build_optimizers(model, args.lr)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda s: min(1, (s + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
+        )
+        for optimizer in optimizers
+    ]
     examples = Examples(tokenizer, args.batch_size, args.seed)
     batches = iter(DataLoader(examples, batch_size=None, num_workers=1))
     start, total = time.monotonic(), 0.0
@@ -207,11 +241,12 @@ def main() -> int:
         ids, labels = next(batches)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = answer_loss(model, ids, labels)
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         total += loss.item()
         if step % 50 == 0:
             print(f"step {step} loss {total / 50:.4f} {(time.monotonic() - start) / step:.2f} s/step", flush=True)
@@ -220,9 +255,10 @@ def main() -> int:
             model.eval()
             print(f"step {step}: {evaluate(model, tokenizer, HELD_OUT if step == args.steps else 100)}", flush=True)
             model.train()
+            folder = args.out if step == args.steps else args.out / f"step-{step}"
             # Half precision halves the file; the difference is far below what greedy decoding can see.
-            copy.deepcopy(model).half().save_pretrained(args.out)
-            tokenizer.save_pretrained(args.out)
+            copy.deepcopy(model).half().save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return 0
 
 

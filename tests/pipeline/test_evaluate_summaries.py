@@ -6,9 +6,11 @@ import pytest
 
 from ampere.cli import main
 from ampere.config import SummarizeSettings
+from ampere.pipeline import evaluate_summaries
 from ampere.pipeline.evaluate_summaries import read_gold, score_workspace, scores_json, summarize_gold
+from ampere.pipeline.report import Report
 from ampere.records import SUMMARIES
-from ampere.text.summary import parse_summary
+from ampere.text.summary import Summary, parse_summary
 from ampere.workspace import Workspace
 
 OUR_GOLD = Path(__file__).parents[2] / "benchmarks" / "gold" / "spoken.jsonl"
@@ -44,7 +46,7 @@ def test_every_method_of_a_workspace_is_scored_by_hand(summarized: Workspace, tm
     assert (llm.count, llm.chat_count) == (2, 1)
     assert (llm.name_accuracy.value, llm.no_output.value) == (0.5, 0.5)
     assert (llm.feature_recall.value, llm.feature_precision.value) == (0.5, 1.0)
-    assert llm.chat_recognised.value == 1.0  # a row that is not there is an empty one
+    assert (llm.unanswered, llm.chat_recognised.value) == (1, 0.0)  # no row is no answer
     assert (keybert.name_accuracy.value, keybert.feature_precision.value) == (0.5, 0.5)
     assert (raw.name_accuracy.value, raw.no_output.value) == (0.5, 0.5)
 
@@ -54,10 +56,35 @@ def test_the_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Pat
     assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri]) == 0
     shown = capsys.readouterr().out
     assert "2 transcripts of products, 1 of chat alone" in shown and "llm" in shown and "50.0 %" in shown
+    assert "count as wrong: keybert 2, llm 1, raw 2" in " ".join(shown.split())
     assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["llm"]["count"] == 2 and told["llm"]["name_accuracy"]["value"] == 0.5
     assert told["llm"]["name_accuracy"]["low"] <= 0.5 <= told["llm"]["name_accuracy"]["high"]
+
+
+@pytest.mark.parametrize(("status", "recognised"), [("empty", 1.0), ("missing", 0.0)])
+def test_chat_is_recognised_by_an_answer_only(
+    summarized: Workspace, tmp_path: Path, status: str, recognised: float
+) -> None:
+    row = {"method": "llm", "sample_id": "c", "product_name": "", "product_features": [], "status": status}
+    summarized.table(SUMMARIES).append([row])
+    scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
+    assert scores["llm"].chat_recognised.value == recognised
+    assert scores["llm"].unanswered == 1 - recognised
+
+
+@pytest.mark.parametrize("failed", [Report("summarize", "", done=2, unanswered=1), Report("summarize", "")])
+def test_transcripts_that_gave_no_answer_fail_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, failed: Report
+) -> None:
+    if not failed.done:
+        failed.failed["AnswerError"] = 3
+    monkeypatch.setattr(evaluate_summaries, "run_stage", lambda stage, workspace: failed)
+    assert main(["evaluate-summaries", "--gold", write(tmp_path / "gold.jsonl", GOLD)]) == 1
+    told = capsys.readouterr().err
+    assert f"of 3 labelled transcripts {failed.unanswered} gave no answer and {failed.failed.total()} failed" in told
+    assert "run it again" in told
 
 
 def test_without_a_workspace_the_labelled_transcripts_are_summarized(tmp_path: Path) -> None:
@@ -92,6 +119,13 @@ def test_a_line_that_is_no_label_is_named(tmp_path: Path, row: Any, reason: str)
         read_gold(write(tmp_path / "gold.jsonl", [GOLD[1], row]))
 
 
+@pytest.mark.parametrize("domain", ["page", "clip"])
+def test_pages_are_not_summarized_and_so_not_labelled(tmp_path: Path, domain: str) -> None:
+    gold = write(tmp_path / "gold.jsonl", [GOLD[1], GOLD[0] | {"domain": domain}])
+    with pytest.raises(ValueError, match=rf"gold.jsonl:2: domain is '{domain}'; .* give short or live"):
+        read_gold(gold)
+
+
 def test_an_id_twice_and_nothing_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gold.jsonl:2: sample_id a is there twice"):
         read_gold(write(tmp_path / "gold.jsonl", [GOLD[0], GOLD[0]]))
@@ -108,4 +142,5 @@ def test_our_own_set_is_one() -> None:
     for row in rows:
         assert row["text"].strip() and len(set(row["product_features"])) == len(row["product_features"]) <= 6
         assert row["product_name"] or not row["product_features"]
-    assert parse_summary('{"is_product":true,"product_name":"a","product_features":[]}')
+        label = Summary(product_name=row["product_name"], product_features=tuple(row["product_features"]))
+        assert parse_summary(label.to_json()) == label

@@ -50,6 +50,18 @@ def test_transcript_summary_and_flags_stand_together(told: Workspace, capsys: py
     assert line.count("洗发水") == 2  # beside each other
 
 
+def test_a_text_without_a_name_is_shown(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"method": "keybert", "model": "rbt@1", "language": "zh", "text": "控油 洗发", "product_features": ["控油"]},
+        {"method": "raw", "text": "这个洗发水"},
+    ]
+    told.table(SUMMARIES).append([row | {"sample_id": "s1", "status": "ok"} for row in rows])
+    shown = inspect(told, "s1", capsys)
+    assert "控油 洗发" in shown and "rbt@1, zh" in shown and "(no product)" not in shown
+    assert "prompt None" not in shown and "None tokens" not in shown
+    assert shown.count("这个洗发水") == 2  # the transcript, and as a summary
+
+
 def test_what_failed_or_is_not_there_yet_says_so(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert "AnswerError: cut off" in inspect(told, "s2", capsys)
     assert "pages keep their title" in inspect(told, "p1", capsys)

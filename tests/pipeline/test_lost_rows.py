@@ -38,16 +38,19 @@ class Worker:
         yield result_table(SUMMARIES, results)
 
 
-def stage(rows: list[tuple[str, str]], log: Path) -> Stage:
+def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
+    """A stage whose workers write to `log`, and that notes the batch size of each turn in `sizes`."""
+
     def build(work: Work) -> "ray.data.Dataset":
         from ray.data import ActorPoolStrategy
 
+        sizes.append(work.batch_size)
         tasks = 1 if work.careful else 4
         return work.blocks.map_batches(
             Worker,
             fn_constructor_kwargs={"log": log},
             batch_format="pyarrow",
-            batch_size=None,
+            batch_size=work.batch_size,  # as an engine has it
             compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=tasks),
             max_concurrency=tasks,
             max_task_retries=0,
@@ -71,19 +74,20 @@ def stage(rows: list[tuple[str, str]], log: Path) -> Stage:
 @pytest.mark.filterwarnings("ignore:`ray_remote_args` is deprecated")
 def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(workspace: Workspace, tmp_path: Path) -> None:
     rows = [(f"s{i}", f"f{i}") for i in range(24)] + [("bad", "poison"), ("later", "passing"), ("twin", "f3")]
-    log = tmp_path / "log"
-    report = run_stage(stage(rows, log), workspace)
+    log, sizes = tmp_path / "log", []
+    report = run_stage(stage(rows, log, sizes), workspace)
     done = workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
     assert sorted(done) == sorted(sample_id for sample_id, print_ in rows if print_ != "poison")
     (failure,) = workspace.table(FAILURES).read().to_pylist()
     assert (failure["sample_id"], failure["error_type"]) == ("bad", "WorkerDied")
     assert "died, 3 times" in failure["message"]
     assert (report.done, dict(report.failed), report.unanswered) == (26, {"WorkerDied": 1}, 0)
+    assert sizes == [4, 2, 1]
     worked_on = log.read_text().splitlines()
     assert worked_on.count("poison") == 3 and worked_on.count("passing") >= 2
     assert worked_on.count("f3") <= 3  # shared by two samples, worked on for one; again only if it was lost
     assert report.totals == {"tokens": 25 * 10}  # what is shared is not counted twice
-    again = run_stage(stage(rows, log), workspace)
+    again = run_stage(stage(rows, log, sizes), workspace)
     assert (again.done, again.skipped) == (0, 26) and log.read_text().splitlines() == worked_on
 
 

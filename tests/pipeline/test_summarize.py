@@ -10,14 +10,15 @@ import pytest
 
 from ampere.config import SummarizeSettings
 from ampere.pipeline import chosen_model as chosen
+from ampere.pipeline import summarize
 from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.engine import engine_config, sized
-from ampere.pipeline.engine_rows import PART_SCHEMA, FormPrompts, Part, ReadAnswers, assembled
+from ampere.pipeline.engine_rows import PART_SCHEMA, FormPrompts, Part, ReadAnswers, assembled, missing_row
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.status import format_status
-from ampere.pipeline.summarize import ExtractBatch, summarize_stage, wanted_rows
+from ampere.pipeline.summarize import ExtractBatch, extractor_identity, summarize_stage, wanted_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
-from ampere.text.summary import NO_PRODUCT, Status, Summary
+from ampere.text.summary import NO_PRODUCT, TEXT_VERSION, Status, Summary
 from ampere.workspace import Workspace
 from tests.text.encoders import write_bert
 from tests.text.test_uie import write_uie
@@ -68,14 +69,31 @@ def test_clips_are_wanted_by_their_text_alone(clips: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"prompt": "example"}, {"max_tokens": 99}, {"piece_tokens": 99}, {"quantization": "fp8"}]
+    "changed",
+    [
+        {"prompt": "example"},
+        {"max_tokens": 99},
+        {"piece_tokens": 99},
+        {"quantization": "fp8"},
+        {"dtype": "bfloat16"},
+    ],
 )
 def test_what_decides_the_answer_makes_rows_stale(clips: Workspace, changed: dict[str, Any]) -> None:
     before = summarize_stage(clips, SHIPPED).wanted["fingerprint"]
-    other = SummarizeSettings(dtype="float32", **changed)
+    other = SummarizeSettings(**{"dtype": "float32"} | changed)
     assert summarize_stage(clips, other).wanted["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
     same = SummarizeSettings(dtype="float32", workers="1:4", batch_size=9, max_num_seqs=3)
     assert summarize_stage(clips, same).wanted["fingerprint"] == before
+
+
+@pytest.mark.parametrize("settings", [SHIPPED, RAW])
+def test_changed_code_makes_rows_stale(
+    clips: Workspace, monkeypatch: pytest.MonkeyPatch, settings: SummarizeSettings
+) -> None:
+    before = summarize_stage(clips, settings).wanted["fingerprint"]
+    for module in (chosen, summarize):
+        monkeypatch.setattr(module, "TEXT_VERSION", TEXT_VERSION + 1)
+    assert summarize_stage(clips, settings).wanted["fingerprint"] != before
 
 
 def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspace) -> None:
@@ -98,7 +116,7 @@ def test_one_answer_serves_three_methods(clips: Workspace) -> None:
     clips.table(SAMPLES).delete("sample_id = 's4'")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛", "防水")))
     for method in ("llm-name", "llm-features"):
-        report = run_stage(summarize_stage(clips, SummarizeSettings(method=method)), clips)
+        report = run_stage(summarize_stage(clips, SummarizeSettings(method=method, dtype="float32")), clips)
         assert report.done == 4
     assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == ["松石牙刷", "软毛 防水"]
     assert made(clips, "llm")["s1"]["text"] == "松石牙刷 软毛 防水"
@@ -129,10 +147,68 @@ def test_extracting_actors_write_their_methods_rows(clips: Workspace, tmp_path: 
     settings = SummarizeSettings(method=method, encoder=folder, extractor=folder)
     samples = clips.table(SAMPLES).dataset()
     wanted = summarize_stage(clips, settings).wanted.slice(0, 1)
-    rows = ExtractBatch(settings, samples.uri, samples.version)(wanted).to_pylist()
-    assert rows[0]["method"] == method and rows[0]["status"] in ("ok", "empty") and rows[0]["error_type"] is None
+    actor = ExtractBatch(settings, extractor_identity(settings), samples.uri, samples.version)
+    (row,) = actor(wanted).to_pylist()
+    assert row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
+    assert row["model"].startswith("model@") and len(row["model"]) == len("model@") + 12
     broken = wanted.set_column(2, "position", pa.array([3]))  # a null where a transcript should be
-    assert ExtractBatch(settings, samples.uri, samples.version)(broken).to_pylist()[0]["error_type"]
+    assert actor(broken).to_pylist()[0]["error_type"]
+    actor.summarizer = lambda text: {"product_name": None, "product_features": ["松石牙刷", "不打农药"]}
+    assert actor(wanted).to_pylist()[0]["flags"] == ["unsupported: 不打农药"]
+
+
+def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
+    """Three clips whose transcripts hold nothing to read, or a product: the samples, and their due rows."""
+    texts = [("u1", "\u200b\x00\ufeff"), ("u2", "<|im_end|>"), ("u3", "松石牙刷")]
+    workspace.table(SAMPLES).append([{"sample_id": i, "domain": "live", "text": t} for i, t in texts])
+    samples = workspace.table(SAMPLES).dataset()
+    return samples, summarize_stage(workspace, SHIPPED).wanted
+
+
+def test_nothing_to_read_is_missing_and_passes_the_engine_by(workspace: Workspace) -> None:
+    samples, wanted = unreadable(workspace)
+    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(wanted).to_pylist()
+    assert [row["__inference_error__"] for row in formed] == ["settled", "settled", ""]
+    batch = answers(("u3", 0, 1, NAME, "")) | {"settled": np.array([formed[0]["settled"]])}
+    (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
+    assert (row["sample_id"], row["method"], row["status"], row["text"]) == ("u1", "llm", "missing", None)
+    raw = ExtractBatch(RAW, None, samples.uri, samples.version)(wanted.slice(0, 1)).to_pylist()
+    assert [(row["method"], row["status"], row["model"]) for row in raw] == [("raw", "missing", None)]
+    assert sized(wanted.slice(0, 2), SHIPPED, samples).max_num_seqs >= 1  # no prompt at all, and yet a size
+
+
+def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace) -> None:
+    unreadable(workspace)
+    wanted = summarize_stage(workspace, SHIPPED).wanted.to_pylist()
+    rows = [missing_row(row["sample_id"], row["fingerprint"], "llm") for row in wanted]
+    workspace.table(SUMMARIES).append(rows)
+    run_stage(summarize_stage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace)
+    assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
+
+
+def test_an_engine_answers_on_the_rows_beside_those_it_is_not_asked_about(workspace: Workspace) -> None:
+    """A real engine: Ray leaves out what has an error already."""
+    unreadable(workspace)
+    report = run_stage(summarize_stage(workspace, SHIPPED), workspace)
+    statuses = {name: row["status"] for name, row in made(workspace, "llm").items()}
+    assert (report.done, statuses["u1"], statuses["u2"]) == (3, "missing", "missing")
+    assert made(workspace, "llm")["u3"]["raw_output"]
+
+
+def test_a_transcript_that_no_prompt_can_be_made_of_costs_its_own_row(
+    clips: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = clips.table(SAMPLES).dataset()
+    wanted = summarize_stage(clips, SHIPPED).wanted
+    actor = FormPrompts(SHIPPED, samples.uri, samples.version)
+    questions = actor.asker.questions
+    monkeypatch.setattr(actor.asker, "questions", lambda text: questions(text) if "牙刷" in text else [][0])
+    first, second = actor(wanted.take([0, 3])).to_pylist()
+    assert (first["settled"], first["heard"]) == ("", "这个松石牙刷软毛")
+    batch = answers(("s4", 0, 1, NAME, "")) | {"settled": np.array([second["settled"]])}
+    (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
+    assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError") and "out of range" in row["error_message"]
+    assert sized(wanted.take([0, 3]), SHIPPED, samples).max_model_len == 272  # nor does it stop the job
 
 
 def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> None:
@@ -164,15 +240,17 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SummarizeSettings(
         workers="1:4", batch_size=64, gpus=0.5, cpus=2, accelerator_type="H100", quantization="fp8"
     )
-    config = engine_config(pool, EngineSize(512, 100, None), careful=False)
-    assert config.concurrency == (1, 4) and config.accelerator_type == "H100"
+    config = engine_config(pool, EngineSize(512, 100, None), careful=None)
+    assert config.batch_size == 64 and config.concurrency == (1, 4) and config.accelerator_type == "H100"
     assert config.placement_group_config["bundle_per_worker"] == {"CPU": 2, "GPU": 0.5}
     assert config.engine_kwargs["quantization"] == "fp8" and config.engine_kwargs["gpu_memory_utilization"] == 0.45
     assert config.max_concurrent_batches * 64 >= 2 * 100  # the engine never waits for the next batch
-    careful = engine_config(SHIPPED, size, careful=True)
+    careful = engine_config(SHIPPED, size, careful=8)
+    assert careful.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
     assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
+    assert careful.max_tasks_in_flight_per_actor == 1
     assert careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20 and "quantization" not in careful.engine_kwargs
-    spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=False)
+    spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=None)
     assert spread.engine_kwargs["tensor_parallel_size"] == 2
 
 
@@ -198,6 +276,7 @@ def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
         "language": np.array(["zh"] * len(rows)),
         "generated_tokens": np.array([*tokens, None], object)[:-1],
         "num_input_tokens": np.array([10] * len(rows)),
+        "settled": np.array([""] * len(rows)),
         "__inference_error__": np.array([row[4] for row in rows]),
     }
 
@@ -210,7 +289,7 @@ def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
     batch = answers(
         ("a", 0, 1, NAME, ""), ("b", 0, 1, NO_PRODUCT.to_json(), ""), ("c", 0, 1, "{", ""), ("d", 0, 1, "", "boom")
     )
-    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN)(batch).to_pylist()}
+    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()}
     assert rows["a"]["text"] == "松石牙刷 软毛" and rows["a"]["flags"] == [] and rows["a"]["language"] == "zh"
     assert (rows["a"]["model"], rows["a"]["prompt_version"]) == ("small_lm@1", "bare@2")
     assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (10, "stop", NAME)
@@ -222,23 +301,29 @@ def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
 
 def test_an_answer_at_the_token_limit_says_so() -> None:
     short = SummarizeSettings(dtype="float32", max_tokens=3)
-    (row,) = ReadAnswers(short, ORIGIN)(answers(("a", 0, 1, '{"is_product":tr', ""))).to_pylist()
+    cut = answers(("a", 0, 1, '{"is_product":tr', ""))
+    (row,) = ReadAnswers(short, ORIGIN, 1024)(cut).to_pylist()
     assert row["error_type"] == "AnswerError" and "ended by length" in row["error_message"]
+    length = 10 + len(cut["generated_tokens"][0])  # of prompt and answer
+    for most, reason in ((length, "length"), (length + 1, "stop")):
+        (row,) = ReadAnswers(SHIPPED, ORIGIN, most)(cut).to_pylist()
+        assert f"ended by {reason}" in row["error_message"]
 
 
 def test_pieces_come_together_however_they_arrive() -> None:
-    together = ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")))
+    together = ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")))
     (whole,) = together.to_pylist()
     assert (whole["text"], whole["pieces"], whole["part"]) == ("松石牙刷 软毛 防水", 2, None)
-    apart = [ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))]
-    apart.append(ReadAnswers(SHIPPED, ORIGIN)(answers(("a", 0, 2, NAME, ""))))
+    apart = [ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))]
+    apart.append(ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 0, 2, NAME, ""))))
     first, second = assembled(iter(apart))
     assert first["sample_id"].to_pylist() == ["b"]  # what is whole does not wait
     assert second.to_pylist() == together.drop(["part"]).to_pylist()
 
 
 def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> None:
-    failed = [ReadAnswers(SHIPPED, ORIGIN)(answers(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
+    read = ReadAnswers(SHIPPED, ORIGIN, 1024)
+    failed = [read(answers(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
     _, last = assembled(iter(failed))
     assert last["error_type"].to_pylist() == ["EngineError"]
     assert [table.num_rows for table in assembled(iter(failed[:1]))] == [0]

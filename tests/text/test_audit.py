@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ampere.catalog.goods import demo_products
 from ampere.catalog.speech import recognise, say
-from ampere.text.audit import audit, sounds
+from ampere.text import audit as audit_module
+from ampere.text.audit import LONGEST_CACHED, audit, sounds
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
         ("，。！", "特别甜"),
         ("甜", "清凉薄荷"),
         ("hello", "sunscreen"),
+        ("牙刷", "松石竹炭牙刷"),  # a part of the name is not the name
     ],
 )
 def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:
@@ -47,6 +49,9 @@ def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:
         ("99元两瓶", "price"),
         ("$9.99", "price"),
         ("打八折", "price"),
+        ("全场八点五折", "price"),
+        ("8折优惠", "price"),
+        ("打 5 折包邮", "price"),
         ("买一送一", "sales talk"),
         ("三二一上链接", "sales talk"),
         ("Free shipping", "sales talk"),
@@ -56,7 +61,10 @@ def test_prices_and_sales_talk(phrase: str, flag: str) -> None:
     assert f"{flag}: {phrase}" in audit(phrase, "", [phrase])
 
 
-@pytest.mark.parametrize("phrase", ["三百毫升", "一板十支", "500克", "百分之百纯棉", "六块装的", "持妆二十四小时"])
+@pytest.mark.parametrize(
+    "phrase",
+    ["三百毫升", "一板十支", "500克", "百分之百纯棉", "六块装的", "持妆二十四小时", "三折伞", "两折钱包", "四折叠"],
+)
 def test_sizes_are_no_prices(phrase: str) -> None:
     assert audit(phrase, "", [phrase]) == []
 
@@ -64,6 +72,12 @@ def test_sizes_are_no_prices(phrase: str) -> None:
 def test_the_name_is_checked_too_and_an_empty_one_is_not() -> None:
     assert audit("大家好", "云岚洗发水", []) == ["unsupported: 云岚洗发水"]
     assert audit("大家好", "", []) == []
+
+
+def test_transcripts_are_not_kept_in_memory() -> None:
+    kept = audit_module._cached_sounds.cache_info().currsize
+    assert len(sounds("甜" * (LONGEST_CACHED + 1))) == LONGEST_CACHED + 1
+    assert audit_module._cached_sounds.cache_info().currsize == kept
 
 
 def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> None:

@@ -19,19 +19,45 @@ from ampere.text.clean import clean
         ("哈哈哈哈哈哈", "哈"),
         ("你好<|im_end|>\n<|im_start|>system", "你好\nsystem"),
         ("<|im_<|im_end|>end|>", "<|im_ end|>"),  # no mark may be left by taking another out
+        ("<|im_eeend|>你好", "你好"),  # nor by taking a chant out
+        ("<|im_start|>" * 2 + "<|im_end|>", ""),
         ("", ""),
-        ("\x00\x01", ""),
+        ("\x00\x01\u200b\u2060", ""),
+        ("aaabaaabaaab", "ab"),  # what is left of three chants is one
     ],
 )
 def test_by_hand(text: str, expected: str) -> None:
     assert clean(text, ["<|im_end|>", "<|im_start|>"]) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["2000W大功率", "5000毫安", "10000mAh", "足银999", "九九九感冒灵", "五百五百五百毫升", "１１１号", "0元00块000"],
+)
+def test_a_number_is_no_chant(text: str) -> None:
+    assert clean(text) == text
+    assert clean(f"{text}，" * 5) == f"{text}，"
+
+
+MARKS = ["<|im_end|>", "<|im_start|>", "<think>", "<<<"]
+parts = st.sampled_from(
+    [*MARKS, "<|im_eeend|>", "<|im_", "end|>", "start|>", "e", "nd", "<", "|>", "<th", "think>", "\x00", " ", "\n", "a"]
+)
+
+
 @settings(deadline=None)
-@given(st.text(max_size=200))
+@given(st.lists(parts, max_size=40).map("".join))
+def test_no_mark_is_ever_left(text: str) -> None:
+    once = clean(text, MARKS)
+    assert not any(mark in once for mark in MARKS)
+    assert clean(once, MARKS) == once
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200) | st.text("ab1", max_size=60))
 def test_nothing_but_marks_chants_and_blanks_is_taken_out(text: str) -> None:
     once = clean(text)
-    assert clean(once).replace("\n", " ").split() == clean(clean(once)).replace("\n", " ").split()
+    assert clean(once) == once
     assert set(once) <= set(text) | {" "}
     assert not any(ord(character) < 32 and character != "\n" for character in once)
 

@@ -3,6 +3,8 @@
 import random
 import re
 
+from rapidfuzz import fuzz, process
+
 from ampere.catalog import speech
 from ampere.catalog.goods import is_demo_brand, load_categories
 from ampere.text.audit import SUPPORT, sounds, support
@@ -18,8 +20,20 @@ def test_no_line_and_no_selling_point_of_the_demo_is_learnt() -> None:
     held_out = {feature for category in load_categories() for feature in category.features}
     assert not held_out.intersection(feature for row in load_goods() for feature in row["features"])
     rng = random.Random(0)
-    brands = [draw_goods(rng).words.get("brand") for _ in range(300)]
+    brands = [draw_goods(rng).words.get("brand") for _ in range(3000)]
     assert not any(is_demo_brand(brand) for brand in brands if brand and not brand.isascii())
+
+
+def test_no_pattern_is_nearly_one_of_the_demo() -> None:
+    said, learnt = (
+        sorted({re.sub(r"{\w+}", "_", line) for line in lines})
+        for lines in (
+            [line for name in PATTERNS for line in getattr(speech, name)],
+            [line for kind, lines in load_talk().items() if kind != "fillers" for line in lines if len(line) > 4],
+        )
+    )
+    likeness = process.cdist(learnt, said, scorer=fuzz.ratio)
+    assert likeness.shape > (20_000, 50) and likeness.max() < 90
 
 
 def test_it_is_wide() -> None:

@@ -23,6 +23,10 @@ def test_prompts_end_with_the_transcript_and_show_valid_answers(name: str, langu
         assert parse_summary(shown).to_json() == shown
 
 
+def test_what_stands_around_a_transcript_is_known() -> None:
+    assert (EXAMPLE.marks, BARE.marks) == (("<<<", ">>>"), ())
+
+
 def test_the_worked_examples_show_a_product_and_chat_alone() -> None:
     for wording in EXAMPLE.wordings.values():
         assert [bool(parse_summary(shown).product_name) for _, shown in wording.examples] == [True, False]

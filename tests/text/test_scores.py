@@ -63,6 +63,22 @@ def test_intervals_hold_the_share_and_shrink_with_more_transcripts() -> None:
     assert str(many) == f"75.0 % ({100 * many.low:.1f} to {100 * many.high:.1f})"
 
 
+def test_a_share_of_none_or_all_has_an_interval_too() -> None:
+    right, chat = (summary("a", "软毛"), summary("a", "软毛")), (summary(""), summary(""))
+    scores = score_summaries([right] * 20 + [chat] * 5)
+    # Wilson's, at the ends: n / (n + z^2) to 1, and 0 to z^2 / (n + z^2)
+    square = 1.96**2
+    for share, n in ((scores.name_accuracy, 20), (scores.feature_recall, 20), (scores.chat_recognised, 5)):
+        assert (share.value, share.high) == (1, 1) and share.low == pytest.approx(n / (n + square), abs=1e-4)
+    assert scores.no_output.low == 0 and scores.no_output.high == pytest.approx(square / (20 + square), abs=1e-4)
+
+
+def test_a_transcript_without_a_summary_counts_as_wrong() -> None:
+    scores = score_summaries([(None, summary("牙刷", "软毛")), (None, summary("")), (summary(""), summary(""))])
+    assert (scores.unanswered, scores.count, scores.chat_count) == (2, 1, 2)
+    assert values(scores)[:3] == [0, 1, 0] and scores.chat_recognised.value == 1 / 2
+
+
 def test_the_same_pairs_give_the_same_interval() -> None:
     one = (summary("a", "软毛"), summary("a", "软毛"))
     pairs = [one, (summary("", "硬毛"), summary("a")), (summary(""), summary(""))] * 20

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ampere.text.summary import Status
-from ampere.text.uie import UIE, Extractor, load_uie, pair_spans
+from ampere.text.uie import BATCH, UIE, WINDOW, Extractor, load_uie, pair_spans
 from tests.text.encoders import ernie_config
 
 
@@ -26,8 +26,11 @@ class Told(torch.nn.Module):
     def __init__(self, begins: set[int], ends: set[int]) -> None:
         super().__init__()
         self.begins, self.ends = begins, ends
+        self.batches: list[int] = []
 
     def forward(self, input_ids: Tensor, **_: Tensor) -> tuple[Tensor, Tensor]:
+        self.batches.append(len(input_ids))
+
         def probable(ids: set[int]) -> Tensor:
             return torch.isin(input_ids, torch.tensor(sorted(ids))).float() * 0.9
 
@@ -94,6 +97,18 @@ def test_long_transcripts_are_read_to_their_end(extractor: Extractor) -> None:
     told(extractor, begins="松", ends="刷")
     assert extractor.spans("名称", "大家晚上好，" * 300 + "松石牙刷") == ["松石牙刷"]
     assert extractor.spans("名称", "") == []
+
+
+def test_a_name_on_the_border_of_two_windows_is_found_once(extractor: Extractor) -> None:
+    told(extractor, begins="松", ends="刷")
+    for before in range(WINDOW - 4, WINDOW + 1):
+        assert extractor.spans("名称", "，" * before + "松石牙刷" + "，" * WINDOW) == ["松石牙刷"]
+
+
+def test_windows_are_read_in_batches(extractor: Extractor) -> None:
+    told(extractor, begins="松", ends="刷")
+    extractor.spans("名称", "大家晚上好，" * 4000)
+    assert sum(extractor.model.batches) >= 60 and max(extractor.model.batches) == BATCH
 
 
 def test_pairs_by_hand() -> None:
