@@ -340,11 +340,12 @@ class IndexSettings:
     model: str = "ampere"
     split: Literal["test", "train", "all"] = "all"
     type: Literal["auto", "flat", "ivf-flat", "ivf-pq", "hnsw"] = "auto"
-    """flat: exact. auto: exact below a million vectors, else the fastest that keeps to the limits when measured."""
+    """flat: exact. auto: exact below a million vectors, else the fastest that keeps to the limits when measured. A few
+    hundred vectors are searched exactly with every type."""
     target_recall: float = 0.99
     """Share of exact search's ten best answers that must be found; an index that finds fewer is not published."""
     max_memory_gb: float | None = None
-    """Of each domain's index, or of a shard of it."""
+    """Of each domain's index, or of a shard of it, with the rows that its answers show."""
     max_latency_ms: float | None = None
     """Of one query alone on one core."""
     shards: int = 1
@@ -352,15 +353,18 @@ class IndexSettings:
     delta_share: float = 0.1
     """Changes up to this share of a base are kept beside it; more, and the index is built anew. 0: always anew."""
     keep: int = 3
-    """Versions that stay, to roll back to."""
+    """Versions that stay, to roll back to; 2 at least."""
 
     def __post_init__(self) -> None:
         _require(0 < self.target_recall <= 1, f"index.target_recall is {self.target_recall}; it must be in (0, 1]")
         for name in ("max_memory_gb", "max_latency_ms"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"index.{name} is {value}; it must be above 0")
-        for name in ("shards", "keep"):
-            _require(getattr(self, name) >= 1, f"index.{name} is {getattr(self, name)}; it must be at least 1")
+        _require(self.shards >= 1, f"index.shards is {self.shards}; it must be at least 1")
+        _require(
+            self.keep >= 2,
+            f"index.keep is {self.keep}; it must be at least 2, since a search may be opening the version before",
+        )
         _require(0 <= self.delta_share < 1, f"index.delta_share is {self.delta_share}; it must be in [0, 1)")
 
 
@@ -375,6 +379,10 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         _require(bool(self.models), "evaluate.models is empty; name at least one model")
+        _require(
+            self.compare is None or self.compare[0] != self.compare[1],
+            f"evaluate.compare is {self.compare}; name two models, since a model has nothing over itself",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +411,7 @@ class AblateSettings:
     seeds: tuple[int, ...] = (0,)
     """A training for each row and seed."""
     parallel: int = 1
-    """Trainings at once; each asks Ray for its own workers."""
+    """Trainings at once; each asks Ray for its own workers. So many rows are trained before they are judged."""
     cn_clip: str = CN_CLIP
     """Hub name or folder of the Chinese-CLIP that the network is compared with."""
     mllm: str = MLLM
@@ -492,6 +500,7 @@ def demo() -> Settings:
             validation_share=0.0,
             loader_workers=0,
             text_dropout=0.0,
+            checkpoint_every=25,  # of some hundred steps
         ),
         serve=ServeSettings(cpus=0.5),
     )

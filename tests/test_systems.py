@@ -7,7 +7,8 @@ import torch
 
 from ampere.config import PRESETS, SummaryMethod
 from ampere.models.ampere import AMPere, AMPereConfig
-from ampere.systems import SYSTEMS, named_settings
+from ampere.retrieval.metrics import TASKS
+from ampere.systems import SYSTEMS, TABLES, named_settings
 
 
 def test_a_plain_preset_is_itself() -> None:
@@ -43,6 +44,24 @@ def test_every_system_is_another_one_and_builds(name: str) -> None:
 def test_unknown_names_are_told(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         named_settings(name)
+
+
+def test_table_v_has_every_text_with_and_without_pictures() -> None:
+    found = {(s.model.use_vision, s.train.text) for s in (named_settings(f"demo+{name}") for name in TABLES["V"])}
+    texts = set(SummaryMethod.__args__)
+    assert found == {(seen, text) for seen in (True, False) for text in texts} | {(True, "none")}
+    assert TABLES["V"]["text"] == TABLES["X"]["text"]
+
+
+def test_rice_is_judged_on_what_it_is_for() -> None:
+    assert SYSTEMS["rice"].tasks == ("L2P",) and TABLES["IV"]["rice"] is None
+    assert {task for system in SYSTEMS.values() for task in system.tasks} <= set(TASKS)
+
+
+def test_a_demo_that_is_killed_has_checkpoints_to_go_on_from() -> None:
+    train = PRESETS["demo"]().train
+    steps = train.epochs * (128 // train.batch_size)  # of about as many products
+    assert 0 < 2 * train.checkpoint_every <= steps
 
 
 def test_text_choices_are_summary_methods() -> None:

@@ -26,6 +26,10 @@ def contrastive_loss(
     ranks may have unequal numbers). Its **mean over ranks**, and so the gradient that DDP averages, is that of one
     process with the whole batch, provided that `keys` is gathered by `ampere.losses.gather.all_gather`.
 
+    Every row must be another product, as `ampere.training.data.ProductBatches` has them over all ranks: a row takes one
+    sample of each domain, and an epoch visits a product once. So two samples of one product are a positive pair, or not
+    in the batch together, and never each other's negatives; no mask is needed.
+
     Args:
         queries: float [B, M, D] of unit length, this rank's embeddings; rows lacking a domain hold anything finite.
         keys: float [N, M, D], the gathered embeddings; `queries` itself in a single process.

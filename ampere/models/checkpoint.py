@@ -54,7 +54,12 @@ def weight_shapes(folder: Path | str) -> dict[str, list[int]]:
 
 
 def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy named weights into a module, in the module's own type and device; the names must be the same on both sides.
+    """Copy named weights into a module; see `copy_tensors`."""
+    copy_tensors(module.state_dict(), weights, source=source)
+
+
+def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy named weights into a module's own, in their type and device; the names must be the same on both sides.
 
     Args:
         source: where the weights come from, for messages.
@@ -62,7 +67,6 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
     Raises:
         ValueError: weights are missing, left over or of another shape; the message names them, and nothing is copied.
     """
-    own = module.state_dict()
     problems = [f"missing {name}" for name in own.keys() - weights.keys()]
     problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     problems += [

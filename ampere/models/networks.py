@@ -80,7 +80,10 @@ def build_network(sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | Non
             sizes=sizes, vocab_size=len(tokenizer), pad_token_id=int(tokenizer.pad_token_id or 0), use_text=use_text
         )
     )
-    load_pretrained_towers(model, sizes.vision_weights, sizes.text_weights)
+    # A system without one of the towers keeps the preset's names of weights for both.
+    load_pretrained_towers(
+        model, sizes.vision_weights if sizes.use_vision else "", sizes.text_weights if use_text else ""
+    )
     return model.eval()
 
 

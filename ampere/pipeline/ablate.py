@@ -1,11 +1,13 @@
 """`ampere ablate`: the paper's tables over any workspace, a training for each row and seed.
 
 Every row is a model of the workspace like any other, so what is done is not done again, and a row that was stopped goes
-on from its checkpoint.
+on from its checkpoint. A row that fails is listed with its reason, and the others go on; after each row the report is
+written anew.
 """
 
 import dataclasses
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from ampere.models.embedder import embedding_name
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import embed_stage, model_folder
 from ampere.pipeline.evaluate import test_vectors, without_nan
+from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.report import Report
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.train import run_training
@@ -27,6 +30,8 @@ from ampere.retrieval.evaluation import evaluate_model, judge, mr1_interval
 from ampere.retrieval.metrics import TASKS
 from ampere.systems import SYSTEMS, TABLES, with_system
 from ampere.workspace import Workspace
+
+NONE = "–"  # in place of a figure
 
 
 @dataclass(frozen=True)
@@ -44,40 +49,57 @@ class Row:
     interval: tuple[float, float] = (float("nan"), float("nan"))
     reason: str | None = None
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that the system is judged on."""
+        return SYSTEMS[self.system].tasks or tuple(TASKS)
+
+    def mr1(self) -> list[float]:
+        """mR1 of each seed; none of a system that is not judged on all tasks."""
+        return [result["mR1"] for result in self.results] if len(self.tasks) == len(TASKS) else []
+
     def mean(self, task: str | None = None) -> float:
         """Mean over the seeds of a task's R@1, or of mR1."""
-        found = [result["tasks"][task]["R1"] if task else result["mR1"] for result in self.results]
+        found = [result["tasks"][task]["R1"] for result in self.results] if task else self.mr1()
         return float(np.mean(found)) if found else float("nan")
+
+    def spread(self) -> float:
+        """Standard deviation of mR1 between the seeds; NaN of fewer than two."""
+        return statistics.stdev(self.mr1()) if len(self.mr1()) > 1 else float("nan")
 
 
 def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     """Train, embed and judge the systems of the chosen tables; writes reports/ablation.md and reports/ablation.json.
 
-    A system whose text the workspace lacks, or whose training fails, is a row with its reason.
+    A system whose text the workspace lacks, or that fails in whatever way, is a row with its reason.
 
     Raises:
         FileNotFoundError: there are no frames yet.
     """
     start = time.monotonic()
     chosen = settings.ablate
+    LanceFrames(workspace)  # without frames it raises, as every row would
     systems = list(dict.fromkeys(system for table in chosen.tables for system in TABLES[table]))
-    reasons = missing_texts(workspace, settings, systems)
-    runs = [seeded(settings, system, seed) for system in systems if system not in reasons for seed in chosen.seeds]
+    missing = missing_texts(workspace, settings, systems)
+    rows = {system: Row(system, reason=missing.get(system, "not made yet")) for system in systems}
+    due = [system for system in systems if system not in missing]
+    done = 0
     connect()
-    with ThreadPoolExecutor(max_workers=chosen.parallel) as pool:
-        trained = list(pool.map(lambda run: train(workspace, run), runs))
-    failed = {run.train.name: reason for run, reason in zip(runs, trained, strict=True) if reason}
-    rows = {}
-    for system in systems:
-        names = [seeded(settings, system, seed).train.name for seed in chosen.seeds]
-        reason = reasons.get(system) or next((failed[name] for name in names if name in failed), None)
-        rows[system] = Row(system, reason=reason) if reason else result(workspace, settings, system)
-    workspace.write_report("ablation.json", to_json(rows, settings))
-    where = workspace.write_report("ablation.md", to_markdown(rows, settings))
+    # As many rows at a time as are trained at once: embedding, which takes one model at a time, then has the cluster.
+    for group in (due[at : at + chosen.parallel] for at in range(0, len(due), chosen.parallel)):
+        runs = [(system, seeded(settings, system, seed)) for system in group for seed in chosen.seeds]
+        with ThreadPoolExecutor(max_workers=chosen.parallel) as pool:
+            reasons = list(pool.map(lambda run: train(workspace, run[1]), runs))
+        failed = {system: reason for (system, _), reason in zip(runs, reasons, strict=True) if reason}
+        done += reasons.count(None)
+        for system in group:
+            reason = failed.get(system)
+            rows[system] = Row(system, reason=reason) if reason else result(workspace, settings, system)
+            write_reports(workspace, rows, settings)
+    where = write_reports(workspace, rows, settings)
     left_out = [f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason]
     notes = [to_markdown(rows, settings), *left_out]
-    return Report("ablate", where, done=len(runs) - len(failed), seconds=time.monotonic() - start, notes=notes,
-                  unit="trainings")  # fmt: skip
+    return Report("ablate", where, done=done, seconds=time.monotonic() - start, notes=notes, unit="trainings")
 
 
 def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[str]) -> dict[str, str]:
@@ -103,15 +125,27 @@ def seeded(settings: Settings, system: str, seed: int) -> Settings:
 
 
 def train(workspace: Workspace, run: Settings) -> str | None:
-    """Train one row, unless it is trained; returns why it failed: OSError is of weights that could not be had."""
+    """Train one row, unless it is trained; returns why it failed."""
     try:
         print(run_training(workspace, run.model, run.train), flush=True)
-    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+    except Exception as error:  # the per-row edge: the other systems are trained all the same
+        return reason_of(error)
     return None
 
 
 def result(workspace: Workspace, settings: Settings, system: str) -> Row:
+    """The row of a trained system, or of the reason why it could not be embedded or judged."""
+    try:
+        return judged_row(workspace, settings, system)
+    except Exception as error:  # the per-row edge, as in `train`
+        return Row(system, reason=reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def judged_row(workspace: Workspace, settings: Settings, system: str) -> Row:
     """Embed what is not embedded yet, and evaluate."""
     runs, results = [], []
     for seed in settings.ablate.seeds:
@@ -120,7 +154,14 @@ def result(workspace: Workspace, settings: Settings, system: str) -> Row:
         folder = model_folder(workspace, name)
         runs.append(judge(test_vectors(workspace, folder)))
         results.append(evaluate_model(embedding_name(folder), runs[-1]))
-    return Row(system, tuple(results), mr1_interval(runs))
+    row = Row(system, tuple(results))
+    return dataclasses.replace(row, interval=mr1_interval(runs)) if row.mr1() else row
+
+
+def write_reports(workspace: Workspace, rows: dict[str, Row], settings: Settings) -> str:
+    """Write both reports; returns where the one for people is."""
+    workspace.write_report("ablation.json", to_json(rows, settings))
+    return workspace.write_report("ablation.md", to_markdown(rows, settings))
 
 
 def to_json(rows: dict[str, Row], settings: Settings) -> str:
@@ -130,7 +171,8 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
             "about": SYSTEMS[system].about,
             "mR1": row.mean(),
             "interval": list(row.interval),
-            "tasks": {task: row.mean(task) for task in TASKS},
+            "spread": row.spread(),
+            "tasks": {task: row.mean(task) for task in row.tasks},
             "runs": list(row.results),
             "reason": row.reason,
             "paper_on_ROPE": {table: TABLES[table][system] for table in TABLES if system in TABLES[table]},
@@ -143,22 +185,28 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
 
 def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
     """The tables, ours beside the paper's own figures, which are of other data."""
-    seeds = f"{len(settings.ablate.seeds)} seed" + "s" * (len(settings.ablate.seeds) > 1)
+    several = len(settings.ablate.seeds) > 1
+    seeds = f"mean of {len(settings.ablate.seeds)} seeds, ± their standard deviation" if several else "1 seed"
     lines = ["# The paper's tables on this catalogue", "",
              f"R@1 in percent, {seeds}; in brackets the interval of mR1 in 95 of 100 test sets of as many products. "
-             "The last column is the paper's mR1 on ROPE, another and much larger catalogue.", ""]  # fmt: skip
+             "The last column is the paper's mR1 on ROPE, another and much larger catalogue; table IV is of all its "
+             "training data, tables V to XI are of a tenth.", ""]  # fmt: skip
     chance = next((row.results[0]["chance_mR1"] for row in rows.values() if row.results), float("nan"))
     for table in settings.ablate.tables:
         lines += [f"## Table {table}", "", f"| system | what it is | {' | '.join(TASKS)} | mR1 | paper, on ROPE |"]
         lines += ["|---|---|" + "---|" * (len(TASKS) + 2)]
         for system, paper in TABLES[table].items():
-            lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {paper} |")
+            told = NONE if paper is None else paper
+            lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {told} |")
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
     return "\n".join(lines)
 
 
 def cells(row: Row) -> str:
+    """R@1 of each task and mR1, as cells of a table."""
     if row.reason:
-        return " | ".join([""] * (len(TASKS) - 1) + ["no result", row.reason])
+        return " | ".join([""] * (len(TASKS) - 1) + ["no result", row.reason.replace("|", "\\|")])
     low, high = row.interval
-    return " | ".join([*(f"{row.mean(task):.1f}" for task in TASKS), f"{row.mean():.1f} ({low:.1f} to {high:.1f})"])
+    spread = f" ± {row.spread():.1f}" if len(row.results) > 1 else ""
+    mr1 = f"{row.mean():.1f}{spread} ({low:.1f} to {high:.1f})" if row.mr1() else NONE
+    return " | ".join([*(f"{row.mean(task):.1f}" if task in row.tasks else NONE for task in TASKS), mr1])

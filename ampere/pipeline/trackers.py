@@ -40,6 +40,7 @@ class Progress:
         self.settings, self.folder = job.train, folder
         self.config = {"model": dataclasses.asdict(job.model), "train": dataclasses.asdict(job.train)}
         self.history: list[Metrics] = []
+        self.tracked = 0.0  # the highest step that the trackers have; they cannot take a step back
 
     def watch(self, queue: Any) -> None:
         """Take metrics from a queue until None comes."""
@@ -57,24 +58,21 @@ class Progress:
                      bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]")
             )  # fmt: skip
             while (metrics := queue.get()) is not None:
-                if self.add(metrics):
+                self.add(metrics)
+                if metrics["step"] > self.tracked:
+                    self.tracked = metrics["step"]
                     for log in logs:
                         log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
                 bar.set_postfix_str(self.last(), refresh=False)
                 bar.update(metrics["epoch"] - bar.n)
 
-    def add(self, metrics: Metrics) -> bool:
-        """Add the metrics of a step. A training that goes on from a checkpoint repeats steps: these replace the old.
-
-        Returns:
-            Whether the step is a new one.
-        """
+    def add(self, metrics: Metrics) -> None:
+        """Add the metrics of a step. A training that goes on from a checkpoint repeats steps: these replace the old."""
         new = not self.history or metrics["step"] > self.history[-1]["step"]
         self.history = [known for known in self.history if known["step"] < metrics["step"]] + [metrics]
         if self.folder is not None:
             with (self.folder / METRICS_FILE).open("a" if new else "w", encoding="utf-8") as file:
                 file.write(line(metrics) if new else self.lines())
-        return new
 
     def lines(self) -> str:
         """All metrics as metrics.jsonl holds them."""

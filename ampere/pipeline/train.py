@@ -18,7 +18,7 @@ from ampere.config import ModelSettings, TrainSettings
 from ampere.models.checkpoint import content_hash, weight_shapes
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.models.networks import check_weights, pretrained_tokenizer
-from ampere.models.tokenizer import build_tokenizer
+from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.frames_table import LanceFrames
@@ -33,9 +33,11 @@ from ampere.training.frame_views import MARK, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace
 
-# Settings of how a training runs, which leave its result as it is, but for rounding.
+# Settings of how a training runs. Its result stays as good, though not the same: it rounds otherwise, and ranks and
+# chunks draw dropout and sampled classes for themselves (docs/training.md).
 HOW = ("workers", "cpus", "gpus", "chunk_size", "gradient_checkpointing", "compile", "loader_workers", "log_every",
        "checkpoint_every", "retries", "trackers")  # fmt: skip
+CHECKED_CLIPS = 8  # the first may be a picture, which tells nothing
 
 
 def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSettings) -> Report:
@@ -45,6 +47,7 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         FileNotFoundError: there are no frames yet.
         ValueError: too few training products, settings that do not fit the tables, or a tracker is not installed.
         OSError: the weights that the settings name cannot be had.
+        RuntimeError: the training itself failed; the message has the workers' own errors.
     """
     began = time.monotonic()
     check_trackers(settings.trackers)
@@ -59,7 +62,7 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         return Report("train", f"{workspace.uri}/{target}", skipped=products, unit="products")
     job = TrainJob(
         training_set=training_set,
-        tokenizer=tokenizer_for(training_set, model),
+        tokenizer=tokenizer_for(training_set, model, start),
         model=model,
         train=settings,
     )
@@ -128,10 +131,10 @@ def start_note(name: str, start: Path, trained: Path) -> str:
 
 
 def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames: int) -> None:
-    """Raise ValueError if the clips were decoded into another number of frames than the model reads."""
+    """Raise ValueError if clips were decoded into another number of frames than the model reads; pictures have one."""
     clips = (domains[d][0] for domains in training_set.products.values() for d in CLIP_DOMAINS if d in domains)
-    for stored in frames.take(list(islice(clips, 1))):
-        if len(stored) != num_frames:
+    for stored in frames.take(list(islice(clips, CHECKED_CLIPS))):
+        if len(stored) not in (1, num_frames):
             raise ValueError(
                 f"clips were decoded into {len(stored)} frames and the model reads {num_frames}; set "
                 "--decode.num-frames and --model.num-frames to the same number"
@@ -178,8 +181,9 @@ def training_fingerprint(
               for name in training_set.texts}  # fmt: skip
     inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
     made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}
-    products = (sorted(training_set.products), sorted(training_set.validation))
     started = content_hash(start) if start else ""
+    # The whole of it, since a corrected catalogue may move a sample to another product or domain.
+    products = (training_set.products, training_set.validation)
     return fingerprint(*products, inputs, dataclasses.asdict(model), made_by, started)
 
 
@@ -188,12 +192,23 @@ def trained_from(folder: Path) -> str | None:
     return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")).get("fingerprint")
 
 
-def tokenizer_for(training_set: TrainingSet, model: ModelSettings) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of the pretrained weights, or for AMPere without any, one of the training texts."""
+def tokenizer_for(
+    training_set: TrainingSet, model: ModelSettings, start: Path | None
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the pretrained weights; for AMPere without any, that of the text tower that it starts from, or
+    one of the training texts."""
     found = pretrained_tokenizer(model)
-    if found is None and model.network == "ampere":
-        return build_tokenizer(text for text in training_set.texts.values() if text)
-    return found
+    if found is not None or model.network != "ampere":
+        return found
+    # Word embeddings are copied by their shape, and mean the same words in their own vocabulary alone.
+    if start is not None and has_text_tower(start):
+        return load_tokenizer(start)
+    return build_tokenizer(text for text in training_set.texts.values() if text)
+
+
+def has_text_tower(folder: Path) -> bool:
+    """Whether a folder is of an AMPere that reads text; one that sees pictures alone has a tokenizer too."""
+    return any(name.startswith("text.") for name in weight_shapes(folder))
 
 
 def train_on_ray(
@@ -212,10 +227,14 @@ def train_on_ray(
     Args:
         storage: where workers keep checkpoints during the run; a folder that all of them see, or a cloud URI.
         source: workspace and model folder in it whose weights to start from, if any.
+
+    Raises:
+        ValueError: the settings do not fit the training set or each other.
+        RuntimeError: the training failed, at once or as often as it was tried.
     """
     connect()
     from ray import cloudpickle
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
@@ -240,13 +259,32 @@ def train_on_ray(
     watcher.start()
     try:
         result = trainer.fit()
+    except TrainingFailedError as error:
+        raise RuntimeError(f"the training of {settings.name} ended: {worker_errors(error)}") from error
     finally:
         queue.put(None)
         watcher.join()
         queue.shutdown()
+    failed = result.return_value  # of rank 0; see train_worker
+    if isinstance(failed, ValueError):
+        raise failed
+    if failed is not None:
+        raise RuntimeError(f"the training of {settings.name} ended: {error_words(failed)}")
     assert result.checkpoint is not None
     result.checkpoint.to_directory(folder)
     return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+
+
+def worker_errors(error: Exception) -> str:
+    """What the workers of a failed training raised; what Ray Train says, if it was not they who failed."""
+    failures = getattr(error, "worker_failures", {})
+    told = [f"worker {rank}: {error_words(failure)}" for rank, failure in sorted(failures.items())]
+    return "; ".join(told) or str(error)
+
+
+def error_words(error: Exception) -> str:
+    """An error's type and message."""
+    return f"{type(error).__name__}: {error}"
 
 
 def remove_runs(workspace: Workspace, name: str) -> None:

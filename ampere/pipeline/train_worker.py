@@ -18,12 +18,16 @@ METRICS_FILE = "metrics.jsonl"
 SCORES_FILE = "scores.json"
 
 
-def train_worker(config: dict[str, Any]) -> None:
+def train_worker(config: dict[str, Any]) -> Exception | None:
     """Train on one worker from the last checkpoint, if there is one; hand in checkpoints and the finished model.
 
     Args:
         config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where the metrics go; `source`, the
             workspace and the model folder in it whose weights to start from, or None.
+
+    Returns:
+        An error that every further try would end in too, as it follows from the job and meets all workers at once; None
+        if all went well. Other errors are raised, and Ray Train tries again.
     """
     import ray.train
 
@@ -36,18 +40,25 @@ def train_worker(config: dict[str, Any]) -> None:
         uri, name = config["source"]
         job = dataclasses.replace(job, start=Workspace.open(uri).fetch(name))
     rank, _ = rank_and_world_size()
-    training = Training(job, frames)
+    try:
+        training = Training(job, frames)
+    except ValueError as error:
+        return error
     found = ray.train.get_checkpoint()
     if found is not None:
         with found.as_directory() as folder:
             if (Path(folder) / SCORES_FILE).exists():  # finished, but the driver died before it took the model
                 hand_in(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True) if rank == 0 else None)
-                return
+                return None
             training.load(Path(folder))
-    trained = training.run(
-        on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None, checkpoint=hand_in
-    )
+    try:
+        trained = training.run(
+            on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None, checkpoint=hand_in
+        )
+    except FloatingPointError as error:
+        return error
     hand_in(lambda folder: save_model(trained, training.history, job, folder, first=rank == 0))
+    return None
 
 
 def hand_in(save: Callable[[Path], Any]) -> None:

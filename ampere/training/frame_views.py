@@ -15,7 +15,7 @@ CLIP = "clip"
 
 
 def frame_training_set(samples: Iterable[tuple[str, int]]) -> TrainingSet:
-    """A training set of samples given as id and number of stored frames."""
+    """A training set of samples given as id and number of frames."""
     products = {
         sample_id: {
             Domain.PAGE: [f"{sample_id}{MARK}{number}" for number in range(count)],
@@ -44,6 +44,5 @@ class FrameViews:
         return [self._view(jpegs, part) for jpegs, (_, part) in zip(stored, asked, strict=True)]
 
     def _view(self, jpegs: list[bytes], part: str) -> list[bytes]:
-        if part != CLIP:
-            return [jpegs[int(part)]]
-        return jpegs * self.num_frames if len(jpegs) == 1 else jpegs
+        clip = jpegs * self.num_frames if len(jpegs) == 1 else jpegs
+        return clip if part == CLIP else [clip[int(part)]]

@@ -8,6 +8,7 @@ Knows nothing of Ray. With torch.distributed initialised, the model is wrapped i
 """
 
 import math
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,11 +25,11 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config import ModelSettings, TrainSettings
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
-from ampere.models.checkpoint import copy_fitting_weights, copy_weights, load_weights
+from ampere.models.checkpoint import copy_fitting_weights, copy_tensors, load_weights
 from ampere.models.networks import build_network
 from ampere.training.data import FrameSource, ProductBatches, TrainingSet
-from ampere.training.state import load_state, save_state
-from ampere.training.step import ProductModel, Step, trainable
+from ampere.training.state import load_state, save_state, trainable
+from ampere.training.step import ProductModel, Step
 from ampere.training.validation import validation_score
 
 Metrics = dict[str, float]
@@ -57,7 +58,7 @@ class Trained:
 
     Attributes:
         model: the `Network`, with the weights that did best on the validation products, or the last where none judge.
-        last: the last weights, if they are not the best.
+        last: the last of the weights that are trained, if they are not the best.
         classifier: this rank's class centres.
         scores: `step` and, if it was validated, `validation_mR1` of the model.
     """
@@ -72,15 +73,16 @@ class Training:
     """One rank's training.
 
     Raises:
-        ValueError: fewer than two training products a rank with two domains each.
+        ValueError: fewer than two training products a rank with two domains each, or a batch that ranks cannot share.
     """
 
     def __init__(self, job: TrainJob, frames: FrameSource) -> None:
         settings = job.train
         rank, ranks = rank_and_world_size()
         check_products(len(job.training_set.products), ranks)
+        check_batch(settings.batch_size, ranks)
         self.job, self.settings, self.frames = job, settings, frames
-        self.device = torch.device("cuda" if settings.gpus else "cpu")
+        self.device = own_device(settings.gpus)
         torch.manual_seed(settings.seed)
         self.model: Any = build_model(job).to(self.device)
         if settings.gradient_checkpointing:
@@ -94,7 +96,7 @@ class Training:
         ).to(self.device)  # fmt: skip
         self.optimizers = build_optimizers(self.model, self.classifier, settings)
         network: nn.Module = ProductModel(self.model)
-        if ranks > 1:
+        if ranks > 1 and trainable(self.model):  # DDP refuses a network that has nothing to train
             network = DistributedDataParallel(network, broadcast_buffers=False)
         self.step = Step(network, self.classifier, self.tokenizer, settings, device=self.device)
         self.batches = ProductBatches(
@@ -117,7 +119,7 @@ class Training:
                 of a checkpoint to a folder. The parts of all ranks belong into one folder.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: the loss or its gradient is not finite; all ranks raise it at once.
         """
         for metrics in self.history:
             on_metrics(metrics)
@@ -132,19 +134,22 @@ class Training:
             # Chance starts anew at each step, so that a checkpoint need not hold its state.
             seed = stream(settings.seed, self.done, rank)
             self.classifier.generator.manual_seed(seed)
-            window.add(self.step.backward(batch, seed))
-            self.update()
+            losses = self.step.backward(batch, seed)
+            window.add(losses, self.update())
             self.done += 1
             last = self.done == self.steps
-            if last or self.done % settings.log_every == 0 or self.due(settings.checkpoint_every):
+            judged = bool(self.job.training_set.validation) and (last or self.due(settings.validate_every))
+            saved = self.due(settings.checkpoint_every) and not last
+            if last or judged or saved or self.due(settings.log_every):
                 metrics = {"step": self.done, "epoch": self.done / self.batches.steps_per_epoch} | window.close()
-                check_finite(metrics)
-                if self.job.training_set.validation and (last or self.due(settings.validate_every)):
+                check_finite(metrics)  # before these weights are judged or saved
+                if judged:
                     metrics["validation_mR1"] = self.validate()
                 self.history.append(metrics)
                 on_metrics(metrics)
-            if checkpoint is not None and self.due(settings.checkpoint_every) and not last:
-                checkpoint(self.save)
+                if checkpoint is not None and saved:
+                    checkpoint(self.save)
+                window.open()
         return self.finish()
 
     def due(self, every: int) -> bool:
@@ -153,12 +158,13 @@ class Training:
     def learning_rate(self, step: int) -> float:
         return learning_rate(step, self.steps, self.settings.warmup_epochs * self.batches.steps_per_epoch)
 
-    def update(self) -> None:
-        """One step of both optimizers on the gradients at hand."""
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+    def update(self) -> Tensor:
+        """One step of both optimizers on the gradients at hand; returns the norm of the network's, before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def validate(self) -> float:
         """The validation score of the present weights, which are kept if none were better."""
@@ -169,7 +175,7 @@ class Training:
         return score
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
+        return {name: weight.detach().cpu().clone() for name, weight in trainable(self.model).items()}
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint."""
@@ -186,7 +192,7 @@ class Training:
         last = None
         if self.best_weights is not None and self.best["step"] != self.done:
             last = self.weights()
-            copy_weights(self.model, self.best_weights, source="the best step")
+            copy_tensors(trainable(self.model), self.best_weights, source="the best step")
         return Trained(model=self.model.cpu().eval(), last=last, classifier=self.classifier.cpu(), scores=scores)
 
 
@@ -196,14 +202,14 @@ def stream(*numbers: int) -> int:
 
 
 class Window:
-    """Mean losses, time and waiting of the steps since the last log line."""
+    """Mean losses, gradient norm, time and waiting of the steps since it was opened."""
 
     def __init__(self) -> None:
         self.open()
 
     def open(self) -> None:
         self.start = time.perf_counter()
-        self.losses: list[Tensor] = []
+        self.figures: list[Tensor] = []
         self.waited = 0.0
 
     def wait_for_batch(self) -> None:
@@ -212,24 +218,34 @@ class Window:
     def got_batch(self) -> None:
         self.waited += time.perf_counter() - self.asked
 
-    def add(self, losses: Tensor) -> None:
-        self.losses.append(losses)
+    def add(self, losses: Tensor, norm: Tensor) -> None:
+        """A step's losses, float32 [2], and gradient norm, float32 []; they stay on their device, unread."""
+        self.figures.append(torch.cat([losses, norm[None]]))
 
     def close(self) -> Metrics:
-        """The figures over all ranks; a new window opens. A collective."""
+        """The figures over all ranks: the mean of losses and norms, and the times of the slowest. A collective."""
         # The contrastive loss of the whole batch is the mean over the ranks' (ampere.losses.contrastive).
-        losses = torch.stack(self.losses).mean(dim=0)
+        figures = torch.stack(self.figures).mean(dim=0)
         if dist.is_initialized():
-            dist.all_reduce(losses)
-            losses /= dist.get_world_size()
+            dist.all_reduce(figures)
+            figures /= dist.get_world_size()
+        contrastive, classifier, norm = figures.tolist()  # waits for the device, so the time is that of finished steps
         seconds = time.perf_counter() - self.start
-        contrastive, classifier = losses.tolist()
-        metrics = {
-            "contrastive": contrastive, "classifier": classifier, "seconds_per_step": seconds / len(self.losses),
-            "waiting_share": self.waited / seconds,
+        times = figures.new_tensor([seconds / len(self.figures), self.waited / seconds])
+        if dist.is_initialized():
+            dist.all_reduce(times, dist.ReduceOp.MAX)
+        seconds_per_step, waiting_share = times.tolist()
+        return {
+            "contrastive": contrastive, "classifier": classifier, "gradient_norm": norm,
+            "seconds_per_step": seconds_per_step, "waiting_share": waiting_share,
         }  # fmt: skip
-        self.open()
-        return metrics
+
+
+def own_device(gpus: float) -> torch.device:
+    """This rank's device: the CPU, or the current GPU, which torchrun leaves to the process and Ray Train has set."""
+    if gpus and dist.is_torchelastic_launched():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda" if gpus else "cpu")
 
 
 def check_products(products: int, ranks: int) -> None:
@@ -240,11 +256,20 @@ def check_products(products: int, ranks: int) -> None:
         )
 
 
+def check_batch(batch_size: int, ranks: int) -> None:
+    if batch_size % ranks != 0:
+        raise ValueError(
+            f"train.batch_size is {batch_size} and there are {ranks} ranks; it must be a multiple of them, since each "
+            "takes the same number of products"
+        )
+
+
 def check_finite(metrics: Metrics) -> None:
     if not all(math.isfinite(value) for value in metrics.values()):
         raise FloatingPointError(
-            f"the loss became contrastive {metrics['contrastive']}, classifier {metrics['classifier']} by step "
-            f"{metrics['step']}; a smaller learning rate or more warm-up may help"
+            f"the loss became contrastive {metrics['contrastive']}, classifier {metrics['classifier']}, and its "
+            f"gradient's norm {metrics['gradient_norm']}, by step {metrics['step']}; a smaller learning rate or more "
+            "warm-up may help"
         )
 
 
@@ -257,7 +282,7 @@ def build_model(job: TrainJob) -> Any:
     model = build_network(job.model, job.tokenizer, use_text=job.train.text != "none").train()
     if job.start is not None:
         copy_fitting_weights(model, load_weights(job.start), source=str(job.start))
-    if job.train.epochs and next(trainable(model), None) is None:
+    if job.train.epochs and not trainable(model):
         raise ValueError(
             f"model.network {job.model.network} has no weights to train with these settings; set --train.epochs 0, or "
             "--model.linear-layer true"

@@ -3,7 +3,8 @@
 A folder holds
 
 - `state.json`: the step, the best score so far;
-- `model.safetensors`, and `best.safetensors` once there was a validation;
+- `model.safetensors`, and `best.safetensors` once there was a validation: the weights that are trained. Frozen ones are
+  those that the network starts with;
 - `optimizer.safetensors`: the optimizer's tensors, each under its parameter's name;
 - `classes-FIRST.safetensors`, one from each rank: its class centres and their optimizer's tensors, from class FIRST on.
 
@@ -22,13 +23,18 @@ from torch import Tensor, nn
 
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC
-from ampere.models.checkpoint import WEIGHTS_FILE, copy_weights
+from ampere.models.checkpoint import WEIGHTS_FILE, copy_tensors
 
 STATE_FILE = "state.json"
 BEST_FILE = "best.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 CENTERS = "centers"
 Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of the model, of the classifier
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that are not frozen, by name; one that stands in two places is named once."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def save_state(
@@ -43,12 +49,12 @@ def save_state(
 
     Args:
         progress: plain values for state.json.
-        best: weights of the best model, if one is known.
+        best: trained weights of the best model, if one is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_classes(folder, classifier, optimizers[1])
     if rank_and_world_size()[0] == 0:
-        save_file(_plain(model.state_dict()), folder / WEIGHTS_FILE)
+        save_file(_plain(trainable(model)), folder / WEIGHTS_FILE)
         save_file(_plain(optimizer_tensors(optimizers[0], model.named_parameters())), folder / OPTIMIZER_FILE)
         if best is not None:
             save_file(_plain(best), folder / BEST_FILE)
@@ -58,13 +64,13 @@ def save_state(
 def load_state(
     folder: Path, model: nn.Module, classifier: PartialFC, optimizers: Optimizers
 ) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
-    """Take up a checkpoint that any number of ranks wrote; returns its progress and the weights of the best model.
+    """Take up a checkpoint that any number of ranks wrote; returns its progress and the best model's trained weights.
 
     Raises:
         ValueError: the checkpoint is of another model or of other classes; the message says what does not fit.
         FileNotFoundError: a file is not there.
     """
-    copy_weights(model, load_file(folder / WEIGHTS_FILE), source=str(folder))
+    copy_tensors(trainable(model), load_file(folder / WEIGHTS_FILE), source=str(folder))
     put_optimizer_tensors(optimizers[0], model.named_parameters(), load_file(folder / OPTIMIZER_FILE))
     load_classes(folder, classifier, optimizers[1])
     best = load_file(folder / BEST_FILE) if (folder / BEST_FILE).exists() else None

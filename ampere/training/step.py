@@ -1,6 +1,5 @@
 """One training step: the embeddings of a batch of products, its losses, and their gradients."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -77,7 +76,7 @@ class Step:
 
         With `chunk_size`, embeddings are first computed without keeping activations; the losses' gradients to them are
         then handed back chunk by chunk, each computed again with the same dropout (cached contrastive learning, Gao et
-        al. 2021). The gradients are those of the whole batch.
+        al. 2021). The gradients are those of the whole batch, but for dropout, which each chunk draws for itself.
 
         Args:
             seed: of dropout; steps and ranks have different ones, and chunks those that follow.
@@ -131,8 +130,3 @@ class Step:
         classification = self.classifier(keys.flatten(0, 1), labels.flatten())
         total = contrastive + settings.classifier_weight * classification
         return total, torch.stack([contrastive.detach(), classification.detach()])
-
-
-def trainable(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that are not frozen."""
-    return (parameter for parameter in model.parameters() if parameter.requires_grad)

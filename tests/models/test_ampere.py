@@ -217,9 +217,21 @@ def test_gradient_checkpointing_changes_no_gradient(config: AMPereConfig) -> Non
         for module in checkpointed.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+        calls = calls_of_layers(checkpointed)
         _, grads = vectors_and_grads(checkpointed, frames, *tokens)
+        assert calls == [2, 2]  # each forward pass once more, in the backward pass
         for name, grad in plain.items():
             torch.testing.assert_close(grads[name], grad, msg=name)
+
+
+def calls_of_layers(model: AMPere) -> list[int]:
+    """How often the first layers of the frame tower and of the text tower have run, counted on from now."""
+    assert model.video is not None and model.text is not None
+    calls = [0, 0]
+    # Their parts, which the frame tower's copies for single frames share.
+    for at, part in enumerate((model.video.tower.encoder.layers[0].mlp, model.text.encoder.layer[0].intermediate)):
+        part.register_forward_pre_hook(lambda *_, at=at: calls.__setitem__(at, calls[at] + 1))
+    return calls
 
 
 def millions(*modules: nn.Module) -> float:

@@ -55,8 +55,12 @@ def tiny_tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_parts(tokenizer: PreTrainedTokenizerFast) -> tuple[LlamaConfig, dict[str, int]]:
-    """Sizes of a language model, with dropout so that training mode would show, and of a vision tower."""
+def tiny_parts(tokenizer: PreTrainedTokenizerFast, *, tied: bool = False) -> tuple[LlamaConfig, dict[str, int]]:
+    """Sizes of a language model, with dropout so that training mode would show, and of a vision tower.
+
+    Args:
+        tied: the language model's word embeddings are its output layer too.
+    """
     language = LlamaConfig(
         hidden_size=32,
         intermediate_size=40,
@@ -66,15 +70,16 @@ def tiny_parts(tokenizer: PreTrainedTokenizerFast) -> tuple[LlamaConfig, dict[st
         vocab_size=len(tokenizer),
         pad_token_id=0,
         attention_dropout=0.5,
+        tie_word_embeddings=tied,
     )
     vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2, "num_attention_heads": 3,
               "image_size": 32}  # fmt: skip
     return language, vision
 
 
-def llava(padding_side: str = "left") -> tuple[PreTrainedModel, ProcessorMixin]:
+def llava(padding_side: str = "left", *, tied: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = tiny_tokenizer(padding_side)
-    language, vision = tiny_parts(tokenizer)
+    language, vision = tiny_parts(tokenizer, tied=tied)
     torch.manual_seed(0)
     base = LlavaForConditionalGeneration(
         LlavaConfig(
@@ -82,6 +87,7 @@ def llava(padding_side: str = "left") -> tuple[PreTrainedModel, ProcessorMixin]:
             text_config=language,
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             image_seq_length=4,
+            tie_word_embeddings=tied,
         )
     )
     return base, LlavaProcessor(

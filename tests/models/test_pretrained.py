@@ -4,11 +4,22 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, BertModel, XCLIPConfig, XCLIPModel
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    PreTrainedTokenizerBase,
+    XCLIPConfig,
+    XCLIPModel,
+)
 
+from ampere.config import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.networks import build_network
 from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.tokenizer import build_tokenizer
 from ampere.models.video import normalise_pixels
+from ampere.systems import SYSTEMS, named_settings
 
 from .conftest import VOCAB_SIZE
 from .test_ampere import random_frames, random_tokens
@@ -80,6 +91,30 @@ def test_weights_come_from_the_files(model: AMPere, tmp_path: Path) -> None:
         assert torch.equal(weight, xclip.vision_model.state_dict()[name]), name
     for name, weight in model.text.state_dict().items():
         assert torch.equal(weight, bert.bert.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedTokenizerBase, dict[str, str]]:
+    """A tokenizer, and the names of an X-CLIP's and of a BERT's weights that goes with it."""
+    folder, tokenizer = tmp_path_factory.mktemp("towers"), build_tokenizer(["云岚洗发水"])
+    save_xclip(folder / "xclip")
+    save_bert(folder / "bert", len(tokenizer))
+    return tokenizer, {"vision_weights": str(folder / "xclip"), "text_weights": str(folder / "bert")}
+
+
+@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if "network" not in system.model])
+def test_a_system_takes_the_weights_of_the_towers_that_it_has(
+    name: str, sizes: ModelSettings, towers: tuple[PreTrainedTokenizerBase, dict[str, str]]
+) -> None:
+    """The preset names weights for both, whatever the system leaves out."""
+    tokenizer, weights = towers
+    sizes = dataclasses.replace(sizes, **weights, **SYSTEMS[name].model)  # type: ignore[arg-type]
+    use_text = named_settings(f"rope+{name}").train.text != "none"
+    model = build_network(sizes, tokenizer, use_text=use_text)
+    assert (model.video is not None) == sizes.use_vision and (model.text is not None) == use_text
+    if use_text:
+        bert = BertModel.from_pretrained(weights["text_weights"], add_pooling_layer=False).state_dict()
+        assert all(torch.equal(weight, bert[name]) for name, weight in model.text.state_dict().items())
 
 
 def test_empty_names_leave_the_towers(model: AMPere) -> None:

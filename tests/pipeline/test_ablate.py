@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ampere.cli import main
-from ampere.config import AblateSettings, Settings
+from ampere.config import AblateSettings, ModelSettings, Settings, TrainSettings
 from ampere.pipeline import ablate
-from ampere.pipeline.ablate import Row, to_json, to_markdown
+from ampere.pipeline.ablate import Row, run_ablation, to_json, to_markdown
+from ampere.records import FRAMES
 from ampere.systems import SYSTEMS, TABLES
 from ampere.workspace import Workspace
 from tests.conftest import DemoRun
@@ -55,13 +56,70 @@ def test_the_report_shows_means_over_seeds_and_reasons(tmp_path: Path) -> None:
     lines = to_markdown(rows, settings).splitlines()
     (ampere,) = [line for line in lines if line.startswith("| ampere |")]
     about = SYSTEMS["ampere"].about
-    assert ampere == f"| ampere | {about} | 75.0 | 0.0 | 0.0 | 0.0 | 0.0 | 15.0 | 15.0 (9.5 to 21.0) | 60.2 |"
+    # Of 10 and 20 the deviation is 7.1.
+    assert ampere == f"| ampere | {about} | 75.0 | 0.0 | 0.0 | 0.0 | 0.0 | 15.0 | 15.0 ± 7.1 (9.5 to 21.0) | 60.2 |"
     (failed,) = [line for line in lines if line.startswith("| without-page |")]
     header = next(line for line in lines if line.startswith("| system"))
     assert failed.count("|") == ampere.count("|") == header.count("|") and "no result | it failed" in failed
     assert any(line.startswith("| (chance)") and "2.0" in line for line in lines)
+    assert "mean of 2 seeds, ± their standard deviation" in lines[2] and "tables V to XI are of a tenth" in lines[2]
     report = json.loads(to_json(rows, settings))
+    assert report["systems"]["ampere"]["spread"] == pytest.approx(7.07, abs=0.01)
     assert report["systems"]["ampere"]["tasks"]["P2S"] == 75 and report["systems"]["without-page"]["mR1"] is None
     assert math.isnan(rows["without-page"].mean()) and report["settings"] == json.loads(
         json.dumps(dataclasses.asdict(settings))
     )
+
+
+def test_rice_has_its_own_task_alone_and_no_figure_of_the_paper() -> None:
+    settings = Settings(ablate=AblateSettings(tables=("IV",)))
+    rows = {system: Row(system, reason="it failed") for system in TABLES["IV"]}
+    rows["rice"] = Row("rice", (result(P2S=90.0, L2P=50.0),))
+    (line,) = [line for line in to_markdown(rows, settings).splitlines() if line.startswith("| rice |")]
+    assert line == f"| rice | {SYSTEMS['rice'].about} | – | – | – | – | 50.0 | – | – | – |"
+    rice = json.loads(to_json(rows, settings))["systems"]["rice"]
+    assert rice["tasks"] == {"L2P": 50} and rice["mR1"] is None and rice["paper_on_ROPE"] == {"IV": None}
+
+
+def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fails in training, one in embedding; the report is there before the third is trained."""
+    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
+    reports: list[str | None] = []
+
+    def run_training(_: Workspace, __: ModelSettings, train: TrainSettings) -> str:
+        reports.append(workspace.read_text("reports/ablation.md"))
+        if train.name == "visual-0":
+            raise KeyError("a frame")  # of no kind that could be foreseen
+        return train.name
+
+    def run_stage(model: str, _: Workspace) -> str:
+        if model == "raw-0":
+            raise IndexError("a | vector\nand more")
+        return model
+
+    fakes = {
+        "TABLES": {"V": {"visual": 56.9, "raw": 57.3, "text-raw": 11.5}},
+        "connect": lambda: None,
+        "run_training": run_training,
+        "embed_stage": lambda _, settings: settings.model,
+        "run_stage": run_stage,
+        "model_folder": lambda _, name: Path(name),
+        "embedding_name": str,
+        "test_vectors": lambda *_: None,
+        "judge": lambda _: None,
+        "evaluate_model": lambda *_: result(P2S=60.0),
+        "mr1_interval": lambda _: (8.0, 12.0),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(ablate, name, fake)
+    report = run_ablation(workspace, Settings(ablate=AblateSettings(tables=("V",))))
+    assert report.done == 2 and "ablate: visual has no result: KeyError: 'a frame'" in report.notes
+    text = workspace.read_text("reports/ablation.md")
+    assert text and r"no result | IndexError: a \| vector |" in text and "10.0 (8.0 to 12.0) | 11.5 |" in text
+    assert reports[0] is None and "not made yet" not in text
+    assert reports[2] and "KeyError" in reports[2] and "IndexError" in reports[2] and "not made yet" in reports[2]
+
+
+def test_without_frames_there_are_no_tables(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError, match="has no frames yet; run `ampere decode` first"):
+        run_ablation(workspace, Settings())

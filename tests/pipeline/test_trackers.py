@@ -99,6 +99,15 @@ def test_other_trackers_by_their_own_libraries(name: str, begin: list[Any], monk
     assert library.told == [*begin, (1, 3.0), (2, 2.0), "end"]
 
 
+def test_trackers_take_a_step_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker died after step 6 and went on from its checkpoint of step 2."""
+    library = Library()
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    before, after = [metrics(step, 3.0) for step in (2, 4, 6)], [metrics(step, 1.0) for step in (2, 4, 6, 8)]
+    watched(None, before + after, trackers=("wandb",))
+    assert library.told[1:-1] == [(2, 3.0), (4, 3.0), (6, 3.0), (8, 1.0)]
+
+
 def test_a_tracker_that_is_not_installed_is_told_before_any_work(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

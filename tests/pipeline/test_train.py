@@ -1,8 +1,14 @@
-"""The train stage under Ray Train: two gloo workers, a model that loads, nothing trained twice."""
+"""The train stage: what it trains on and goes on with; under Ray Train two gloo workers, a model that loads."""
 
+import dataclasses
 import json
+import math
+import pickle
+import queue
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,18 +16,25 @@ import torch
 from ampere.cli import main
 from ampere.models.checkpoint import load_weights
 from ampere.models.embedder import Embedder
+from ampere.pipeline import train
 from ampere.pipeline.frames_table import LanceFrames
-from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.pipeline.trackers import Progress
+from ampere.pipeline.train import check_frame_count, tokenizer_for, train_on_ray, training_fingerprint
+from ampere.pipeline.train_worker import train_worker
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain, Split
+from ampere.training.data import Products, TrainingSet
+from ampere.training.loop import TrainJob, build_model
 from ampere.workspace import Workspace
 
 from ..models.test_cn_clip import save_tiny_clip
+from ..training.small_job import SIZES, MemoryFrames, coloured, small_job, small_set
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
 
 
 @pytest.fixture(scope="module")
-def decoded(tmp_path_factory: pytest.TempPathFactory, catalogue: Path) -> Workspace:
+def decoded(tmp_path_factory: pytest.TempPathFactory, catalogue: Path, local_ray: None) -> Workspace:
     uri = str(tmp_path_factory.mktemp("train") / "workspace")
     assert main(["prepare", "--manifest", str(catalogue / "manifest.csv"), "--workspace", uri]) == 0
     assert main(["decode", "--workspace", uri]) == 0
@@ -105,6 +118,118 @@ def test_weights_that_cannot_be_had_stop_a_training_before_any_work(
     assert "mllm-0" not in decoded.names("models") and decoded.names("runs") == []
 
 
+def test_a_training_that_diverges_is_told_and_not_tried_again(
+    decoded: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--train.name", "diverged", "--train.margin", "inf", "--train.log-every", "1"]
+    assert main(["train", "--workspace", decoded.uri, *SMALL, *flags]) == 1
+    told = capsys.readouterr().err
+    assert "the training of diverged ended: FloatingPointError: the loss became" in told and "by step 1;" in told
+    assert "diverged" not in decoded.names("models")
+
+
 def test_too_few_products_is_said_before_any_work(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--workspace", workspace.uri]) == 2
     assert "no frames yet; run `ampere decode` first" in capsys.readouterr().err
+
+
+def test_what_a_sample_belongs_to_is_part_of_what_a_training_is_made_from(workspace: Workspace) -> None:
+    """A corrected catalogue trains anew, though its products, samples and texts are the same."""
+    training_set, frames = small_set(3)
+    workspace.table(FRAMES).append(
+        [{"sample_id": name, "fingerprint": "f", "frames": jpegs} for name, jpegs in frames.frames.items()]
+    )
+
+    def made_from(products: Products, validation: Products) -> str:
+        changed = dataclasses.replace(training_set, products=products, validation=validation)
+        return training_fingerprint(workspace, changed, SIZES, small_job(training_set).train, None)
+
+    products = {product: dict(domains) for product, domains in training_set.products.items()}
+    held_out = {"p02": products.pop("p02")}
+    before = made_from(products, held_out)
+    assert made_from(dict(reversed(products.items())), held_out) == before
+    one, other = products["p00"], products["p01"]
+    exchanged = {"p00": one | {Domain.LIVE: other[Domain.LIVE]}, "p01": other | {Domain.LIVE: one[Domain.LIVE]}}
+    moved = {"p00": one | {Domain.LIVE: one[Domain.SHORT], Domain.SHORT: one[Domain.LIVE]}, "p01": other}
+    judged = {"p02": dict(zip(Domain, reversed(held_out["p02"].values()), strict=True))}
+    found = [made_from(exchanged, held_out), made_from(moved, held_out), made_from(products, judged)]
+    assert len({before, *found}) == 4
+
+
+def test_a_training_takes_the_tokenizer_of_the_text_tower_that_it_starts_from(tmp_path: Path) -> None:
+    training_set, _ = small_set(4)
+    others = TrainingSet(products=training_set.products, texts={"x": "quite different words"})
+    job, pictures = small_job(training_set), small_job(training_set, text="none")
+    build_model(job).save_pretrained(tmp_path / "text", job.tokenizer)
+    build_model(pictures).save_pretrained(tmp_path / "pictures", pictures.tokenizer)
+    theirs, fresh = job.tokenizer.get_vocab(), tokenizer_for(others, SIZES, None).get_vocab()  # type: ignore[union-attr]
+    assert theirs != fresh
+    starts = {name: tokenizer_for(others, SIZES, tmp_path / name) for name in ("text", "pictures")}
+    assert starts["text"].get_vocab() == theirs and starts["pictures"].get_vocab() == fresh  # type: ignore[union-attr]
+
+
+def test_clips_of_another_number_of_frames_are_told_and_pictures_are_not() -> None:
+    training_set, frames = small_set(2)
+    frames.frames["short-00-0"] = coloured(0, 1)  # the first clip of all
+    check_frame_count(training_set, frames, SIZES.num_frames)
+    with pytest.raises(ValueError, match=r"decoded into 2 frames and the model reads 8; set --decode.num-frames and"):
+        check_frame_count(training_set, frames, 8)
+
+
+def work_of(job: TrainJob, frames: MemoryFrames) -> dict[str, Any]:
+    return {"work": pickle.dumps((job, frames)), "queue": queue.Queue(), "source": None}
+
+
+def test_a_worker_hands_back_what_would_come_again_and_raises_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.train
+
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    training_set, frames = small_set(4)
+    diverged = train_worker(work_of(small_job(training_set, margin=math.inf), frames))
+    assert type(diverged) is FloatingPointError and "by step 1" in str(diverged)
+    alone = dataclasses.replace(training_set, products={"p00": training_set.products["p00"]})
+    refused = train_worker(work_of(small_job(alone), frames))
+    assert type(refused) is ValueError and "1 training products" in str(refused)
+    with pytest.raises(KeyError):
+        train_worker(work_of(small_job(training_set), MemoryFrames({})))
+
+
+class Line(queue.Queue):
+    """Stands for Ray's queue."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+
+    def shutdown(self) -> None:
+        pass
+
+
+def trained(outcome: Exception | None, folder: Path, monkeypatch: pytest.MonkeyPatch, *, raised: bool) -> object:
+    """`train_on_ray`, where Ray Train ends with an error that it raises, or that the workers handed back."""
+    import ray.train.torch
+    import ray.util.queue
+
+    def fit() -> SimpleNamespace:
+        if raised and outcome is not None:
+            raise outcome
+        return SimpleNamespace(return_value=outcome)
+
+    monkeypatch.setattr(train, "connect", lambda: None)
+    monkeypatch.setattr(ray.util.queue, "Queue", Line)
+    monkeypatch.setattr(ray.train.torch, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    training_set, frames = small_set(4)
+    job = small_job(training_set, trackers=())
+    return train_on_ray(job, frames, str(folder), "run", Progress(job, None), folder)
+
+
+def test_the_words_of_failed_workers_come_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import WorkerGroupError
+
+    lost = WorkerGroupError("two workers failed", {1: RuntimeError("connection closed"), 0: KeyError("page-7")})
+    words = "the training of ampere ended: worker 0: KeyError: 'page-7'; worker 1: RuntimeError: connection closed"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(words)}$"):
+        trained(lost, tmp_path, monkeypatch, raised=True)
+    with pytest.raises(RuntimeError, match="the training of ampere ended: FloatingPointError: the loss became nan"):
+        trained(FloatingPointError("the loss became nan"), tmp_path, monkeypatch, raised=False)
+    with pytest.raises(ValueError, match=r"^give more products$"):
+        trained(ValueError("give more products"), tmp_path, monkeypatch, raised=False)

@@ -36,6 +36,14 @@ def test_a_sample_is_a_product_whose_frames_are_its_pages() -> None:
     assert views.take(["s#0#1", "s#1#clip", "s#0#clip"]) == [[first[1]], second * 2, first]
 
 
+def test_a_clip_that_is_one_picture_shows_it_in_every_frame() -> None:
+    """Its domain says clip, and only what is stored says that it has one frame."""
+    frames, _ = samples(2)
+    found = frame_training_set([("s#1", SIZES.num_frames)])
+    views = FrameViews(frames, SIZES.num_frames)
+    assert views.take(found.products["s#1"][Domain.PAGE]) == [frames.frames["s#1"]] * SIZES.num_frames
+
+
 def test_it_learns_to_tell_samples_apart() -> None:
     frames, counts = samples(8)
     training = Training(job_of(frame_training_set(counts), epochs=40), FrameViews(frames, SIZES.num_frames))

@@ -2,6 +2,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partialmethod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from ampere.training.loop import (
     build_model,
     build_optimizers,
     learning_rate,
+    own_device,
     set_learning_rates,
 )
 from ampere.training.step import ProductModel, Step
@@ -213,6 +215,65 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
         train(small_job(training_set, margin=math.inf), frames)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_training_before_its_weights_are_saved() -> None:
+    """The losses of that step are finite; those of the next one would not be."""
+    training_set, frames = small_set(4)
+    training = Training(small_job(training_set, checkpoint_every=1, log_every=10), frames)
+    training.model.embed.bias.register_hook(lambda gradient: gradient * math.inf)
+    saved: list[object] = []
+    with pytest.raises(FloatingPointError, match=r"contrastive \d.* gradient's norm (nan|inf), by step 1; a smaller"):
+        training.run(lambda metrics: None, checkpoint=saved.append)
+    assert saved == []
+
+
+def test_the_metrics_have_the_norm_of_the_gradient_before_it_is_clipped() -> None:
+    training_set, frames = small_set(4)
+    job = small_job(training_set, epochs=1, text="none", max_grad_norm=1e-4)
+    training, seen = Training(job, frames), list[Metrics]()
+    Training(job, frames).run(seen.append)
+    training.step.backward(training.batches[0], seed=0)
+    squares = sum(weight.grad.square().sum().item() for weight in training.model.parameters())
+    assert seen[0]["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-3) and squares > 1e-6
+
+
+def test_times_are_of_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take two seconds by this clock, validation a hundred, a checkpoint a thousand."""
+    now = 0.0
+
+    def passes(seconds: float, result: object = None) -> object:
+        nonlocal now
+        now += seconds
+        return result
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(loop, "validation_score", lambda *_: passes(100.0, 10.0))
+    update = Training.update
+    monkeypatch.setattr(Training, "update", lambda training: passes(2.0, update(training)))
+    training_set, frames = small_set(4)
+    training_set = dataclasses.replace(training_set, validation={"v": training_set.products["p00"]})
+    job, seen = small_job(training_set, epochs=3, validate_every=1, checkpoint_every=1), list[Metrics]()
+    Training(job, frames).run(seen.append, checkpoint=lambda save: passes(1000.0))  # type: ignore[arg-type, return-value]
+    assert [metrics["seconds_per_step"] for metrics in seen] == [2.0, 2.0, 2.0]
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun starts as many processes as it is told; under Ray Train the settings are checked."""
+    monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
+    training_set, frames = small_set(6)
+    with pytest.raises(ValueError, match="train.batch_size is 8 and there are 3 ranks; it must be a multiple"):
+        Training(small_job(training_set), frames)
+
+
+def test_under_torchrun_every_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # Ray Train sets it too, beside the device itself
+    assert own_device(1.0) == torch.device("cuda") and taken == []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    assert own_device(0.0) == torch.device("cpu") and taken == []
+    assert own_device(1.0) == torch.device("cuda") and taken == [1]
+
+
 def test_prefetch_gives_all_batches_in_order_and_passes_errors_on() -> None:
     training_set, frames = small_set(6)
     labels = [batch.labels.tolist() for batch in sampler(training_set, 2).epoch(0, frames)]
@@ -327,6 +388,17 @@ def test_validation_keeps_the_best_and_the_last() -> None:
     assert trained.scores == {"step": 2, "validation_mR1": 50.0}
     assert torch.equal(trained.model.embed.weight, weights[1])
     assert trained.last is not None and torch.equal(trained.last["embed.weight"], weights[3])
+
+
+def test_validation_comes_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the steps of log lines and checkpoints are; the last one is always judged."""
+    monkeypatch.setattr(loop, "validation_score", lambda *_: 10.0)
+    training_set, frames = small_set(4)
+    training_set = dataclasses.replace(training_set, validation={"v": training_set.products["p00"]})
+    seen: list[Metrics] = []
+    train(small_job(training_set, epochs=7, log_every=3, validate_every=2), frames, on_metrics=seen.append)
+    assert [metrics["step"] for metrics in seen] == [2, 3, 4, 6, 7]
+    assert [metrics["step"] for metrics in seen if "validation_mR1" in metrics] == [2, 4, 6, 7]
 
 
 def test_validation_judges_the_held_out_products_alone() -> None:

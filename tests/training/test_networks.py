@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import ChineseCLIPModel
 
 from ampere.config import ModelSettings
@@ -117,6 +118,30 @@ def test_a_multimodal_language_model_without_the_layer_is_not_trained(mllm: Mode
         Training(job_of(sizes, training_set), frames)
     job = job_of(sizes, training_set, epochs=0)
     assert embedded(embedder(job, trained(job, frames)[0], tmp_path), frames, [None] * 3).shape == (3, 32)
+
+
+def test_a_checkpoint_of_a_frozen_model_holds_what_is_trained_alone(tmp_path: Path) -> None:
+    """A language model whose embeddings are tied could not even be written: safetensors takes no shared memory."""
+    source, saved = tmp_path / "mllm", tmp_path / "checkpoint"
+    for part in llava(tied=True):
+        part.save_pretrained(source)
+    training_set, frames = small_set(8)
+    products = dict(training_set.products)
+    validation = {product: products.pop(product) for product in ("p06", "p07")}
+    training_set = dataclasses.replace(training_set, products=products, validation=validation)
+    sizes = dataclasses.replace(SIZES, network="mllm", weights=str(source))
+    job = job_of(sizes, training_set, epochs=3, checkpoint_every=2, validate_every=1)
+    training = Training(job, frames)
+    words = training.model.base.get_input_embeddings().weight
+    assert words.data_ptr() == training.model.base.get_output_embeddings().weight.data_ptr()
+    whole = training.run(on_metrics=lambda metrics: None, checkpoint=lambda save: save(saved))
+    for name in ("model.safetensors", "best.safetensors"):
+        assert load_file(saved / name).keys() == {"probe.weight", "probe.bias"}
+    resumed = Training(job, frames)
+    resumed.load(saved)
+    assert resumed.done == 2
+    again = resumed.run(on_metrics=lambda metrics: None)
+    assert torch.equal(again.model.probe.weight, whole.model.probe.weight) and again.scores == whole.scores
 
 
 def test_cached_batches_give_the_same_gradients(clip: ModelSettings) -> None:

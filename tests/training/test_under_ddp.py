@@ -1,34 +1,146 @@
-from pathlib import Path
+"""The loop on two gloo processes against what it does in one."""
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ampere.losses.gather import rank_and_world_size
-from ampere.training.loop import Metrics, Training
+from ampere.training.data import TrainingSet
+from ampere.training.loop import Metrics, Training, TrainJob, Window, build_model
+from ampere.training.validation import validation_score
 
 from ..losses.rank_processes import run_on_ranks
-from .small_job import small_job, small_set
+from ..models.test_mllm import llava
+from .small_job import SIZES, MemoryFrames, small_job, small_set
 from .test_data import MIXED
 
 
-def train_on_this_rank(rank: int) -> dict[str, object]:
+class StepFrames(MemoryFrames):
+    """Remembers the products of each step."""
+
+    def __init__(self, frames: dict[str, list[bytes]]) -> None:
+        super().__init__(frames)
+        self.steps: list[list[int]] = []
+
+    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
+        self.steps.append(sorted({int(name.split("-")[1]) for name in sample_ids}))
+        return super().take(sample_ids)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks found; they are started once, for all tests."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for part in llava():
+        part.save_pretrained(folder / "mllm")
+    return run_on_ranks(on_this_rank, folder, str(folder / "mllm"))
+
+
+def on_this_rank(rank: int, mllm: str) -> dict[str, Any]:
     assert rank_and_world_size() == (rank, 2)
-    training_set, frames = small_set(7, MIXED)
-    job = small_job(training_set, batch_size=4, workers=2, epochs=2)
-    epochs: list[Metrics] = []
-    trained = Training(job, frames).run(epochs.append)
-    labels = sorted({int(name.split("-")[1]) for name in frames.taken})
     return {
-        "weights": trained.model.state_dict(),
-        "centers": trained.classifier.full_centers(),
-        "losses": [[epoch["contrastive"], epoch["classifier"]] for epoch in epochs],
-        "products": labels,
+        "training": train(),
+        "gradients": gradients(chunk_size=1, workers=2),
+        "score": score(),
+        "frozen": train_frozen(mllm),
+        "times": close_window(rank),
     }
 
 
-def test_two_ranks_train_one_model(tmp_path: Path) -> None:
-    one, other = run_on_ranks(train_on_this_rank, tmp_path)
+def train() -> dict[str, Any]:
+    training_set, frames = small_set(7, MIXED)
+    job = small_job(training_set, batch_size=4, workers=2, epochs=2)
+    epochs: list[Metrics] = []
+    taken = StepFrames(frames.frames)
+    trained = Training(job, taken).run(epochs.append)
+    return {
+        "weights": trained.model.state_dict(),
+        "centers": trained.classifier.full_centers(),
+        "losses": [[epoch["contrastive"], epoch["classifier"], epoch["gradient_norm"]] for epoch in epochs],
+        "products": taken.steps,
+    }
+
+
+def test_two_ranks_train_one_model(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["training"] for rank in ranks)
     for name, weight in one["weights"].items():
         assert torch.equal(weight, other["weights"][name]), name
     assert torch.equal(one["centers"], other["centers"])
     assert one["centers"].shape[0] == 7
     assert one["losses"] == other["losses"] and len(one["losses"]) == 2
+    for ours, theirs in zip(one["products"], other["products"], strict=True):
+        assert len(ours) == len(theirs) == 2 and not set(ours) & set(theirs)
+
+
+def gradients(chunk_size: int, workers: int) -> dict[str, Tensor]:
+    """Of the first step's batch, all chunks of it; without text, so without dropout."""
+    training_set, frames = small_set(7, MIXED)
+    job = small_job(training_set, batch_size=4, workers=workers, text="none", chunk_size=chunk_size)
+    training = Training(job, frames)
+    training.step.backward(training.batches[0], seed=0)
+    found = {name: weight.grad for name, weight in training.model.named_parameters() if weight.grad is not None}
+    assert training.classifier.centers.grad is not None
+    return found | {"centers": training.classifier.centers.grad}
+
+
+def test_chunks_on_two_ranks_give_the_gradients_of_the_whole_batch(ranks: list[dict[str, Any]]) -> None:
+    whole = gradients(chunk_size=0, workers=1)
+    one, other = (rank["gradients"] for rank in ranks)
+    assert one.keys() == other.keys() == whole.keys()
+    centers = torch.cat([one.pop("centers"), other.pop("centers")])
+    torch.testing.assert_close(centers, whole.pop("centers"), rtol=1e-3, atol=1e-6)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(one[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+        assert torch.equal(one[name], other[name]), name
+
+
+def score() -> float:
+    """mR1 of an untrained network on four products that are held out."""
+    training_set, frames = small_set(8)
+    products = dict(training_set.products)
+    validation = {product: products.pop(product) for product in ("p04", "p05", "p06", "p07")}
+    training_set = dataclasses.replace(training_set, products=products, validation=validation)
+    job = small_job(training_set)
+    torch.manual_seed(0)
+    return validation_score(build_model(job), job.tokenizer, training_set, frames)
+
+
+def test_two_ranks_give_the_validation_score_of_one(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["score"] == ranks[1]["score"] == score()
+
+
+def frozen_job(mllm: str, training_set: TrainingSet) -> TrainJob:
+    sizes = dataclasses.replace(SIZES, network="mllm", weights=mllm, linear_layer=False)
+    return dataclasses.replace(small_job(training_set, epochs=0, workers=2), model=sizes, tokenizer=None)
+
+
+def train_frozen(mllm: str) -> dict[str, Any]:
+    training_set, frames = small_set(4)
+    training = Training(frozen_job(mllm, training_set), frames)
+    assert not isinstance(training.step.network, DistributedDataParallel)
+    return training.run(lambda metrics: None).scores
+
+
+def test_a_network_without_anything_to_train_goes_through_two_ranks(ranks: list[dict[str, Any]]) -> None:
+    assert [rank["frozen"] for rank in ranks] == [{"step": 0}] * 2
+
+
+def close_window(rank: int) -> Metrics:
+    """A step that took the second rank ten seconds, of which it waited five."""
+    window = Window()
+    window.add(torch.tensor([2.0 * rank, 1.0]), torch.tensor(3.0))
+    window.start -= 10 * rank
+    window.waited = 5.0 * rank
+    return window.close()
+
+
+def test_times_are_those_of_the_slowest_rank(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["times"] for rank in ranks)
+    assert one == other
+    assert (one["contrastive"], one["classifier"], one["gradient_norm"]) == (1.0, 1.0, 3.0)
+    assert one["seconds_per_step"] >= 10 and 0.4 < one["waiting_share"] <= 0.5
