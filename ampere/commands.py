@@ -284,12 +284,12 @@ class Ablate(Command):
 
 @dataclass(kw_only=True)
 class Search(Command):
-    """Search the index from the command line, by a media file, a text, or both."""
+    """Search the index from the command line, by a picture or a video, with its text where there is one."""
 
     file: Path | None = None
-    """Picture or video to search by."""
+    """Picture or video to search by; it must be given."""
     text: str | None = None
-    """Title or product summary to search by."""
+    """Title of the picture, or product summary of the video's speech; never searched by alone."""
     model: str = "ampere"
     k: int = 5
     """Answers per domain."""

@@ -4,14 +4,16 @@ A workspace is a local folder or a cloud URI (`s3://...`, `gs://...`). `workspac
 schemas and the preset that stages take their settings from unless told otherwise.
 """
 
+import atexit
 import fcntl
 import json
 import posixpath
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import fsspec
@@ -118,7 +120,10 @@ class Workspace:
         return target
 
     def fetch(self, name: str) -> Path:
-        """A local path of folder `name`: itself in a local workspace, else a downloaded copy.
+        """A local path of folder `name`: itself in a local workspace, else a copy that goes with this process.
+
+        Every call downloads anew: a model of the same name may be another one by now, and who was given the copy before
+        may still read it.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -128,7 +133,7 @@ class Workspace:
             raise FileNotFoundError(f"{self.uri} has no {name}")
         if self.is_local:
             return Path(path)
-        local = Path(tempfile.mkdtemp(prefix="ampere-")) / Path(name).name
+        local = Path(tempfile.mkdtemp(dir=downloads())) / Path(name).name
         fs.get(f"{path}/", f"{local}/", recursive=True)
         return local
 
@@ -184,6 +189,14 @@ class Workspace:
         elif fs.exists(path):
             fs.rm_file(path)
         return target
+
+
+@cache
+def downloads() -> Path:
+    """The folder for what this process downloads, deleted when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ampere-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def absolute(uri: str | Path) -> str:

@@ -4,7 +4,9 @@ from pydantic import BaseModel
 from ray.serve import Application
 
 from ampere.config import PRESETS, ServeSettings
+from ampere.models.embedder import embedding_name
 from ampere.pipeline.embed import model_folder
+from ampere.pipeline.index import check_model, current_meta
 from ampere.pipeline.status import last_settings
 from ampere.workspace import Workspace
 from serve.embedder import EmbedderDeployment
@@ -34,20 +36,20 @@ def build_app(args: SearchArgs) -> Application:
 
     Raises:
         FileNotFoundError: no such workspace, or it has no such model or no index of it.
+        ValueError: the index is of other weights than the model's.
     """
     workspace = Workspace.open(args.workspace)
-    model_folder(workspace, args.model)
-    if args.model not in workspace.names("indexes"):
-        raise FileNotFoundError(f"{workspace.uri} has no index of model {args.model}; run `ampere index` first")
+    name = embedding_name(model_folder(workspace, args.model))
+    check_model(current_meta(workspace, args.model), name)
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
     # serve.deployment makes a Deployment of the class, which type checkers do not see.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.embedder_replicas,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
-    ).bind(workspace.uri, args.model, decode, "cuda" if args.gpus else "cpu")
+    ).bind(workspace.uri, args.model, name, decode, "cuda" if args.gpus else "cpu")
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
     searcher = SearcherDeployment.options(  # type: ignore[attr-defined]
         num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
-    ).bind(workspace.uri, args.model)
+    ).bind(workspace.uri, args.model, name)
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
     return gateway.bind(embedder, searcher, workspace.uri, args.max_upload_mb)

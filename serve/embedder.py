@@ -38,10 +38,22 @@ class Embedded:
 
 @serve.deployment
 class EmbedderDeployment:
-    """Holds one model; requests that arrive together are embedded together."""
+    """Holds one model; requests that arrive together are embedded together.
 
-    def __init__(self, workspace: str, model: str, decode: DecodeSettings, device: str) -> None:
+    Args:
+        name: of the weights that the endpoint started with, and whose vectors its index holds.
+
+    Raises:
+        ValueError: the model was trained again since.
+    """
+
+    def __init__(self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str) -> None:
         self.embedder = Embedder(model_folder(Workspace.open(workspace), model), device)
+        if self.embedder.name != name:
+            raise ValueError(
+                f"model {model} is {self.embedder.name} by now, and this endpoint searches an index of {name}; run "
+                "`ampere embed` and `ampere index`, then start the endpoint again"
+            )
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
         self.process = IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb)
 

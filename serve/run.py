@@ -16,6 +16,7 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
 
     Raises:
         FileNotFoundError: the workspace has no such model or no index of it.
+        ValueError: the index is of other weights than the model's.
     """
     connect()
     from ray import serve

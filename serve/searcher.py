@@ -11,15 +11,19 @@ from ampere.workspace import Workspace
 
 @serve.deployment
 class SearcherDeployment:
-    """One copy of the index of one model."""
+    """One copy of the index of one model.
 
-    def __init__(self, workspace: str, model: str) -> None:
-        self.index = open_index(Workspace.open(workspace), model)
+    Args:
+        name: of the weights that embed the queries; an index of others is refused.
+    """
+
+    def __init__(self, workspace: str, model: str, name: str) -> None:
+        self.index = open_index(Workspace.open(workspace), model, name)
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
         """The `k` best samples of each domain."""
         vectors = np.asarray([vector], dtype=np.float32)
-        return {domain: self.index.search(vectors, domain, k)[0] for domain in domains}
+        return {domain: self.index.search(vectors, domain, k).hits()[0] for domain in domains}
 
     def meta(self) -> dict[str, object]:
         """What the index was made from."""

@@ -150,6 +150,26 @@ def test_a_workspace_at_a_uri(tmp_path: Path) -> None:
     assert files_of(fetched) == {"c": "3", "sub/b": "4"}
 
 
+FETCH = """
+import sys
+from pathlib import Path
+from ampere.workspace import Workspace
+made = Workspace.create("memory://bucket/workspace")
+made.publish(Path(sys.argv[1]), "models/ampere")
+for _ in range(2):
+    print(made.fetch("models/ampere"), (made.fetch("models/ampere") / "a").read_text())
+"""
+
+
+def test_what_a_process_downloads_goes_with_it(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "one", a="1")
+    command = [sys.executable, "-c", FETCH, str(folder)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    copies = [Path(name) for name in shown[::2]]
+    assert shown[1::2] == ["1", "1"] and len(set(copies)) == 2
+    assert copies[0].parent.parent == copies[1].parent.parent and not copies[0].parent.parent.exists()
+
+
 def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.config import EvaluateSettings
@@ -15,13 +16,14 @@ from ampere.pipeline.embed import model_folder
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
-from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge
+from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.workspace import Workspace
 
 CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
+TESTED = f"split = '{Split.TEST}' AND product_id IS NOT NULL"  # the samples that models are judged on
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
@@ -35,8 +37,15 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     start = time.monotonic()
     names = settings.compare or settings.models
     folders = {name: model_folder(workspace, name) for name in names}
-    judged = {name: judge(test_vectors(workspace, folder)) for name, folder in folders.items()}
-    results = [{"name": name} | evaluate_model(embedding_name(folders[name]), judged[name]) for name in judged]
+    vectors = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
+    judged = {name: judge(found) for name, found in vectors.items()}
+    tested = workspace.table(SAMPLES).count(TESTED)
+    left_out = {name: tested - sum(len(v.products) for v in found.values()) for name, found in vectors.items()}
+    results: list[dict[str, Any]] = [
+        {"name": name, "test_samples": tested, "without_embedding": left_out[name]}
+        | evaluate_model(embedding_name(folders[name]), judged[name])
+        for name in judged
+    ]
     # The first model's result stands at the top, the others beside it.
     report = results[0] | {"compared": results[1:]}
     notes = [format_table([result | {"model": result["name"]} for result in results]), format_groups(results[0])]
@@ -48,6 +57,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     unanswered = sum(int(scores["queries_without_answer"]) for scores in results[0]["tasks"].values())
     if unanswered:
         notes.append(f"{unanswered} queries have no sample of their product in the gallery; they are left out")
+    notes += [not_embedded(name, count, tested) for name, count in left_out.items() if count]
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
 
 
@@ -57,11 +67,7 @@ def compare_models(judged: dict[str, Results], first: str, second: str) -> dict[
     Raises:
         ValueError: they were not judged on the same queries and galleries.
     """
-    sizes = {
-        name: [(len(result.products), result.unanswered, result.gallery) for result in judged[name].values()]
-        for name in (first, second)
-    }
-    if sizes[first] != sizes[second]:
+    if not same_samples(judged[first], judged[second]):
         raise ValueError(f"{first} and {second} have embeddings of different samples; run `ampere embed` for both")
     return compare(judged[first], judged[second])
 
@@ -78,24 +84,25 @@ def without_nan(value: Any) -> Any:
 def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     """A model's embeddings of the test samples whose product is known, by domain and in order of their ids.
 
+    Products and domains are the catalogue's present ones. Samples that are not embedded by the model's present weights
+    are left out.
+
     Raises:
-        ValueError: there are none.
+        ValueError: none is.
     """
-    where = f"model = '{embedding_name(folder)}'"
-    rows = workspace.table(EMBEDDINGS).read(["sample_id", "product_id", "domain", "vector"], where)
-    tested = f"split = '{Split.TEST}' AND product_id IS NOT NULL"
-    samples = workspace.table(SAMPLES).read(["sample_id", "extra"], tested).sort_by("sample_id")
-    known = dict(zip(samples["sample_id"].to_pylist(), samples["extra"].to_pylist(), strict=True))
-    rows = rows.filter(np.array([sample_id in known for sample_id in rows["sample_id"].to_pylist()], dtype=bool))
-    if rows.num_rows == 0:
+    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain", "extra"], TESTED)
+    samples = samples.sort_by("sample_id")
+    embedded = workspace.table(EMBEDDINGS).read(["sample_id", "vector"], f"model = '{embedding_name(folder)}'")
+    at = pc.index_in(samples["sample_id"], value_set=embedded["sample_id"].combine_chunks())
+    samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
+    if samples.num_rows == 0:
         raise ValueError(
             f"model {folder.name} has no embeddings of test samples; run `ampere embed --embed.model {folder.name}`"
         )
-    rows = rows.sort_by("sample_id")
-    ids = rows["sample_id"].to_pylist()
-    groups = query_groups(workspace, folder, ids, [known[sample_id] for sample_id in ids])
-    vectors, domains = stacked_vectors(rows["vector"]), np.array(rows["domain"].to_pylist())
-    products = np.array(rows["product_id"].to_pylist(), dtype=str)
+    ids = samples["sample_id"].to_pylist()
+    groups = query_groups(workspace, folder, ids, samples["extra"].to_pylist())
+    vectors, domains = stacked_vectors(embedded["vector"].take(at)), np.array(samples["domain"].to_pylist())
+    products = np.array(samples["product_id"].to_pylist(), dtype=str)
     return {
         domain: Vectors(
             vectors=vectors[domains == domain],
@@ -105,6 +112,13 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
         )
         for domain in Domain
     }
+
+
+def not_embedded(name: str, count: int, tested: int) -> str:
+    return (
+        f"{name}: {count} of {tested} test samples have no current embedding and are left out, of queries and "
+        f"galleries; run `ampere embed --embed.model {name}`"
+    )
 
 
 def query_groups(

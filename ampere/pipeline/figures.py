@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +26,20 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.records import Domain
-from ampere.retrieval.evaluation import evaluate_model, judge
-from ampere.retrieval.metrics import TASKS, Ranking, Vectors
+from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
+from ampere.retrieval.metrics import TASKS, Ranking, Vectors, similarities
 from ampere.retrieval.pairs import product_distances
-from ampere.retrieval.plots import attention_plot, distance_plot, recall_plot, strip_plot
+from ampere.retrieval.plots import attention_plot, distance_plot, font_with, recall_plot, strip_plot
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.training.data import CLIP_DOMAINS
 from ampere.workspace import Workspace
 
 SHOWN = 5  # answers
 THUMB = 112  # pixels of a picture's shorter side
+NO_FONT = (
+    "figures: no font of this machine has all letters of the queries' texts, so the top-5 strips are drawn without "
+    "them; the page shows them. Install one, such as fonts-noto-cjk, and draw again"
+)
 Found = dict[Domain, Vectors]
 
 
@@ -86,7 +89,8 @@ class Gallery:
         """The `at`-th query of a task with an answer, and what it finds."""
         queries, gallery = (found[domain] for domain in TASKS[task])
         row = ranking.rows[at]
-        best = np.argsort(-(gallery.vectors @ queries.vectors[row]), kind="stable")[:SHOWN]
+        ((_, similarity),) = similarities(queries.vectors[[row]], gallery.vectors)
+        best = np.argsort(-similarity, kind="stable")[:SHOWN]
         product = queries.products[row]
         answers = [self.picture(gallery.samples[place], bool(gallery.products[place] == product)) for place in best]
         return Line(task, self.picture(queries.samples[row]), answers, int(ranking.first[at]) + 1)
@@ -114,10 +118,12 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     clips = attended_clips(load_network(folders[first]), gallery, found[first], settings.clips)
     if clips:
         plots["attention"] = attention_plot(clips)
+    texts = {task: [line.query.text or "" for line in drawn] for task, drawn in lines.items()}
+    font = font_with("".join(text for found in texts.values() for text in found))
     for task, drawn in lines.items():
         if drawn:
             rows = [[(picture.pixels, picture.right) for picture in (line.query, *line.answers)] for line in drawn]
-            plots[f"top5-{task}"] = strip_plot(f"{task}: query and its five nearest", rows)
+            plots[f"top5-{task}"] = strip_plot(f"{task}: query and its five nearest", rows, texts[task], font)
     pngs = {name: png(figure) for name, figure in plots.items()}
     for name, data in pngs.items():
         workspace.write_bytes(f"reports/figures/{name}.png", data)
@@ -131,13 +137,14 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         table=format_table(results),
         groups=format_groups(results[0]),
-        comparison=last_comparison(workspace),
+        comparisons=comparisons(judged),
         plots={name: data_uri(data, "png") for name, data in pngs.items() if not name.startswith("top5")},
         lines=lines,
         worst=worst,
     )
     where = workspace.write_report("index.html", text)
-    return Report("figures", where, done=len(pngs), unit="figures")
+    notes = [] if font else [NO_FONT]
+    return Report("figures", where, done=len(pngs), unit="figures", notes=notes)
 
 
 def chosen_lines(gallery: Gallery, task: str, found: Found, ranking: Ranking, count: int) -> list[Line]:
@@ -174,12 +181,15 @@ def attended_clips(
     return clips
 
 
-def last_comparison(workspace: Workspace) -> str:
-    """What the last `ampere evaluate --evaluate.compare` found, if there was one."""
-    report = json.loads(workspace.read_report("evaluation.json") or "{}")
-    if "comparison" not in report:
-        return ""
-    return format_comparison(report["name"], report["compared"][0]["name"], report["comparison"])
+def comparisons(judged: dict[str, Results]) -> list[str]:
+    """What the first model has over each other one, or why that is not told."""
+    first, *others = judged
+    return [
+        format_comparison(other, first, compare(judged[other], judged[first]))
+        if same_samples(judged[other], judged[first])
+        else f"{first} and {other} are not compared: they have embeddings of different samples"
+        for other in others
+    ]
 
 
 def png(figure: Figure) -> bytes:

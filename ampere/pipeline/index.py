@@ -7,6 +7,7 @@ indexes/ampere/v000002/       a delta to it
 
 import dataclasses
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -22,12 +23,13 @@ from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts, text_array
 from ampere.records import EMBEDDINGS, SAMPLES
-from ampere.retrieval.index import META_FILE, SearchIndex, check_files
-from ampere.retrieval.index_build import changed_rows, measured_recall, write_base, write_delta
+from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, check_files, check_version, read_meta
+from ampere.retrieval.index_build import changed_rows, measured_recall, write_base, write_delta, write_meta
 from ampere.workspace import Workspace
 
 CURRENT_FILE = "current.json"
 HOW = ("delta_share", "keep")  # settings that leave what an index finds as it is
+UNUSABLE = (OSError, ValueError, KeyError)  # raised by a version whose files are missing, spoilt or not ours
 
 
 def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
@@ -39,39 +41,74 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
     Raises:
         FileNotFoundError: no such model.
         ValueError: the model has no embeddings yet, or no index keeps to the settings' limits.
-        RuntimeError: the version did not pass; the one before stays.
+        RuntimeError: the version did not pass, the one before stays; or another job is building this index.
     """
     start = time.monotonic()
-    name = embedding_name(model_folder(workspace, settings.model))
-    rows = index_rows(workspace, name, settings.split)
-    if rows.num_rows == 0:
-        raise ValueError(f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first")
-    made_by = {field: value for field, value in dataclasses.asdict(settings).items() if field not in HOW}
-    meta = {"model": name, "settings": made_by, "content": fingerprint(sorted(rows["fingerprint"].to_pylist()))}
     with workspace.lock(f"index-{settings.model}"), tempfile.TemporaryDirectory() as scratch:
-        if is_current(workspace, settings, meta):
+        name = embedding_name(model_folder(workspace, settings.model))
+        rows = index_rows(workspace, name, settings.split)
+        if rows.num_rows == 0:
+            raise ValueError(f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first")
+        made_by = {field: value for field, value in dataclasses.asdict(settings).items() if field not in HOW}
+        meta = {"model": name, "settings": made_by, "content": fingerprint(sorted(rows["fingerprint"].to_pylist()))}
+        current = current_folder(workspace, settings.model)
+        if current and is_current(current, settings, meta):
             return Report("index", index_uri(workspace, settings.model), skipped=rows.num_rows)
-        base = reusable_base(workspace, settings.model, meta)
-        changed, held = changed_rows(base, rows) if base else (rows.num_rows, 0)
+        base = reusable_base(current, meta) if current else None
         version = next_version(workspace, settings.model)
-        folder = Path(scratch) / version
-        folder.mkdir()
-        if base and changed <= settings.delta_share * held:
-            write_delta(folder, base, rows, meta)
-            (Path(scratch) / base.name).symlink_to(base)
-            notes = [f"index: {changed} changes beside base {base.name}"]
-        else:
-            notes = [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
-        recalls = measured_recall(SearchIndex(folder), rows)
-        if min(recalls.values()) < settings.target_recall:
-            raise RuntimeError(
-                f"version {version} finds {recalls} of what exact search finds; index.target_recall is "
-                f"{settings.target_recall}. It is not published; the version before stays"
-            )
-        where = workspace.publish(folder, f"indexes/{settings.model}/{version}")
+        notes = write_version(Path(scratch) / version, base, rows, settings, meta)
+        where = workspace.publish(Path(scratch) / version, f"indexes/{settings.model}/{version}")
         set_current(workspace, settings.model, version)
-        remove_old(workspace, settings.model, settings.keep)
+        remove_old(workspace, settings.model, settings.keep, before=current.name if current else version)
     return Report("index", where, done=rows.num_rows, seconds=time.monotonic() - start, notes=notes)
+
+
+def write_version(
+    folder: Path, base: Path | None, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]
+) -> list[str]:
+    """Write a version that passes the gate in a new folder: a delta if there is a base and little changed, or a base.
+
+    Returns:
+        What it is and what was measured, a line each.
+
+    Raises:
+        ValueError: no type of index keeps to the settings' limits.
+        RuntimeError: it did not pass.
+    """
+    folder.mkdir()
+    told = []
+    changed, held = changed_rows(base, rows) if base else (rows.num_rows, 0)
+    if base and changed <= settings.delta_share * held:
+        write_delta(folder, base, rows, meta)
+        (folder.parent / base.name).symlink_to(base)
+        try:
+            return [f"index: {changed} changes beside base {base.name}", pass_gate(folder, rows, settings)]
+        except RuntimeError as error:  # the next night's delta would fail like it
+            told = [f"index: {error}. A base takes the place of this delta"]
+            shutil.rmtree(folder)
+            folder.mkdir()
+    told += [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
+    return [*told, pass_gate(folder, rows, settings)]
+
+
+def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
+    """Load a version, ask it what exact search is asked, and note in its index.json what share it found.
+
+    Raises:
+        RuntimeError: the share is below the settings', or it finds what is gone.
+    """
+    refused = f"version {folder.name} did not pass the gate and is not published"
+    try:
+        recalls = measured_recall(SearchIndex(folder), rows)
+    except RuntimeError as error:
+        raise RuntimeError(f"{refused}: {error}") from error
+    if min(recalls.values()) < settings.target_recall:
+        raise RuntimeError(
+            f"{refused}: it finds {recalls} of what exact search finds; index.target_recall is {settings.target_recall}"
+        )
+    write_meta(folder, read_meta(folder) | {"gate": recalls})
+    told = ", ".join(f"{domain} {recall:.4f}" for domain, recall in recalls.items())
+    return f"index: loaded again, it finds of exact search's answers to other queries: {told}"
 
 
 def roll_back(workspace: Workspace, model: str) -> str:
@@ -79,38 +116,76 @@ def roll_back(workspace: Workspace, model: str) -> str:
 
     Raises:
         FileNotFoundError: the model has no index, or none before.
+        ValueError: the version before, or its base, is not what was written.
+        RuntimeError: a job is building this index.
     """
-    current = current_version(workspace, model)
-    before = [version for version in versions(workspace, model) if version < current]
-    if not before:
-        raise FileNotFoundError(f"{workspace.uri} has no version of index {model} before {current}")
-    set_current(workspace, model, before[-1])
+    with workspace.lock(f"index-{model}"):
+        current = current_version(workspace, model)
+        before = [version for version in versions(workspace, model) if version < current]
+        if not before:
+            raise FileNotFoundError(f"{workspace.uri} has no version of index {model} before {current}")
+        try:
+            check_version(version_folder(workspace, model, before[-1]))
+        except UNUSABLE as error:
+            raise ValueError(
+                f"version {before[-1]} of index {model} cannot serve ({error}); {current} stays. To go back beyond it, "
+                f"remove indexes/{model}/{before[-1]} and roll back again"
+            ) from error
+        set_current(workspace, model, before[-1])
     return before[-1]
 
 
-def open_index(workspace: Workspace, model: str) -> SearchIndex:
+def open_index(workspace: Workspace, model: str, name: str) -> SearchIndex:
     """The current version of a model's index, in memory.
+
+    Args:
+        name: of the model that embeds the queries, with the checksum of its weights; see `embedding_name`.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: a file is not what was written.
+        ValueError: it is an index of other weights, or a file is not what was written.
     """
-    return SearchIndex(version_folder(workspace, model, current_version(workspace, model)))
+    folder = version_folder(workspace, model, current_version(workspace, model))
+    check_model(read_meta(folder), name)
+    return SearchIndex(folder)
+
+
+def check_model(meta: dict[str, Any], name: str) -> None:
+    """Raise ValueError unless an index, as its index.json tells, is of the weights that embed the queries."""
+    if meta["model"] != name:
+        model = name.split("@")[0]
+        raise ValueError(
+            f"the index holds vectors of {meta['model']} and queries are embedded by {name}, so what it finds would "
+            f"mean nothing; run `ampere embed --embed.model {model}` and `ampere index --index.model {model}`"
+        )
+
+
+def current_meta(workspace: Workspace, model: str) -> dict[str, Any]:
+    """What index.json of the current version tells.
+
+    Raises:
+        FileNotFoundError: there is no index.
+    """
+    version = current_version(workspace, model)
+    found = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
+    if found is None:
+        raise FileNotFoundError(f"{workspace.uri} has no {version} of index {model}; run `ampere index` again")
+    return json.loads(found)
 
 
 def version_folder(workspace: Workspace, model: str, version: str) -> Path:
     """Local folder of a version, with its base beside it."""
     folder = workspace.fetch(f"indexes/{model}/{version}")
-    base = read_meta(folder)["base"]
-    beside = folder.parent / base if base else folder
-    if not beside.exists():
-        beside.symlink_to(workspace.fetch(f"indexes/{model}/{base}"))
+    base = base_folder(folder, read_meta(folder))
+    if not base.exists():
+        base.symlink_to(workspace.fetch(f"indexes/{model}/{base.name}"))
     return folder
 
 
 def versions(workspace: Workspace, model: str) -> list[str]:
-    """Versions of a model's index, oldest first."""
-    return [name for name in workspace.names(f"indexes/{model}") if name != CURRENT_FILE]
+    """Versions of a model's index, oldest first; a folder without index.json is none."""
+    names = workspace.names(f"indexes/{model}")
+    return [name for name in names if workspace.read_text(f"indexes/{model}/{name}/{META_FILE}") is not None]
 
 
 def current_version(workspace: Workspace, model: str) -> str:
@@ -129,53 +204,51 @@ def next_version(workspace: Workspace, model: str) -> str:
     return f"v{int(found[-1][1:]) + 1 if found else 1:06}"
 
 
-def is_current(workspace: Workspace, settings: IndexSettings, meta: dict[str, Any]) -> bool:
-    """Whether the current version was made from just these rows with these settings."""
-    if not versions(workspace, settings.model):
-        return False
-    folder = version_folder(workspace, settings.model, current_version(workspace, settings.model))
-    found = read_meta(folder)
-    if not is_whole(folder) or (found["base"] and not is_whole(folder.parent / found["base"])):
+def current_folder(workspace: Workspace, model: str) -> Path | None:
+    """Local folder of the current version, with its base beside it; None where there is none that can be read."""
+    try:
+        return version_folder(workspace, model, current_version(workspace, model))
+    except UNUSABLE:
+        return None
+
+
+def is_current(folder: Path, settings: IndexSettings, meta: dict[str, Any]) -> bool:
+    """Whether a version was made from just these rows with these settings, and is whole."""
+    try:
+        found = check_version(folder)
+    except UNUSABLE:
         return False
     merged = found["base"] is None or settings.delta_share > 0
-    return merged and all(found[name] == meta[name] for name in meta)
+    return merged and all(found.get(name) == meta[name] for name in meta)
 
 
-def reusable_base(workspace: Workspace, model: str, meta: dict[str, Any]) -> Path | None:
-    """The base of the current version, if it was made from the same model with the same settings."""
-    if not versions(workspace, model):
-        return None
-    folder = version_folder(workspace, model, current_version(workspace, model))
-    base = read_meta(folder)["base"]
-    folder = folder.parent / base if base else folder
-    found = read_meta(folder)
-    same = all(found[name] == meta[name] for name in ("model", "settings"))
-    return folder if same and is_whole(folder) else None
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a version's files are those that were written; a spoilt one is neither kept up nor built upon."""
+def reusable_base(folder: Path, meta: dict[str, Any]) -> Path | None:
+    """The base of a version, if it is whole and was made from the same model with the same settings."""
     try:
-        check_files(folder)
-    except (ValueError, OSError):
-        return False
-    return True
+        base = base_folder(folder, read_meta(folder))
+        found = check_files(base)
+    except UNUSABLE:
+        return None
+    return base if all(found.get(name) == meta[name] for name in ("model", "settings")) else None
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-
-
-def remove_old(workspace: Workspace, model: str, keep: int) -> None:
-    """Delete all versions but the last ones and the bases they stand on."""
+def remove_old(workspace: Workspace, model: str, keep: int, before: str) -> None:
+    """Delete all versions but the last ones, the bases they stand on, and `before`, which a reader may just open."""
     found = versions(workspace, model)
-    kept = set(found[-keep:])
-    for version in list(kept):
-        meta = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")
-        kept |= {meta["base"]} if meta.get("base") else set()
+    kept = {*found[-keep:], before}
+    kept = kept.union(*(bases(workspace, model, version) for version in kept))
     for version in found:
         if version not in kept:
             workspace.remove(f"indexes/{model}/{version}")
+
+
+def bases(workspace: Workspace, model: str, version: str) -> set[str]:
+    """The base that a version stands on, if any; of a version that cannot be read, none."""
+    try:
+        base = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")["base"]
+    except UNUSABLE:
+        return set()
+    return {base} if base else set()
 
 
 def index_uri(workspace: Workspace, model: str) -> str:

@@ -19,20 +19,21 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
     """The `k` best samples of each domain for a picture or video with or without text.
 
     Raises:
-        ValueError: no file is given; the model embeds text only together with pictures.
+        ValueError: no file is given, but the model embeds text only together with pictures; or the index is of other
+            weights than the model's.
         FileNotFoundError: the file, the model or its index is not there.
         MediaError: the file is neither an image nor a video.
     """
     if file is None:
         raise ValueError("give --file PICTURE-or-VIDEO (and --text, where you have one)")
     embedder = Embedder(model_folder(workspace, model))
-    index = open_index(workspace, model)
+    index = open_index(workspace, model, embedder.name)
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
     decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         frames = process.call(query_frames, file.read_bytes(), decode)
     vector = embedder.embed([frames], [text], [query_domain(frames)])
-    return {str(domain): [vars(hit) for hit in index.search(vector, domain, k)[0]] for domain in Domain}
+    return {str(domain): [vars(hit) for hit in index.search(vector, domain, k).hits()[0]] for domain in Domain}
 
 
 def format_hits(hits: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ class TaskResult:
 
     Attributes:
         products: str [A].
+        samples: str [A], ids of the queries, where they are known.
+        answers: str [G], ids of the gallery, where they are known.
         ranking: of the A queries.
         values: float64 [A, measures], in percent; see `ampere.retrieval.metrics.MEASURES`.
         groups: each way to part the queries, str [A].
@@ -29,6 +31,8 @@ class TaskResult:
     """
 
     products: NDArray[np.str_]
+    samples: NDArray[np.str_]
+    answers: NDArray[np.str_]
     ranking: Ranking
     values: NDArray[np.float64]
     groups: Mapping[str, NDArray[np.str_]]
@@ -57,6 +61,8 @@ def judge(vectors: Mapping[Domain, Vectors]) -> Results:
         ranking = rank_queries(queries, gallery)
         results[task] = TaskResult(
             products=queries.products[ranking.rows],
+            samples=queries.samples[ranking.rows] if len(queries.samples) else queries.samples,
+            answers=gallery.samples,
             ranking=ranking,
             values=ranking.values(),
             groups={way: groups[ranking.rows] for way, groups in queries.groups.items()},
@@ -121,6 +127,16 @@ def mr1_interval(runs: Sequence[Results]) -> tuple[float, float]:
     """
     draws = resample([{task: result.queries for task, result in run.items()} for run in runs])
     return interval(mean_over_tasks(draws[..., 0]).mean(axis=1))
+
+
+def same_samples(first: Results, second: Results) -> bool:
+    """Whether two models were judged on the same queries, those without an answer among them, and galleries."""
+    return all(
+        np.array_equal(one.samples, second[task].samples)
+        and np.array_equal(one.answers, second[task].answers)
+        and one.unanswered == second[task].unanswered
+        for task, one in first.items()
+    )
 
 
 def compare(first: Results, second: Results) -> dict[str, Any]:

@@ -9,7 +9,7 @@ index.json tells the model, the types of index with what they were measured at, 
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ampere.records import Domain
-from ampere.retrieval.index_types import build, search
+from ampere.retrieval.index_types import SAME, build, leave_out, search
 
 META_FILE = "index.json"
 SHOWN = ["sample_id", "product_id", "text", "media_uri"]  # columns of an answer
+PAST = 4  # answers that are drawn past those asked for, among which may be equals of the last
+LEAST = np.finfo(np.float32).min  # stands for the similarity of no answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +42,73 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some rows of a domain with an index over them; its places are those of the rows.
+class Answers:
+    """What Q queries found, best first, in columns: objects of thousands of answers take longer than the search.
 
     Attributes:
-        effort: see `ampere.retrieval.index_types.search`.
-        gone: places that are no longer true.
+        scores: float32 [Q, k], cosine similarities; meaningless where there is no answer.
+        places: int64 [Q, k], the rows of the answers; -1 where the domain holds fewer than k.
+        rows: the domain's rows, with the columns `SHOWN`.
+    """
+
+    scores: NDArray[np.float32]
+    places: NDArray[np.int64]
+    rows: pa.Table
+
+    def hits(self) -> list[list[Hit]]:
+        """The answers to each query as objects, to be shown."""
+        known = self.places >= 0
+        shown = self.rows.take(pa.array(self.places[known])).to_pylist()
+        found: list[list[Hit]] = [[] for _ in self.places]
+        for line, score, row in zip(np.nonzero(known)[0], self.scores[known].tolist(), shown, strict=True):
+            found[line].append(Hit(**row, score=score))
+        return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """An index over some rows of a domain; its places are those of the rows.
+
+    Attributes:
+        effort, kept: see `ampere.retrieval.index_types.search`.
     """
 
     index: faiss.Index
     rows: pa.Table
     effort: int = 0
-    gone: NDArray[np.int64] | None = None
+    kept: faiss.IDSelector | None = None
+
+
+class Shelf:
+    """The parts of a domain, searched as one; a place counts through the rows of all.
+
+    Attributes:
+        rows: in one piece, so that no query has to join the columns it takes from.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        starts = np.cumsum([0, *(part.rows.num_rows for part in parts)])
+        self.parts = [(start, part.index, part.effort, part.kept) for start, part in zip(starts, parts, strict=False)]
+        self.rows = pa.concat_tables([part.rows for part in parts]).combine_chunks()
+        self.order = pc.rank(self.rows["sample_id"], tiebreaker="first").to_numpy()
+
+    def nearest(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Similarities and places [Q, k], best first, equals in the order of their ids; place -1 where there are fewer.
+
+        Which part a sample is in makes no difference, unless more than `PAST` equals of the last answer are left out.
+        """
+        found = []
+        for start, index, effort, kept in self.parts:
+            scores, places = search(index, vectors, k, effort, kept, PAST)
+            found.append((np.where(places >= 0, scores, LEAST), np.where(places >= 0, places + start, -1)))
+        scores = np.concatenate([score for score, _ in found], axis=1)
+        places = np.concatenate([place for _, place in found], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+        # The last bits of equal rows' similarities may differ; a run of neighbours that are so near is one tie.
+        ties = np.cumsum(np.diff(scores, axis=1, prepend=scores[:, :1]) < -SAME, axis=1)
+        order = np.lexsort((self.order[places], ties), axis=1)
+        return scores[:, :k], np.take_along_axis(places, order, axis=1)[:, :k]
 
 
 class SearchIndex:
@@ -71,66 +128,48 @@ class SearchIndex:
             FileNotFoundError: the folder is no index, or its base is not there.
             ValueError: a file is not what was written.
         """
-        self.meta = check_files(folder)
-        base, self.base_meta = folder, self.meta
-        if self.meta["base"]:
-            base = folder.parent / self.meta["base"]
-            self.base_meta = check_files(base)
-        self.parts: dict[Domain, list[Part]] = {}
-        for name, found in self.base_meta["domains"].items():
-            gone = read_ids(folder / f"{name}.gone.parquet")
-            for shard in found["shards"]:
-                if shards is None or shard["number"] in shards:
-                    self._add(Domain(name), load_shard(base, name, shard["number"], shard["effort"], gone))
+        self.meta = check_version(folder)
+        base = base_folder(folder, self.meta)
+        self.base_meta = read_meta(base)
+        self.shelves: dict[Domain, Shelf] = {}
         for domain in Domain:
-            came = folder / f"{domain}.new.parquet"
-            if came.exists():
-                self._add(domain, exact_part(pq.read_table(came), shards, self.base_meta["shards"]))
+            parts = [part for part in self._parts(folder, base, domain, shards) if part.rows.num_rows]
+            if parts:
+                self.shelves[domain] = Shelf(parts)
 
-    def _add(self, domain: Domain, part: Part) -> None:
-        if part.rows.num_rows:
-            self.parts.setdefault(domain, []).append(part)
+    def _parts(self, folder: Path, base: Path, domain: Domain, shards: Sequence[int] | None) -> Iterator[Part]:
+        gone = read_ids(folder / f"{domain}.gone.parquet")
+        for shard in self.base_meta["domains"].get(domain, {"shards": ()})["shards"]:
+            if shards is None or shard["number"] in shards:
+                yield load_shard(base, domain, shard["number"], shard["effort"], gone)
+        came = folder / f"{domain}.new.parquet"
+        if came.exists():
+            yield exact_part(pq.read_table(came), shards, self.base_meta["shards"])
 
-    def search(self, vectors: NDArray[np.float32], domain: Domain, k: int) -> list[list[Hit]]:
+    def search(self, vectors: NDArray[np.float32], domain: Domain, k: int) -> Answers:
         """The `k` most similar samples of a domain to each vector, best first; fewer if the domain holds fewer.
 
         Args:
             vectors: float32 [N, D], of length 1.
         """
-        parts = self.parts.get(domain, [])
-        if not parts or not len(vectors):
-            return [[] for _ in vectors]
-        found = [search(part.index, vectors, k, part.effort, part.gone) for part in parts]
-        scores = np.concatenate([score for score, _ in found], axis=1)
-        places = np.concatenate([place for _, place in found], axis=1)
-        owners = np.repeat(np.arange(len(parts)), k)
-        order = np.argsort(np.where(places >= 0, -scores, np.inf), axis=1, kind="stable")[:, :k]
-        scores, places = (np.take_along_axis(found, order, axis=1) for found in (scores, places))
-        answers: list[list[Hit]] = [[] for _ in vectors]
-        shown = shown_rows(parts, owners[order], places)
-        known = places >= 0
-        for row, score, hit in zip(np.nonzero(known)[0], scores[known].tolist(), shown, strict=True):
-            answers[row].append(Hit(**hit, score=score))
-        return answers
+        shelf = self.shelves.get(domain)
+        if shelf is None or not len(vectors):
+            none = pa.table({name: pa.array([], pa.string()) for name in SHOWN})
+            return Answers(np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64), none)
+        return Answers(*shelf.nearest(vectors, k), shelf.rows)
 
 
-def shown_rows(parts: Sequence[Part], owners: NDArray[np.int64], places: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """What to show of each place [Q, k] of its owning part, line by line; places of -1 are left out."""
-    known = places >= 0
-    shown = np.empty(np.count_nonzero(known), dtype=object)
-    for number, part in enumerate(parts):
-        own = owners[known] == number
-        shown[own] = part.rows.take(places[known][own]).to_pylist()
-    return shown.tolist()
-
-
-def load_shard(folder: Path, name: str, number: int, effort: int, gone: set[str]) -> Part:
-    rows = pq.read_table(folder / f"{name}-{number}.parquet", columns=SHOWN)
-    places = None
-    if gone:
-        mask = pc.is_in(rows["sample_id"], value_set=pa.array(sorted(gone), pa.string()))
-        places = np.flatnonzero(mask.to_numpy()).astype(np.int64)
-    return Part(faiss.read_index(str(folder / f"{name}-{number}.faiss")), rows, effort, places)
+def load_shard(folder: Path, domain: Domain, number: int, effort: int, gone: set[str]) -> Part:
+    """A shard of a base, without some of its samples."""
+    rows = pq.read_table(folder / f"{domain}-{number}.parquet", columns=SHOWN)
+    index = faiss.read_index(str(folder / f"{domain}-{number}.faiss"))
+    mask = pc.is_in(rows["sample_id"], value_set=pa.array(sorted(gone), pa.string())).to_numpy()
+    kept = None
+    if mask.any():
+        if isinstance(index, faiss.IndexFlat):
+            rows = rows.filter(~mask)
+        kept = leave_out(index, mask)
+    return Part(index, rows, effort, kept)
 
 
 def exact_part(rows: pa.Table, shards: Sequence[int] | None, count: int) -> Part:
@@ -149,17 +188,38 @@ def read_ids(file: Path) -> set[str]:
     return set(pq.read_table(file)["sample_id"].to_pylist()) if file.exists() else set()
 
 
+def check_version(folder: Path) -> dict[str, Any]:
+    """What index.json of a version tells, if its files and those of its base are those that were written.
+
+    Raises:
+        FileNotFoundError, ValueError: they are not.
+    """
+    meta = check_files(folder)
+    if meta["base"]:
+        check_files(base_folder(folder, meta))
+    return meta
+
+
 def check_files(folder: Path) -> dict[str, Any]:
     """What index.json tells, if the folder's files are those that were written.
 
     Raises:
         FileNotFoundError, ValueError: they are not.
     """
-    meta: dict[str, Any] = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+    meta = read_meta(folder)
     for name, checksum in meta["files"].items():
         if file_checksum(folder / name) != checksum:
             raise ValueError(f"{folder / name} is not the file that was written; build the index again, or roll back")
     return meta
+
+
+def base_folder(folder: Path, meta: dict[str, Any]) -> Path:
+    """The base that a version stands on; itself, if it is one."""
+    return folder.parent / meta["base"] if meta["base"] else folder
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / META_FILE).read_text(encoding="utf-8"))
 
 
 def file_checksum(file: Path) -> str:

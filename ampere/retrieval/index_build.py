@@ -1,4 +1,4 @@
-"""Writing index folders: a base from all rows, or a delta to a base; and the gate that each must pass."""
+"""Writing index folders: a base from all rows, or a delta to a base; and what the gate measures of each."""
 
 import dataclasses
 import json
@@ -15,15 +15,28 @@ from numpy.typing import NDArray
 
 from ampere.config import IndexSettings
 from ampere.records import Domain
-from ampere.retrieval.index import META_FILE, SHOWN, SearchIndex, file_checksum, shard_numbers, stacked_vectors
-from ampere.retrieval.tuning import SAME, K, choose_index
+from ampere.retrieval.index import (
+    META_FILE,
+    SHOWN,
+    Answers,
+    SearchIndex,
+    file_checksum,
+    read_meta,
+    shard_numbers,
+    stacked_vectors,
+)
+from ampere.retrieval.index_types import SAME
+from ampere.retrieval.tuning import K, choose_index
 
 KEPT = [*SHOWN, "fingerprint"]  # columns of a base's rows
-GATE_QUERIES = 200
+GATE_QUERIES = 1000
+OFF = 0.01  # from a row's true similarity: more than 16-bit floats make of it
+
+_untyped: Any = faiss  # whose type stubs lack brute-force search
 
 
 def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]) -> list[str]:
-    """Build an index of some embeddings in a new folder; returns what was chosen, a line a domain.
+    """Build an index of some embeddings in a new folder; returns what was chosen and what was tried, domain by domain.
 
     Args:
         rows: sample_id, product_id, domain, vector, text, media_uri, and fingerprint, which names all of the others.
@@ -43,11 +56,14 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
             vectors = stacked_vectors(part["vector"])
             # The first shard is as good a sample as any; the others follow it.
             asked = settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
-            choice = choose_index(vectors, queries, asked)
+            choice = choose_index(vectors, queries, asked, beside_bytes=part.select(SHOWN).nbytes)
             faiss.write_index(choice.index, str(folder / f"{domain}-{number}.faiss"))
             pq.write_table(part.select(KEPT), folder / f"{domain}-{number}.parquet")
-            told += [] if shards else [f"{domain}: {choice.trial} ({choice.reason})"]
-            shards.append({"number": number, "rows": part.num_rows} | dataclasses.asdict(choice.trial))
+            if not shards:
+                told.append(f"{domain}: {choice.trial} ({choice.reason})")
+                told += [f"{domain}, tried: {trial}" for trial in choice.trials if len(choice.trials) > 1]
+            trials = {"trials": [dataclasses.asdict(trial) for trial in choice.trials]}
+            shards.append({"number": number, "rows": part.num_rows} | dataclasses.asdict(choice.trial) | trials)
         domains[str(domain)] = {"rows": chosen.num_rows, "shards": shards}
     finish(folder, meta | {"base": None, "shards": settings.shards, "domains": domains})
     return told
@@ -55,10 +71,10 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
 
 def write_delta(folder: Path, base: Path, rows: pa.Table, meta: dict[str, Any]) -> None:
     """Write what differs between a base and some embeddings; for the arguments see `write_base`."""
-    base_meta = json.loads((base / META_FILE).read_text(encoding="utf-8"))
+    base_meta = read_meta(base)
     domains = {}
     for domain in Domain:
-        present = rows.filter(pc.equal(rows["domain"], str(domain)))
+        present = rows_of(rows, domain)
         held = base_rows(base, base_meta, domain)
         gone = held.filter(pc.invert(pc.is_in(held["fingerprint"], value_set=present["fingerprint"].combine_chunks())))
         came = present.filter(pc.invert(pc.is_in(present["fingerprint"], value_set=held["fingerprint"])))
@@ -73,7 +89,7 @@ def write_delta(folder: Path, base: Path, rows: pa.Table, meta: dict[str, Any]) 
 
 def changed_rows(base: Path, rows: pa.Table) -> tuple[int, int]:
     """How many rows a delta to a base would hold, new and gone ones, and how many the base holds."""
-    base_meta = json.loads((base / META_FILE).read_text(encoding="utf-8"))
+    base_meta = read_meta(base)
     held = {f for domain in Domain for f in base_rows(base, base_meta, domain)["fingerprint"].to_pylist()}
     present = set(rows["fingerprint"].to_pylist())
     return len(held ^ present), len(held)
@@ -90,15 +106,22 @@ def base_rows(base: Path, meta: dict[str, Any], domain: Domain) -> pa.Table:
 
 def finish(folder: Path, meta: dict[str, Any]) -> None:
     files = {file.name: file_checksum(file) for file in sorted(folder.iterdir())}
-    text = json.dumps(meta | {"files": files}, indent=2, ensure_ascii=False)
-    (folder / META_FILE).write_text(text, encoding="utf-8")
+    write_meta(folder, meta | {"files": files})
+
+
+def write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    (folder / META_FILE).write_text(json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def by_domain(rows: pa.Table) -> Iterator[tuple[Domain, pa.Table]]:
     for domain in Domain:
-        chosen = rows.filter(pc.equal(rows["domain"], str(domain)))
+        chosen = rows_of(rows, domain)
         if chosen.num_rows:
             yield domain, chosen
+
+
+def rows_of(rows: pa.Table, domain: Domain) -> pa.Table:
+    return rows.filter(pc.equal(rows["domain"], str(domain)))
 
 
 def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
@@ -108,16 +131,45 @@ def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
 
 
 def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
-    """Recall@10 of a loaded index against exact search over the rows that it should hold, by domain."""
+    """Recall@10 of a loaded index against exact search over the rows that it should hold, by domain.
+
+    Raises:
+        RuntimeError: the index finds what is not among these rows: a sample that is gone, or its old vector.
+    """
     recalls = {}
-    for domain, chosen in by_domain(rows):
-        vectors, queries = stacked_vectors(chosen["vector"]), query_vectors(rows, domain)
+    for domain in Domain:
+        chosen, queries = rows_of(rows, domain), query_vectors(rows, domain)
         picked = np.random.default_rng(1).choice(len(queries), min(GATE_QUERIES, len(queries)), replace=False)
-        place = {sample_id: at for at, sample_id in enumerate(chosen["sample_id"].to_pylist())}
-        k, shares = min(K, len(vectors)), []
-        for query, hits in zip(queries[picked], index.search(queries[picked], domain, k), strict=True):
-            exact = vectors @ query
-            needed = np.partition(exact, -k)[-k] - SAME
-            shares.append(sum(exact[place[hit.sample_id]] >= needed for hit in hits if hit.sample_id in place) / k)
-        recalls[str(domain)] = float(np.mean(shares))
+        answers = index.search(queries[picked], domain, K)
+        places = pc.index_in(answers.rows["sample_id"], value_set=chosen["sample_id"].combine_chunks())
+        found = np.where(answers.places >= 0, pc.fill_null(places, -1).to_numpy()[answers.places], -1)
+        if not chosen.num_rows:
+            refuse_what_is_gone(answers, found, answers.scores, domain)
+            continue
+        vectors = stacked_vectors(chosen["vector"])
+        similarity = np.einsum("qd,qkd->qk", queries[picked], vectors[found])
+        refuse_what_is_gone(answers, found, similarity, domain)
+        exact, _ = _untyped.knn(queries[picked], vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+        right = (found >= 0) & (similarity >= exact[:, -1:] - SAME)
+        recalls[str(domain)] = float(right.sum() / exact.size)
     return recalls
+
+
+def refuse_what_is_gone(
+    answers: Answers, found: NDArray[np.int64], similarity: NDArray[np.float32], domain: Domain
+) -> None:
+    """Raise RuntimeError if an answer is no row of those that there should be, or one that is told twice.
+
+    Args:
+        found: int64 [Q, k], which row each answer is, -1 for none.
+        similarity: float32 [Q, k], of that row to the query. An old vector of a sample has another.
+    """
+    twice = (found[:, :, None] == found[:, None, :]).sum(axis=2) > 1
+    off = np.abs(answers.scores - similarity) > OFF
+    wrong = (answers.places >= 0) & ((found < 0) | twice | off)
+    if wrong.any():
+        sample_id = answers.rows["sample_id"][int(answers.places[wrong][0])].as_py()
+        raise RuntimeError(
+            f"it finds sample {sample_id!r} of domain {domain} by a row that is gone or has changed since; "
+            f"{np.count_nonzero(wrong)} of {wrong.size} answers are so, none should be"
+        )

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from ampere.config import IndexType
 
-_untyped: Any = faiss  # whose type stubs lack the search parameters
+_untyped: Any = faiss  # whose type stubs lack the search parameters, and how Python calls the rest
 
 REFINED = 16  # times k: candidates that ivf-pq looks at again with better precision
 POINTS_PER_LIST = 39  # fewer, and FAISS complains about training
+FEWEST = 16 * POINTS_PER_LIST  # rows that ivf-pq's sixteen codes can be trained with
+SAME = 1e-6  # similarities this near are a tie
 # What each search may look at, little to much: lists of an inverted file, or the breadth of the graph search.
 EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
     "flat": (0,),
@@ -54,27 +56,47 @@ def build(kind: IndexType, vectors: NDArray[np.float32]) -> faiss.Index:
     return index
 
 
+def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> faiss.IDSelector | None:
+    """Make an index find some of its items, bool [N], no more.
+
+    Lists lose the items themselves, which costs no search anything; in a flat index the places of later items move up.
+    The graph and the compressed lists keep theirs.
+
+    Returns:
+        What `search` must be given to pass over them; None: they are out of the index.
+    """
+    if isinstance(index, (faiss.IndexFlat, faiss.IndexIVFFlat)):
+        index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
+        return None
+    return _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little"))
+
+
 def search(
-    index: faiss.Index, vectors: NDArray[np.float32], k: int, effort: int, excluded: NDArray[np.int64] | None = None
+    index: faiss.Index,
+    vectors: NDArray[np.float32],
+    k: int,
+    effort: int,
+    kept: faiss.IDSelector | None = None,
+    past: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Similarities [Q, k] and places [Q, k] of the nearest items, best first; place -1 where there are fewer.
+    """Similarities and places [Q, k + past] of the nearest items, best first; place -1 where there are fewer.
 
     Args:
         effort: one of the type's `EFFORTS`; more is slower and finds more.
-        excluded: places that are not to be found.
+        kept: the items that may be found, as `leave_out` gives them; None: all.
+        past: answers besides the `k`, for which ivf-pq looks at no further candidates.
     """
-    selector = None
-    if excluded is not None and len(excluded):
-        selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(excluded))
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
-    return index.search(queries, k, params=_parameters(index, effort, selector))
+    return index.search(queries, k + past, params=_parameters(index, effort, kept, REFINED * k / (k + past)))
 
 
-def _parameters(index: faiss.Index, effort: int, selector: faiss.IDSelector | None) -> faiss.SearchParameters:
+def _parameters(
+    index: faiss.Index, effort: int, selector: faiss.IDSelector | None, refined: float
+) -> faiss.SearchParameters:
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, effort, selector)
-        return _untyped.IndexRefineSearchParameters(k_factor=float(REFINED), base_index_params=inner)
+        inner = _parameters(index.base_index, effort, selector, refined)
+        return _untyped.IndexRefineSearchParameters(k_factor=refined, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
         return _untyped.SearchParametersHNSW(efSearch=effort, sel=selector)
     if isinstance(index, faiss.IndexIVF):
@@ -83,7 +105,7 @@ def _parameters(index: faiss.Index, effort: int, selector: faiss.IDSelector | No
 
 
 def size_in_bytes(index: faiss.Index) -> int:
-    """What an index weighs, on disk and about as much in memory."""
+    """What an index weighs on disk, and so in memory once it is read back: what building left unused is gone then."""
     written = 0
 
     def count(data: bytes) -> int:

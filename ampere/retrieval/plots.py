@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 
 from ampere.retrieval.metrics import TASKS
@@ -13,6 +15,7 @@ from ampere.retrieval.pairs import overlap
 SAME, OTHER = "#2a7f4f", "#b3452e"
 LINES = ("#3b6ea5", "#d98032", "#777777")
 DEEPEST = 50  # of recall curves
+LONGEST_TEXT = 40  # characters of a query's text; a Chinese one is as wide as two others
 
 Distances = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -79,24 +82,61 @@ def attention_plot(clips: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.floa
     return figure
 
 
-def strip_plot(title: str, rows: Sequence[Sequence[tuple[NDArray[np.uint8], bool | None]]]) -> Figure:
+def strip_plot(
+    title: str,
+    rows: Sequence[Sequence[tuple[NDArray[np.uint8], bool | None]]],
+    texts: Sequence[str],
+    font: str | None,
+) -> Figure:
     """A query a line and its answers to the right, right ones framed.
 
     Args:
         rows: pictures uint8 [H, W, 3], the query first, each with whether it is right; None for the query.
+        texts: of the queries, drawn above them.
+        font: file of a font that has their letters, see `font_with`; None: the texts are left out.
     """
     columns = max(map(len, rows))
-    figure = Figure(figsize=(1.5 * columns, 1.6 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.5 * columns, 1.8 * len(rows)), layout="constrained")
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for axis in panels.ravel():
         axis.set_axis_off()
-    for line, row in zip(panels, rows, strict=True):
+    for line, row, text in zip(panels, rows, texts, strict=True):
+        if font is not None:
+            drawn = font_manager.FontProperties(fname=font, size=8)
+            line[0].set_title(drawable(text, font), loc="left", fontproperties=drawn, parse_math=False)
         for axis, (picture, right) in zip(line, row, strict=False):
             axis.imshow(picture)
             if right is not None:
                 frame(axis, SAME if right else OTHER, width=4 if right else 1)
     return figure
+
+
+def font_with(text: str) -> str | None:
+    """File of a font of this machine that has every letter and digit of a text: matplotlib's own if it will do.
+
+    Returns:
+        None where there is none. matplotlib's own has no Chinese.
+    """
+    needed = {character for character in text if character.isalnum()}
+    own = font_manager.findfont("DejaVu Sans")
+    files = [own, *sorted(font_manager.findSystemFonts())]
+    return next((file for file in files if needed <= characters(file)), None)
+
+
+def characters(file: str) -> set[str]:
+    """Those that a font has; none of a font that cannot be opened."""
+    try:
+        return set(map(chr, FT2Font(file).get_charmap()))
+    except (OSError, RuntimeError):
+        return set()
+
+
+def drawable(text: str, font: str) -> str:
+    """The beginning of a text, without what a font lacks, such as pictograms."""
+    known = characters(font)
+    shown = "".join(character for character in text if character in known)
+    return shown if len(shown) <= LONGEST_TEXT else shown[:LONGEST_TEXT] + "..."
 
 
 def frame(axis: Axes, colour: str, width: float) -> None:

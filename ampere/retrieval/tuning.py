@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampere.config import IndexSettings, IndexType
-from ampere.retrieval.index_types import EFFORTS, build, search, size_in_bytes
+from ampere.retrieval.index_types import EFFORTS, FEWEST, SAME, build, factory, search, size_in_bytes
 
 EXACT_BELOW = 1_000_000  # vectors; exact search is usually right for fewer
 QUERIES = 1000
 TIMED = 100
 K = 10
-SAME = 1e-6  # similarities this near are a tie
 GB = 1e9
 
 
@@ -24,13 +23,16 @@ class Trial:
     """One index as it was measured.
 
     Attributes:
+        factory: FAISS's own name of it.
+        effort: see `ampere.retrieval.index_types.EFFORTS`.
         recall_at_1, recall_at_10: share of the exact answers that are found; ties count as found.
         latency_ms: of one query alone, on one core, median.
-        memory_gb: of the index, in 10^9 bytes.
+        memory_gb: of the index with the rows that are held beside it, in 10^9 bytes.
         build_s: training and adding.
     """
 
     type: IndexType
+    factory: str
     effort: int
     recall_at_1: float
     recall_at_10: float
@@ -39,9 +41,9 @@ class Trial:
     build_s: float
 
     def __str__(self) -> str:
-        effort = f" {self.effort}" if self.effort else ""
+        name = f"{self.type} {self.effort} ({self.factory})" if self.effort else self.type
         return (
-            f"{self.type}{effort}: recall@1 {self.recall_at_1:.4f}, recall@10 {self.recall_at_10:.4f}, "
+            f"{name}: recall@1 {self.recall_at_1:.4f}, recall@10 {self.recall_at_10:.4f}, "
             f"{self.latency_ms:.2f} ms, {self.memory_gb:.3f} GB, built in {self.build_s:.1f} s"
         )
 
@@ -56,39 +58,61 @@ class Choice:
     reason: str
 
 
-def choose_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexSettings) -> Choice:
+def choose_index(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexSettings, beside_bytes: int = 0
+) -> Choice:
     """Build the fastest index that keeps to the settings' recall, memory and latency.
 
     Args:
         vectors: float32 [N, D], of length 1.
         queries: float32 [Q, D], such as will be asked.
+        beside_bytes: what is held in memory with the index: the rows of its answers.
 
     Raises:
         ValueError: no index does; the message tells what each was measured at.
     """
+    rows, dim = vectors.shape
+    start = time.perf_counter()
     exact = build("flat", vectors)
+    exact_s = time.perf_counter() - start
     truth = Truth(vectors, queries, exact)
     trials: list[Trial] = []
-    best: Choice | None = None
-    for kind in candidates(len(vectors), settings):
+    best: tuple[faiss.Index, Trial] | None = None
+    for kind in candidates(rows, dim, settings):
         start = time.perf_counter()
         index = exact if kind == "flat" else build(kind, vectors)
-        trial = truth.least_effort(kind, index, settings.target_recall, time.perf_counter() - start)
+        build_s = exact_s if kind == "flat" else time.perf_counter() - start
+        trial = measure(kind, index, truth, aimed_recall(settings.target_recall), build_s, beside_bytes)
         trials.append(trial)
-        if fits(trial, settings) and (best is None or trial.latency_ms < best.trial.latency_ms):
-            best = Choice(index, trial, (), "")
-        if best is not None and kind == "flat" and settings.type == "auto" and len(vectors) < EXACT_BELOW:
-            return Choice(exact, trial, (trial,), f"exact search: {len(vectors):,} vectors are few enough")
+        if fits(trial, settings) and (best is None or trial.latency_ms < best[1].latency_ms):
+            best = index, trial
+        if best is not None and kind == "flat" and rows < EXACT_BELOW:
+            break  # exact search will do
     if best is None:
         told = "\n  ".join(map(str, trials))
         raise ValueError(f"no index keeps to {limits(settings)}; measured:\n  {told}")
-    reason = "as told" if settings.type != "auto" else f"the fastest of {len(trials)} that keep to {limits(settings)}"
-    return Choice(best.index, best.trial, tuple(trials), reason)
+    return Choice(*best, tuple(trials), reason(trials, rows, settings))
 
 
-def candidates(rows: int, settings: IndexSettings) -> Sequence[IndexType]:
-    """Types to try: the one that is asked for, or all, exact search first."""
-    return tuple(EFFORTS) if settings.type == "auto" else (settings.type,)
+def candidates(rows: int, dim: int, settings: IndexSettings) -> Sequence[IndexType]:
+    """Types to try, exact search first: the one that is asked for, or all that suit the vectors.
+
+    Few vectors are searched exactly whatever is asked for: there is nothing to gain, and too little to train with.
+    """
+    if rows < FEWEST:
+        return ("flat",)
+    if settings.type != "auto":
+        return (settings.type,)
+    return tuple(kind for kind in EFFORTS if kind != "ivf-pq" or dim % 4 == 0)
+
+
+def aimed_recall(target: float) -> float:
+    """The recall to tune for: half-way between what is asked for and all.
+
+    The gate asks other queries than those that an index is tuned with, and would refuse at random what only just
+    reaches the target here. An index that cannot reach so far is taken if it keeps to the target itself.
+    """
+    return (1 + target) / 2
 
 
 def fits(trial: Trial, settings: IndexSettings) -> bool:
@@ -104,6 +128,15 @@ def limits(settings: IndexSettings) -> str:
     told += [] if settings.max_memory_gb is None else [f"{settings.max_memory_gb} GB"]
     told += [] if settings.max_latency_ms is None else [f"{settings.max_latency_ms} ms"]
     return ", ".join(told)
+
+
+def reason(trials: Sequence[Trial], rows: int, settings: IndexSettings) -> str:
+    """Why the best of some trials is taken."""
+    if [trial.type for trial in trials] == ["flat"] and settings.type != "flat":
+        return f"exact search: {rows:,} vectors are few enough"
+    if settings.type != "auto":
+        return "as told"
+    return f"the fastest of {len(trials)} that keep to {limits(settings)}"
 
 
 class Truth:
@@ -124,27 +157,42 @@ class Truth:
         first = (found[:, 0] >= self.scores[:, 0] - SAME).mean()
         return float(first), float((found >= self.scores[:, -1:] - SAME).mean())
 
-    def least_effort(self, kind: IndexType, index: faiss.Index, target: float, build_s: float) -> Trial:
-        """The trial of the least effort that reaches the target, or of the most there is."""
+    def least_effort(self, kind: IndexType, index: faiss.Index, target: float) -> tuple[int, float, float]:
+        """The least effort whose recall at 10 reaches the target, or the most there is; with its recalls."""
         for effort in EFFORTS[kind]:
             at_1, at_10 = self.recalls(index, effort)
             if at_10 >= target:
                 break
-        return Trial(
-            type=kind, effort=effort, recall_at_1=at_1, recall_at_10=at_10, latency_ms=self.latency(index, effort),
-            memory_gb=size_in_bytes(index) / GB, build_s=build_s,
-        )  # fmt: skip
+        return effort, at_1, at_10
 
-    def latency(self, index: faiss.Index, effort: int) -> float:
-        """Milliseconds of one query alone, on one core, median."""
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            times = []
-            for query in self.queries[:TIMED]:
-                start = time.perf_counter()
-                search(index, query[None], self.k, effort)
-                times.append(time.perf_counter() - start)
-        finally:
-            faiss.omp_set_num_threads(threads)
-        return 1000 * float(np.median(times))
+
+def measure(
+    kind: IndexType, index: faiss.Index, truth: Truth, target: float, build_s: float, beside_bytes: int
+) -> Trial:
+    """The trial of an index at the least effort that reaches a recall at 10."""
+    effort, at_1, at_10 = truth.least_effort(kind, index, target)
+    return Trial(
+        type=kind,
+        factory=factory(kind, *truth.vectors.shape),
+        effort=effort,
+        recall_at_1=at_1,
+        recall_at_10=at_10,
+        latency_ms=latency_ms(index, truth.queries[:TIMED], truth.k, effort),
+        memory_gb=(size_in_bytes(index) + beside_bytes) / GB,
+        build_s=build_s,
+    )
+
+
+def latency_ms(index: faiss.Index, queries: NDArray[np.float32], k: int, effort: int) -> float:
+    """Milliseconds of one query alone, on one core, median."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        times = []
+        for query in queries:
+            start = time.perf_counter()
+            search(index, query[None], k, effort)
+            times.append(time.perf_counter() - start)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return 1000 * float(np.median(times))

@@ -1,23 +1,91 @@
 """The evaluate stage's own rules; its whole way is in test_demo."""
 
+import json
+
 import numpy as np
 import pytest
 
-from ampere.pipeline.evaluate import compare_models, without_nan
-from ampere.records import Domain
+from ampere.config import EvaluateSettings
+from ampere.models.embedder import embedding_name
+from ampere.pipeline.embed import model_folder
+from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
+from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test
+from ampere.pipeline.figures import comparisons
+from ampere.records import EMBEDDINGS, SAMPLES, Domain
 from ampere.retrieval.evaluation import Results, judge
 from ampere.retrieval.metrics import Vectors
+from ampere.workspace import Workspace
+
+from .test_plan import embedding_model
 
 
-def results(products: str) -> Results:
+def results(products: str, samples: str) -> Results:
+    """In each domain a sample of each product; the samples' ids are letters too."""
     vectors = np.eye(len(products), 4, dtype=np.float32)
-    return judge(dict.fromkeys(Domain, Vectors(vectors=vectors, products=np.array(list(products)))))
+    found = Vectors(vectors=vectors, products=np.array(list(products)), samples=np.array(list(samples)))
+    return judge(dict.fromkeys(Domain, found))
 
 
 def test_models_of_different_samples_are_not_compared() -> None:
-    assert compare_models({"a": results("xyz"), "b": results("xyz")}, "a", "b")["mR1"]["difference"] == 0
-    with pytest.raises(ValueError, match="a and b have embeddings of different samples"):
-        compare_models({"a": results("xyz"), "b": results("xy")}, "a", "b")
+    """As many of them are not the same ones; `w` has no answer in a gallery, and yet stands in one."""
+    same = {"a": results("xyz", "123"), "b": results("xyz", "123")}
+    assert compare_models(same, "a", "b")["mR1"]["difference"] == 0
+    for products, samples in (("xy", "12"), ("xyz", "124")):
+        with pytest.raises(ValueError, match="a and b have embeddings of different samples"):
+            compare_models({"a": results("xyz", "123"), "b": results(products, samples)}, "a", "b")
+    with pytest.raises(ValueError, match="evaluate.compare is .'a', 'a'.; name two models"):
+        EvaluateSettings(compare=("a", "a"))
+
+
+def test_figures_compare_the_models_that_they_show() -> None:
+    first, other = results("xyz", "123"), results("xyz", "124")
+    assert comparisons({"a": first}) == []
+    (same,), (different,) = comparisons({"a": first, "b": first}), comparisons({"a": first, "b": other})
+    assert same.startswith("a over b, R@1 in points: mR1 +0.0")
+    assert different == "a and b are not compared: they have embeddings of different samples"
+
+
+@pytest.fixture
+def judged(workspace: Workspace) -> Workspace:
+    """Model `m` with embeddings of two products' test samples in each domain; their ids are `page-p` and so on."""
+    embedding_model(workspace)
+    vectors = {"p": [1.0, 0.0], "q": [0.0, 1.0]}
+    rows = [
+        {"sample_id": f"{domain}-{product}", "product_id": product, "domain": str(domain)}
+        for domain in Domain
+        for product in vectors
+    ]
+    name = embedding_name(model_folder(workspace, "m"))
+    workspace.table(SAMPLES).upsert([row | {"split": "test"} for row in rows])
+    workspace.table(EMBEDDINGS).upsert([row | {"model": name, "vector": vectors[row["product_id"]]} for row in rows])
+    return workspace
+
+
+def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
+    settings = EvaluateSettings(models=("m",))
+    assert "no current embedding" not in str(evaluate(judged, settings))
+    judged.table(EMBEDDINGS).delete("sample_id = 'live-q'")
+    told = str(evaluate(judged, settings))
+    assert "m: 1 of 6 test samples have no current embedding and are left out" in told
+    assert "run `ampere embed --embed.model m`" in told
+    report = json.loads(judged.read_report("evaluation.json") or "")
+    assert (report["test_samples"], report["without_embedding"]) == (6, 1)
+    assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
+
+
+def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> None:
+    """The embeddings were made when one product was unknown, and another sample was taken for a short."""
+    name = embedding_name(model_folder(judged, "m"))
+    judged.table(EMBEDDINGS).upsert(
+        [
+            {"sample_id": "page-p", "product_id": None, "domain": "page", "model": name, "vector": [1.0, 0.0]},
+            {"sample_id": "live-q", "product_id": "q", "domain": "short", "model": name, "vector": [0.0, 1.0]},
+        ]
+    )
+    found = read_vectors(judged, model_folder(judged, "m"))
+    assert {domain: v.products.tolist() for domain, v in found.items()} == {domain: ["p", "q"] for domain in Domain}
+    assert found[Domain.LIVE].samples.tolist() == ["live-p", "live-q"]
+    assert found[Domain.LIVE].vectors.tolist() == [[1, 0], [0, 1]]
 
 
 def test_json_has_no_word_for_nan() -> None:

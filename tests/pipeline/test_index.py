@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ampere.cli import main
 from ampere.config import IndexSettings
+from ampere.models.checkpoint import WEIGHTS_FILE
 from ampere.models.embedder import embedding_name
-from ampere.pipeline import index
+from ampere.pipeline import index, search
 from ampere.pipeline.embed import model_folder
-from ampere.pipeline.index import build_index, current_version, open_index, roll_back, versions
+from ampere.pipeline.index import build_index, current_version, open_index, roll_back, version_folder, versions
 from ampere.records import EMBEDDINGS, SAMPLES, Domain
+from ampere.retrieval.index import SearchIndex
 from ampere.workspace import Workspace
 
 from .test_plan import embedding_model
@@ -51,8 +55,13 @@ def put(workspace: Workspace, numbers: range, seed: int = 0) -> None:
 
 def shown(workspace: Workspace) -> dict[str, float]:
     """Sample id -> score of all pages, for one query."""
-    (hits,) = open_index(workspace, "m").search(np.eye(1, 8, dtype=np.float32), Domain.PAGE, 100)
+    found = open_index(workspace, "m", embedding_name(model_folder(workspace, "m")))
+    (hits,) = found.search(np.eye(1, 8, dtype=np.float32), Domain.PAGE, 100).hits()
     return {hit.sample_id: hit.score for hit in hits}
+
+
+def meta_of(workspace: Workspace, version: str) -> dict[str, Any]:
+    return json.loads((Path(workspace.uri) / "indexes/m" / version / "index.json").read_text("utf-8"))
 
 
 def test_few_changes_are_a_delta_and_many_a_new_base(embedded: Workspace) -> None:
@@ -98,11 +107,90 @@ def test_an_index_that_finds_too_little_is_not_published(embedded: Workspace, mo
     before = shown(embedded)
     put(embedded, range(40, 80))
     monkeypatch.setattr(index, "measured_recall", lambda *_: {"page": 0.5, "short": 1.0})
-    with pytest.raises(
-        RuntimeError, match=r"v000002 finds .*'page': 0.5.* index.target_recall is 0.99. It is not published"
-    ):
+    told = r"v000002 did not pass .* not published: it finds .*'page': 0.5.* index.target_recall is 0.99"
+    with pytest.raises(RuntimeError, match=told):
         build_index(embedded, SETTINGS)
     assert versions(embedded, "m") == ["v000001"] and shown(embedded) == before
+
+
+def test_a_delta_that_finds_too_little_gives_way_to_a_base(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(embedded, SETTINGS)
+    put(embedded, range(40, 41))
+
+    def measured(found: SearchIndex, rows: object) -> dict[str, float]:
+        return {"page": 0.5 if found.meta["base"] else 1.0}
+
+    monkeypatch.setattr(index, "measured_recall", measured)
+    report = str(build_index(embedded, SETTINGS))
+    assert "v000002 did not pass the gate" in report and "A base takes the place of this delta" in report
+    assert meta_of(embedded, "v000002")["base"] is None and len(shown(embedded)) == 41
+
+
+def test_a_version_that_finds_what_is_gone_is_not_published(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(embedded, SETTINGS)
+    embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
+    monkeypatch.setattr("ampere.retrieval.index.read_ids", lambda _: set())
+    assert "finds sample 'page-7' of domain page" in str(build_index(embedded, SETTINGS))
+    assert meta_of(embedded, "v000002")["base"] is None and "page-7" not in shown(embedded)
+
+
+def test_an_index_of_other_weights_answers_no_query(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(embedded, SETTINGS)
+    old = embedding_name(model_folder(embedded, "m"))
+    (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text("other weights")
+    new = embedding_name(model_folder(embedded, "m"))
+    told = f"vectors of {old} and queries are embedded by {new}.*ampere embed --embed.model m.* --index.model m"
+    with pytest.raises(ValueError, match=told):
+        open_index(embedded, "m", new)
+    monkeypatch.setattr(search, "Embedder", lambda folder: SimpleNamespace(name=embedding_name(folder)))
+    with pytest.raises(ValueError, match=told):
+        search.search(embedded, "m", Path("picture.jpg"), None, 5)
+    put(embedded, range(40))
+    build_index(embedded, SETTINGS)
+    assert len(shown(embedded)) == 40
+
+
+def test_a_first_build_that_was_killed_before_it_was_published_does_no_harm(embedded: Workspace) -> None:
+    build_index(embedded, SETTINGS)
+    (Path(embedded.uri) / "indexes/m/current.json").unlink()
+    assert "80 rows done" in str(build_index(embedded, SETTINGS))
+    assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
+
+
+@pytest.mark.parametrize("version", ["v000001", "v000002"])
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_an_index_json_that_is_missing_or_spoilt_is_built_anew(
+    embedded: Workspace, version: str, text: str | None
+) -> None:
+    """Of a base or of the current delta to it."""
+    build_index(embedded, SETTINGS)
+    put(embedded, range(40, 41))
+    build_index(embedded, SETTINGS)
+    file = Path(embedded.uri) / "indexes/m" / version / "index.json"
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    assert "82 rows done" in str(build_index(embedded, SETTINGS))
+    assert meta_of(embedded, current_version(embedded, "m"))["base"] is None and len(shown(embedded)) == 41
+    put(embedded, range(41, 42))
+    build_index(embedded, SETTINGS)
+    assert len(shown(embedded)) == 42
+
+
+def test_rows_are_read_by_the_one_that_holds_the_lock(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = index.index_rows
+
+    def watched(workspace: Workspace, *arguments: Any) -> Any:
+        with pytest.raises(RuntimeError, match="another job is writing index-m"), workspace.lock("index-m"):
+            pass
+        return read(workspace, *arguments)
+
+    monkeypatch.setattr(index, "index_rows", watched)
+    assert "80 rows done" in str(build_index(embedded, SETTINGS))
 
 
 def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +202,8 @@ def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -
     assert "index: m is back at v000001" in capsys.readouterr().out
     assert len(shown(embedded)) == 40
     with pytest.raises(FileNotFoundError, match="no version of index m before v000001"):
+        roll_back(embedded, "m")
+    with embedded.lock("index-m"), pytest.raises(RuntimeError, match="another job is writing index-m"):
         roll_back(embedded, "m")
     assert "v000001" in main_output(["status", "--workspace", embedded.uri], capsys)
     build_index(embedded, SETTINGS)
@@ -134,13 +224,59 @@ def test_the_last_versions_stay_and_the_base_that_they_stand_on(embedded: Worksp
     assert len(shown(embedded)) == 44
 
 
+def test_the_version_that_a_search_may_just_open_stays(embedded: Workspace) -> None:
+    """After a way back it is not the last but one."""
+    settings = IndexSettings(model="m", keep=2, delta_share=0.0)
+    for number in range(40, 43):
+        build_index(embedded, settings)
+        put(embedded, range(number, number + 1))
+    assert roll_back(embedded, "m") == "v000002"
+    for number in range(43, 45):
+        opened = current_version(embedded, "m")
+        build_index(embedded, settings)
+        put(embedded, range(number, number + 1))
+        assert len(SearchIndex(version_folder(embedded, "m", opened)).meta["files"]) == 4
+    assert versions(embedded, "m") == ["v000004", "v000005"]
+    with pytest.raises(ValueError, match="index.keep is 1; it must be at least 2, since a search may be opening"):
+        IndexSettings(keep=1)
+
+
+def test_a_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
+    """A copy to a cloud store that was killed leaves such."""
+    build_index(embedded, SETTINGS)
+    build_index(embedded, IndexSettings(model="m", shards=2))
+    folder = Path(embedded.uri) / "indexes/m"
+    (folder / "v000001/index.json").unlink()
+    (folder / "v000003").mkdir()
+    (folder / "v000003/page-0.faiss").write_text("half")
+    assert versions(embedded, "m") == ["v000002"]
+    with pytest.raises(FileNotFoundError, match="no version of index m before v000002"):
+        roll_back(embedded, "m")
+    build_index(embedded, SETTINGS)
+    assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 40
+
+
+@pytest.mark.parametrize("spoilt", ["v000001/page-0.faiss", "v000002/index.json"])
+def test_there_is_no_way_back_to_a_version_or_a_base_that_is_spoilt(embedded: Workspace, spoilt: str) -> None:
+    """v000002 is a delta to v000001, and v000003 a base."""
+    build_index(embedded, SETTINGS)
+    put(embedded, range(40, 41))
+    build_index(embedded, SETTINGS)
+    build_index(embedded, IndexSettings(model="m", shards=2))
+    file = Path(embedded.uri) / "indexes/m" / spoilt
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"version v000002 of index m cannot serve \(.*\); v000003 stays. .* remove"):
+        roll_back(embedded, "m")
+    assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
+
+
 def test_a_spoilt_version_is_told_and_an_earlier_one_serves(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     build_index(embedded, IndexSettings(model="m", type="hnsw", target_recall=0.9))
     file = Path(embedded.uri) / "indexes/m/v000002/page-0.faiss"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"page-0.faiss is not the file that was written; .* or roll back"):
-        open_index(embedded, "m")
+        shown(embedded)
     assert roll_back(embedded, "m") == "v000001" and len(shown(embedded)) == 40
 
 
@@ -152,14 +288,15 @@ def test_a_spoilt_base_is_built_anew_and_not_upon(embedded: Workspace) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     assert "82 rows done" in str(build_index(embedded, SETTINGS))
     assert len(shown(embedded)) == 41
-    meta = json.loads((Path(embedded.uri) / "indexes/m/v000003/index.json").read_text("utf-8"))
-    assert meta["base"] is None
+    assert meta_of(embedded, "v000003")["base"] is None
 
 
 def test_the_settings_are_kept_with_what_was_measured(embedded: Workspace) -> None:
-    build_index(embedded, IndexSettings(model="m", shards=2))
-    meta = json.loads((Path(embedded.uri) / "indexes/m/v000001/index.json").read_text("utf-8"))
+    report = str(build_index(embedded, IndexSettings(model="m", shards=2)))
+    meta = meta_of(embedded, "v000001")
+    assert meta["gate"] == {"page": 1.0, "short": 1.0} and "page 1.0000, short 1.0000" in report
     assert meta["settings"]["shards"] == 2 and [s["number"] for s in meta["domains"]["page"]["shards"]] == [0, 1]
-    assert meta["domains"]["short"]["shards"][0]["recall_at_10"] == 1
+    shard = meta["domains"]["short"]["shards"][0]
+    assert shard["recall_at_10"] == 1 and [trial["factory"] for trial in shard["trials"]] == ["Flat"]
     assert set(meta["files"]) == {f"{d}-{n}.{kind}" for d in ("page", "short") for n in (0, 1)
                                   for kind in ("faiss", "parquet")}  # fmt: skip

@@ -1,5 +1,7 @@
 """Rows such as the index is built of."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -8,10 +10,9 @@ from ampere.records import Domain
 DIM = 8
 
 
-def rows(domains: list[Domain], seed: int = 0, first: int = 0) -> pa.Table:
+def rows(domains: Sequence[Domain], seed: int = 0, first: int = 0) -> pa.Table:
     """Random unit vectors, one per given domain; the samples are numbered from `first`."""
-    vectors = np.random.default_rng(seed).normal(size=(len(domains), DIM)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit_vectors(len(domains), seed)
     numbers = range(first, first + len(domains))
     return pa.table(
         {
@@ -24,3 +25,16 @@ def rows(domains: list[Domain], seed: int = 0, first: int = 0) -> pa.Table:
             "fingerprint": [f"f{seed}-{i}" for i in numbers],
         }
     )
+
+
+def unit_vectors(count: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def alike(table: pa.Table, shift: int = 0) -> pa.Table:
+    """The same rows with one of six vectors each, by their number: equals within and between tables."""
+    numbers = np.array([int(name[1:]) for name in table["sample_id"].to_pylist()], dtype=int)
+    vectors = unit_vectors(6, seed=3)[(numbers + shift) % 6]
+    column = table.column_names.index("vector")
+    return table.set_column(column, "vector", pa.array(list(vectors), pa.list_(pa.float32())))

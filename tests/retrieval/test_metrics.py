@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from ampere.records import Domain
-from ampere.retrieval.metrics import MEASURES, TASKS, Vectors, chance_recall_at_1, rank_queries, right_ranks
+from ampere.retrieval.metrics import (
+    MEASURES,
+    TASKS,
+    Vectors,
+    chance_recall_at_1,
+    rank_queries,
+    right_ranks,
+    similarities,
+)
 
 
 def vectors(rows: list[list[float]], products: str) -> Vectors:
@@ -114,6 +122,31 @@ def test_ranks_against_brute_force(queries: Vectors, gallery: Vectors, chunk: in
     assert found.first.tolist() == [ranks[0] for ranks in expected]
     precisions = [np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(ranks)]) for ranks in expected]
     assert found.precision.tolist() == pytest.approx(precisions)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100, 128, 256])
+def test_equal_vectors_tie_wherever_they_stand(chunk: int) -> None:
+    """Each gallery vector is there twice, far apart: in a float32 product a hundred such pairs differ."""
+    rng = np.random.default_rng(0)
+    found = rng.normal(size=(402, 64))
+    found = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    asked, held = found[:101], found[101:]
+    names = np.array([f"p{i}" for i in range(101)])
+    twice = np.concatenate([held, held])
+    for _, similarity in similarities(asked, twice, chunk):
+        assert np.array_equal(similarity[:301], similarity[301:])
+    products = np.full(602, "none", dtype="U4")
+    ranks = []
+    for first in (0, 301):
+        products[:] = "none"
+        products[first : first + 101] = names
+        ranks.append(
+            rank_queries(Vectors(vectors=asked, products=names), Vectors(vectors=twice, products=products), chunk)
+        )
+    assert (ranks[1].first - ranks[0].first == 1).all()  # the twin, and nothing else, stands between
+    exact = asked.astype(np.float64) @ held.astype(np.float64).T
+    order = (exact > np.diagonal(exact)[:, None]).sum(axis=1)
+    assert (ranks[0].first == 2 * order).all()
 
 
 def test_chance_by_hand() -> None:

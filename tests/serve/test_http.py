@@ -1,19 +1,25 @@
 """The endpoint over real HTTP: right answers, clear refusals, and the same vectors as the batch job."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 
-from ampere.config import ServeSettings
+from ampere.config import DecodeSettings, ServeSettings
+from ampere.models.embedder import embedding_name
 from ampere.pipeline.texts import sample_texts
 from ampere.records import EMBEDDINGS, SAMPLES
 from ampere.workspace import Workspace
+from serve import embedder
 from serve.app import SearchArgs, build_app
 from serve.run import start, stop
+from serve.searcher import SearcherDeployment
 from tests.conftest import DemoRun, free_port
+from tests.pipeline.test_plan import embedding_model
 
 pytestmark = pytest.mark.timeout(900)
 MAX_UPLOAD_MB = 1
@@ -101,3 +107,34 @@ def test_the_page_is_served(client: httpx.Client) -> None:
 def test_an_application_without_an_index_is_refused(workspace: Workspace) -> None:
     with pytest.raises(FileNotFoundError, match="no model 'ampere'"):
         build_app(SearchArgs(workspace=workspace.uri))
+
+
+@pytest.fixture
+def retrained(workspace: Workspace) -> tuple[Workspace, str]:
+    """A workspace whose index of model `m` is of weights `m@old`; and the name of the present ones."""
+    name = embedding_name(embedding_model(workspace))
+    folder = Path(workspace.uri) / "indexes" / "m"
+    (folder / "v000001").mkdir(parents=True)
+    (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
+    meta = {"model": "m@old", "base": None, "shards": 1, "domains": {}, "files": {}}
+    (folder / "v000001/index.json").write_text(json.dumps(meta))
+    return workspace, name
+
+
+def test_an_application_whose_index_is_of_other_weights_is_refused(retrained: tuple[Workspace, str]) -> None:
+    workspace, name = retrained
+    told = f"vectors of m@old and queries are embedded by {name}.*`ampere embed .*`ampere index"
+    with pytest.raises(ValueError, match=told):
+        build_app(SearchArgs(workspace=workspace.uri, model="m"))
+    with pytest.raises(ValueError, match=told):
+        SearcherDeployment.func_or_class(workspace.uri, "m", name)
+
+
+def test_an_embedder_that_starts_after_another_training_is_refused(
+    retrained: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The searchers hold vectors of the weights that the endpoint started with."""
+    workspace, name = retrained
+    monkeypatch.setattr(embedder, "Embedder", lambda *_: SimpleNamespace(name=name))
+    with pytest.raises(ValueError, match=f"model m is {name} by now, and this endpoint searches an index of m@old"):
+        embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", "m@old", DecodeSettings(), "cpu")
