@@ -40,7 +40,8 @@ def build_app(args: SearchArgs) -> Application:
     """
     workspace = Workspace.open(args.workspace)
     name = embedding_name(model_folder(workspace, args.model))
-    check_model(current_meta(workspace, args.model), name)
+    meta = current_meta(workspace, args.model)
+    check_model(meta, name)
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
     # serve.deployment makes a Deployment of the class, which type checkers do not see.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
@@ -48,8 +49,11 @@ def build_app(args: SearchArgs) -> Application:
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
     ).bind(workspace.uri, args.model, name, decode, "cuda" if args.gpus else "cpu")
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
-    searcher = SearcherDeployment.options(  # type: ignore[attr-defined]
-        num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
-    ).bind(workspace.uri, args.model, name)
+    searchers = [
+        SearcherDeployment.options(  # type: ignore[attr-defined]
+            name=f"searcher-{shard}", num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
+        ).bind(workspace.uri, args.model, name, shard)
+        for shard in range(meta["shards"])
+    ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
-    return gateway.bind(embedder, searcher, workspace.uri, args.max_upload_mb)
+    return gateway.bind(embedder, searchers, workspace.uri, args.max_upload_mb)

@@ -1,4 +1,4 @@
-"""The HTTP side: checks requests, calls embedder and searcher, answers in JSON.
+"""The HTTP side: checks requests, calls embedder and searchers, answers in JSON.
 
 GET  /                       a page to search by hand
 GET  /health                 model and index behind this endpoint
@@ -7,6 +7,7 @@ POST /embed                  multipart: file, text?, domain?   -> vector
 POST /search                 multipart: file, text?, domain?, domains?, k? -> hits per domain, timings
 """
 
+import asyncio
 import time
 from dataclasses import asdict
 from importlib.resources import files
@@ -21,6 +22,7 @@ from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import Domain
 from ampere.workspace import Workspace
 from serve.embedder import Query
+from serve.searcher import best_of
 
 MAX_K = 100
 api = FastAPI(title="ampere", description="Which pages, shorts and lives show this product?")
@@ -39,9 +41,9 @@ class Gateway:
     """The ingress deployment."""
 
     def __init__(
-        self, embedder: DeploymentHandle, searcher: DeploymentHandle, workspace: str, max_upload_mb: int
+        self, embedder: DeploymentHandle, searchers: list[DeploymentHandle], workspace: str, max_upload_mb: int
     ) -> None:
-        self.embedder, self.searcher = embedder, searcher
+        self.embedder, self.searchers = embedder, searchers
         self.max_upload_mb = max_upload_mb
         self.frames = LanceFrames(Workspace.open(workspace))
 
@@ -54,7 +56,7 @@ class Gateway:
         return {
             "status": "ok",
             "model": await self.embedder.model_name.remote(),
-            "index": await self.searcher.meta.remote(),
+            "index": await self.searchers[0].meta.remote(),
         }
 
     @api.get("/frames/{sample_id}")
@@ -81,7 +83,8 @@ class Gateway:
         start = time.perf_counter()
         vector = await self._vector(file, text, domain)
         embedded = time.perf_counter()
-        hits = await self.searcher.search.remote(vector, domains or list(Domain), k)
+        asked = [searcher.search.remote(vector, domains or list(Domain), k) for searcher in self.searchers]
+        hits = best_of(await asyncio.gather(*asked), k)
         searched = time.perf_counter()
         return {
             "results": {str(domain): [asdict(hit) for hit in found] for domain, found in hits.items()},

@@ -1,4 +1,6 @@
-"""The search deployment: holds an index in memory and answers vectors."""
+"""The search deployment: holds an index, or a shard of it, in memory and answers vectors."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from ray import serve
@@ -11,14 +13,15 @@ from ampere.workspace import Workspace
 
 @serve.deployment
 class SearcherDeployment:
-    """One copy of the index of one model.
+    """One copy of a shard of the index of one model.
 
     Args:
         name: of the weights that embed the queries; an index of others is refused.
+        shard: its number.
     """
 
-    def __init__(self, workspace: str, model: str, name: str) -> None:
-        self.index = open_index(Workspace.open(workspace), model, name)
+    def __init__(self, workspace: str, model: str, name: str, shard: int) -> None:
+        self.index = open_index(Workspace.open(workspace), model, name, [shard])
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
         """The `k` best samples of each domain."""
@@ -28,3 +31,11 @@ class SearcherDeployment:
     def meta(self) -> dict[str, object]:
         """What the index was made from."""
         return self.index.meta
+
+
+def best_of(shards: Sequence[dict[Domain, list[Hit]]], k: int) -> dict[Domain, list[Hit]]:
+    """The `k` best of what the shards of an index found, in each domain; equals in the order of their ids."""
+    if len(shards) == 1:
+        return shards[0]
+    found = {domain: [hit for shard in shards for hit in shard[domain]] for domain in shards[0]}
+    return {domain: sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:k] for domain, hits in found.items()}

@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,12 @@ def roll_back(workspace: Workspace, model: str) -> str:
     return before[-1]
 
 
-def open_index(workspace: Workspace, model: str, name: str) -> SearchIndex:
+def open_index(workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None) -> SearchIndex:
     """The current version of a model's index, in memory.
 
     Args:
         name: of the model that embeds the queries, with the checksum of its weights; see `embedding_name`.
+        shards: those to load; None: all.
 
     Raises:
         FileNotFoundError: there is none.
@@ -147,7 +149,7 @@ def open_index(workspace: Workspace, model: str, name: str) -> SearchIndex:
     """
     folder = version_folder(workspace, model, current_version(workspace, model))
     check_model(read_meta(folder), name)
-    return SearchIndex(folder)
+    return SearchIndex(folder, shards)
 
 
 def check_model(meta: dict[str, Any], name: str) -> None:

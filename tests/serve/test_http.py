@@ -127,7 +127,7 @@ def test_an_application_whose_index_is_of_other_weights_is_refused(retrained: tu
     with pytest.raises(ValueError, match=told):
         build_app(SearchArgs(workspace=workspace.uri, model="m"))
     with pytest.raises(ValueError, match=told):
-        SearcherDeployment.func_or_class(workspace.uri, "m", name)
+        SearcherDeployment.func_or_class(workspace.uri, "m", name, 0)
 
 
 def test_an_embedder_that_starts_after_another_training_is_refused(

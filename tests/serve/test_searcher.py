@@ -1,0 +1,42 @@
+"""Searchers that hold a shard each answer, together, like one that holds all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ampere.config import IndexSettings
+from ampere.records import Domain
+from ampere.retrieval.index import stacked_vectors
+from ampere.retrieval.index_build import write_base
+from ampere.workspace import Workspace
+from serve.searcher import SearcherDeployment, best_of
+from tests.retrieval.index_rows import alike, rows
+
+MIXED = [Domain.PAGE] * 25 + [Domain.LIVE] * 12 + [Domain.SHORT]
+
+
+def searcher(workspace: Workspace, model: str, shard: int) -> SearcherDeployment:
+    return SearcherDeployment.func_or_class(workspace.uri, model, f"{model}@1", shard)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("equals", [False, True])
+def test_shards_are_searched_apart_and_answer_together(workspace: Workspace, equals: bool) -> None:
+    table = alike(rows(MIXED)) if equals else rows(MIXED)
+    for model, shards in (("one", 1), ("three", 3)):
+        folder = Path(workspace.uri) / "indexes" / model
+        (folder / "v000001").mkdir(parents=True)
+        settings = IndexSettings(model=model, type="flat", shards=shards)
+        write_base(folder / "v000001", table, settings, {"model": f"{model}@1"})
+        (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
+    whole, parts = searcher(workspace, "one", 0), [searcher(workspace, "three", shard) for shard in range(3)]
+    for vector in stacked_vectors(rows(MIXED, seed=1)["vector"])[:9].tolist():
+        for k in (1, 7, 40):
+            expected = whole.search(vector, list(Domain), k)
+            found = best_of([part.search(vector, list(Domain), k) for part in parts], k)
+            assert found.keys() == expected.keys()
+            for domain, hits in expected.items():
+                if not (equals and k == 7):  # of more equals than the last place holds, shards may choose others
+                    assert [hit.sample_id for hit in found[domain]] == [hit.sample_id for hit in hits]
+                np.testing.assert_allclose([h.score for h in found[domain]], [h.score for h in hits], atol=1e-6)
