@@ -31,6 +31,7 @@ ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
 CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 LIGHT_CPUS = 0.1  # of the steps around the engine: whole cores would leave none for it on a small machine
 LONGEST_COUNTED, SPREAD_COUNTED = 500, 1500  # transcripts whose tokens are counted to size the engines
+QUEUE = 2  # times what an engine works on; Ray lets a pool grow from 1.75 on (actor_pool_util_upscaling_threshold)
 ENGINE_TRIES = 2  # of a batch whose engine died, before the careful turns
 
 
@@ -147,7 +148,8 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
         batch_size=careful or settings.batch_size,
         concurrency=(1, 1) if careful else worker_range("summarize.workers", settings.workers),
         max_concurrent_batches=batches,
-        max_tasks_in_flight_per_actor=batches,
+        # A pool grows when its queues are so much longer than what its engines work on; no longer, and it never would.
+        max_tasks_in_flight_per_actor=batches if careful else QUEUE * batches,
         placement_group_config={"bundle_per_worker": bundle},
         accelerator_type=settings.accelerator_type,
         runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},

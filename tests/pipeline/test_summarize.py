@@ -186,6 +186,7 @@ def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace
     assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_an_engine_answers_on_the_rows_beside_those_it_is_not_asked_about(workspace: Workspace) -> None:
     """A real engine: Ray leaves out what has an error already."""
     unreadable(workspace)
@@ -234,6 +235,8 @@ def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> 
 
 
 def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.data import DataContext
+
     from ampere.text.sizing import EngineSize
 
     size = EngineSize(512, 100, 2**20)
@@ -245,6 +248,9 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.placement_group_config["bundle_per_worker"] == {"CPU": 2, "GPU": 0.5}
     assert config.engine_kwargs["quantization"] == "fp8" and config.engine_kwargs["gpu_memory_utilization"] == 0.45
     assert config.max_concurrent_batches * 64 >= 2 * 100  # the engine never waits for the next batch
+    # Else Ray would never let the pool grow.
+    threshold = DataContext.get_current().autoscaling_config.actor_pool_util_upscaling_threshold
+    assert config.max_tasks_in_flight_per_actor / config.max_concurrent_batches > threshold
     careful = engine_config(SHIPPED, size, careful=8)
     assert careful.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
     assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
