@@ -155,8 +155,8 @@ def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
     workspace.table(SAMPLES).append(
         [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(transcripts)]
     )
-    # Small engines and batches, so that the kills come in the midst of it; the second engine comes with the queue.
-    flags = ["--summarize.workers", "1:2", "--summarize.cpus", "0.5", "--summarize.batch-size", "4"]
+    # Small engines and batches, so that the kills come in the midst of it.
+    flags = ["--summarize.workers", "2", "--summarize.cpus", "0.5", "--summarize.batch-size", "4"]
     flags += ["--summarize.max-num-seqs", "4"]
     job, log = start("summarize", workspace, flags, tmp_path / "log"), tmp_path / "log"
     wait_until(job, lambda: len(parts_of(job, "engine")) >= 2 and workspace.table(SUMMARIES).count() > 0, log)
