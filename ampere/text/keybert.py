@@ -27,6 +27,9 @@ class Keywords:
 
     def __init__(self, encoder: str, device: str) -> None:
         features = pipeline("feature-extraction", model=encoder, device=device, tokenize_kwargs={"truncation": True})
+        # Not every tokenizer knows how much its model can read.
+        longest = features.model.config.max_position_embeddings
+        features.tokenizer.model_max_length = min(features.tokenizer.model_max_length, longest)
         self.model = KeyBERT(features)
 
     def __call__(self, transcript: str) -> dict[str, Any]:

@@ -1,5 +1,9 @@
+import json
+from pathlib import Path
+
 import pytest
 
+from ampere.catalog.goods import common_characters
 from ampere.text.keybert import KEYWORDS, Keywords
 from ampere.text.summary import Status
 from tests.text.encoders import write_bert
@@ -37,3 +41,12 @@ def test_a_transcript_without_words_has_no_keyword(keywords: Keywords, text: str
 def test_an_hour_of_speech_and_english(keywords: Keywords) -> None:
     assert keywords("这款竹炭牙刷不伤牙龈，" + "大家晚上好欢迎来到直播间今天天气不错，" * 500)["product_features"]
     assert " " in " ".join(keywords("this bamboo cutting board has a juice groove all the way")["product_features"])
+
+
+def test_a_tokenizer_that_does_not_know_the_models_length(tmp_path: Path) -> None:
+    config = write_bert(tmp_path) / "tokenizer_config.json"
+    known = json.loads(config.read_text("utf-8"))
+    del known["model_max_length"]
+    config.write_text(json.dumps(known), encoding="utf-8")
+    text = common_characters()[:1500]
+    assert Keywords(str(tmp_path), "cpu")(text)["product_features"]
