@@ -97,7 +97,7 @@ class Training:
         self.optimizers = build_optimizers(self.model, self.classifier, settings)
         network: nn.Module = ProductModel(self.model)
         if ranks > 1 and trainable(self.model):  # DDP refuses a network that has nothing to train
-            network = DistributedDataParallel(network, broadcast_buffers=False)
+            network = DistributedDataParallel(network, forward_sync_buffers=False)
         self.step = Step(network, self.classifier, self.tokenizer, settings, device=self.device)
         self.batches = ProductBatches(
             job.training_set, frames, settings, num_frames=self.model.num_frames, image_size=self.model.image_size,
