@@ -18,6 +18,9 @@ class Domain(StrEnum):
     LIVE = "live"
 
 
+CLIP_DOMAINS = (Domain.SHORT, Domain.LIVE)  # of several frames, with speech
+
+
 class Split(StrEnum):
     """Which products train the model and which only judge it."""
 

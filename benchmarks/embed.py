@@ -9,11 +9,11 @@ products, counted by torch; the bare product's rate is taken in the same run and
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 
 import torch
 from bars import judge
+from rates import product_rate, seconds
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,25 +23,6 @@ from ampere.models.ampere import AMPere, AMPereConfig
 
 BERT_VOCABULARY = 21128
 BARS = {"cpu": 0.45, "cuda": 0.55}  # share of a bare product's rate
-
-
-def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
-    """Median time of a call after one to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[repeats // 2]
-
-
-def product_rate(device: str, dtype: torch.dtype, repeats: int) -> float:
-    """FLOP/s of a bare square matrix product."""
-    side = 8192 if device == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, repeats, device)
 
 
 def main() -> int:

@@ -12,13 +12,12 @@ from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.summarize import summarize_stage
-from ampere.records import SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
+from ampere.records import CLIP_DOMAINS, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
 from ampere.table import sql_in
 from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
 from ampere.workspace import Workspace
 
-CLIPS = (Domain.SHORT, Domain.LIVE)
 NOTHING = {"product_name": "", "product_features": []}
 Gold = dict[str, dict[str, Any]]
 
@@ -54,8 +53,8 @@ def _gold_row(line: str, where: str) -> dict[str, Any]:
             raise TypeError("sample_id and product_name must be strings, product_features a list of strings")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a labelled transcript ({error!r})") from error
-    if (domain := row.get("domain", Domain.LIVE)) not in CLIPS:
-        raise ValueError(f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIPS)}")
+    if (domain := row.get("domain", Domain.LIVE)) not in CLIP_DOMAINS:
+        raise ValueError(f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIP_DOMAINS)}")
     return row
 
 

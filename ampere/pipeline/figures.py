@@ -25,13 +25,12 @@ from ampere.pipeline.evaluate import test_vectors
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
-from ampere.records import Domain
+from ampere.records import CLIP_DOMAINS, Domain
 from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
 from ampere.retrieval.metrics import TASKS, Ranking, Vectors, similarities
 from ampere.retrieval.pairs import product_distances
 from ampere.retrieval.plots import attention_plot, distance_plot, font_with, recall_plot, strip_plot
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
-from ampere.training.data import CLIP_DOMAINS
 from ampere.workspace import Workspace
 
 SHOWN = 5  # answers

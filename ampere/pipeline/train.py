@@ -27,8 +27,8 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
-from ampere.records import FRAMES, SAMPLES, Domain, Split
-from ampere.training.data import CLIP_DOMAINS, FrameSource, TrainingSet
+from ampere.records import CLIP_DOMAINS, FRAMES, SAMPLES, Domain, Split
+from ampere.training.data import FrameSource, TrainingSet
 from ampere.training.frame_views import MARK, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
 from ampere.workspace import Workspace

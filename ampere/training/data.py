@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ampere.config import TrainSettings
-from ampere.records import Domain
+from ampere.records import CLIP_DOMAINS, Domain
 from ampere.training.augment import augmented_input
 
-CLIP_DOMAINS = (Domain.SHORT, Domain.LIVE)
 Products = Mapping[str, Mapping[Domain, Sequence[str]]]
 
 

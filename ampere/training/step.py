@@ -13,8 +13,8 @@ from ampere.losses.contrastive import contrastive_loss
 from ampere.losses.gather import all_gather, rank_and_world_size
 from ampere.losses.partial_fc import PartialFC
 from ampere.models.networks import text_inputs
-from ampere.records import Domain
-from ampere.training.data import CLIP_DOMAINS, Batch
+from ampere.records import CLIP_DOMAINS, Domain
+from ampere.training.data import Batch
 
 Inputs = tuple[Tensor, Any, Tensor | None, Tensor]  # frames, token ids or texts, token mask, domains
 PLACES = {domain: place for place, domain in enumerate(Domain)}
