@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             if "Ray runtime started" in line:
                 break
         yield environment
-        os.killpg(head.pid, signal.SIGTERM)
+        os.killpg(head.pid, signal.SIGKILL)  # a head that is asked to end takes half a minute over it
 
 
 def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from rapidfuzz import fuzz, process
 from ampere.catalog import speech
 from ampere.catalog.goods import is_demo_brand, load_categories
 from ampere.text.audit import SUPPORT, sounds, support
-from ampere.text.corpus import draw_example, draw_goods, load_goods, load_talk
+from ampere.text.corpus import _feature_pattern, draw_example, draw_goods, load_goods, load_talk
 from ampere.text.summary import MAX_FEATURES
 
 PATTERNS = ("OPENERS", "CHATTER", "NAME_LINES", "PART_LINES", "FEATURE_LINES", "SIZE_LINES", "OTHER_LINES")
@@ -34,6 +34,20 @@ def test_no_pattern_is_nearly_one_of_the_demo() -> None:
     )
     likeness = process.cdist(learnt, said, scorer=fuzz.ratio)
     assert likeness.shape > (20_000, 50) and likeness.max() < 90
+
+
+def test_words_that_lead_to_held_out_selling_points_are_not_learnt_as_chatter() -> None:
+    leads = [line.partition("{")[0] for line in speech.FEATURE_LINES]
+    assert all(line.endswith("{f}") for line in speech.FEATURE_LINES) and leads.count("而且") == 1
+    chatter = [line for kind in ("chatter", "openers") for line in load_talk()[kind]]
+    assert not [line for line in chatter if any(lead in line for lead in leads if len(lead) > 1)]
+
+
+def test_a_third_of_the_selling_points_have_a_word_or_two_before_them_and_nothing_after() -> None:
+    rng = random.Random(0)
+    patterns = [_feature_pattern(rng) for _ in range(2000)]
+    short = sum(bool(re.fullmatch(r".{1,5}{f}", pattern)) for pattern in patterns)
+    assert 0.3 < short / len(patterns) < 0.5  # the written ones are a tenth
 
 
 def test_it_is_wide() -> None:
