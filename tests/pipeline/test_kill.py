@@ -21,6 +21,7 @@ from ampere.workspace import Workspace
 from tests.conftest import DemoRun, manifest_rows, write_manifest
 
 pytestmark = pytest.mark.timeout(600)
+ROWS = 180  # transcripts to summarize: enough that both engines are at work when one is killed
 
 
 def command(stage: str, workspace: Workspace, flags: Sequence[str]) -> list[str]:
@@ -151,7 +152,7 @@ def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
     The death of the job is as in the other stages, which share its runner.
     """
     known = answers(demo.workspace)
-    transcripts = [*known, *many_transcripts(300 - len(known))]
+    transcripts = [*known, *many_transcripts(ROWS - len(known))]
     workspace.table(SAMPLES).append(
         [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(transcripts)]
     )
@@ -161,11 +162,11 @@ def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
     job, log = start("summarize", workspace, flags, tmp_path / "log"), tmp_path / "log"
     wait_until(job, lambda: len(parts_of(job, "engine")) >= 2 and workspace.table(SUMMARIES).count() > 0, log)
     kill("engine", job, random.Random(0))
-    assert workspace.table(SUMMARIES).count() < 300
+    assert workspace.table(SUMMARIES).count() < ROWS
     assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
     answered = ids(workspace, SUMMARIES) + ids(workspace, FAILURES)
     assert sorted(answered) == ids(workspace, SAMPLES)
-    assert len(ids(workspace, FAILURES)) < 50  # answers that are no summary, if any; none for the deaths
+    assert len(ids(workspace, FAILURES)) < ROWS // 6  # answers that are no summary, if any; none for the deaths
     assert workspace.table(FAILURES).count("error_type != 'AnswerError'") == 0
     again = answers(workspace)
     # Batches of other sizes round differently, which may turn a close choice; more than one in a hundred it never was.
