@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ampere.config import SummarizeSettings, worker_range
 from ampere.pipeline.chosen_model import asker, chosen_model
+from ampere.pipeline.engine_death import mortal
 from ampere.pipeline.engine_rows import FormPrompts, ReadAnswers
 from ampere.pipeline.runner import Work
 from ampere.text.language_models import model_identity
@@ -55,7 +56,10 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
         preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
         postprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
     )
-    processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["max_task_retries"] = ENGINE_TRIES - 1
+    engines = processor.get_stage_by_name("vLLMEngineStage")
+    engines.map_batches_kwargs["max_task_retries"] = ENGINE_TRIES - 1
+    # A copy: on an assignment the stage works out its resources again, from what it has removed, and asks for a GPU.
+    processor.stages["vLLMEngineStage"] = engines.model_copy(update={"fn": mortal(engines.fn)})
     model, prompt = chosen_model(settings)
     origin = {"model": model_identity(model.source), "prompt_version": prompt.version}
     _, most = worker_range("summarize.workers", settings.workers)

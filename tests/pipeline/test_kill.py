@@ -21,7 +21,7 @@ from ampere.workspace import Workspace
 from tests.conftest import DemoRun, manifest_rows, write_manifest
 
 pytestmark = pytest.mark.timeout(600)
-ROWS = 300  # transcripts to summarize: enough that both engines are at work when one is killed
+ROWS = 180  # transcripts to summarize: enough that both engines are at work when one is killed
 
 
 def command(stage: str, workspace: Workspace, flags: Sequence[str]) -> list[str]:
