@@ -15,7 +15,7 @@ LOOK_S = 1.0  # between two looks at the engine, by a request that waits
 def mortal(stage: type[Any]) -> type[Any]:
     """`ray.data.llm`'s engine stage, whose process ends when it waits for an engine that is dead."""
 
-    class Engine(stage):  # type: ignore[misc]
+    class Engine(stage):
         async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: uuid.UUID) -> dict[str, Any]:
             answer = asyncio.create_task(super()._generate_with_error_handling(row, batch_uuid))
             while not (await asyncio.wait({answer}, timeout=LOOK_S))[0]:
