@@ -323,7 +323,8 @@ class EmbedSettings:
     bf16: bool = False
     """bfloat16 products; float32 weights and vectors."""
     compile: bool = False
-    """torch.compile before the first batch, which then has a fixed shape. It takes a worker minutes; for large jobs."""
+    """torch.compile before the first batch, which then has a fixed shape. It takes a worker minutes, and memory for two
+    copies of the weights; for large jobs."""
     hourly_price: float = 0.0
     """Price of a worker for an hour, in any currency; the report then tells what a million samples cost."""
 

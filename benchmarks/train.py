@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from bars import judge
 from PIL import Image
-from rates import product_rate, seconds
+from rates import bare_product, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from ampere.config import PRESETS, ModelSettings, TrainSettings
@@ -77,8 +77,9 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     once, eight = (random_batch(products, sizes, page_frames=count) for count in (1, sizes.num_frames))
     with FlopCounterMode(display=False) as counter:
         run(once)
-    fast, slow = (seconds(lambda b=batch: run(b), repeats, device) for batch in (once, eight))
-    rate, bare = counter.get_total_flops() / fast, product_rate(device, torch.bfloat16, repeats)
+    product, flop = bare_product(device, torch.bfloat16)
+    fast, slow, product_s = seconds(device, repeats, lambda: run(once), lambda: run(eight), product)
+    rate, bare = counter.get_total_flops() / fast, flop / product_s
     print(f"{device} bfloat16, {products} products a step: {3 * products / fast:.2f} samples/s")
     print(f"{rate / bare:.1%} of a bare product's {bare / 1e12:.2f} TFLOP/s")
     print(f"pages eight times / once {slow / fast:.2f}x the time of a step")

@@ -41,10 +41,18 @@ class Embedder:
         self.text_source = text_source(folder)
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compile the network for its two shapes, pages and clips, which takes minutes; `fixed` must be set."""
+        """Compile the network for its two shapes, pages and clips, and warm it up; `fixed` must be set.
+
+        It takes minutes. The weights are constants of what is compiled, in the type of its products and the order that
+        these read fastest: a change of them is not seen, and each shape holds a copy.
+        """
+        from torch._inductor import config
+
         if self.fixed is None:
             raise ValueError("fixed is None; a network is compiled for batches of one size")
         self.model.compile(dynamic=False, backend=backend)
+        with config.patch(freezing=True):
+            self.warm_up()
 
     def warm_up(self) -> None:
         """Embed a black page and a black clip, so that no later batch waits for what happens once."""

@@ -155,7 +155,8 @@ class EmbedBatch:
         )
         if settings.compile:
             self.embedder.compile()
-        self.embedder.warm_up()
+        else:
+            self.embedder.warm_up()
         self.name, self.ready = uuid.uuid4().hex, time.time()
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -129,8 +129,7 @@ def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
     frames, texts = [coloured(1, 1), coloured(2, SIZES.num_frames)], ["product 1", None]
     domains = [Domain.PAGE, Domain.LIVE]
     compiled = Embedder(folder, fixed=2)
-    compiled.compile(backend="eager")  # all that is torch's capture; inductor takes minutes
-    compiled.warm_up()
+    compiled.compile(backend="eager")  # torch's capture; inductor takes a minute, and benchmarks/embed.py has it
     with torch.compiler.set_stance("fail_on_recompile"):
         found = compiled.embed(frames, texts, domains)
     np.testing.assert_allclose(found, Embedder(folder).embed(frames, texts, domains), atol=1e-5)

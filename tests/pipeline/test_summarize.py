@@ -21,6 +21,7 @@ from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.text.summary import NO_PRODUCT, TEXT_VERSION, Status, Summary
 from ampere.workspace import Workspace
 from tests.text.encoders import write_bert
+from tests.text.quantized import write_quantized
 from tests.text.test_uie import write_uie
 
 ROWS = [
@@ -187,13 +188,17 @@ def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_an_engine_answers_on_the_rows_beside_those_it_is_not_asked_about(workspace: Workspace) -> None:
-    """A real engine: Ray leaves out what has an error already."""
+def test_an_engine_of_quantized_weights_answers_on_the_rows_beside_those_it_is_not_asked_about(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """A real engine. Ray leaves out what has an error already; how weights are stored, the model's folder tells."""
     unreadable(workspace)
-    report = run_stage(summarize_stage(workspace, SHIPPED), workspace)
-    statuses = {name: row["status"] for name, row in made(workspace, "llm").items()}
-    assert (report.done, statuses["u1"], statuses["u2"]) == (3, "missing", "missing")
-    assert made(workspace, "llm")["u3"]["raw_output"]
+    model = str(write_quantized(tmp_path / "eight-bits"))
+    settings = SummarizeSettings(dtype="float32", model=model, prompt="bare")
+    report = run_stage(summarize_stage(workspace, settings), workspace)
+    rows = made(workspace, "llm")
+    assert (report.done, rows["u1"]["status"], rows["u2"]["status"]) == (3, "missing", "missing")
+    assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"].startswith("eight-bits@")
 
 
 def test_a_transcript_that_no_prompt_can_be_made_of_costs_its_own_row(
