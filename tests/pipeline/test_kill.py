@@ -203,7 +203,7 @@ def test_embed(demo: DemoRun) -> None:
 def test_train(demo: DemoRun, tmp_path: Path) -> None:
     """A training whose driver dies with all its workers goes on from its last checkpoint."""
     workspace, log = demo.workspace, tmp_path / "log"
-    flags = ["--train.name", "killed", "--train.text", "none", "--train.epochs", "30", "--train.workers", "1",
+    flags = ["--train.name", "killed", "--train.text", "none", "--train.epochs", "14", "--train.workers", "1",
              "--train.batch-size", "8", "--train.log-every", "1", "--train.checkpoint-every", "3"]  # fmt: skip
     metrics = Path(workspace.uri) / "logs" / "killed" / "metrics.jsonl"
 

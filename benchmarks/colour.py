@@ -1,0 +1,60 @@
+"""What colour alone finds: the six tasks over a workspace's test samples, by histograms of hue, saturation and value.
+
+    python benchmarks/colour.py --workspace WORKSPACE
+
+A yardstick for models that begin without published weights: whatever they learn should be worth more than this.
+"""
+
+import argparse
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ampere.pipeline.frames_table import LanceFrames
+from ampere.records import FRAMES, SAMPLES, Domain, Split
+from ampere.retrieval.evaluation import judge, mean_recall
+from ampere.retrieval.metrics import Vectors
+from ampere.workspace import Workspace
+
+BINS = (16, 4, 4)  # of hue, saturation, value
+MARGIN = 1 / 6  # of a picture's width and height, left out on each side
+
+
+def colours(jpegs: Sequence[bytes]) -> NDArray[np.float32]:
+    """The mean over a sample's frames of the square roots of their histograms: float32 [256], of length 1."""
+    mean = np.mean([np.sqrt(histogram(jpeg)) for jpeg in jpegs], axis=0)
+    return (mean / np.linalg.norm(mean)).astype(np.float32)
+
+
+def histogram(jpeg: bytes) -> NDArray[np.float64]:
+    """Shares of the bins in the middle of a picture: float64 [256]."""
+    image = Image.open(io.BytesIO(jpeg)).convert("HSV")
+    left, top = round(image.width * MARGIN), round(image.height * MARGIN)
+    pixels = np.asarray(image.crop((left, top, image.width - left, image.height - top))).reshape(-1, 3)
+    found, _ = np.histogramdd(pixels, BINS, [(0, 256)] * 3)
+    return found.ravel() / len(pixels)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", required=True)
+    args = parser.parse_args()
+
+    workspace = Workspace.open(args.workspace)
+    decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
+    rows = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], f"split = '{Split.TEST}'").to_pylist()
+    rows = [row for row in rows if row["product_id"] is not None and row["sample_id"] in decoded]
+    vectors = np.stack([colours(jpegs) for jpegs in LanceFrames(workspace).take([row["sample_id"] for row in rows])])
+    domains, products = (np.array([row[name] for row in rows]) for name in ("domain", "product_id"))
+    results = judge({d: Vectors(vectors=vectors[domains == d], products=products[domains == d]) for d in Domain})
+    print("  ".join(f"{task} {result.means()['R1']:.1f}" for task, result in results.items()))
+    chance = np.mean([result.chance for result in results.values()])
+    print(f"mR1 by colour alone {mean_recall(results):.1f}, chance {chance:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
