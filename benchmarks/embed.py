@@ -52,6 +52,7 @@ def main() -> int:
     eight = pages.expand(shape).contiguous()
     with FlopCounterMode(display=False) as counter:
         embed(clips)
+    embed(pages)
     same, exact = (plain_loop(model, kind, clips, ids, mask) for kind in (dtype, torch.float32))
     model.compile(dynamic=False)
     with inductor.patch(freezing=True):  # as in `Embedder.compile`

@@ -253,7 +253,8 @@ def measure(data: Data, kind: IndexType, exact_s: float) -> Measured:
         plain_s = build_plain(data, kind, file)
         ours_gb, plain_gb = held_gb(folder), held_gb(file)
         ours = SearchIndex(folder)
-        ((_, index, effort, _),) = ours.shelves[Domain.PAGE].parts
+        ((_, part),) = ours.shelves[Domain.PAGE].parts
+        index, effort = part.index, part.effort
         batch, recall = data.asked[:BATCH], data.recall(ours.search(data.asked, Domain.PAGE, K).places)
         bare_s, ours_batch_s = best_times(
             lambda: search(index, batch, K, effort), lambda: ours.search(batch, Domain.PAGE, K)

@@ -50,6 +50,7 @@ class Embedder:
 
         if self.fixed is None:
             raise ValueError("fixed is None; a network is compiled for batches of one size")
+        self.warm_up()  # of what the network makes once and torch cannot trace
         self.model.compile(dynamic=False, backend=backend)
         with config.patch(freezing=True):
             self.warm_up()

@@ -40,6 +40,7 @@ class VideoBranch(nn.Module):
         self.projection = nn.Linear(sizes.vision_width, sizes.message_width, bias=False)
         self.positions = nn.Parameter(0.02 * torch.randn(sizes.num_frames, sizes.width))
         self.blocks = transformer_blocks(sizes.temporal_layers, sizes.width, sizes.heads, sizes.mlp_width)
+        self._evaluated: list[nn.Module] = []  # see `_image_layers`; a plain list, which no state_dict sees
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Encode clips, or single images as clips of n equal frames.
@@ -69,9 +70,20 @@ class VideoBranch(nn.Module):
         back: one pass does for all n.
         """
         hidden = self.tower.pre_layernorm(self.tower.embeddings(pixels))
-        for layer in [single_frame_layer(layer) for layer in self.tower.encoder.layers]:
+        for layer in self._image_layers():
             hidden = layer(hidden, None)
         return self.tower.post_layernorm(hidden[:, 0])
+
+    def _image_layers(self) -> list[nn.Module]:
+        """The tower's layers for single frames; in evaluation the same each time, for torch.compile traces no copying.
+
+        In training they are made anew, for they would not follow a change of mode or of checkpointing.
+        """
+        if self.training:
+            return [single_frame_layer(layer) for layer in self.tower.encoder.layers]
+        if not self._evaluated:
+            self._evaluated = [single_frame_layer(layer) for layer in self.tower.encoder.layers]
+        return self._evaluated
 
     def _check(self, frames: Tensor) -> None:
         wanted = (3, self.image_size, self.image_size)

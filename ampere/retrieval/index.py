@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ampere.records import Domain
-from ampere.retrieval.index_types import SAME, build, leave_out, search
+from ampere.retrieval.index_types import SAME, LeftOut, build, leave_out, search
 
 META_FILE = "index.json"
 SHOWN = ["sample_id", "product_id", "text", "media_uri"]  # columns of an answer
@@ -70,13 +70,13 @@ class Part:
     """An index over some rows of a domain; its places are those of the rows.
 
     Attributes:
-        effort, kept: see `ampere.retrieval.index_types.search`.
+        effort, left_out: see `ampere.retrieval.index_types.search`.
     """
 
     index: faiss.Index
     rows: pa.Table
     effort: int = 0
-    kept: faiss.IDSelector | None = None
+    left_out: LeftOut | None = None
 
 
 class Shelf:
@@ -88,7 +88,7 @@ class Shelf:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         starts = np.cumsum([0, *(part.rows.num_rows for part in parts)])
-        self.parts = [(start, part.index, part.effort, part.kept) for start, part in zip(starts, parts, strict=False)]
+        self.parts = list(zip(starts, parts, strict=False))
         self.rows = pa.concat_tables([part.rows for part in parts]).combine_chunks()
         self.order = pc.rank(self.rows["sample_id"], tiebreaker="first").to_numpy()
 
@@ -98,8 +98,8 @@ class Shelf:
         Which part a sample is in makes no difference, unless more than `PAST` equals of the last answer are left out.
         """
         found = []
-        for start, index, effort, kept in self.parts:
-            scores, places = search(index, vectors, k, effort, kept, PAST)
+        for start, part in self.parts:
+            scores, places = search(part.index, vectors, k, part.effort, part.left_out, PAST)
             found.append((np.where(places >= 0, scores, LEAST), np.where(places >= 0, places + start, -1)))
         scores = np.concatenate([score for score, _ in found], axis=1)
         places = np.concatenate([place for _, place in found], axis=1)
@@ -164,12 +164,12 @@ def load_shard(folder: Path, domain: Domain, number: int, effort: int, gone: set
     rows = pq.read_table(folder / f"{domain}-{number}.parquet", columns=SHOWN)
     index = faiss.read_index(str(folder / f"{domain}-{number}.faiss"))
     mask = pc.is_in(rows["sample_id"], value_set=pa.array(sorted(gone), pa.string())).to_numpy()
-    kept = None
+    left_out = None
     if mask.any():
         if isinstance(index, faiss.IndexFlat):
             rows = rows.filter(~mask)
-        kept = leave_out(index, mask)
-    return Part(index, rows, effort, kept)
+        left_out = leave_out(index, mask)
+    return Part(index, rows, effort, left_out)
 
 
 def exact_part(rows: pa.Table, shards: Sequence[int] | None, count: int) -> Part:

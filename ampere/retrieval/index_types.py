@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -15,6 +16,7 @@ _untyped: Any = faiss  # whose type stubs lack the search parameters, and how Py
 REFINED = 16  # times k: candidates that ivf-pq looks at again with better precision
 POINTS_PER_LIST = 39  # fewer, and FAISS complains about training
 FEWEST = 16 * POINTS_PER_LIST  # rows that ivf-pq's sixteen codes can be trained with
+SPARE = 2  # answers of a graph search beyond twice what is likely to be gone
 SAME = 1e-6  # similarities this near are a tie
 # What each search may look at, little to much: lists of an inverted file, or the breadth of the graph search.
 EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
@@ -56,7 +58,22 @@ def build(kind: IndexType, vectors: NDArray[np.float32]) -> faiss.Index:
     return index
 
 
-def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> faiss.IDSelector | None:
+@dataclass(frozen=True)
+class LeftOut:
+    """Items that an index holds and a search passes over.
+
+    Attributes:
+        gone: bool [N], by place.
+        share: of the items that are gone.
+        selector: the others, as FAISS wants to be told; every item that it looks at then costs more.
+    """
+
+    gone: NDArray[np.bool_]
+    share: float
+    selector: faiss.IDSelector
+
+
+def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> LeftOut | None:
     """Make an index find some of its items, bool [N], no more.
 
     Lists lose the items themselves, which costs no search anything; in a flat index the places of later items move up.
@@ -68,7 +85,7 @@ def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> faiss.IDSelector |
     if isinstance(index, (faiss.IndexFlat, faiss.IndexIVFFlat)):
         index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
         return None
-    return _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little"))
+    return LeftOut(gone, float(gone.mean()), _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little")))
 
 
 def search(
@@ -76,18 +93,41 @@ def search(
     vectors: NDArray[np.float32],
     k: int,
     effort: int,
-    kept: faiss.IDSelector | None = None,
+    left_out: LeftOut | None = None,
     past: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Similarities and places [Q, k + past] of the nearest items, best first; place -1 where there are fewer.
 
     Args:
         effort: one of the type's `EFFORTS`; more is slower and finds more.
-        kept: the items that may be found, as `leave_out` gives them; None: all.
+        left_out: the items that must not be found, as `leave_out` gives them; None: none.
         past: answers besides the `k`, for which ivf-pq looks at no further candidates.
     """
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
-    return index.search(queries, k + past, params=_parameters(index, effort, kept, REFINED * k / (k + past)))
+    if left_out is not None and isinstance(index, faiss.IndexHNSW):
+        return _search_graph(index, queries, k + past, effort, left_out)
+    selector = left_out.selector if left_out else None
+    return index.search(queries, k + past, params=_parameters(index, effort, selector, REFINED * k / (k + past)))
+
+
+def _search_graph(
+    index: faiss.Index, queries: NDArray[np.float32], wanted: int, effort: int, left_out: LeftOut
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A search for some more than are wanted, of which those that are gone are dropped.
+
+    The graph search keeps `effort` candidates anyway. A selector, which it would ask about each item that it meets,
+    costs a quarter of its time; so only queries whose answers are mostly gone are asked again with it.
+    """
+    spare = math.ceil(2 * wanted * left_out.share) + SPARE
+    scores, places = index.search(queries, wanted + spare, params=_parameters(index, effort, None, 1))
+    found = (places >= 0) & ~left_out.gone[places]
+    order = np.argsort(~found, axis=1, kind="stable")[:, :wanted]
+    scores, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+    few = found.sum(axis=1) < wanted
+    if few.any():
+        parameters = _parameters(index, effort, left_out.selector, 1)
+        scores[few], places[few] = index.search(queries[few], wanted, params=parameters)
+    return scores, places
 
 
 def _parameters(

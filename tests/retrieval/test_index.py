@@ -172,6 +172,18 @@ def test_what_is_gone_is_left_out_once_and_not_with_every_query(
     assert names <= set(table.filter(stays)["sample_id"].to_pylist()) and len(names) > 500
 
 
+def test_a_graph_whose_nearest_items_are_gone_finds_those_behind_them() -> None:
+    """One query lost its 50 nearest of 400 items, more than are drawn besides; the other lost none."""
+    vectors = stacked_vectors(rows([Domain.PAGE] * 400)["vector"])
+    queries = np.stack([vectors[0], -vectors[0]])
+    nearest = np.argsort(-queries @ vectors.T, axis=1)
+    gone = np.isin(np.arange(400), nearest[0, :50])
+    index = index_types.build("hnsw", vectors)
+    scores, places = index_types.search(index, queries, 8, 400, index_types.leave_out(index, gone), past=2)
+    np.testing.assert_array_equal(places, [nearest[0, 50:60], nearest[1, :10]])
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, places, axis=1), atol=1e-6)
+
+
 def test_the_meta_file_is_readable_json(tmp_path: Path) -> None:
     base(tmp_path, rows(MIXED), {"model": "云岚"})
     text = (tmp_path / "index.json").read_text(encoding="utf-8")
