@@ -352,11 +352,11 @@ def test_chunks_drop_out_the_same_both_times() -> None:
 # Dynamo looks at what it meets, and so meets warnings that are meant for others.
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but torch's own code generation, which takes minutes: capture, shapes that change, gradients."""
+    """Capture, and shapes that change; what torch makes of the graph then is its own affair, and takes minutes."""
     training_set, frames = small_set(8, MIXED)
     expected = Training(small_job(training_set), frames)
     expected.run(on_metrics=lambda metrics: None)
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     compiled = Training(small_job(training_set, compile=True), frames)
     compiled.run(on_metrics=lambda metrics: None)
     assert compiled.model._compiled_call_impl is not None
