@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from ampere.config import EmbedSettings
 from ampere.media.images import model_input
@@ -129,7 +130,9 @@ def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
     frames, texts = [coloured(1, 1), coloured(2, SIZES.num_frames)], ["product 1", None]
     domains = [Domain.PAGE, Domain.LIVE]
     compiled = Embedder(folder, fixed=2)
+    counters.clear()
     compiled.compile(backend="eager")  # torch's capture; inductor takes a minute, and benchmarks/embed.py has it
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 2  # pages and clips, each in one piece
     with torch.compiler.set_stance("fail_on_recompile"):
         found = compiled.embed(frames, texts, domains)
     np.testing.assert_allclose(found, Embedder(folder).embed(frames, texts, domains), atol=1e-5)
