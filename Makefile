@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/ampere demo
 
 test: $(STAMP) lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ def test_every_row_of_the_tables_is_a_system() -> None:
     assert list(TABLES) == list(AblateSettings().tables)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("local_ray")
 def test_a_table_over_the_demo(
     demo: DemoRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from ampere.table import Table
 from ampere.workspace import Workspace
 from tests.conftest import DemoRun, manifest_rows, write_manifest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 ROWS = 180  # transcripts to summarize: enough that both engines are at work when one is killed
 
 
