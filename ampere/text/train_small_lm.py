@@ -18,7 +18,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -98,6 +98,7 @@ def load_model(folder: Path) -> LlamaForCausalLM:
     layers = [copy.deepcopy(model.model.layers[origin]) for origin in origins]
     for i, layer in enumerate(layers):
         layer.self_attn.layer_idx = i
+        layer.self_attn.config = model.config  # not its copy's: the attention implementation is set on the model's
         if i and origins[i] == origins[i - 1]:
             torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
             torch.nn.init.zeros_(layer.mlp.down_proj.weight)
@@ -150,11 +151,11 @@ class Examples(IterableDataset):
         return ids, labels
 
 
-def answer_loss(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+def answer_loss(layers: Callable, head: torch.nn.Linear, ids: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy over the answer's tokens; the vocabulary projection is computed at those positions only."""
-    hidden = model.model(ids).last_hidden_state[:, :-1]
+    hidden = layers(ids).last_hidden_state[:, :-1]
     answered = labels[:, 1:] != IGNORED
-    logits = model.lm_head(hidden[answered]).float()
+    logits = head(hidden[answered]).float()
     return torch.nn.functional.cross_entropy(logits, labels[:, 1:][answered])
 
 
@@ -226,6 +227,7 @@ def main() -> int:
     model = load_model(args.init) if args.init else build_model(tokenizer)
     model.set_attn_implementation("eager")  # a fifth faster than sdpa in training at these lengths on a CPU
     model.train()
+    layers = torch.compile(model.model, dynamic=True)  # 1.8 times as fast: most of a step is memory traffic
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
     optimizers = build_optimizers(model, args.lr)
     schedules = [
@@ -240,7 +242,7 @@ def main() -> int:
     for step in range(1, args.steps + 1):
         ids, labels = next(batches)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = answer_loss(model, ids, labels)
+            loss = answer_loss(layers, model.lm_head, ids, labels)
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
