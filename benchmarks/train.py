@@ -1,7 +1,7 @@
 """How fast training is: the full-size step beside a bare matrix product, the page way, and Ray Train beside torchrun.
 
     python benchmarks/train.py step [--device cuda] [--products 64]
-    python benchmarks/train.py ray [--steps 60]
+    python benchmarks/train.py ray [--steps 60] [--rounds 3]
 
 `step` needs neither Ray nor vLLM nor Lance. It makes forward, losses, backward and update of the full-size network
 (random weights and frames) in bfloat16, and prints the share of the rate of a bare product of the same type, and the
@@ -139,24 +139,40 @@ def on_rank(folder: str, steps: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def ray_benchmark(steps: int) -> int:
+def by_torchrun(folder: str, steps: int) -> list[Any]:
+    """The metrics of a training under torchrun, but for the first, which have the start in them."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, __file__, "rank", "--folder", folder, "--steps", str(steps)], check=True)
+    return json.loads((Path(folder) / "history.json").read_text())[1:]
+
+
+def by_ray(job: TrainJob, frames: Any, folder: Path) -> list[Any]:
+    """The same of a training under Ray Train."""
+    import ray
+
     from ampere.pipeline.trackers import Progress
     from ampere.pipeline.train import train_on_ray
 
+    progress = Progress(job, None)
+    (folder / "model").mkdir(parents=True)
+    train_on_ray(job, frames, f"{folder}/runs", "benchmark", progress, folder / "model")
+    ray.shutdown()
+    return progress.history[1:]
+
+
+def ray_benchmark(steps: int, rounds: int) -> int:
+    """Both in turns, since one machine is slower at one time than at another; Ray's own processes end in between."""
     job = ray_job(steps)
+    histories: dict[str, list[Any]] = {"torchrun": [], "Ray Train": []}
     with tempfile.TemporaryDirectory() as folder:
         frames = stored_frames(Path(folder) / "workspace", job)
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        subprocess.run([*torchrun, __file__, "rank", "--folder", folder, "--steps", str(steps)], check=True)
-        plain = json.loads((Path(folder) / "history.json").read_text())
-        progress = Progress(job, None)
-        (Path(folder) / "model").mkdir()
-        train_on_ray(job, frames, f"{folder}/runs", "benchmark", progress, Path(folder) / "model")
+        for turn in range(rounds):
+            histories["torchrun"] += by_torchrun(folder, steps)
+            histories["Ray Train"] += by_ray(job, frames, Path(folder) / f"turn-{turn}")
     rates, working = {}, {}
-    for name, history in (("torchrun", plain), ("Ray Train", progress.history)):
-        times = [row["seconds_per_step"] for row in history[1:]]
-        working[name] = 1 - statistics.mean(row["waiting_share"] for row in history[1:])
-        rates[name] = 3 * BATCH / statistics.median(times)
+    for name, history in histories.items():
+        working[name] = 1 - statistics.mean(row["waiting_share"] for row in history)
+        rates[name] = 3 * BATCH / statistics.median(row["seconds_per_step"] for row in history)
         print(f"{name:<10} {rates[name]:8.1f} samples/s, start apart; waiting for data {1 - working[name]:.1%}")
     return judge(
         ("samples/s under Ray Train over torchrun", rates["Ray Train"] / rates["torchrun"], 0.97),
@@ -172,11 +188,12 @@ def main() -> int:
     parser.add_argument("--products", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3, help="of ray: turns that each of the two has")
     args = parser.parse_args()
     if args.part == "step":
         return step_benchmark(args.device, args.products, args.repeats)
     if args.part == "ray":
-        return ray_benchmark(args.steps)
+        return ray_benchmark(args.steps, args.rounds)
     on_rank(args.folder, args.steps)
     return 0
 
