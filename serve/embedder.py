@@ -11,9 +11,8 @@ from ampere.media.decoder import MediaError
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
-from ampere.pipeline.embed import model_folder
+from ampere.pipeline.embed import own_model
 from ampere.records import Domain
-from ampere.workspace import Workspace
 
 MAX_BATCH = 16
 BATCH_WAIT_S = 0.005
@@ -48,12 +47,7 @@ class EmbedderDeployment:
     """
 
     def __init__(self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str) -> None:
-        self.embedder = Embedder(model_folder(Workspace.open(workspace), model), device)
-        if self.embedder.name != name:
-            raise ValueError(
-                f"model {model} is {self.embedder.name} by now, and this endpoint searches an index of {name}; run "
-                "`ampere embed` and `ampere index`, then start the endpoint again"
-            )
+        self.embedder = Embedder(own_model(workspace, model, name), device)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
         self.process = IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb)
 

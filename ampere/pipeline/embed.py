@@ -4,6 +4,7 @@ Tasks read and decode the frames, so that an actor, which may hold a GPU, does n
 """
 
 import functools
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -47,6 +48,8 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         from ray.data import ActorPoolStrategy
 
         watch.begin()
+        # Ray would cut a batch's pixels into blocks of 128 MiB, each of which compiled models fill up anew.
+        work.blocks.context.target_max_block_size = None
         pixels = work.blocks.map_batches(
             read_pixels,
             fn_kwargs={"uri": frames.uri, "version": frames.version, "size": frame_size(folder)},
@@ -58,7 +61,8 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         )
         return pixels.map_batches(
             EmbedBatch,
-            fn_constructor_kwargs={"folder": folder, "settings": settings},
+            # Each actor fetches the model: what the driver has may lie on its machine alone.
+            fn_constructor_kwargs={"uri": workspace.uri, "name": name, "settings": settings},
             compute=ActorPoolStrategy(min_size=max(1, least), max_size=most, initial_size=max(1, least)),
             batch_format="pyarrow",
             batch_size=None,
@@ -89,6 +93,26 @@ def model_folder(workspace: Workspace, name: str) -> Path:
         have = f"it has {', '.join(names)}" if names else "run `ampere train` first"
         raise FileNotFoundError(f"{workspace.uri} has no model {name!r}; {have}")
     return workspace.fetch(f"models/{name}")
+
+
+def own_model(uri: str, model: str, name: str) -> Path:
+    """Local folder of a model, for a process that was started to work with just these weights.
+
+    Args:
+        uri: of the workspace.
+        model, name: the model, and how `embedding_name` names it with its weights.
+
+    Raises:
+        FileNotFoundError: the workspace has no such model.
+        ValueError: the model was trained again since.
+    """
+    folder = model_folder(Workspace.open(uri), model)
+    if (found := embedding_name(folder)) != name:
+        raise ValueError(
+            f"model {model} is {found} by now, and this was started for {name}; run `ampere embed` and `ampere index`, "
+            "then start the endpoint again if there is one"
+        )
+    return folder
 
 
 def wanted_rows(workspace: Workspace, folder: Path, name: str, frames: LanceFrames) -> pa.Table:
@@ -144,11 +168,12 @@ def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
 
 
 class EmbedBatch:
-    """The actor: holds one model, embeds one batch a call."""
+    """The actor: holds one model, embeds one batch a call; see `own_model` for the arguments and what it raises."""
 
-    def __init__(self, folder: Path, settings: EmbedSettings) -> None:
+    def __init__(self, uri: str, name: str, settings: EmbedSettings) -> None:
+        self.batch_size = settings.batch_size
         self.embedder = Embedder(
-            folder,
+            own_model(uri, settings.model, name),
             "cuda" if settings.gpus else "cpu",
             bf16=settings.bf16,
             fixed=settings.batch_size if settings.compile else None,
@@ -157,7 +182,7 @@ class EmbedBatch:
             self.embedder.compile()
         else:
             self.embedder.warm_up()
-        self.name, self.ready = uuid.uuid4().hex, time.time()
+        self.worker, self.ready = uuid.uuid4().hex, time.time()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `read_pixels` to result rows, with the columns of `ampere.pipeline.pool_watch`."""
@@ -167,16 +192,24 @@ class EmbedBatch:
             for row, pixels in zip(batch.drop(["pixels"]).to_pylist(), batch["pixels"], strict=True)
             if row["error_type"] is None
         ]
-        try:
-            results = self._embed(rows)
-        except Exception:  # the per-row edge: find the row that spoils the batch, keep the others
-            results = [result for row in rows for result in self._embed_alone(row)]
+        # Of a very long list Ray is given blocks larger than a batch.
+        parts = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
+        results = [result for part in parts for result in self._embed_each(part)]
         unread = batch.filter(pc.is_valid(batch["error_type"])).drop(["pixels"]).to_pylist()
         seconds = (time.perf_counter() - start) / batch.num_rows
-        seen = {"worker": self.name, "ready": self.ready, "seconds": seconds}
+        seen = {"worker": self.worker, "ready": self.ready, "seconds": seconds}
         return pa.Table.from_pylist(
             [row | seen for row in (*results, *unread)], schema=pa.schema([*result_schema(EMBEDDINGS), *COLUMNS])
         )
+
+    def _embed_each(self, rows: list[dict]) -> list[dict]:
+        try:
+            return self._embed(rows)
+        except Exception as error:  # the per-row edge: find the row that spoils the batch, keep the others
+            if len(rows) == 1:
+                return [error_row(rows[0]["sample_id"], rows[0]["fingerprint"], error)]
+            print(f"embed: {len(rows)} samples again, one by one: {type(error).__name__}: {error}", file=sys.stderr)
+            return [result for row in rows for result in self._embed_each([row])]
 
     def _embed(self, rows: list[dict]) -> list[dict]:
         side = self.embedder.model.image_size
@@ -185,10 +218,6 @@ class EmbedBatch:
             [row["text"] for row in rows],
             [Domain(row["domain"]) for row in rows],
         )
+        if not np.isfinite(vectors).all():
+            raise ValueError("the vector is not finite; are the network's weights sound, and is its type wide enough?")
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
-
-    def _embed_alone(self, row: dict) -> list[dict]:
-        try:
-            return self._embed([row])
-        except Exception as error:
-            return [error_row(row["sample_id"], row["fingerprint"], error)]

@@ -25,7 +25,14 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts, text_array
 from ampere.records import EMBEDDINGS, SAMPLES
 from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, check_files, check_version, read_meta
-from ampere.retrieval.index_build import changed_rows, measured_recall, write_base, write_delta, write_meta
+from ampere.retrieval.index_build import (
+    changed_rows,
+    check_limits,
+    measured_recall,
+    write_base,
+    write_delta,
+    write_meta,
+)
 from ampere.workspace import Workspace
 
 CURRENT_FILE = "current.json"
@@ -96,11 +103,13 @@ def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
     """Load a version, ask it what exact search is asked, and note in its index.json what share it found.
 
     Raises:
-        RuntimeError: the share is below the settings', or it finds what is gone.
+        RuntimeError: the share is below the settings', it finds what is gone, or a delta is beyond the limits.
     """
     refused = f"version {folder.name} did not pass the gate and is not published"
     try:
-        recalls = measured_recall(SearchIndex(folder), rows)
+        index = SearchIndex(folder)
+        recalls = measured_recall(index, rows)
+        check_limits(index, rows, settings)
     except RuntimeError as error:
         raise RuntimeError(f"{refused}: {error}") from error
     if min(recalls.values()) < settings.target_recall:
@@ -117,7 +126,7 @@ def roll_back(workspace: Workspace, model: str) -> str:
 
     Raises:
         FileNotFoundError: the model has no index, or none before.
-        ValueError: the version before, or its base, is not what was written.
+        ValueError: the version before, or its base, is not what was written, or is of weights that are gone.
         RuntimeError: a job is building this index.
     """
     with workspace.lock(f"index-{model}"):
@@ -126,12 +135,17 @@ def roll_back(workspace: Workspace, model: str) -> str:
         if not before:
             raise FileNotFoundError(f"{workspace.uri} has no version of index {model} before {current}")
         try:
-            check_version(version_folder(workspace, model, before[-1]))
+            meta = check_version(version_folder(workspace, model, before[-1]))
         except UNUSABLE as error:
             raise ValueError(
                 f"version {before[-1]} of index {model} cannot serve ({error}); {current} stays. To go back beyond it, "
                 f"remove indexes/{model}/{before[-1]} and roll back again"
             ) from error
+        if meta["model"] != (name := embedding_name(model_folder(workspace, model))):
+            raise ValueError(
+                f"version {before[-1]} of index {model} holds vectors of {meta['model']}, and the model is {name} by "
+                f"now, so nothing could search it; {current} stays. Put those weights back under models/{model} first"
+            )
         set_current(workspace, model, before[-1])
     return before[-1]
 

@@ -31,6 +31,8 @@ class Plan:
         wanted: sample_id, fingerprint, and the stage's own input columns.
         made: string [N], the fingerprint of each wanted row's row in the output, or null.
         done, failed, stale: bool [N], one entry per wanted row; what is none of them is pending.
+        orphans: string [M], ids of rows in the output that are wanted no more, such as the embedding of a sample whose
+            new picture could not be decoded.
     """
 
     wanted: pa.Table
@@ -38,6 +40,7 @@ class Plan:
     done: pa.Array
     failed: pa.Array
     stale: pa.Array
+    orphans: pa.ChunkedArray
 
     def due(self, *, retry_failed: bool) -> pa.Table:
         """The rows to work on now: neither done nor, unless `retry_failed`, failed before on the same inputs."""
@@ -69,13 +72,15 @@ def make_plan(workspace: Workspace, stage: str, output: Table, wanted: pa.Table,
         wanted: sample_id, fingerprint, and any further columns.
         where: which rows of `output` are this stage's, such as "method = 'llm'"; None: all.
     """
-    made = _fingerprints_of(wanted, output.read(["sample_id", "fingerprint"], where))
+    rows = output.read(["sample_id", "fingerprint"], where)
+    made = _fingerprints_of(wanted, rows)
     failures = workspace.table(FAILURES).read(["sample_id", "fingerprint"], f"stage = '{stage}'")
     done = pc.fill_null(pc.equal(made, wanted["fingerprint"]), False)
     failed_before = pc.fill_null(pc.equal(_fingerprints_of(wanted, failures), wanted["fingerprint"]), False)
     failed = pc.and_not(failed_before, done)
     stale = pc.and_not(pc.is_valid(made), pc.or_(done, failed))
-    return Plan(wanted, made, done, failed, stale)
+    known = pc.is_in(rows["sample_id"], value_set=wanted["sample_id"].combine_chunks())
+    return Plan(wanted, made, done, failed, stale, orphans=rows["sample_id"].filter(pc.invert(known)))
 
 
 def _fingerprints_of(wanted: pa.Table, rows: pa.Table) -> pa.ChunkedArray:

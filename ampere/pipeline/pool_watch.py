@@ -27,8 +27,9 @@ class PoolWatch:
     Attributes:
         most: workers that may come.
         hourly_price: of a worker, in any currency; 0: not told.
-        began, first, last: seconds since the epoch: the start, the first results, the latest.
-        ready: worker -> when it was.
+        began, first: seconds since the epoch: the start, the first results.
+        ready: worker that gave results -> when it was ready.
+        last: worker -> when its latest results came; a pool removes workers while others go on.
         busy: seconds that workers spent on their batches.
         rows: that workers gave back.
     """
@@ -37,8 +38,8 @@ class PoolWatch:
     hourly_price: float = 0.0
     began: float = 0.0
     first: float = 0.0
-    last: float = 0.0
     ready: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
     rows: int = 0
 
@@ -50,18 +51,22 @@ class PoolWatch:
         for batch in batches:
             known = batch.filter(pc.is_valid(batch["worker"]))
             if known.num_rows:
-                self.last = time.time()
-                self.first = self.first or self.last
+                now = time.time()
+                self.first = self.first or now
+                self.last |= dict.fromkeys(known["worker"].to_pylist(), now)
                 self.ready |= dict(zip(known["worker"].to_pylist(), known["ready"].to_pylist(), strict=True))
                 self.busy += pc.sum(known["seconds"]).as_py()
                 self.rows += known.num_rows
             yield batch.drop([column.name for column in COLUMNS])
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, in seconds and workers; empty if no worker gave anything back."""
+        """What was measured, in seconds and workers; empty if no worker gave anything back.
+
+        A worker's time is that from being ready to its latest results: what it took to start is told beside it.
+        """
         if not self.rows:
             return {}
-        hours = sum(self.last - at for at in self.ready.values()) / HOUR
+        hours = sum(self.last[worker] - ready for worker, ready in self.ready.items()) / HOUR
         return {
             "first_batch_s": self.first - self.began,
             "workers": len(self.ready),
@@ -78,7 +83,7 @@ class PoolWatch:
         price = f", {needed * self.hourly_price:.2f} at {self.hourly_price:g} an hour" if self.hourly_price else ""
         return (
             f"pool: first results after {found['first_batch_s']:.1f} s; {found['workers']} of at most {self.most} "
-            f"workers came, the last ready after {found['last_worker_ready_s']:.1f} s; busy {found['busy_share']:.0%} "
-            f"of their time; {found['rows_per_worker_hour']:,.0f} samples per worker-hour "
+            f"workers gave results, the last ready after {found['last_worker_ready_s']:.1f} s; from then on busy "
+            f"{found['busy_share']:.0%} of their time; {found['rows_per_worker_hour']:,.0f} samples per worker-hour "
             f"({needed:.3g} worker-hours for a million{price})"
         )

@@ -6,10 +6,11 @@ ledger instead. This process is the one committer of the output table.
 """
 
 import queue
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MAX_BLOCKS = 50_000  # of one job, for Ray keeps an entry for each
 TASKS_PER_CORE = 8
 COMMITS_PER_COMPACTION = 256
+REMOVED_AT_ONCE = 500  # ids of one condition
+ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
 
 
@@ -109,6 +112,11 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
         due = plan.due(retry_failed=retry_failed)
         report = Report(stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s")
         committer = Committer(workspace, stage, report, plan.present())
+        if orphans := plan.orphans.to_pylist():
+            remove_rows(output, orphans, stage.where)
+            report.notes.append(
+                f"{stage.name}: {len(orphans)} rows removed, of samples that it has no input for any more"
+            )
         start = time.monotonic()
         if stage.settle is not None:
             settled, due = stage.settle(due)
@@ -195,10 +203,17 @@ def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
     try:
         yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
         raise RuntimeError(
-            f"Ray gave up ({type(error).__name__}: {reason}). What was done is kept; run the stage again to go on"
+            f"Ray gave up ({type(error).__name__}: {cause_of(str(error))}). What was done is kept; run the stage again "
+            "to go on. A worker's own words are under /tmp/ray/session_latest/logs on its machine"
         ) from error
+
+
+def cause_of(report: str) -> str:
+    """What an error's report ends in: its last line `SomeError: ...` and what follows, but for a pointer to the web."""
+    lines = [line for line in report.strip().splitlines() if "https://errors.pydantic.dev" not in line]
+    named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
+    return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())
 
 
 def gathered(batches: Iterator[pa.Table], most: int = 64) -> Iterator[pa.Table]:
@@ -260,13 +275,19 @@ class Committer:
         if bad.num_rows:
             record_failures(self.workspace, stage.name, bad)
             if there := sorted(self.present.intersection(bad["sample_id"].to_pylist())):
-                condition = sql_in("sample_id", there)
-                output.delete(condition if stage.where is None else f"{condition} AND {stage.where}")
+                remove_rows(output, there, stage.where)
         self.report.done += good.num_rows
         self.report.failed.update(bad["error_type"].to_pylist())
         self.commits += 1
         if self.commits % COMMITS_PER_COMPACTION == 0:
             output.compact()
+
+
+def remove_rows(output: Table, ids: Sequence[str], where: str | None) -> None:
+    """Delete the rows of some samples, of those that `where` tells."""
+    for start in range(0, len(ids), REMOVED_AT_ONCE):
+        condition = sql_in("sample_id", ids[start : start + REMOVED_AT_ONCE])
+        output.delete(condition if where is None else f"{condition} AND {where}")
 
 
 def settings_report(stage: str) -> str:

@@ -128,7 +128,7 @@ class SearchIndex:
             FileNotFoundError: the folder is no index, or its base is not there.
             ValueError: a file is not what was written.
         """
-        self.meta = check_version(folder)
+        self.meta = check_version(folder, shards)
         base = base_folder(folder, self.meta)
         self.base_meta = read_meta(base)
         self.shelves: dict[Domain, Shelf] = {}
@@ -188,26 +188,28 @@ def read_ids(file: Path) -> set[str]:
     return set(pq.read_table(file)["sample_id"].to_pylist()) if file.exists() else set()
 
 
-def check_version(folder: Path) -> dict[str, Any]:
+def check_version(folder: Path, shards: Sequence[int] | None = None) -> dict[str, Any]:
     """What index.json of a version tells, if its files and those of its base are those that were written.
+
+    Args:
+        shards: of the base, those to look at; None: all.
 
     Raises:
         FileNotFoundError, ValueError: they are not.
     """
-    meta = check_files(folder)
+    meta = check_files(folder, shards)
     if meta["base"]:
-        check_files(base_folder(folder, meta))
+        check_files(base_folder(folder, meta), shards)
     return meta
 
 
-def check_files(folder: Path) -> dict[str, Any]:
-    """What index.json tells, if the folder's files are those that were written.
-
-    Raises:
-        FileNotFoundError, ValueError: they are not.
-    """
+def check_files(folder: Path, shards: Sequence[int] | None = None) -> dict[str, Any]:
+    """What index.json tells, if the folder's files are those that were written; for the rest see `check_version`."""
     meta = read_meta(folder)
     for name, checksum in meta["files"].items():
+        _, _, shard = Path(name).stem.partition("-")
+        if shards is not None and shard and int(shard) not in shards:
+            continue
         if file_checksum(folder / name) != checksum:
             raise ValueError(f"{folder / name} is not the file that was written; build the index again, or roll back")
     return meta

@@ -1,6 +1,7 @@
 """Writing index folders: a base from all rows, or a delta to a base; and what the gate measures of each."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,11 @@ from ampere.retrieval.index import (
     shard_numbers,
     stacked_vectors,
 )
-from ampere.retrieval.index_types import SAME
-from ampere.retrieval.tuning import K, choose_index
+from ampere.retrieval.index_types import SAME, size_in_bytes
+from ampere.retrieval.tuning import GB, K, choose_index, latency_ms
 
 KEPT = [*SHOWN, "fingerprint"]  # columns of a base's rows
-GATE_QUERIES = 1000
+QUERIES = 1000  # at most, to tune with, and to gate with
 OFF = 0.01  # from a row's true similarity: more than 16-bit floats make of it
 
 _untyped: Any = faiss  # whose type stubs lack brute-force search
@@ -48,13 +49,13 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
     domains: dict[str, Any] = {}
     told = []
     for domain, chosen in by_domain(rows):
-        queries = query_vectors(rows, domain)
+        queries, _ = parted_queries(rows, domain)
         numbers = shard_numbers(chosen["sample_id"].to_pylist(), settings.shards)
         shards: list[dict[str, Any]] = []
-        for number in sorted(set(numbers.tolist())):
+        for number in np.argsort(-np.bincount(numbers), kind="stable")[: len(set(numbers.tolist()))].tolist():
             part = chosen.filter(numbers == number)
             vectors = stacked_vectors(part["vector"])
-            # The first shard is as good a sample as any; the others follow it.
+            # What keeps to the limits on the largest shard does so on the others, which follow it.
             asked = settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
             choice = choose_index(vectors, queries, asked, beside_bytes=part.select(SHOWN).nbytes)
             faiss.write_index(choice.index, str(folder / f"{domain}-{number}.faiss"))
@@ -64,7 +65,7 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
                 told += [f"{domain}, tried: {trial}" for trial in choice.trials if len(choice.trials) > 1]
             trials = {"trials": [dataclasses.asdict(trial) for trial in choice.trials]}
             shards.append({"number": number, "rows": part.num_rows} | dataclasses.asdict(choice.trial) | trials)
-        domains[str(domain)] = {"rows": chosen.num_rows, "shards": shards}
+        domains[str(domain)] = {"rows": chosen.num_rows, "shards": sorted(shards, key=lambda shard: shard["number"])}
     finish(folder, meta | {"base": None, "shards": settings.shards, "domains": domains})
     return told
 
@@ -130,6 +131,37 @@ def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
     return stacked_vectors((others if others.num_rows else rows)["vector"])
 
 
+def parted_queries(rows: pa.Table, domain: Domain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Queries to tune with and others to gate with, float32 [Q, D] each; the same ones where there is but one."""
+    pool = query_vectors(rows, domain)
+    order = np.random.default_rng(0).permutation(len(pool))
+    half = len(order) // 2
+    tuned, gated = order[half:], order[:half] if half else order
+    return pool[tuned[:QUERIES]], pool[gated[:QUERIES]]
+
+
+def check_limits(index: SearchIndex, rows: pa.Table, settings: IndexSettings) -> None:
+    """Raise RuntimeError if what came since makes a domain of a delta larger or slower than the settings allow.
+
+    A base was chosen by the same limits.
+    """
+    for domain, shelf in index.shelves.items():
+        if not index.meta["domains"][domain].get("new"):
+            continue
+        _, came = shelf.parts[-1]
+        base = [shard["memory_gb"] for shard in index.base_meta["domains"].get(domain, {"shards": ()})["shards"]]
+        memory_gb = max(base, default=0.0) + (size_in_bytes(came.index) + came.rows.nbytes) / GB
+        if settings.max_memory_gb is not None and memory_gb > settings.max_memory_gb:
+            raise RuntimeError(
+                f"{domain} takes {memory_gb:.3f} GB with what came since; {settings.max_memory_gb} are allowed"
+            )
+        if settings.max_latency_ms is not None:
+            _, queries = parted_queries(rows, domain)
+            took = latency_ms(functools.partial(shelf.nearest, k=K), queries)
+            if took > settings.max_latency_ms:
+                raise RuntimeError(f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed")
+
+
 def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
     """Recall@10 of a loaded index against exact search over the rows that it should hold, by domain.
 
@@ -138,18 +170,17 @@ def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
     """
     recalls = {}
     for domain in Domain:
-        chosen, queries = rows_of(rows, domain), query_vectors(rows, domain)
-        picked = np.random.default_rng(1).choice(len(queries), min(GATE_QUERIES, len(queries)), replace=False)
-        answers = index.search(queries[picked], domain, K)
+        chosen, (_, queries) = rows_of(rows, domain), parted_queries(rows, domain)
+        answers = index.search(queries, domain, K)
         places = pc.index_in(answers.rows["sample_id"], value_set=chosen["sample_id"].combine_chunks())
         found = np.where(answers.places >= 0, pc.fill_null(places, -1).to_numpy()[answers.places], -1)
         if not chosen.num_rows:
             refuse_what_is_gone(answers, found, answers.scores, domain)
             continue
         vectors = stacked_vectors(chosen["vector"])
-        similarity = np.einsum("qd,qkd->qk", queries[picked], vectors[found])
+        similarity = np.einsum("qd,qkd->qk", queries, vectors[found])
         refuse_what_is_gone(answers, found, similarity, domain)
-        exact, _ = _untyped.knn(queries[picked], vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+        exact, _ = _untyped.knn(queries, vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
         right = (found >= 0) & (similarity >= exact[:, -1:] - SAME)
         recalls[str(domain)] = float(right.sum() / exact.size)
     return recalls

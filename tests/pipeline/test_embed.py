@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from ampere.config import EmbedSettings
 from ampere.media.images import model_input
-from ampere.models.embedder import SETTINGS_FILE, Embedder
+from ampere.models.embedder import SETTINGS_FILE, Embedder, embedding_name
 from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
@@ -57,6 +58,10 @@ def pixels_of(workspace: Workspace) -> pa.Table:
     return read_pixels(stage.wanted, frames.uri, frames.version, SIZES.image_size)
 
 
+def actor(workspace: Workspace, **settings: Any) -> EmbedBatch:
+    return EmbedBatch(workspace.uri, embedding_name(model_path(workspace)), EmbedSettings(model="m", **settings))
+
+
 def test_pixels_are_those_that_the_model_would_make_itself(filled: Workspace) -> None:
     rows = pixels_of(filled).to_pylist()
     assert [row["sample_id"] for row in rows if row["error_type"]] == [BROKEN]
@@ -72,7 +77,7 @@ def test_pixels_are_those_that_the_model_would_make_itself(filled: Workspace) ->
 
 def test_a_batch_gives_the_embedders_vectors_and_the_bad_row_its_reason(filled: Workspace) -> None:
     folder = model_path(filled)
-    results = EmbedBatch(folder, EmbedSettings(model="m"))(pixels_of(filled)).to_pylist()
+    results = actor(filled)(pixels_of(filled)).to_pylist()
     assert len(results) == PRODUCTS * 6
     (bad,) = [row for row in results if row["error_type"]]
     assert bad["sample_id"] == BROKEN and bad["vector"] is None
@@ -90,10 +95,48 @@ def test_a_row_that_spoils_its_batch_costs_itself_alone(filled: Workspace) -> No
     rows = batch.to_pylist()
     victim = next(row for row in rows if row["pixels"] is not None)
     victim["pixels"] = victim["pixels"][:-1]  # no whole number of frames
-    folder = model_path(filled)
-    results = EmbedBatch(folder, EmbedSettings(model="m"))(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
+    results = actor(filled)(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
     assert {row["sample_id"] for row in results if row["error_type"]} == {BROKEN, victim["sample_id"]}
     assert sum(row["vector"] is not None for row in results) == PRODUCTS * 6 - 2
+
+
+def test_a_vector_that_is_not_finite_is_listed(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = actor(filled)
+    batch = pixels_of(filled)
+    victim = batch["sample_id"][0].as_py()
+    whole = embed.embedder.embed_pixels
+
+    def overflowing(pixels: Any, texts: Any, domains: Any) -> Any:
+        spoilt = [frames[0, 0, 0, 0] == 255 for frames in pixels]
+        return np.where(np.array(spoilt)[:, None], np.nan, whole(pixels, texts, domains))
+
+    rows = batch.to_pylist()
+    for row in rows:
+        if row["pixels"] is not None:
+            row["pixels"] = (b"\xff" if row["sample_id"] == victim else b"\x00") + row["pixels"][1:]
+    monkeypatch.setattr(embed.embedder, "embed_pixels", overflowing)
+    results = embed(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
+    failed = {row["sample_id"]: row["error_message"] for row in results if row["error_type"]}
+    assert failed.keys() == {BROKEN, victim} and "the vector is not finite" in failed[victim]
+
+
+def test_a_long_block_is_parted_into_batches(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = actor(filled, batch_size=5)
+    sizes = []
+    whole = embed.embedder.embed_pixels
+    monkeypatch.setattr(
+        embed.embedder, "embed_pixels", lambda pixels, *rest: sizes.append(len(pixels)) or whole(pixels, *rest)
+    )
+    assert embed(pixels_of(filled)).num_rows == PRODUCTS * 6
+    assert sizes == [5, 5, 5, 5, 3]  # of 24 samples one could not be read
+
+
+def test_an_actor_that_finds_other_weights_refuses(filled: Workspace) -> None:
+    """The driver's name for the vectors is of the weights at the start; a training may have come since."""
+    with pytest.raises(
+        ValueError, match=r"model m is m@\w+ by now, and this was started for m@old; run `ampere embed`"
+    ):
+        EmbedBatch(filled.uri, "m@old", EmbedSettings(model="m"))
 
 
 def test_batches_of_a_fixed_shape_give_the_same_vectors(filled: Workspace) -> None:
@@ -147,9 +190,16 @@ def test_the_stage_embeds_lists_what_it_could_not_and_tells_of_its_pool(filled: 
     assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
     assert filled.table(EMBEDDINGS).read(["sample_id"]).num_rows == report.done
     (note,) = report.notes
-    assert "of at most 2 workers came" in note and "at 3 an hour)" in note
+    assert "of at most 2 workers gave results" in note and "at 3 an hour)" in note
     again = run_stage(embed_stage(filled, settings), filled)
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])
+    # A sample that lost its frames, as when its new picture cannot be decoded, loses its vector.
+    filled.table(FRAMES).delete("sample_id = 'page-00-0'")
+    filled.table(EMBEDDINGS).upsert([{"sample_id": "page-00-0", "model": "other", "vector": [1.0], "domain": "page"}])
+    last = run_stage(embed_stage(filled, settings), filled)
+    assert last.notes == ["embed-m: 1 rows removed, of samples that it has no input for any more"]
+    left = filled.table(EMBEDDINGS).read(["sample_id", "model"]).to_pylist()
+    assert len(left) == report.done and {row["model"] for row in left if row["sample_id"] == "page-00-0"} == {"other"}
 
 
 def seen(worker: str | None, ready: float | None, seconds: float | None, rows: int = 1) -> pa.Table:
@@ -158,7 +208,7 @@ def seen(worker: str | None, ready: float | None, seconds: float | None, rows: i
 
 
 def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 112.0, 120.0])  # begin, and the two batches with workers
+    clock = iter([100.0, 112.0, 120.0, 140.0])  # begin, and the three batches with workers
     monkeypatch.setattr("ampere.pipeline.pool_watch.time.time", lambda: next(clock))
     watch = PoolWatch(most=3, hourly_price=2.0)
     watch.begin()
@@ -166,21 +216,22 @@ def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def batches() -> Iterator[pa.Table]:
         yield seen("a", 110.0, 0.5, rows=4)
         yield seen(None, None, None)  # a row that no worker saw
-        yield seen("b", 115.0, 0.25, rows=36)
+        yield seen("b", 115.0, 0.25, rows=32)
+        yield seen("b", 115.0, 0.5, rows=4)
 
     passed = list(watch.watched(batches()))
-    assert [batch.column_names for batch in passed] == [["sample_id"]] * 3
-    assert [batch.num_rows for batch in passed] == [4, 1, 36]
-    # a was there for 10 s and b for 5; busy for 2 and 9 of them.
+    assert [batch.column_names for batch in passed] == [["sample_id"]] * 4
+    assert [batch.num_rows for batch in passed] == [4, 1, 32, 4]
+    # a, which the pool removed then, was there for 2 s and b for 25; busy for 2 and 10 of them.
     assert watch.figures() == {
         "first_batch_s": 12.0,
         "workers": 2,
         "last_worker_ready_s": 15.0,
-        "busy_share": pytest.approx(11 / 15),
-        "rows_per_worker_hour": pytest.approx(40 / 15 * 3600),
+        "busy_share": pytest.approx(12 / 27),
+        "rows_per_worker_hour": pytest.approx(40 / 27 * 3600),
     }
-    assert "2 of at most 3 workers came" in str(watch)
-    assert "9,600 samples per worker-hour (104 worker-hours for a million, 208.33 at 2 an hour)" in str(watch)
+    assert "2 of at most 3 workers gave results" in str(watch)
+    assert "5,333 samples per worker-hour (187 worker-hours for a million, 375.00 at 2 an hour)" in str(watch)
 
 
 def test_a_pool_that_did_nothing_tells_nothing() -> None:

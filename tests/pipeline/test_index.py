@@ -210,6 +210,18 @@ def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -
     assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
 
 
+def test_there_is_no_way_back_to_other_weights(embedded: Workspace) -> None:
+    """A version that nothing can search would take the place of one that serves."""
+    build_index(embedded, SETTINGS)
+    old = embedding_name(model_folder(embedded, "m"))
+    (model_folder(embedded, "m") / WEIGHTS_FILE).write_bytes(b"trained again")
+    put(embedded, range(40))
+    build_index(embedded, SETTINGS)
+    with pytest.raises(ValueError, match=f"version v000001 of index m holds vectors of {old}.* v000002 stays"):
+        roll_back(embedded, "m")
+    assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
+
+
 def main_output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(arguments) == 0
     return capsys.readouterr().out

@@ -97,6 +97,12 @@ def test_states_by_hand(workspace: Workspace) -> None:
     assert due(plan, retry_failed=True) == ["stale", "changed", "failed", "failed on old input", "new"]
 
 
+def test_rows_of_samples_that_are_not_wanted_are_orphans(workspace: Workspace) -> None:
+    fill(workspace, {"a": "1", "b": "1", "c": "1"}, {})
+    plan = make_plan(workspace, "decode", workspace.table(FRAMES), wanted(a="1", c="2"))
+    assert plan.orphans.to_pylist() == ["b"]
+
+
 def test_before_the_first_write_everything_is_pending(workspace: Workspace) -> None:
     plan = make_plan(workspace, "decode", workspace.table(FRAMES), wanted(a="1", b="2"))
     assert plan.counts() == {"done": 0, "pending": 2, "failed": 0, "stale": 0}

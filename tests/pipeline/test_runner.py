@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from ampere.pipeline.report import Report
-from ampere.pipeline.runner import gathered
+from ampere.pipeline.runner import cause_of, gathered
 
 
 def numbers(batch: pa.Table) -> list[int]:
@@ -68,3 +68,17 @@ def test_the_last_line_tells_rates_and_failures() -> None:
         "decode: 10 files done in 2.0 s (5.0 files/s, 0.5 GB/s, the first after 1 s), 2 were done before; 3 failed "
         "(2 TimedOut, 1 MissingMedia; see `ampere status --failures`). Result: there"
     )
+
+
+def test_the_cause_is_the_last_error_with_all_that_it_says() -> None:
+    report = """ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation task
+  File "stage.py", line 7, in __init__
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, max_model_len (4096) is greater than the model's 1024
+    For further information visit https://errors.pydantic.dev/2/v/value_error
+"""
+    assert cause_of(report) == (
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig "
+        "Value error, max_model_len (4096) is greater than the model's 1024"
+    )
+    assert cause_of("first\nThe node died\n") == "The node died"

@@ -11,7 +11,14 @@ from ampere.config import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval import index_types
 from ampere.retrieval.index import Hit, SearchIndex, stacked_vectors
-from ampere.retrieval.index_build import changed_rows, measured_recall, write_base, write_delta
+from ampere.retrieval.index_build import (
+    changed_rows,
+    check_limits,
+    measured_recall,
+    parted_queries,
+    write_base,
+    write_delta,
+)
 
 from .index_rows import DIM, alike, rows
 
@@ -254,3 +261,35 @@ def test_every_trial_is_kept_with_its_parameters_and_all_that_is_held(tmp_path: 
     assert 1e9 * page["memory_gb"] > (tmp_path / "page-0.faiss").stat().st_size + 700 * len("/media/0.jpg")
     assert short["type"] == "flat" and "short: flat: recall@1 1.0000" in told[1]  # too few to train anything with
     assert told[1].endswith("(exact search: 40 vectors are few enough)")
+
+
+@pytest.mark.parametrize(("shorts", "tuned", "gated"), [(1, 1, 1), (2, 1, 1), (5, 3, 2), (5000, 1000, 1000)])
+def test_the_gate_asks_other_queries_than_the_tuner(shorts: int, tuned: int, gated: int) -> None:
+    vectors = [[float(number + 1), 0.0] for number in range(shorts + 1)]
+    table = pa.table({"domain": ["page"] + ["short"] * shorts, "vector": vectors})
+    one, other = (set(part[:, 0].tolist()) for part in parted_queries(table, Domain.PAGE))
+    assert (len(one), len(other)) == (tuned, gated) and 1.0 not in one | other  # the page itself
+    assert shorts == 1 or not one & other
+
+
+def test_what_came_since_counts_for_memory_and_latency(tmp_path: Path) -> None:
+    table = rows(MIXED * 5)
+    base(tmp_path / "v1", table)
+    more = pa.concat_tables([table, rows(MIXED, seed=1, first=100)])
+    index = delta(tmp_path / "v2", tmp_path / "v1", more)
+    check_limits(index, more, IndexSettings())
+    check_limits(index, more, IndexSettings(max_memory_gb=1.0, max_latency_ms=1000.0))
+    held = max(domain["shards"][0]["memory_gb"] for domain in index.base_meta["domains"].values())
+    with pytest.raises(RuntimeError, match=r"takes 0.000 GB with what came since; .* are allowed"):
+        check_limits(index, more, IndexSettings(max_memory_gb=held))
+    with pytest.raises(RuntimeError, match="ms a query; 1e-09 are allowed"):
+        check_limits(index, more, IndexSettings(max_latency_ms=1e-9))
+    check_limits(SearchIndex(tmp_path / "v1"), table, IndexSettings(max_latency_ms=1e-9))  # the tuner's own matter
+
+
+def test_a_shard_that_is_not_asked_for_is_not_looked_at(tmp_path: Path) -> None:
+    base(tmp_path / "v1", rows(MIXED * 5), shards=2)
+    (tmp_path / "v1" / "page-1.faiss").write_text("spoilt")
+    SearchIndex(tmp_path / "v1", [0])
+    with pytest.raises(ValueError, match=r"page-1.faiss is not the file that was written"):
+        SearchIndex(tmp_path / "v1", [1])

@@ -57,6 +57,13 @@ def test_queries_without_a_right_answer_are_left_out() -> None:
     assert rank_queries(vectors([[1, 0]], "a"), none).first.tolist() == []
 
 
+@pytest.mark.parametrize("which", ["query", "gallery"])
+def test_a_vector_that_is_not_finite_is_refused_and_not_ranked_first(which: str) -> None:
+    sound, spoilt = vectors([[1.0, 0.0]], "a"), vectors([[np.nan, 0.0]], "a")
+    with pytest.raises(ValueError, match=f"1 of 1 {which} vectors are not finite"):
+        rank_queries(*(spoilt, sound) if which == "query" else (sound, spoilt))
+
+
 def test_ranks_of_all_right_items_by_hand() -> None:
     similarity = np.array([0.9, 0.5, 0.7, 0.5], np.float32)
     assert right_ranks(similarity, np.array([2, 3])).tolist() == [1, 3]

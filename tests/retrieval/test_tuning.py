@@ -1,5 +1,7 @@
 """The choice of an index by measuring; small data, so the limits are what decides."""
 
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +70,32 @@ def test_recall_by_hand() -> None:
     assert truth.recalls(build("flat", vectors), 0) == (1, 1)
     assert truth.recalls(build("flat", vectors[::-1].copy()), 0) == (0, 1)  # found, but named the other way round
     assert truth.recalls(build("flat", vectors[:1]), 0) == (1, 0.5)  # the second is not in it
+
+
+def test_an_index_that_is_too_slow_may_find_less_if_it_still_finds_enough(
+    clustered: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each list that is looked into takes a millisecond here."""
+    vectors, queries = clustered
+    truth = Truth(vectors, queries, build("flat", vectors))
+    index = build("ivf-flat", vectors)
+    recalls = {effort: truth.recalls(index, effort)[1] for effort in EFFORTS["ivf-flat"]}
+    less = next(one for one, other in pairwise(recalls) if recalls[one] > 0.5 and recalls[one] < recalls[other])
+    target = 2 * recalls[less] - 1 + 1e-6  # half-way from it to all is a little more than `less` finds
+    real, asked = tuning.search, [0]
+
+    def counted(found: object, query: object, k: int, effort: int, *rest: object) -> object:
+        asked[0] = effort
+        return real(found, query, k, effort, *rest)
+
+    monkeypatch.setattr(tuning, "search", counted)
+    monkeypatch.setattr(tuning, "latency_ms", lambda ask, given: ask(given[:1]) and float(asked[0]))
+    settings = IndexSettings(type="ivf-flat", target_recall=target, max_latency_ms=float(less))
+    choice = choose_index(vectors, queries, settings)
+    assert choice.trials[0].effort > less >= choice.trial.effort
+    assert choice.trial.recall_at_10 >= target
+    with pytest.raises(ValueError, match="no index keeps to"):
+        choose_index(vectors, queries, replace(settings, max_latency_ms=0.5))
 
 
 def test_few_vectors_are_searched_exactly(clustered: tuple) -> None:

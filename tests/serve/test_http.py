@@ -136,5 +136,5 @@ def test_an_embedder_that_starts_after_another_training_is_refused(
     """The searchers hold vectors of the weights that the endpoint started with."""
     workspace, name = retrained
     monkeypatch.setattr(embedder, "Embedder", lambda *_: SimpleNamespace(name=name))
-    with pytest.raises(ValueError, match=f"model m is {name} by now, and this endpoint searches an index of m@old"):
+    with pytest.raises(ValueError, match=f"model m is {name} by now, and this was started for m@old"):
         embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", "m@old", DecodeSettings(), "cpu")
