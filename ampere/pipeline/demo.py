@@ -3,7 +3,6 @@
 Run again, it skips what is done. The steps and their order are those of the README; nothing here is a private path.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from ampere.catalog.demo import write_demo_catalogue
 from ampere.config import ServeSettings, TextSource
+from ampere.pipeline.evaluate_summaries import found_summaries, read_gold
 from ampere.records import SAMPLES, SUMMARIES, Domain, Split
 from ampere.text.scores import score_summaries
 from ampere.workspace import Workspace, absolute
@@ -82,17 +82,13 @@ def show_and_run(main: Callable[[Sequence[str]], int], command: list[str]) -> in
 
 
 def judge_summaries(workspace: Workspace, gold: Path) -> str:
-    """How the summaries compare with what the generator knows, for train and for test products apart."""
-    truth = {row["sample_id"]: row for row in map(json.loads, gold.read_text(encoding="utf-8").splitlines())}
-    rows = workspace.table(SUMMARIES).read(["sample_id", "product_name", "product_features"], "method = 'llm'")
+    """How the summaries compare with what the generator knows, for all and for test products; none at all is wrong."""
+    truth = read_gold(str(gold))
+    found = found_summaries(workspace, truth).get("llm", {})
     test = set(workspace.table(SAMPLES).read(["sample_id"], f"split = '{Split.TEST}'")["sample_id"].to_pylist())
-    found = [row for row in rows.to_pylist() if row["sample_id"] in truth and row["product_name"] is not None]
     lines = []
-    for name, chosen in (
-        ("all", found),
-        ("test", [row for row in found if row["sample_id"] in test]),
-    ):
-        scores = score_summaries([(row, truth[row["sample_id"]]) for row in chosen])
+    for name, chosen in (("all", list(truth)), ("test", [sample_id for sample_id in truth if sample_id in test])):
+        scores = score_summaries([(found.get(sample_id), truth[sample_id]) for sample_id in chosen])
         lines.append(f"summaries of {name} products: {scores}")
     said = "The language model saw none of these products, selling points and sentence patterns in its own training."
     return "\n".join([*lines, said])

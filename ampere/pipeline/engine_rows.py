@@ -125,6 +125,7 @@ class ReadAnswers:
         from ampere.text.llm import Answer
 
         tokens, prompt_tokens = list(row["generated_tokens"]), int(row["num_input_tokens"])
+        error = str(row["__inference_error__"] or "")
         answer = Answer(
             text=row["heard"],
             raw_output=self.asker.decode(tokens),
@@ -136,7 +137,7 @@ class ReadAnswers:
             piece=int(row["piece"]),
             pieces=int(row["pieces"]),
             language=str(row["language"]),
-            engine_error=str(row["__inference_error__"] or ""),
+            engine_error=error or self._lack_of_room(prompt_tokens, len(tokens)),
             answer=vars(answer),
         )
 
@@ -144,6 +145,18 @@ class ReadAnswers:
         """Why an answer ended, inferred from the numbers of tokens, for Ray does not hand vLLM's own word on."""
         at_limit = answer >= self.settings.max_tokens or prompt + answer >= self.max_model_len
         return "length" if at_limit else "stop"
+
+    def _lack_of_room(self, prompt: int, answer: int) -> str:
+        """Why an engine that was sized by other transcripts cut the answer; empty if none was.
+
+        No fault of the answer: sized anew, an engine may have room for it. Where the settings name the size it has not.
+        """
+        sized = self.settings.max_model_len is None
+        if not sized or answer >= self.settings.max_tokens or prompt + answer < self.max_model_len:
+            return ""
+        return (
+            f"its engine had room for {self.max_model_len} tokens, and {prompt} of the prompt left too few to answer in"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

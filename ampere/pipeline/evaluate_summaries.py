@@ -64,20 +64,37 @@ def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores
     Raises:
         ValueError: no method has any.
     """
-    columns = ["sample_id", "method", "product_name", "product_features", "text", "status"]
-    rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        made = found.setdefault(row["method"], {})
-        phrases = [row["text"]] if row["method"] == "raw" and row["text"] else row["product_features"]
-        if row["status"] != Status.MISSING:
-            made[row["sample_id"]] = NOTHING if row["status"] == Status.EMPTY else row | {"product_features": phrases}
+    found = found_summaries(workspace, gold)
     if not found:
         raise ValueError(f"{workspace.uri} has no summary of any of the {len(gold)} labelled samples")
     return {
         method: score_summaries([(made.get(sample_id), truth) for sample_id, truth in gold.items()])
         for method, made in sorted(found.items())
     }
+
+
+def found_summaries(workspace: Workspace, gold: Gold) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each method feeds the model of the labelled samples, by method and sample_id, as it is scored.
+
+    A clip that is taken to have no transcript has no summary.
+    """
+    columns = ["sample_id", "method", "product_name", "product_features", "text", "status"]
+    rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        made = found.setdefault(row["method"], {})
+        if row["status"] != Status.MISSING:
+            made[row["sample_id"]] = NOTHING if row["status"] == Status.EMPTY else row | _fed(row)
+    return found
+
+
+def _fed(row: dict[str, Any]) -> dict[str, Any]:
+    """Columns of a row that are scored otherwise than they stand, for the method does not feed them."""
+    if row["method"] == "raw" and row["text"]:
+        return {"product_features": [row["text"]]}
+    if row["method"] == "llm-name":
+        return {"product_features": []}
+    return {"product_name": ""} if row["method"] == "llm-features" else {}
 
 
 def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, SummaryScores], Report]:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, get_args
 
 import pyarrow as pa
@@ -21,22 +23,31 @@ from ampere.workspace import Workspace
 SettingsPart = TypeVar("SettingsPart", DecodeSettings, SummarizeSettings)
 
 
-def stages(workspace: Workspace, settings: Settings) -> list[Stage]:
-    """The row-by-row stages of a workspace: decode, summarize, and embed for every model it has.
+def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], Stage]]:
+    """The row-by-row stages of a workspace by name: decode, summarize, and embed for every model it has.
 
-    Each with the settings of its last run, so that what ran with other flags than the preset's does not look stale.
+    Each with the settings of its last run, so that what ran with other flags than the preset's does not look stale. A
+    stage whose settings no longer hold, for example since its model's folder is gone, raises when it is called.
     """
-    decode = last_settings(workspace, "decode", settings.decode)
-    found = [decode_stage(workspace, decode)]
-    for method in get_args(SummaryMethod):
-        ran = workspace.read_report(settings_report(stage_name(method))) is not None
-        if ran or method == settings.summarize.method:
-            found.append(summarize_stage(workspace, last_settings(workspace, stage_name(method), settings.summarize)))
-    if workspace.table(FRAMES).count() and workspace.names("models"):
+
+    def decode() -> Stage:
+        return decode_stage(workspace, last_settings(workspace, "decode", settings.decode))
+
+    def summarize(name: str) -> Stage:
+        return summarize_stage(workspace, last_settings(workspace, name, settings.summarize))
+
+    def embed(name: str) -> Stage:
         from ampere.pipeline.embed import embed_stage  # torch takes seconds to import
 
-        for name in workspace.names("models"):
-            found.append(embed_stage(workspace, dataclasses.replace(settings.embed, model=name)))
+        return embed_stage(workspace, dataclasses.replace(settings.embed, model=name))
+
+    found: dict[str, Callable[[], Stage]] = {"decode": decode}
+    for method in get_args(SummaryMethod):
+        name = stage_name(method)
+        if method == settings.summarize.method or workspace.read_report(settings_report(name)) is not None:
+            found[name] = partial(summarize, name)
+    if workspace.table(FRAMES).count():
+        found |= {f"embed-{name}": partial(embed, name) for name in workspace.names("models")}
     return found
 
 
@@ -54,11 +65,15 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
     lines = [f"workspace {workspace.uri}, preset {workspace.preset}", "", head]
     lines.append(f"{'prepare':<24}{samples:>10}{0:>10}{unread:>10}{0:>10}")
     errors = [format_errors(workspace, "prepare")]
-    for stage in stages(workspace, settings):
-        plan = stage.plan(workspace)
+    for name, stage in stages(workspace, settings).items():
+        try:
+            plan = stage().plan(workspace)
+        except (FileNotFoundError, ValueError) as error:  # costs its own line: the others are as they were
+            lines.append(f"{name:<24}unknown: {error}")
+            continue
         counts = plan.counts()
-        lines.append(f"{stage.name:<24}" + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale")))
-        errors.append(format_errors(workspace, stage.name, plan.wanted["sample_id"].filter(plan.failed)))
+        lines.append(f"{name:<24}" + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale")))
+        errors.append(format_errors(workspace, name, plan.wanted["sample_id"].filter(plan.failed)))
     if any(errors):
         lines += ["", *filter(None, errors)]
     lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]

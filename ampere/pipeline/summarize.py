@@ -24,7 +24,7 @@ from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.table import Table
 from ampere.text.clean import clean
-from ampere.text.language_models import model_identity
+from ampere.text.language_models import check_quantization, local_folder, model_identity
 from ampere.text.summary import METHODS, TEXT_VERSION, Status, Summary, summary_columns
 from ampere.workspace import Workspace
 
@@ -46,9 +46,10 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
     """The summarize stage over the clips of a workspace.
 
     Raises:
-        ValueError: an unknown prompt, or a model that vLLM no longer runs.
+        ValueError: an unknown prompt, or a model or a quantization that vLLM no longer runs.
         FileNotFoundError: the model is a path, and not there.
     """
+    check_models(settings)
     samples = workspace.table(SAMPLES).dataset()
     by_engine = settings.method in METHODS
 
@@ -71,6 +72,21 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         where=f"method = '{settings.method}'",
         totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)} if by_engine else {},
     )
+
+
+def check_models(settings: SummarizeSettings) -> None:
+    """Refuse, before any work, what would fail in an actor; `content_key` does so with the language model.
+
+    Raises:
+        ValueError: the installed vLLM does not have the quantization.
+        FileNotFoundError: the method's model is a path, and there is no model at it.
+    """
+    if settings.method in METHODS and settings.quantization is not None:
+        check_quantization(settings.quantization)
+    elif settings.method == "keybert":
+        local_folder("summarize.encoder", settings.encoder)
+    elif settings.method == "uie":
+        local_folder("summarize.extractor", settings.extractor)
 
 
 def stage_name(method: SummaryMethod) -> str:

@@ -7,10 +7,10 @@ tones), and roughly, since speech stutters.
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import lru_cache
 
-from pypinyin import lazy_pinyin
 from rapidfuzz import fuzz
+
+from ampere.text.sounds import Speech, keeps, negates_more, speech
 
 # Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
 SUPPORT = 75.0
@@ -22,7 +22,6 @@ PRICE = re.compile(
     rf"|[¥$￥€]\s*{NUMBER}|原价|到手价|半价",
     re.IGNORECASE,
 )
-LONGEST_CACHED = 64  # characters; phrases come again, transcripts hardly
 SALES_TALK = re.compile(
     "家人们|宝宝们|姐妹们|老铁|关注|点赞|福袋|福利|直播间|链接|下单|拍下|秒杀|抢购|包邮|运费险|优惠|赠品|买一送|限时|库存"
     "|快递|发货|free shipping|link below|subscribe|discount|limited time|add to cart",
@@ -33,7 +32,7 @@ SALES_TALK = re.compile(
 class Flag(StrEnum):
     """What a check found wrong with a phrase."""
 
-    UNSUPPORTED = "unsupported"  # nothing in the transcript sounds like it
+    UNSUPPORTED = "unsupported"  # nothing in the transcript sounds like it, or it has another number or the opposite
     PRICE = "price"
     SALES_TALK = "sales talk"
 
@@ -44,10 +43,10 @@ def audit(transcript: str, product_name: str, product_features: Sequence[str]) -
     >>> audit("这款猕猴桃特别田，只要九块九", "猕猴桃", ["特别甜", "不打农药", "只要九块九"])
     ['unsupported: 不打农药', 'price: 只要九块九']
     """
-    heard = sounds(transcript)
+    heard = speech(transcript)
     flags = []
     for phrase in filter(None, (product_name, *product_features)):
-        if support(phrase, heard) < SUPPORT:
+        if not supported(phrase, heard):
             flags.append(f"{Flag.UNSUPPORTED}: {phrase}")
         if PRICE.search(phrase):
             flags.append(f"{Flag.PRICE}: {phrase}")
@@ -56,29 +55,22 @@ def audit(transcript: str, product_name: str, product_features: Sequence[str]) -
     return flags
 
 
-def support(phrase: str, heard: tuple[str, ...]) -> float:
-    """How well a phrase is matched by the most similar stretch of the transcript's sounds, in percent."""
-    wanted = sounds(phrase)
+def supported(phrase: str, heard: Speech) -> bool:
+    """Whether a stretch of the transcript sounds like the phrase, has its numbers and means no opposite of it."""
+    wanted = speech(phrase)
+    if support(wanted.sounds, heard.sounds) < SUPPORT:
+        return False
+    place = fuzz.partial_ratio_alignment(wanted.sounds, heard.sounds)
+    if place is None:  # a phrase of marks alone has no sounds
+        return True
+    start, end = place.dest_start, place.dest_end
+    # As many sounds may differ, or be left out of the stretch: so far beside it a number or a "not" may stand.
+    slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
+    return keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(start - 1, end), wanted)
+
+
+def support(wanted: tuple[str, ...], heard: tuple[str, ...]) -> float:
+    """How well the sounds of a phrase are matched by the most similar stretch of the transcript's, in percent."""
     if len(wanted) > len(heard):  # or a transcript of one word would support every phrase that holds it
         return fuzz.ratio(wanted, heard)
     return fuzz.partial_ratio(wanted, heard) if heard else 0.0
-
-
-def sounds(text: str) -> tuple[str, ...]:
-    """A sound for each character, so that homophones are equal; punctuation and spaces have none.
-
-    Sounds that speakers and recognisers mix up (zh and z, ng and n at the end) count as one.
-    """
-    return _cached_sounds(text) if len(text) <= LONGEST_CACHED else _sounds(text)
-
-
-def _sounds(text: str) -> tuple[str, ...]:
-    letters = [c.lower() for c in text if c.isalnum()]
-    return tuple(_plain(sound) for sound in lazy_pinyin(letters))
-
-
-_cached_sounds = lru_cache(maxsize=1024)(_sounds)
-
-
-def _plain(sound: str) -> str:
-    return re.sub(r"^([zcs])h", r"\1", re.sub(r"ng$", "n", sound))

@@ -1,10 +1,12 @@
 """Language models by name: where they come from, how they are asked, and what the table calls them."""
 
+import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ BAICHUAN_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}<reserved_106>{% elif message.role == 'assistant' %}"
     "<reserved_107>{% endif %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}<reserved_107>{% endif %}"
 )
+# Some models think aloud unless told not to, such as Qwen3 under whatever name,
+# and the answer's grammar leaves no room for that.
+NO_THINKING = {"enable_thinking": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,7 @@ class LanguageModel:
             FP8, compressed-tensors) say so themselves and need none.
         trust_remote_code: run the Python code that comes with the weights.
         chat_template: where the model's files have none.
-        template_options: what its chat template takes.
+        template_options: what its chat template is told; one that knows no such word passes it over.
         marks: strings that stand for tokens of its template and that its tokenizer does not list as special.
         removed_in: the vLLM release that no longer runs it.
     """
@@ -40,7 +45,7 @@ class LanguageModel:
     quantization: str | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
-    template_options: Mapping[str, Any] = field(default_factory=dict)
+    template_options: Mapping[str, Any] = field(default_factory=lambda: NO_THINKING)
     marks: tuple[str, ...] = ()
     removed_in: tuple[int, int] | None = None
 
@@ -56,17 +61,12 @@ def _baichuan(size: str) -> LanguageModel:
     )
 
 
-def _qwen3(size: str) -> LanguageModel:
-    # A Qwen3 thinks aloud unless told not to, and the answer's grammar leaves it no room for that.
-    return LanguageModel(source=f"Qwen/Qwen3-{size}", template_options={"enable_thinking": False})
-
-
 KNOWN_MODELS = {
     "baichuan2-13b-4bit": _baichuan("13B"),  # the paper's three (section IV-B)
     "baichuan2-7b-4bit": _baichuan("7B"),
     "qwen2-1.5b": LanguageModel(source="Qwen/Qwen2-1.5B-Instruct"),
-    "qwen3-4b": _qwen3("4B"),
-    "qwen3-8b": _qwen3("8B"),
+    "qwen3-4b": LanguageModel(source="Qwen/Qwen3-4B"),
+    "qwen3-8b": LanguageModel(source="Qwen/Qwen3-8B"),
 }
 
 
@@ -83,15 +83,57 @@ def find_model(name: str) -> LanguageModel:
         return LanguageModel(source=str(folder), prompt=BARE)
     if name in KNOWN_MODELS:
         return KNOWN_MODELS[name]
+    if (local := local_folder("summarize.model", name)) is not None:
+        return LanguageModel(source=str(local))
+    same = (model for model in KNOWN_MODELS.values() if model.source == name)
+    return next((replace(model, quantization=None) for model in same), LanguageModel(source=name))
+
+
+def local_folder(setting: str, name: str) -> Path | None:
+    """The folder of a model that a setting names; None: it is a hub name.
+
+    Raises:
+        FileNotFoundError: the name looks like a path, and there is no model at it.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise FileNotFoundError(f"summarize.model is the folder {path}, which has no config.json")
-        return LanguageModel(source=str(path.resolve()))
+            raise FileNotFoundError(f"{setting} is the folder {path}, which has no config.json")
+        return path.resolve()
     if name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"summarize.model is {name}, and there is no such folder")
-    same = (model for model in KNOWN_MODELS.values() if model.source == name)
-    return next((replace(model, quantization=None) for model in same), LanguageModel(source=name))
+        raise FileNotFoundError(
+            f"{setting} is {name}, and there is no such folder; give a model's folder or a hub name"
+        )
+    return None
+
+
+def check_quantization(name: str) -> None:
+    """Refuse a quantization that the installed vLLM does not have.
+
+    Raises:
+        ValueError: it has none of this name.
+    """
+    known = quantizations()
+    if known and name not in known:
+        raise ValueError(
+            f"summarize.quantization is {name!r}, which the vLLM at hand does not have; take one that quantizes while "
+            f"loading, such as fp8, or leave it unset for weights that are stored quantized. It has {', '.join(known)}"
+        )
+
+
+@cache
+def quantizations() -> tuple[str, ...]:
+    """The names that vLLM has, read from its source, for importing it takes seconds; none where they are not found."""
+    package = find_spec("vllm")
+    if package is None or package.origin is None:
+        return ()
+    source = Path(package.origin).parent / "model_executor" / "layers" / "quantization" / "__init__.py"
+    nodes = ast.parse(source.read_text(encoding="utf-8")).body if source.exists() else []
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="QuantizationMethods")], value=ast.Subscript(slice=names)):
+                return tuple(ast.literal_eval(names))
+    return ()
 
 
 def model_identity(source: str) -> str:

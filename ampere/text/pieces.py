@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from rapidfuzz import fuzz
 
-from ampere.text.audit import sounds
+from ampere.text.sounds import agree, sounds
 from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
 
 # After a line break, else after a mark that ends a sentence, else after any other mark or space.
@@ -62,17 +62,17 @@ def _pack(atoms: Sequence[tuple[str, int]], longest: int) -> list[str]:
 def merge(summaries: Sequence[Summary]) -> Summary:
     """One summary of what was found in the pieces of one transcript, in their order.
 
-    The product is the one that most pieces name, names that sound alike counting as one; the longest such name is
-    taken, for later mentions are shortened. Features are those of the pieces that name it or name nothing; pieces
-    about another product are left out.
+    The product is the one that most pieces name. Names that sound alike count as one, and a name also counts for a
+    longer one that holds it, for later mentions are shortened; not the other way round, or 面霜 alone would collect the
+    votes of every cream. Features are those of the pieces that name the product or nothing; pieces about another
+    product are left out.
     """
     named = [(summary.product_name, sounds(summary.product_name)) for summary in summaries if summary.product_name]
     if not named:
         features = [feature for summary in summaries for feature in summary.product_features]
         return Summary(product_name="", product_features=_distinct(features)) if features else NO_PRODUCT
-    votes = [sum(_same(sound, other) for _, other in named) for _, sound in named]
-    winner = named[votes.index(max(votes))][1]
-    name = max((name for name, sound in named if _same(winner, sound)), key=len)
+    votes = [sum(len(other) <= len(sound) and _same(sound, other) for _, other in named) for _, sound in named]
+    name, winner = named[votes.index(max(votes))]
     about_it = [s for s in summaries if not s.product_name or _same(winner, sounds(s.product_name))]
     features = [feature for summary in about_it for feature in summary.product_features]
     return Summary(product_name=name, product_features=_distinct(features))
@@ -86,10 +86,9 @@ def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
-    """Phrases in their order, of those that sound alike the first; as many as one summary may have."""
-    kept: list[tuple[str, tuple[str, ...]]] = []
+    """Phrases in their order, of those that say the same the first; as many as one summary may have."""
+    kept: list[str] = []
     for phrase in phrases:
-        sound = sounds(phrase)
-        if all(fuzz.ratio(sound, other) < SAME for _, other in kept):
-            kept.append((phrase, sound))
-    return tuple(phrase for phrase, _ in kept[:MAX_FEATURES])
+        if not any(fuzz.ratio(sounds(phrase), sounds(other)) >= SAME and agree(phrase, other) for other in kept):
+            kept.append(phrase)
+    return tuple(kept[:MAX_FEATURES])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from rapidfuzz import fuzz
 
-from ampere.text.audit import SUPPORT, sounds
+from ampere.text.audit import SUPPORT
+from ampere.text.sounds import agree, sounds
 
 Row = Mapping[str, Any]
 MEASURES = ("name_accuracy", "no_output", "feature_recall", "feature_precision", "chat_recognised")
@@ -66,7 +67,7 @@ def score_summaries(pairs: Sequence[tuple[Row | None, Row]]) -> SummaryScores:
 
     A name is right if it has the true one's letters and characters, whatever the case, spaces and marks. A feature is
     right if three quarters of its sounds are those of a true feature, each of which counts once: homophones and an "很"
-    more or less do no harm.
+    more or less do no harm, another number or a "不" more or less does.
 
     Args:
         pairs: each has product_name and product_features. A truth without name is chat. A summary whose name is None
@@ -125,7 +126,7 @@ def _matches(given: Sequence[str], true: Sequence[str]) -> int:
     used: set[tuple[str, int]] = set()
     matched = 0
     for score, i, j in sorted(alike, key=lambda item: -item[0]):
-        if score >= SUPPORT and used.isdisjoint({("given", i), ("true", j)}):
+        if score >= SUPPORT and used.isdisjoint({("given", i), ("true", j)}) and agree(given[i], true[j]):
             used |= {("given", i), ("true", j)}
             matched += 1
     return matched

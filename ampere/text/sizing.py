@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BLOCK = 16  # tokens; vLLM keeps attention states in blocks of so many
-MOST_SEQUENCES = 256  # at once; more no longer raises the rate, and each takes memory
+MOST_SEQUENCES = 256  # at once
 CPU_CACHE_BYTES = 4 * 2**30  # the most an engine on a CPU sets aside for attention states
 
 
@@ -14,7 +14,7 @@ class EngineSize:
 
     Attributes:
         max_model_len: tokens of the longest prompt and its answer.
-        max_num_seqs: transcripts in work at once.
+        max_num_seqs: transcripts in work at once, as far as their attention states fit; vLLM lets the rest wait.
         kv_cache_bytes: memory for attention states; None: all that is left of the GPU's memory.
     """
 
@@ -24,7 +24,7 @@ class EngineSize:
 
 
 def engine_size(counts: Sequence[int], *, answer: int, limit: int, token_bytes: int, memory: int | None) -> EngineSize:
-    """Size an engine for prompts of these lengths.
+    """Size an engine for prompts of these lengths. On a GPU these decide `max_model_len` only.
 
     Args:
         counts: tokens of the prompts, of all or of a sample that has the longest.

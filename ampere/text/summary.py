@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# Of all that makes a row of a transcript and of the answers on it: clean, pieces, audit, keybert, uie and this file.
-# Raise it with a change there; rows of another version are stale.
-TEXT_VERSION = 2
+# Of all that makes a row of a transcript and of the answers on it: clean, pieces, audit, sounds, numerals, keybert,
+# uie, the models' template options and this file. Raise it with a change there; rows of another version are stale.
+TEXT_VERSION = 3
 MAX_FEATURES = 10
 TEXT = {"type": "string"}
 # `is_product` comes first, so that a model that says no cannot go on to invent a product: the grammar made of this
@@ -96,7 +96,8 @@ def parse_summary(answer: str) -> Summary:
     """Read a model's answer.
 
     Raises:
-        AnswerError: the answer is no JSON object of `SCHEMA`, for example because it was cut at the token limit.
+        AnswerError: the answer is no JSON object of `SCHEMA`, for example because it was cut at the token limit, or
+            holds half a character.
     """
     try:
         fields = json.loads(answer)
@@ -106,7 +107,8 @@ def parse_summary(answer: str) -> Summary:
             raise TypeError("is_product must be true or false, product_name a string, product_features strings")
         if not is_product and (name or features):
             raise TypeError("is_product is false, and yet there is a name or a feature")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        "".join([name, *features]).encode()  # half a character, escaped as \ud83d, could not be written to the table
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
         raise AnswerError(f"the answer is not a product summary ({error}): {answer[:200]!r}") from error
     if not is_product:
         return NO_PRODUCT

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 from ampere.cli import main
 from ampere.config import SummarizeSettings
 from ampere.pipeline import evaluate_summaries
+from ampere.pipeline.demo import judge_summaries
 from ampere.pipeline.evaluate_summaries import read_gold, score_workspace, scores_json, summarize_gold
 from ampere.pipeline.report import Report
-from ampere.records import SUMMARIES
+from ampere.records import SAMPLES, SUMMARIES
 from ampere.text.summary import Summary, parse_summary
 from ampere.workspace import Workspace
 
@@ -49,6 +51,25 @@ def test_every_method_of_a_workspace_is_scored_by_hand(summarized: Workspace, tm
     assert (llm.unanswered, llm.chat_recognised.value) == (1, 0.0)  # no row is no answer
     assert (keybert.name_accuracy.value, keybert.feature_precision.value) == (0.5, 0.5)
     assert (raw.name_accuracy.value, raw.no_output.value) == (0.5, 0.5)
+
+
+def test_a_method_is_scored_by_what_it_feeds_alone(workspace: Workspace, tmp_path: Path) -> None:
+    row = {"sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛"], "status": "ok"}
+    workspace.table(SUMMARIES).append([row | {"method": method} for method in ("llm", "llm-name", "llm-features")])
+    scores = score_workspace(workspace, read_gold(write(tmp_path / "gold.jsonl", GOLD[:1])))
+    shares = {name: (s.name_accuracy.value, s.no_output.value, s.feature_recall.value) for name, s in scores.items()}
+    assert shares == {"llm": (1, 0, 0.5), "llm-name": (1, 0, 0), "llm-features": (0, 1, 0.5)}
+    assert (
+        math.isnan(scores["llm-name"].feature_precision.value) and scores["llm-features"].feature_precision.value == 1
+    )
+
+
+def test_the_demo_counts_transcripts_without_a_summary_as_wrong(summarized: Workspace, tmp_path: Path) -> None:
+    summarized.table(SAMPLES).append([{"sample_id": "a", "split": "train"}, {"sample_id": "b", "split": "test"}])
+    every, test, _ = judge_summaries(summarized, Path(write(tmp_path / "gold.jsonl", GOLD))).splitlines()
+    assert every.startswith("summaries of all products: name right 50.0% of 2, no name 50.0%")
+    assert every.endswith("chat recognised 0.0% of 1")  # it has no row
+    assert test.startswith("summaries of test products: name right 0.0% of 1, no name 100.0%")
 
 
 def test_the_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Path, capsys: Any) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ampere.config import PRESETS, DecodeSettings, Settings
+from ampere.config import PRESETS, DecodeSettings, Settings, SummarizeSettings
 from ampere.models.embedder import embedding_name
 from ampere.pipeline.decode import decode_stage
 from ampere.pipeline.embed import embed_stage
 from ampere.pipeline.export import export_tables
 from ampere.pipeline.prepare import prepare
+from ampere.pipeline.runner import settings_report
 from ampere.pipeline.status import format_failures, format_status, stages
 from ampere.pipeline.summarize import summarize_stage
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SUMMARIES, TABLES
@@ -92,7 +93,8 @@ def test_status_of_an_empty_workspace(workspace: Workspace) -> None:
 def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     folder = embedding_model(prepared)
     prepared.table(FRAMES).upsert([{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in "abc"])
-    assert [stage.name for stage in stages(prepared, DEMO)] == ["decode", "summarize", "embed-m"]
+    found = stages(prepared, DEMO)
+    assert [stage().name for stage in found.values()] == list(found) == ["decode", "summarize", "embed-m"]
     settings = type(DEMO.embed)(**vars(DEMO.embed) | {"model": "m"})
     done = embed_stage(prepared, settings).wanted.to_pylist()[0]
     vector = [0.0] * 128
@@ -119,6 +121,27 @@ def test_other_settings_make_rows_stale(prepared: Workspace) -> None:
     assert table_of(format_status(prepared, DEMO))["decode"] == [4, 0, 0, 0]
     other = Settings(decode=DecodeSettings(short_side=99), summarize=DEMO.summarize)
     assert table_of(format_status(prepared, other))["decode"] == [0, 0, 0, 4]
+
+
+def test_a_model_that_is_gone_costs_its_own_line(
+    prepared: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    llm, uie = SummarizeSettings(model="./mine"), SummarizeSettings(method="uie", extractor="./mine")
+    for stage, settings in (("summarize", llm), ("summarize-uie", uie)):
+        prepared.write_report(settings_report(stage), json.dumps(vars(settings)))
+    before = format_status(prepared, DEMO)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert format_status(prepared, DEMO) == before  # the folder is known wherever the command runs
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in format_status(prepared, DEMO).splitlines() if line}
+    assert lines["decode"].split() == ["0", "4", "0", "0"] and lines["models:"] == "none"
+    reason = f"is {tmp_path}/mine, and there is no such folder"
+    assert lines["summarize"].startswith(f"unknown: summarize.model {reason}")
+    assert lines["summarize-uie"].startswith(f"unknown: summarize.extractor {reason}")
 
 
 def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:

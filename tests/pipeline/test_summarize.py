@@ -13,7 +13,7 @@ from ampere.pipeline import chosen_model as chosen
 from ampere.pipeline import summarize
 from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.engine import engine_config, sized
-from ampere.pipeline.engine_rows import PART_SCHEMA, FormPrompts, Part, ReadAnswers, assembled, missing_row
+from ampere.pipeline.engine_rows import FormPrompts, ReadAnswers, assembled, missing_row
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.status import format_status
 from ampere.pipeline.summarize import ExtractBatch, extractor_identity, summarize_stage, wanted_rows
@@ -275,6 +275,26 @@ def test_a_model_that_vllm_no_longer_runs_is_refused_before_any_work(
     assert chosen_model(old)[0].quantization == "bitsandbytes"
 
 
+def test_a_quantization_that_vllm_does_not_have_is_refused_before_any_work(clips: Workspace) -> None:
+    with pytest.raises(ValueError, match="summarize.quantization is 'bitsandbytes', which the vLLM at hand does not"):
+        summarize_stage(clips, SummarizeSettings(quantization="bitsandbytes"))
+    assert summarize_stage(clips, SummarizeSettings(quantization="fp8")).name == "summarize"
+    assert summarize_stage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name == "summarize-raw"
+
+
+@pytest.mark.parametrize(("method", "setting"), [("keybert", "encoder"), ("uie", "extractor")])
+def test_an_extractor_that_is_not_there_is_refused_before_any_work(
+    clips: Workspace, tmp_path: Path, method: Any, setting: str
+) -> None:
+    chosen: dict[str, Any] = {"method": method, setting: "/no/such"}
+    with pytest.raises(FileNotFoundError, match=f"summarize.{setting} is /no/such, and there is no such folder"):
+        summarize_stage(clips, SummarizeSettings(**chosen))
+    with pytest.raises(FileNotFoundError, match=f"summarize.{setting} is the folder .* no config.json"):
+        summarize_stage(clips, SummarizeSettings(**chosen | {setting: str(tmp_path)}))
+    other = {"encoder": "/no/such", "extractor": "/no/such"} | {setting: "some/model"}
+    assert summarize_stage(clips, SummarizeSettings(**{"method": method} | other)).name == f"summarize-{method}"
+
+
 def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
     """What the engine gives for (sample, piece, pieces, answer, error)."""
     tokens = [asker(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
@@ -316,9 +336,25 @@ def test_an_answer_at_the_token_limit_says_so() -> None:
     (row,) = ReadAnswers(short, ORIGIN, 1024)(cut).to_pylist()
     assert row["error_type"] == "AnswerError" and "ended by length" in row["error_message"]
     length = 10 + len(cut["generated_tokens"][0])  # of prompt and answer
-    for most, reason in ((length, "length"), (length + 1, "stop")):
-        (row,) = ReadAnswers(SHIPPED, ORIGIN, most)(cut).to_pylist()
-        assert f"ended by {reason}" in row["error_message"]
+    named = SummarizeSettings(dtype="float32", max_model_len=600)
+    for settings, most, reason in (
+        (named, length, "length"),
+        (named, length + 1, "stop"),
+        (SHIPPED, length + 1, "stop"),
+    ):
+        (row,) = ReadAnswers(settings, ORIGIN, most)(cut).to_pylist()
+        assert row["error_type"] == "AnswerError" and f"ended by {reason}" in row["error_message"]
+
+
+def test_an_answer_that_an_engine_sized_for_others_cuts_is_asked_again(clips: Workspace) -> None:
+    """The size came from other transcripts; the careful turn takes it anew from those that are left."""
+    cut = answers(("a", 0, 1, '{"is_product":tr', ""), ("b", 0, 2, NAME, ""), ("b", 1, 2, '{"is_product":tr', ""))
+    length = 10 + len(cut["generated_tokens"][0])
+    rows = ReadAnswers(SHIPPED, ORIGIN, length)(cut).to_pylist()
+    assert [row["sample_id"] for row in rows] == ["a", "b"]  # one piece that is cut costs its transcript
+    for row in rows:
+        assert row["error_type"] == "EngineError" and f"had room for {length} tokens" in row["error_message"]
+    assert "EngineError" in summarize_stage(clips, SHIPPED).passing_errors
 
 
 def test_pieces_come_together_however_they_arrive() -> None:
@@ -340,16 +376,18 @@ def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_
     assert [table.num_rows for table in assembled(iter(failed[:1]))] == [0]
 
 
-def test_parts_survive_the_way_through_json() -> None:
-    part = Part(
-        piece=1,
-        pieces=2,
-        language="zh",
-        engine_error="",
-        answer={"text": "龘\ud83d".encode("utf-8", "replace").decode()},
-    )
-    assert Part(**json.loads(json.dumps(vars(part)))) == part
-    assert PART_SCHEMA.names[-1] == "part"
+@pytest.mark.parametrize("field", ["product_name", "product_features"])
+def test_an_answer_with_half_a_character_costs_its_own_row(field: str) -> None:
+    half = {"product_name": "松石牙刷", "product_features": ["软毛"], "is_product": True}
+    half[field] = ["\ud83d"] if field == "product_features" else "\ud83d"
+    together, alone = answers(("a", 0, 1, json.dumps(half), ""), ("b", 0, 1, NAME, "")), json.dumps(half)
+    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(together).to_pylist()}
+    assert rows["a"]["error_type"] == "AnswerError" and "surrogates not allowed" in rows["a"]["error_message"]
+    assert rows["b"]["text"] == "松石牙刷 软毛"
+    read = ReadAnswers(SHIPPED, ORIGIN, 1024)
+    parts = [read(answers(("a", i, 2, answer, ""))) for i, answer in enumerate((NAME, alone))]
+    _, last = assembled(iter(parts))
+    assert last["error_type"].to_pylist() == ["AnswerError"]
 
 
 def test_nothing_is_left_in_the_ledger_of_what_succeeds_later(clips: Workspace) -> None:

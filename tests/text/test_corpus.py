@@ -7,8 +7,9 @@ from rapidfuzz import fuzz, process
 
 from ampere.catalog import speech
 from ampere.catalog.goods import is_demo_brand, load_categories
-from ampere.text.audit import SUPPORT, sounds, support
+from ampere.text.audit import SUPPORT, support
 from ampere.text.corpus import _feature_pattern, draw_example, draw_goods, load_goods, load_talk
+from ampere.text.sounds import sounds
 from ampere.text.summary import MAX_FEATURES
 
 PATTERNS = ("OPENERS", "CHATTER", "NAME_LINES", "PART_LINES", "FEATURE_LINES", "SIZE_LINES", "OTHER_LINES")
@@ -76,7 +77,7 @@ def test_the_answer_is_in_the_transcript_in_its_order() -> None:
         heard = sounds(transcript)
         # A stutter may cut a phrase in two; more is never lost.
         phrases = [p for p in (summary.product_name, *summary.product_features) if p]
-        assert all(support(phrase, heard) >= SUPPORT / 2 for phrase in phrases)
+        assert all(support(sounds(phrase), heard) >= SUPPORT / 2 for phrase in phrases)
         places = [transcript.find(feature) for feature in summary.product_features]
         known = [place for place in places if place >= 0]
         moved += known != sorted(known)

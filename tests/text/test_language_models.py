@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from ampere.config import SHIPPED_MODEL
-from ampere.text.language_models import BAICHUAN_TEMPLATE, KNOWN_MODELS, find_model, model_identity
+from ampere.text import language_models
+from ampere.text.language_models import (
+    BAICHUAN_TEMPLATE,
+    KNOWN_MODELS,
+    check_quantization,
+    find_model,
+    model_identity,
+    quantizations,
+)
 from ampere.text.prompts import BARE, EXAMPLE
 
 
@@ -33,6 +41,21 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
+def test_quantizations_are_those_of_the_installed_vllm() -> None:
+    assert {"fp8", "awq", "compressed-tensors"} <= set(quantizations())
+    check_quantization("fp8")
+    with pytest.raises(
+        ValueError, match="quantization is 'bitsandbytes', which the vLLM at hand does not have; .* fp8"
+    ):
+        check_quantization("bitsandbytes")
+
+
+def test_without_vllms_source_no_quantization_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_models, "find_spec", lambda name: None)
+    monkeypatch.setattr(language_models, "quantizations", quantizations.__wrapped__)
+    check_quantization("bitsandbytes")
+
+
 def test_the_shipped_model_is_asked_barely() -> None:
     shipped = find_model(SHIPPED_MODEL)
     assert (Path(shipped.source) / "config.json").exists() and shipped.prompt is BARE
@@ -55,10 +78,16 @@ def test_a_folders_identity_follows_what_lies_in_it(tmp_path: Path, name: str) -
 def test_presets_by_name_and_by_hub_name() -> None:
     assert set(KNOWN_MODELS) == {"baichuan2-13b-4bit", "baichuan2-7b-4bit", "qwen2-1.5b", "qwen3-4b", "qwen3-8b"}
     assert find_model("qwen3-8b").source == "Qwen/Qwen3-8B"
-    assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")  # it must not think aloud, however it is named
+    assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")
     whole = find_model("baichuan-inc/Baichuan2-13B-Chat")
     assert whole.quantization is None and whole.chat_template == BAICHUAN_TEMPLATE and whole.trust_remote_code
     assert find_model("baichuan2-13b-4bit").quantization == "bitsandbytes"
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b", "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-FP8", "folder"])
+def test_no_model_is_let_think_aloud_however_it_is_named(name: str, tmp_path: Path) -> None:
+    named = str(write_model(tmp_path / "Qwen3-8B")) if name == "folder" else name
+    assert find_model(named).template_options == {"enable_thinking": False}
 
 
 def test_the_template_that_baichuans_files_lack() -> None:
@@ -66,5 +95,6 @@ def test_the_template_that_baichuans_files_lack() -> None:
 
     turns = [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]
     chat = [{"role": role, "content": text} for role, text in turns]
-    (text,), _ = render_jinja_template([chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True)
+    options = find_model("baichuan2-7b-4bit").template_options  # which it does not know, and passes over
+    (text,), _ = render_jinja_template([chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True, **options)
     assert text == "S<reserved_106>a<reserved_107>b<reserved_106>c<reserved_107>"

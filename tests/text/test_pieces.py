@@ -54,6 +54,20 @@ def test_the_longest_name_is_the_full_one() -> None:
     assert merge([product("牙刷", "软毛"), product("松石竹炭牙刷")]) == product("松石竹炭牙刷", "软毛")
 
 
+def test_a_generic_name_does_not_bring_another_product_to_win() -> None:
+    pieces = [product("松石面霜", f) for f in ("保湿", "清爽", "不黏")]
+    pieces += [product("云岚修护面霜", "淡斑"), product("面霜", "五十克")]
+    for order in (pieces, pieces[::-1]):
+        merged = merge(order)
+        assert merged.product_name == "松石面霜"
+        assert set(merged.product_features) == {"保湿", "清爽", "不黏", "五十克"}
+
+
+def test_another_number_or_the_opposite_is_another_feature() -> None:
+    merged = merge([product("卫衣", "可机洗", "500毫升"), product("卫衣", "不可机洗", "300毫升", "五百毫升", "克机洗")])
+    assert merged.product_features == ("可机洗", "500毫升", "不可机洗", "300毫升")
+
+
 def test_a_draw_goes_to_the_first() -> None:
     assert merge([product("面霜"), product("台灯")]).product_name == "面霜"
 

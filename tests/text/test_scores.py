@@ -44,6 +44,14 @@ def test_a_feature_counts_by_its_sound_and_once() -> None:
     assert scores.feature_precision.value == 1 / 3
 
 
+def test_another_number_or_the_opposite_is_no_true_feature() -> None:
+    truth = summary("锅", "五百毫升", "不可机洗", "不锈钢刀头防水")
+    alike = score_summaries([(summary("锅", "500毫升", "布可机洗", "不锈钢刀头防水的"), truth)])
+    assert alike.feature_recall.value == 1
+    other = score_summaries([(summary("锅", "三百毫升", "可机洗", "不锈钢刀头不防水"), truth)])
+    assert other.feature_recall.value == 0
+
+
 def test_a_method_without_names_may_have_the_name_among_its_phrases() -> None:
     truth = summary("松石牙刷", "软毛")
     found = score_summaries([(summary(None, "软毛", "松石牙刷"), truth), (summary(None), truth)])

@@ -23,8 +23,8 @@ summaries = st.builds(
     product_features=st.lists(words.filter(bool), max_size=5, unique=True).map(tuple),
 )
 anything = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.floats(allow_nan=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=6,
 )
 answers = st.fixed_dictionaries(
@@ -81,12 +81,15 @@ def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
         '{"is_product":false,"product_name":"a","product_features":[]}',
         '{"is_product":false,"product_name":"","product_features":["a"]}',
         "```json\n{}\n```",
+        r'{"is_product":true,"product_name":"\ud83d","product_features":[]}',  # half a character
+        r'{"is_product":true,"product_name":"a","product_features":["b","\udc00"]}',
     ],
 )
 def test_answers_that_are_no_summary(answer: str) -> None:
     with pytest.raises(AnswerError, match="not a product summary") as raised:
         parse_summary(answer)
     assert repr(answer)[1:-1][:40] in str(raised.value)
+    str(raised.value).encode()
 
 
 def test_a_long_wrong_answer_is_shortened_in_the_message() -> None:

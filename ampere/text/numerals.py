@@ -1,0 +1,76 @@
+"""Numbers of a text in one spelling, the one they are read out in: 500, 五百 and ５００ all become 五百."""
+
+import re
+from collections.abc import Iterator
+
+DIGITS = "零一二三四五六七八九"
+VALUES = {digit: value for value, digit in enumerate(DIGITS)} | {"〇": 0, "两": 2}
+UNITS = {"亿": 10**8, "万": 10**4, "千": 1000, "百": 100, "十": 10}
+LONGEST = 12  # digits of a number; what is longer is read digit by digit
+D, UNIT = f"[{''.join(VALUES)}]", f"[{''.join(UNITS)}]"
+HUNDREDS = rf"(?:{D}千零?)?(?:{D}百零?)?(?:{D}?十)?"
+# A unit without a number before it is a part of a word (百搭), but for 十. No digit is taken from the number after it:
+# 三百三百 is a stutter, and two numbers; so are two digits on end, but three are read one by one (三零四), never 两.
+NUMBER = re.compile(
+    rf"(?P<arabic>\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?P<tail>\.\d+)?(?P<unit>[万亿])?"
+    rf"|(?=[十{D[1:-1]}])(?P<chinese>[{DIGITS}〇]{{3,}}(?!{UNIT})|(?:{HUNDREDS}{D}?亿零?)?(?:{HUNDREDS}{D}?万零?)?"
+    rf"{HUNDREDS}(?:{D}(?!{UNIT}))?)(?P<point>点{D}+(?!{UNIT}))?"
+)
+
+
+def numbers(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where each number of a text starts and ends, and how it is read.
+
+    >>> list(numbers("500克，一千二")) == [(0, 3, "五百"), (5, 8, "一千二百")]
+    True
+    """
+    for match in NUMBER.finditer(text):
+        if not match[0]:  # a digit that belongs to a unit after it, as in 五万亿亿
+            continue
+        if match["arabic"]:
+            whole = _spell(match["arabic"].replace(",", ""), UNITS.get(match["unit"] or "", 1))
+        else:
+            whole = _spell_chinese(match["chinese"])
+        tail = (match["tail"] or match["point"] or "")[1:]
+        read_tail = "".join(digit if digit in VALUES else DIGITS[int(digit)] for digit in tail)
+        yield match.start(), match.end(), f"{whole}点{read_tail}" if tail else whole
+
+
+def read(number: int) -> str:
+    """A number as it is read: 15 is 十五, 105 一百零五, 250 二百五十."""
+    if number < 10:
+        return DIGITS[number]
+    name, unit = next((name, unit) for name, unit in UNITS.items() if number >= unit)
+    head, rest = divmod(number, unit)
+    text = name if unit == 10 and head == 1 else read(head) + name
+    return text + ("零" if 0 < rest < unit // 10 else "") + (read(rest) if rest else "")
+
+
+def _spell(digits: str, unit: int) -> str:
+    if len(digits) > LONGEST or (digits.startswith("0") and len(digits) > 1):  # a code, such as 007
+        return "".join(DIGITS[int(digit)] for digit in digits)
+    return read(int(digits) * unit)
+
+
+def _spell_chinese(number: str) -> str:
+    if set(number) & UNITS.keys():
+        return read(_value(number))
+    return _spell("".join(str(VALUES[digit]) for digit in number), 1)
+
+
+def _value(chinese: str) -> int:
+    """What a number in Chinese is: 一千零五 is 1005, 三百五 350."""
+    total = section = digit = 0
+    step = 1  # what a digit at the end counts: after 三百 tens, after 零 ones
+    for character in chinese:
+        if character in VALUES:
+            digit = VALUES[character]
+            step = step if digit else 1
+            continue
+        unit = UNITS[character]
+        if unit >= 10**4:
+            total, section = (total + section + digit) * unit if unit == 10**8 else total + (section + digit) * unit, 0
+        else:
+            section += (digit or 1) * unit
+        digit, step = 0, unit // 10
+    return total + section + digit * step
