@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 SHIPPED_MODEL = "shipped"  # names the small language model inside the package
@@ -95,7 +96,7 @@ class SummarizeSettings:
     prompt: str | None = None
     """A prompt of ampere.text.prompts (example, bare); else the one that suits the model."""
     quantization: str | None = None
-    """vLLM's name of a quantization made while loading, such as bitsandbytes or fp8; quantized weights need none."""
+    """vLLM's name of a quantization made while loading, such as fp8; quantized weights need none."""
     trust_remote_code: bool = False
     """Run the Python code that comes with a model's weights."""
     dtype: str = "auto"
@@ -108,7 +109,7 @@ class SummarizeSettings:
     max_model_len: int | None = None
     """Longest prompt and answer together, in tokens; else what the transcripts need and the model can."""
     max_num_seqs: int | None = None
-    """Transcripts in an engine at once; else as many as memory allows."""
+    """Transcripts in an engine at once; else on a GPU 256, on a CPU as many as memory allows, up to 256."""
     kv_cache_gb: float | None = None
     """An engine's memory for attention states, in GiB; else on a GPU all that is left, on a CPU what is needed."""
     batch_size: int = 64
@@ -125,6 +126,11 @@ class SummarizeSettings:
     """Ray's name of the GPU that an engine needs, such as H100."""
 
     def __post_init__(self) -> None:
+        for name in ("model", "encoder", "extractor"):
+            value = getattr(self, name)
+            # Settings are saved, and read by commands that may run in another folder. A bare name may be a preset.
+            if "/" in value and (path := Path(value).expanduser()).is_dir():
+                object.__setattr__(self, name, str(path.resolve()))
         worker_range("summarize.workers", self.workers)
         for name in ("batch_size", "tensor_parallel_size", "piece_tokens", "max_tokens", "max_num_seqs"):
             value = getattr(self, name)
@@ -350,7 +356,8 @@ class IndexSettings:
     max_latency_ms: float | None = None
     """Of one query alone on one core."""
     shards: int = 1
-    """Parts of each domain's index, by a checksum of the sample's id, for catalogues beyond one machine."""
+    """Parts of each domain's index, by a checksum of the sample's id, so that several machines can hold it in memory;
+    the build takes one that holds all vectors."""
     delta_share: float = 0.1
     """Changes up to this share of a base are kept beside it; more, and the index is built anew. 0: always anew."""
     keep: int = 3

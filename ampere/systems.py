@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ampere.config import CN_CLIP, MLLM, PRESETS, Settings
+from ampere.config import CN_CLIP, MLLM, PRESETS, ModelSettings, Settings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+# Sizes that systems change too. A base may set them: then all other systems have them alike.
+_SIZES = ("temporal_layers", "epochs")
+
 # The paper's tables, each row a system. mR1 on ROPE as the paper gives it, None where it does not; of tables V to XI
 # on a tenth of the training data. RICE, whose task is L2P, is in the paper's table II alone, which has no figures. The
 # last table is our own.
@@ -114,6 +117,22 @@ def named_settings(name: str) -> Settings:
         raise ValueError(f"--preset is {name!r}; the systems are {', '.join(SYSTEMS)}")
     settings = PRESETS[preset]()
     return with_system(settings, system) if plus else settings
+
+
+def check_base(settings: Settings) -> None:
+    """Raise ValueError unless all that tells systems apart is as a plain preset has it, since rows are named by it.
+
+    With `--model.fusion sum` the row `ampere` would be another system, under the same name.
+    """
+    for part, plain in (("model", ModelSettings()), ("train", TrainSettings())):
+        fields = {name for system in SYSTEMS.values() for name in getattr(system, part)}.difference(_SIZES)
+        for name in sorted(fields):
+            value, default = getattr(getattr(settings, part), name), getattr(plain, name)
+            if value != default:
+                raise ValueError(
+                    f"{part}.{name} is {value!r}; the tables' systems are told apart by it, so they start from "
+                    f"{default!r}. Leave out --{part}.{name.replace('_', '-')}, and give --preset without a +SYSTEM"
+                )
 
 
 def with_system(settings: Settings, system: str) -> Settings:

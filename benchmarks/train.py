@@ -86,7 +86,7 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     return judge(("share of the bare product's rate", rate / bare, GPU_SHARE)) if device == "cuda" else 0
 
 
-def ray_job(steps: int) -> TrainJob:
+def ray_job(steps: int, loader_workers: int) -> TrainJob:
     settings = PRESETS["demo"]()
     products = {f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain} for i in range(PRODUCTS)}
     texts = {name: TEXT for domains in products.values() for ids in domains.values() for name in ids}
@@ -95,6 +95,7 @@ def ray_job(steps: int) -> TrainJob:
         epochs=max(1, steps * BATCH // PRODUCTS),
         batch_size=BATCH,
         workers=2,
+        loader_workers=loader_workers,
         log_every=5,
         checkpoint_every=0,
         trackers=(),
@@ -124,14 +125,14 @@ def stored_frames(folder: Path, job: TrainJob) -> Any:
     return LanceFrames(workspace)
 
 
-def on_rank(folder: str, steps: int) -> None:
+def on_rank(folder: str, steps: int, loader_workers: int) -> None:
     """What each process of torchrun does."""
     from ampere.pipeline.frames_table import LanceFrames
     from ampere.workspace import Workspace
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    training = Training(ray_job(steps), LanceFrames(Workspace.open(f"{folder}/workspace")))
+    training = Training(ray_job(steps, loader_workers), LanceFrames(Workspace.open(f"{folder}/workspace")))
     training.run(lambda _: None)
     if torch.distributed.get_rank() == 0:
         (Path(folder) / "history.json").write_text(json.dumps(training.history))
@@ -139,10 +140,11 @@ def on_rank(folder: str, steps: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def by_torchrun(folder: str, steps: int) -> list[Any]:
+def by_torchrun(folder: str, steps: int, loader_workers: int) -> list[Any]:
     """The metrics of a training under torchrun, but for the first, which have the start in them."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, __file__, "rank", "--folder", folder, "--steps", str(steps)], check=True)
+    own = [__file__, "rank", "--folder", folder, "--steps", str(steps), "--loader-workers", str(loader_workers)]
+    subprocess.run([*torchrun, *own], check=True)
     return json.loads((Path(folder) / "history.json").read_text())[1:]
 
 
@@ -160,14 +162,14 @@ def by_ray(job: TrainJob, frames: Any, folder: Path) -> list[Any]:
     return progress.history[1:]
 
 
-def ray_benchmark(steps: int, rounds: int) -> int:
+def ray_benchmark(steps: int, rounds: int, loader_workers: int) -> int:
     """Both in turns, since one machine is slower at one time than at another; Ray's own processes end in between."""
-    job = ray_job(steps)
+    job = ray_job(steps, loader_workers)
     histories: dict[str, list[Any]] = {"torchrun": [], "Ray Train": []}
     with tempfile.TemporaryDirectory() as folder:
         frames = stored_frames(Path(folder) / "workspace", job)
         for turn in range(rounds):
-            histories["torchrun"] += by_torchrun(folder, steps)
+            histories["torchrun"] += by_torchrun(folder, steps, loader_workers)
             histories["Ray Train"] += by_ray(job, frames, Path(folder) / f"turn-{turn}")
     rates, working = {}, {}
     for name, history in histories.items():
@@ -188,13 +190,16 @@ def main() -> int:
     parser.add_argument("--products", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--loader-workers", type=int, default=0, help="of ray, processes a rank; 0, as in the demo: a thread"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of ray: turns that each of the two has")
     args = parser.parse_args()
     if args.part == "step":
         return step_benchmark(args.device, args.products, args.repeats)
     if args.part == "ray":
-        return ray_benchmark(args.steps, args.rounds)
-    on_rank(args.folder, args.steps)
+        return ray_benchmark(args.steps, args.rounds, args.loader_workers)
+    on_rank(args.folder, args.steps, args.loader_workers)
     return 0
 
 

@@ -8,7 +8,7 @@ import torch
 from ampere.config import PRESETS, SummaryMethod
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.retrieval.metrics import TASKS
-from ampere.systems import SYSTEMS, TABLES, named_settings
+from ampere.systems import SYSTEMS, TABLES, check_base, named_settings
 
 
 def test_a_plain_preset_is_itself() -> None:
@@ -44,6 +44,40 @@ def test_every_system_is_another_one_and_builds(name: str) -> None:
 def test_unknown_names_are_told(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         named_settings(name)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str) -> None:
+    settings = PRESETS[preset]()
+    check_base(settings)
+    sized = dataclasses.replace(settings.model, temporal_layers=2)
+    check_base(
+        dataclasses.replace(
+            settings, model=sized, train=dataclasses.replace(settings.train, epochs=1, batch_size=64, start_from="warm")
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "words"),
+    [
+        ("model", {"fusion": "sum"}, r"model.fusion is 'sum'; .* start from 'ours'. Leave out --model.fusion, and"),
+        ("model", {"share_last_layer": False}, r"model.share_last_layer is False; .* --model.share-last-layer"),
+        ("train", {"text": "raw"}, "train.text is 'raw'; .* start from 'llm'"),
+        ("train", {"domains": ("page", "short")}, r"train.domains is \('page', 'short'\)"),
+    ],
+)
+def test_a_base_that_changes_the_systems_is_refused(part: str, changed: dict[str, object], words: str) -> None:
+    settings = PRESETS["demo"]()
+    changes = {part: dataclasses.replace(getattr(settings, part), **changed)}
+    with pytest.raises(ValueError, match=words):
+        check_base(dataclasses.replace(settings, **changes))
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("ampere", "cn-clip-m1-finetune", "mllm-lb")])
+def test_no_other_system_is_a_base(name: str) -> None:
+    with pytest.raises(ValueError, match=r"give --preset without a \+SYSTEM"):
+        check_base(named_settings(f"rope+{name}"))
 
 
 def test_table_v_has_every_text_with_and_without_pictures() -> None:

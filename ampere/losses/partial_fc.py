@@ -31,7 +31,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ampere.losses.gather import all_gather, rank_and_world_size
+from ampere.losses.gather import rank_and_world_size
 
 BLOCK_ROWS = 65536
 """Classes whose initial centres are drawn together; other values give other centres."""
@@ -42,9 +42,9 @@ class PartialFC(nn.Module):
 
     The shards are of ceil(C / R) classes; the last ones may be shorter, or even empty.
 
-    To save without all centres in one place, each rank saves its own `state_dict()`: its shard, and the state of
-    `generator`, so that the draws go on where they stopped. That loads on the same rank of as many ranks. Any number of
-    ranks can take up the centres alone: each calls `load_rows` with every saved shard.
+    To save without all centres in one place, each rank saves its own `centers` with `first_class`; any number of ranks
+    take them up, each by `load_rows` with the saved rows (ampere.training.state). `generator` is not saved: whoever
+    wants the same draws again seeds it before each step, as the training loop does.
 
     Args:
         num_classes: C, over all ranks.
@@ -121,21 +121,6 @@ class PartialFC(nn.Module):
                 self.scale * self.margin,
             )
 
-    def full_centers(self) -> Tensor:
-        """The centres of all ranks, [C, D], detached, on every rank. A collective."""
-        padded = functional.pad(self.centers.detach(), (0, 0, 0, self.shard_size - len(self.centers)))
-        return all_gather(padded)[: self.num_classes]
-
-    def load_full_centers(self, centers: Tensor) -> None:
-        """Take this rank's rows of [C, D] centres, which any number of ranks may have saved.
-
-        Raises:
-            ValueError: there are not `num_classes` centres.
-        """
-        if len(centers) != self.num_classes:
-            raise ValueError(f"there are {len(centers)} centres; this classifier has {self.num_classes} classes")
-        self.load_rows(0, centers)
-
     def load_rows(self, first_class: int, centers: Tensor) -> None:
         """Take what this rank holds of the centres of classes `first_class`, `first_class + 1`, ...; maybe nothing.
 
@@ -160,17 +145,9 @@ class PartialFC(nn.Module):
         with torch.no_grad():
             self.centers[start - self.first_class :][: len(own)] = own
 
-    def get_extra_state(self) -> Tensor:
-        """The state of the draws, uint8: part of `state_dict()`."""
-        return self.generator.get_state()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Let the draws go on from a saved state."""
-        self.generator.set_state(state.cpu())
-
     def _draw(self, positives: Tensor) -> Tensor:
         """Ascending rows of `centers` to keep, int64 [K]: all `positives`, int64, and random others."""
-        # Drawn on the CPU: a saved state then fits any device.
+        # Drawn on the CPU: the same classes on any device.
         priority = torch.rand(len(self.centers), generator=self.generator).to(positives.device)
         priority[positives] = 1.0  # above all that rand gives
         size = max(math.ceil(self.sample_rate * len(priority)), len(positives.unique()))

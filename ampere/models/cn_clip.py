@@ -31,7 +31,7 @@ from ampere.models import checkpoint
 from ampere.models.ampere import _check_tokens
 from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found
-from ampere.models.video import normalise_pixels
+from ampere.models.video import check_frames, normalise_pixels
 
 MAX_TEXT_TOKENS = 52  # the longest text that the published weights were trained with, CLS and SEP included
 
@@ -96,7 +96,6 @@ class CNCLIP(nn.Module):
         token_ids: Tensor | None = None,
         token_mask: Tensor | None = None,
         domains: Tensor | None = None,
-        has_text: Tensor | None = None,
     ) -> Tensor:
         """Embed a batch.
 
@@ -106,7 +105,6 @@ class CNCLIP(nn.Module):
             token_ids: int64 [B, L] with CLS first. `visual` ignores all that concerns text.
             token_mask: bool or int64 [B, L]; zero marks padding. A row of zeros alone has no text.
             domains: ignored; there for the sake of AMPere's interface.
-            has_text: bool [B]; False takes a row's text as missing, whatever its mask says. None: the mask decides.
 
         Returns:
             float32 [B, D]. A row without text is the video feature alone, under `concat` followed by zeros. Each row
@@ -115,11 +113,11 @@ class CNCLIP(nn.Module):
         Raises:
             ValueError: the frames do not suit the model, or it reads text and the tokens are missing or misshapen.
         """
-        self._check_frames(frames)
+        check_frames(frames, self.image_size, self.num_frames)
         video = self._see(frames)
         if not self.reads_text:
             return video
-        text, present = self._read(token_ids, token_mask, has_text, len(frames))
+        text, present = self._read(token_ids, token_mask, len(frames))
         text = torch.where(present[:, None], text, 0.0)
         if self.config.combine == "mean":
             return functional.normalize(video + text, dim=-1)
@@ -136,33 +134,17 @@ class CNCLIP(nn.Module):
         features = functional.normalize(features.float(), dim=-1).unflatten(0, frames.shape[:2])
         return functional.normalize(features.mean(dim=1), dim=-1)
 
-    def _read(
-        self, token_ids: Tensor | None, token_mask: Tensor | None, has_text: Tensor | None, batch: int
-    ) -> tuple[Tensor, Tensor]:
+    def _read(self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
         """The text feature, float32 [B, C] of length 1, and bool [B] of the rows whose text is there."""
         token_ids, visible = _check_tokens(token_ids, token_mask, batch)
         positions = self.clip.config.text_config.max_position_embeddings
         if token_ids.shape[1] > positions:
             raise ValueError(f"texts have {token_ids.shape[1]} tokens; the text tower has {positions} positions")
         present = visible.any(dim=1)
-        if has_text is not None:
-            if has_text.dtype != torch.bool or has_text.shape != (batch,):
-                raise ValueError(f"has_text is {has_text.dtype} {list(has_text.shape)}; give torch.bool [{batch}]")
-            present = present & has_text
         # Attention over nothing may give NaN, whose gradient would pass torch.where; so a missing text shows all.
         visible = visible | ~present[:, None]
         features = self.clip.get_text_features(input_ids=token_ids, attention_mask=visible.long()).pooler_output
         return functional.normalize(features.float(), dim=-1), present
-
-    def _check_frames(self, frames: Tensor) -> None:
-        wanted = (3, self.image_size, self.image_size)
-        if frames.dtype != torch.uint8 or frames.dim() != 5 or tuple(frames.shape[2:]) != wanted:
-            raise ValueError(
-                f"frames are {frames.dtype} {list(frames.shape)}; "
-                f"the model takes torch.uint8 [B, F, {', '.join(map(str, wanted))}]"
-            )
-        if frames.shape[1] not in (1, self.num_frames):
-            raise ValueError(f"clips have {frames.shape[1]} frames; give 1 (an image) or {self.num_frames}")
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep the activations of the layers' borders alone and compute the others again in the backward pass."""

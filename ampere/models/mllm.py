@@ -117,7 +117,8 @@ class MLLMEmbedder(nn.Module):
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
         """The last token's last hidden state, float32 [B, H], for the arguments of `forward`.
 
-        It is the same in every epoch of linear probing: compute it once.
+        Equal frames and texts have equal features, in training too; but training crops its frames anew in each epoch,
+        so there is nothing to keep from one to the next.
         """
         batch = self.read(frames, texts).to(self.base.device, self.base.dtype)
         # Without the output layer: its logits of all tokens and words would take more memory than all the rest.

@@ -21,6 +21,7 @@ from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import encode
+from ampere.models.xclip_checkpoint import SUFFIXES
 
 NETWORKS: Mapping[str, Any] = {network.__name__: network for network in (AMPere, CNCLIP)} | {"MLLM": MLLMEmbedder}
 
@@ -94,11 +95,22 @@ def pretrained_tokenizer(sizes: ModelSettings) -> PreTrainedTokenizerBase | None
 
 
 def check_weights(sizes: ModelSettings) -> None:
-    """Look whether the weights of a network that comes with its own can be had, before any work.
+    """Look whether the weights that the settings name can be had, before any work.
+
+    Those of a text tower have their tokenizer read, see `pretrained_tokenizer`.
 
     Raises:
-        OSError, ValueError: the hub or the folder does not have such a model.
+        OSError, ValueError: the hub or the folder does not have such a model, or there is no such file.
     """
+    seen = sizes.vision_weights if sizes.network == "ampere" and sizes.use_vision else ""
+    if Path(seen).suffix in SUFFIXES:
+        if not Path(seen).is_file():
+            raise FileNotFoundError(
+                f"model.vision_weights is {seen!r}, and there is no such file; give an original X-CLIP checkpoint, or "
+                "the hub name or folder of an X-CLIP"
+            )
+    elif seen:
+        AutoConfig.from_pretrained(seen)
     if sizes.weights:
         AutoConfig.from_pretrained(sizes.weights)
 

@@ -54,7 +54,7 @@ class VideoBranch(nn.Module):
         Raises:
             ValueError: the frames have another type, number or size than the model was built for.
         """
-        self._check(frames)
+        check_frames(frames, self.image_size, self.num_frames)
         pixels = normalise_pixels(frames.flatten(0, 1))
         pooled = self._pool_images(pixels) if frames.shape[1] == 1 else self.tower(pixels).pooler_output
         z = self.projection(pooled).unflatten(0, frames.shape[:2]).expand(-1, self.num_frames, -1)
@@ -85,15 +85,17 @@ class VideoBranch(nn.Module):
             self._evaluated = [single_frame_layer(layer) for layer in self.tower.encoder.layers]
         return self._evaluated
 
-    def _check(self, frames: Tensor) -> None:
-        wanted = (3, self.image_size, self.image_size)
-        if frames.dtype != torch.uint8 or frames.dim() != 5 or tuple(frames.shape[2:]) != wanted:
-            raise ValueError(
-                f"frames are {frames.dtype} {list(frames.shape)}; "
-                f"the model takes torch.uint8 [B, F, {', '.join(map(str, wanted))}]"
-            )
-        if frames.shape[1] not in (1, self.num_frames):
-            raise ValueError(f"clips have {frames.shape[1]} frames; give 1 (an image) or {self.num_frames}")
+
+def check_frames(frames: Tensor, image_size: int, num_frames: int) -> None:
+    """Raise ValueError unless frames are uint8 [B, F, 3, H, W] of the model's size, F being `num_frames`, or 1."""
+    wanted = (3, image_size, image_size)
+    if frames.dtype != torch.uint8 or frames.dim() != 5 or tuple(frames.shape[2:]) != wanted:
+        raise ValueError(
+            f"frames are {frames.dtype} {list(frames.shape)}; "
+            f"the model takes torch.uint8 [B, F, {', '.join(map(str, wanted))}]"
+        )
+    if frames.shape[1] not in (1, num_frames):
+        raise ValueError(f"clips have {frames.shape[1]} frames; give 1 (an image) or {num_frames}")
 
 
 def single_frame_layer(layer: nn.Module) -> nn.Module:

@@ -24,11 +24,11 @@ from ampere.pipeline.evaluate import test_vectors, without_nan
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.report import Report
 from ampere.pipeline.runner import run_stage
+from ampere.pipeline.texts import no_summaries, unsummarized
 from ampere.pipeline.train import run_training
-from ampere.records import SUMMARIES
 from ampere.retrieval.evaluation import evaluate_model, judge, mr1_interval
 from ampere.retrieval.metrics import TASKS
-from ampere.systems import SYSTEMS, TABLES, with_system
+from ampere.systems import SYSTEMS, TABLES, check_base, with_system
 from ampere.workspace import Workspace
 
 NONE = "–"  # in place of a figure
@@ -74,8 +74,10 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     A system whose text the workspace lacks, or that fails in whatever way, is a row with its reason.
 
     Raises:
+        ValueError: the settings change what the systems are; see `check_base`.
         FileNotFoundError: there are no frames yet.
     """
+    check_base(settings)
     start = time.monotonic()
     chosen = settings.ablate
     LanceFrames(workspace)  # without frames it raises, as every row would
@@ -104,13 +106,9 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
 
 def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[str]) -> dict[str, str]:
     """System -> why it cannot be trained: the method whose text it reads has made nothing yet."""
-    methods = set(workspace.table(SUMMARIES).read(["method"])["method"].to_pylist()) | {"raw", "none"}
     texts = {system: with_system(settings, system).train.text for system in systems}
-    return {
-        system: f"no summaries of method {text}; run `ampere summarize --summarize.method {text}`"
-        for system, text in texts.items()
-        if text not in methods
-    }
+    reasons = {text: no_summaries(text, *unsummarized(workspace, text)) for text in set(texts.values())}
+    return {system: reason for system, text in texts.items() if (reason := reasons[text])}
 
 
 def seeded(settings: Settings, system: str, seed: int) -> Settings:

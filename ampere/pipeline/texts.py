@@ -1,5 +1,7 @@
 """The text that the model reads for each sample: one rule for training, embedding and the index."""
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from ampere.config import TextSource
@@ -25,6 +27,33 @@ def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | No
         sample_id: (text if domain == Domain.PAGE else summary_of.get(sample_id)) or None
         for sample_id, domain, text in zip(ids, domains, texts, strict=True)
     }
+
+
+def unsummarized(workspace: Workspace, source: TextSource, ids: Collection[str] | None = None) -> tuple[int, int]:
+    """How many clips have a transcript but no row of the method whose text is read, and how many have a transcript.
+
+    A model would take these clips as silent, without a word about it.
+
+    Args:
+        ids: look at these samples alone; None: at all.
+    """
+    if source in ("raw", "none"):
+        return 0, 0
+    spoken = f"domain <> '{Domain.PAGE}' AND text IS NOT NULL AND text <> ''"
+    clips = set(workspace.table(SAMPLES).read(["sample_id"], spoken)["sample_id"].to_pylist())
+    clips = clips if ids is None else clips.intersection(ids)
+    made = workspace.table(SUMMARIES).read(["sample_id"], f"method = '{source}'")["sample_id"].to_pylist()
+    return len(clips.difference(made)), len(clips)
+
+
+def no_summaries(source: TextSource, lacking: int, clips: int) -> str | None:
+    """Why nothing can be made of a method's text, from what `unsummarized` counted; None where it has made some."""
+    if not clips or lacking < clips:
+        return None
+    return (
+        f"no summaries of method {source}; run `ampere summarize --summarize.method {source}` first, since "
+        f"{clips} clips have a transcript"
+    )
 
 
 def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:

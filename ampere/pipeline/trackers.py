@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,21 @@ class Progress:
         self.history: list[Metrics] = []
         self.tracked = 0.0  # the highest step that the trackers have; they cannot take a step back
 
-    def watch(self, queue: Any) -> None:
-        """Take metrics from a queue until None comes."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+    def watch(self, queue: Any, started: Future[None]) -> None:
+        """Take metrics from a queue until None comes.
+
+        One thread runs all of it, for MLflow's run belongs to the thread that started it.
+
+        Args:
+            started: gets its result when all trackers are there, or else a RuntimeError that names the one that failed.
+        """
         with ExitStack() as stack:
-            logs = [
-                stack.enter_context(TRACKERS[name](self.settings.name, self.folder, self.config))
-                for name in self.settings.trackers
-                if name != "tensorboard" or self.folder is not None
-            ]
+            try:
+                logs = self.open(stack)
+            except BaseException as error:  # whoever waits must hear of it, whatever it is
+                started.set_exception(error)
+                return
+            started.set_result(None)
             bar = stack.enter_context(
                 tqdm(total=self.settings.epochs, desc=f"train-{self.settings.name}", file=sys.stderr, mininterval=1.0,
                      bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]")
@@ -61,10 +66,33 @@ class Progress:
                 self.add(metrics)
                 if metrics["step"] > self.tracked:
                     self.tracked = metrics["step"]
-                    for log in logs:
-                        log({name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"]))
+                    track(logs, metrics)
                 bar.set_postfix_str(self.last(), refresh=False)
                 bar.update(metrics["epoch"] - bar.n)
+
+    def open(self, stack: ExitStack) -> dict[str, Log]:
+        """Make the folder, and open the trackers by name; `stack` closes them.
+
+        Raises:
+            RuntimeError: a tracker cannot be opened.
+        """
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        logs: dict[str, Log] = {}
+        for name in self.settings.trackers:
+            if name == "tensorboard" and self.folder is None:
+                continue
+            tracker = TRACKERS[name](self.settings.name, self.folder, self.config)
+            try:
+                logs[name] = tracker.__enter__()
+            except Exception as error:  # of whatever kind its library has
+                raise RuntimeError(
+                    f"train.trackers names {name}, which cannot be started: {type(error).__name__}: {error}; "
+                    "mend that, or leave it out"
+                ) from error
+            stack.callback(close, name, tracker)
+        return logs
 
     def add(self, metrics: Metrics) -> None:
         """Add the metrics of a step. A training that goes on from a checkpoint repeats steps: these replace the old."""
@@ -82,6 +110,29 @@ class Progress:
         """The last metrics as words; empty if there are none."""
         last = self.history[-1] if self.history else {}
         return ", ".join(f"{name} {last[name]:.3f}" for name in SHOWN if name in last)
+
+
+def track(logs: dict[str, Log], metrics: Metrics) -> None:
+    """Hand the metrics of a step to all trackers; one that fails is dropped, for training and the others go on."""
+    values, step = {name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"])
+    for name, log in list(logs.items()):
+        try:
+            log(values, step)
+        except Exception as error:  # a server that cannot be reached, a full disk
+            warn(f"{name} failed at step {step} and gets no more metrics; {METRICS_FILE} has them all", error)
+            del logs[name]
+
+
+def close(name: str, tracker: AbstractContextManager[Log]) -> None:
+    try:
+        tracker.__exit__(None, None, None)
+    except Exception as error:  # as in `track`
+        warn(f"{name} failed at its end, so it may lack the last metrics", error)
+
+
+def warn(what: str, error: Exception) -> None:
+    """A line that leaves the progress bar whole."""
+    tqdm.write(f"train: {what}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def line(metrics: Metrics) -> str:

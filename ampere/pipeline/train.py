@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ampere.pipeline.embed import model_folder
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
-from ampere.pipeline.texts import sample_texts
+from ampere.pipeline.texts import no_summaries, sample_texts, unsummarized
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
 from ampere.records import CLIP_DOMAINS, FRAMES, SAMPLES, Domain, Split
@@ -45,21 +46,24 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
 
     Raises:
         FileNotFoundError: there are no frames yet.
-        ValueError: too few training products, settings that do not fit the tables, or a tracker is not installed.
+        ValueError: too few training products, settings that do not fit the tables, no summaries of the method whose
+            text is to be read, or a tracker is not installed.
         OSError: the weights that the settings name cannot be had.
-        RuntimeError: the training itself failed; the message has the workers' own errors.
+        RuntimeError: a tracker cannot be started, or the training itself failed; the message has the workers' own
+            errors.
     """
     began = time.monotonic()
     check_trackers(settings.trackers)
     check_weights(model)
     training_set, frames = training_data(workspace, model, settings)
+    notes = text_notes(workspace, training_set, settings)
     check_frame_count(training_set, frames, model.num_frames)
     start = start_folder(workspace, settings.start_from)
     made_from = training_fingerprint(workspace, training_set, model, settings, start)
     target = f"models/{settings.name}"
     products = len(training_set.products)
     if settings.name in workspace.names("models") and trained_from(workspace.fetch(target)) == made_from:
-        return Report("train", f"{workspace.uri}/{target}", skipped=products, unit="products")
+        return Report("train", f"{workspace.uri}/{target}", skipped=products, notes=notes, unit="products")
     job = TrainJob(
         training_set=training_set,
         tokenizer=tokenizer_for(training_set, model, start),
@@ -83,7 +87,7 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
         where = workspace.publish(Path(folder), target)
         remove_runs(workspace, settings.name)
-        notes = [start_note(settings.start_from, start, Path(folder))] if start else []
+        notes += [start_note(settings.start_from, start, Path(folder))] if start else []
     notes += ["train: last " + progress.last()] if progress.last() else []
     if "validation_mR1" in scores:
         best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
@@ -110,6 +114,19 @@ def training_data(
         if row["sample_id"] in decoded
     ]
     return frame_training_set(counts), FrameViews(frames, model.num_frames)
+
+
+def text_notes(workspace: Workspace, training_set: TrainingSet, settings: TrainSettings) -> list[str]:
+    """What is to be said of clips whose speech nobody has summarized yet.
+
+    Raises:
+        ValueError: that is so of all of them.
+    """
+    lacking, clips = unsummarized(workspace, settings.text, training_set.texts.keys())
+    if reason := no_summaries(settings.text, lacking, clips):
+        raise ValueError(f"train.text is {settings.text} and there are {reason}. Or read another text, or none")
+    told = f"train: {lacking} of {clips} clips with a transcript have no row of method {settings.text} yet"
+    return [f"{told}; they count as clips without text"] if lacking else []
 
 
 def start_folder(workspace: Workspace, name: str) -> Path | None:
@@ -230,7 +247,8 @@ def train_on_ray(
 
     Raises:
         ValueError: the settings do not fit the training set or each other.
-        RuntimeError: the training failed, at once or as often as it was tried.
+        OSError: a worker cannot have the weights that the settings name.
+        RuntimeError: the training failed, at once or as often as it was tried, or a tracker cannot be started.
     """
     connect()
     from ray import cloudpickle
@@ -255,9 +273,11 @@ def train_on_ray(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    watcher = threading.Thread(target=progress.watch, args=(queue,), daemon=True)
+    started: Future[None] = Future()
+    watcher = threading.Thread(target=progress.watch, args=(queue, started), daemon=True)
     watcher.start()
     try:
+        started.result()  # a tracker that cannot start stops the job here, before hours of training without it
         result = trainer.fit()
     except TrainingFailedError as error:
         raise RuntimeError(f"the training of {settings.name} ended: {worker_errors(error)}") from error
@@ -266,7 +286,7 @@ def train_on_ray(
         watcher.join()
         queue.shutdown()
     failed = result.return_value  # of rank 0; see train_worker
-    if isinstance(failed, ValueError):
+    if isinstance(failed, (ValueError, OSError)):
         raise failed
     if failed is not None:
         raise RuntimeError(f"the training of {settings.name} ended: {error_words(failed)}")

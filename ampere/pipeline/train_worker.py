@@ -26,8 +26,9 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
             workspace and the model folder in it whose weights to start from, or None.
 
     Returns:
-        An error that every further try would end in too, as it follows from the job and meets all workers at once; None
-        if all went well. Other errors are raised, and Ray Train tries again.
+        An error that every further try would end in too, as it follows from the job and meets all workers at once: also
+        that weights to start from cannot be had. None if all went well. Other errors are raised, such as one of reading
+        frames, and Ray Train tries again.
     """
     import ray.train
 
@@ -42,7 +43,7 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
     rank, _ = rank_and_world_size()
     try:
         training = Training(job, frames)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # it reads weights, and no frames yet
         return error
     found = ray.train.get_checkpoint()
     if found is not None:

@@ -18,11 +18,16 @@ Box = tuple[float, float, float, float]
 def random_box(width: int, height: int, rng: random.Random, min_scale: float) -> Box:
     """A random crop of a picture as shares of its width and height: (left, top, right, bottom), each in 0..1.
 
-    It keeps `min_scale` to all of the area, at an aspect of 3:4 to 4:3 where that fits into the picture.
+    It keeps `min_scale` to all of the area, at an aspect of 3:4 to 4:3 where that fits into the picture. Where it does
+    not, as in upright video, the crop has all of the side that is too short, and of the other what the area asks for.
     """
-    area = rng.uniform(min_scale, 1.0) * width * height
+    area = rng.uniform(min_scale, 1.0)  # as a share of the picture's
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    share_x, share_y = min(1.0, math.sqrt(area * aspect) / width), min(1.0, math.sqrt(area / aspect) / height)
+    share_x, share_y = math.sqrt(area * aspect * height / width), math.sqrt(area / aspect * width / height)
+    if share_x > 1:
+        share_x, share_y = 1.0, area
+    elif share_y > 1:
+        share_x, share_y = area, 1.0
     left, top = rng.uniform(0, 1 - share_x), rng.uniform(0, 1 - share_y)
     return left, top, min(1.0, left + share_x), min(1.0, top + share_y)
 

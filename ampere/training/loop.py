@@ -74,6 +74,7 @@ class Training:
 
     Raises:
         ValueError: fewer than two training products a rank with two domains each, or a batch that ranks cannot share.
+        OSError: a rank cannot have the weights to start from; all ranks raise it at once.
     """
 
     def __init__(self, job: TrainJob, frames: FrameSource) -> None:
@@ -84,7 +85,7 @@ class Training:
         self.job, self.settings, self.frames = job, settings, frames
         self.device = own_device(settings.gpus)
         torch.manual_seed(settings.seed)
-        self.model: Any = build_model(job).to(self.device)
+        self.model: Any = build_on_all_ranks(job).to(self.device)
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         if settings.compile:
@@ -168,7 +169,7 @@ class Training:
 
     def validate(self) -> float:
         """The validation score of the present weights, which are kept if none were better."""
-        score = validation_score(self.model, self.tokenizer, self.job.training_set, self.frames)
+        score = validation_score(self.model, self.tokenizer, self.job.training_set, self.frames, self.settings.bf16)
         if score > self.best["validation_mR1"]:
             self.best = {"step": self.done, "validation_mR1": score}
             self.best_weights = self.weights()
@@ -287,6 +288,29 @@ def build_model(job: TrainJob) -> Any:
             f"model.network {job.model.network} has no weights to train with these settings; set --train.epochs 0, or "
             "--model.linear-layer true"
         )
+    return model
+
+
+def build_on_all_ranks(job: TrainJob) -> Any:
+    """`build_model` on every rank. A collective.
+
+    Raises:
+        OSError: a rank cannot have the weights. Another machine may have them; but one rank that stopped alone would
+            leave the others waiting for it.
+        ValueError: as `build_model`, on all ranks alike.
+    """
+    model, failed = None, ""
+    try:
+        model = build_model(job)
+    except OSError as error:
+        failed = str(error) or type(error).__name__
+    found = [failed]
+    if dist.is_initialized():
+        found = [""] * dist.get_world_size()
+        dist.all_gather_object(found, failed)
+    if any(found):
+        rank = next(rank for rank, words in enumerate(found) if words)
+        raise OSError(f"rank {rank} cannot have the weights to start from: {found[rank]}")
     return model
 
 

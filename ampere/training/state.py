@@ -92,7 +92,7 @@ def load_classes(folder: Path, classifier: PartialFC, optimizer: torch.optim.Opt
     Raises:
         ValueError: the files do not hold exactly the classifier's classes.
     """
-    rows: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
     first, stop, count = classifier.first_class, classifier.first_class + len(classifier.centers), 0
     for path in sorted(folder.glob("classes-*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -100,20 +100,20 @@ def load_classes(folder: Path, classifier: PartialFC, optimizer: torch.optim.Opt
             low, high = max(first, count), min(stop, count + size)
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if not file.get_slice(name).get_shape():  # the optimizer's count of steps
-                    rows[name] = file.get_tensor(name)
+                    moments[name] = file.get_tensor(name)
                 elif low < high:
                     part = file.get_slice(name)[low - count : high - count]
-                    rows[name] = torch.cat([rows[name], part]) if name in rows else part
+                    if name == CENTERS:
+                        classifier.load_rows(low, part)
+                    else:
+                        moments[name] = torch.cat([moments[name], part]) if name in moments else part
         count += size
     if count != classifier.num_classes:
         raise ValueError(
             f"{folder} holds the centres of {count} classes; this classifier has {classifier.num_classes} classes"
         )
-    if CENTERS not in rows:  # more ranks than classes: this one has none
-        return
-    with torch.no_grad():
-        classifier.centers.copy_(rows.pop(CENTERS))
-    put_optimizer_tensors(optimizer, [(CENTERS, classifier.centers)], rows)
+    if first < stop:  # with more ranks than classes the last ones have none
+        put_optimizer_tensors(optimizer, [(CENTERS, classifier.centers)], moments)
 
 
 def optimizer_tensors(

@@ -26,7 +26,7 @@ def full_softmax(embeddings: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
 
 def test_two_classes_by_hand() -> None:
     classifier = PartialFC(2, 2, scale=2.0, margin=0.25)
-    classifier.load_full_centers(torch.eye(2))
+    classifier.load_rows(0, torch.eye(2))
     # Cosines 1 and 0; the target's logit is 2 * (1 - 0.25), the other's 0.
     loss = classifier(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1.5)), rel=1e-6)
@@ -49,7 +49,7 @@ def test_one_process_is_the_full_softmax(batch: tuple[Tensor, Tensor]) -> None:
 
 def test_large_scale_stays_finite() -> None:
     classifier = PartialFC(2, 2, scale=1e4)
-    classifier.load_full_centers(torch.eye(2))
+    classifier.load_rows(0, torch.eye(2))
     assert classifier(torch.tensor([[1.0, 0.0]]), torch.tensor([1])).item() == pytest.approx(1.4e4)
 
 
@@ -67,11 +67,6 @@ def test_unknown_label_raises(label: int) -> None:
         PartialFC(3, DIM)(torch.ones(1, DIM), torch.tensor([label]))
 
 
-def test_other_number_of_centers_raises() -> None:
-    with pytest.raises(ValueError, match="there are 4 centres"):
-        PartialFC(3, DIM).load_full_centers(torch.ones(4, DIM))
-
-
 # Five classes on two ranks: shards of 3 and 2. Four on three ranks: 2, 2 and an empty one.
 @pytest.mark.parametrize(("ranks", "classes"), [(2, 5), (3, 4)])
 def test_shards_are_the_full_softmax(tmp_path: Path, batch: tuple[Tensor, Tensor], ranks: int, classes: int) -> None:
@@ -80,28 +75,32 @@ def test_shards_are_the_full_softmax(tmp_path: Path, batch: tuple[Tensor, Tensor
     whole = embeddings.clone().requires_grad_()
     expected = full_softmax(whole, centers, labels)
     expected.backward()
-    results = run_on_ranks(_sharded, tmp_path, embeddings, labels, classes, ranks=ranks)
+    results = run_on_ranks(_sharded, tmp_path, embeddings, labels, 2 * centers.detach(), ranks=ranks)
     for rank, result in enumerate(results):
         torch.testing.assert_close(result["loss"], expected.detach())
         rows = len(embeddings) // ranks
         assert whole.grad is not None
         # Divided by the number of ranks as DDP's average does.
         torch.testing.assert_close(result["grad"] / ranks, whole.grad[rank * rows : (rank + 1) * rows])
-        torch.testing.assert_close(result["full"], centers.detach())  # same start for any number of ranks
         torch.testing.assert_close(result["reloaded"], 2 * result["centers"])
-    torch.testing.assert_close(torch.cat([result["centers_grad"] for result in results]), centers.grad)
+    # The same start for any number of ranks.
+    torch.testing.assert_close(torch.cat([result["centers"] for result in results]), centers.detach())
+    # Rounded as in `check_sampled`; how far apart depends on the processor.
+    gradients = torch.cat([result["centers_grad"] for result in results])
+    torch.testing.assert_close(gradients, centers.grad, rtol=1e-5, atol=1e-4)
     assert [len(result["centers"]) for result in results] == ([3, 2] if ranks == 2 else [2, 2, 0])
 
 
-def _sharded(rank: int, embeddings: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:
-    classifier = PartialFC(classes, DIM)
+def _sharded(rank: int, embeddings: Tensor, labels: Tensor, others: Tensor) -> dict[str, Tensor]:
+    """A step, and then other centres of all classes in the place of those it had."""
+    classifier = PartialFC(len(others), DIM)
     local = embeddings.chunk(torch.distributed.get_world_size())[rank].clone().requires_grad_()
     loss = classifier(all_gather(local), labels)
     loss.backward()
     assert local.grad is not None and classifier.centers.grad is not None
     result = {"loss": loss.detach(), "grad": local.grad, "centers_grad": classifier.centers.grad}
-    result |= {"centers": classifier.centers.detach().clone(), "full": classifier.full_centers()}
-    classifier.load_full_centers(2 * result["full"])
+    result |= {"centers": classifier.centers.detach().clone()}
+    classifier.load_rows(0, others)
     return result | {"reloaded": classifier.centers.detach()}
 
 
@@ -210,7 +209,7 @@ def rows_of(classifier: PartialFC, optimizer: torch.optim.Optimizer) -> dict[str
 @pytest.mark.parametrize("sample_rate", [1.0, 0.5])
 def test_first_update_is_the_learning_rate_without_decay(sample_rate: float) -> None:
     classifier = PartialFC(4, 2, sample_rate=sample_rate)
-    classifier.load_full_centers(torch.tensor([[3.0, 3.0], [3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]))
+    classifier.load_rows(0, torch.full((4, 2), 3.0))
     optimizer = build_classifier_optimizer(classifier, 0.1)
     gradient = torch.tensor([[0.5, -0.25], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     classifier.centers.grad = gradient.to_sparse(1) if sample_rate < 1 else gradient
@@ -220,16 +219,14 @@ def test_first_update_is_the_learning_rate_without_decay(sample_rate: float) -> 
     torch.testing.assert_close(classifier.centers.detach(), expected, rtol=1e-6, atol=0)
 
 
-def test_restored_state_gives_the_same_centers_and_draws() -> None:
+def test_a_seeded_generator_gives_the_same_draws() -> None:
     labels = torch.tensor([3, 11])
     classifier, other = PartialFC(40, DIM, sample_rate=0.5), PartialFC(40, DIM, sample_rate=0.5, seed=1)
-    kept_classes(classifier, labels)
-    state = {name: value.clone() for name, value in classifier.state_dict().items()}
+    assert not kept_classes(other, labels).equal(kept_classes(classifier, labels))
+    classifier.generator.manual_seed(7)
     draws = [kept_classes(classifier, labels) for _ in range(3)]
     assert not draws[0].equal(draws[1])
-    assert not kept_classes(other, labels).equal(draws[0])
-    other.load_state_dict(state)
-    assert other.centers.equal(classifier.centers)
+    other.generator.manual_seed(7)
     for draw in draws:
         assert kept_classes(other, labels).equal(draw)
 
@@ -276,7 +273,7 @@ def test_shards_of_three_ranks_load_on_two(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("first_class", "rows", "dim", "words"),
-    [(0, 2, 1, r"\[2, 1\] from class 0"), (2, 2, DIM, "0..2"), (-1, 2, DIM, "class -1")],
+    [(0, 2, 1, r"\[2, 1\] from class 0"), (0, 4, DIM, "0..2"), (2, 2, DIM, "0..2"), (-1, 2, DIM, "class -1")],
 )
 def test_misfit_rows_raise(first_class: int, rows: int, dim: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):

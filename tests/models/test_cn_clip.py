@@ -100,22 +100,20 @@ def test_rice_is_the_mean_of_two_similarities_by_hand() -> None:
     assert (live @ page).item() == pytest.approx((0.6 + 0.28) / 2)
     assert (live @ live).item() == pytest.approx(1)
     # A live clip without text: the mean of 0.6 and nothing, so all pages are ranked by their pictures.
-    live, page = model(random_frames(2, 1), *random_tokens(2, 7), has_text=torch.tensor([False, True]))
+    ids, mask = random_tokens(2, 7)
+    live, page = model(random_frames(2, 1), ids, mask * torch.tensor([[0], [1]]))
     assert (live @ page).item() == pytest.approx(0.6 / 2)
     assert live.tolist()[2:] == [0, 0]
 
 
-@pytest.mark.parametrize("way", ["mask", "has_text"])
-def test_rows_without_text_use_the_video_alone(way: str) -> None:
+def test_rows_without_text_use_the_video_alone() -> None:
     frames, (ids, mask) = random_frames(3, 4), random_tokens(3, 7)
-    has_text = torch.tensor([True, False, True])
-    given = {"has_text": has_text} if way == "has_text" else {}
-    shown = mask * has_text[:, None] if way == "mask" else mask
+    shown = mask * torch.tensor([[1], [0], [1]])
     video = build("visual")(frames)
-    vectors = build("mean")(frames, ids, shown, **given)
+    vectors = build("mean")(frames, ids, shown)
     close(vectors[1], video[1])
     close(vectors[::2], build("mean")(frames, ids, mask)[::2])
-    close(build("concat")(frames, ids, shown, **given)[1], torch.cat([video[1], torch.zeros(12)]) / 2**0.5)
+    close(build("concat")(frames, ids, shown)[1], torch.cat([video[1], torch.zeros(12)]) / 2**0.5)
 
 
 def test_the_text_tower_never_attends_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,8 +269,6 @@ def test_missing_or_misshapen_text_raises() -> None:
         model(random_frames(2, 1), ids, mask[:, :4])
     with pytest.raises(ValueError, match="21 tokens; the text tower has 20"):
         model(random_frames(2, 1), *random_tokens(2, 21))
-    with pytest.raises(ValueError, match=r"has_text is torch.bool \[3\]; give torch.bool \[2\]"):
-        model(random_frames(2, 1), ids, mask, has_text=torch.ones(3, dtype=torch.bool))
 
 
 def test_unsuitable_config_raises() -> None:

@@ -15,7 +15,7 @@ from transformers import (
 
 from ampere.config import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
-from ampere.models.networks import build_network
+from ampere.models.networks import build_network, check_weights
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import build_tokenizer
 from ampere.models.video import normalise_pixels
@@ -166,3 +166,15 @@ def test_vision_weights_without_vision_raise(config: AMPereConfig) -> None:
     model = AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False)))
     with pytest.raises(ValueError, match=r"vision_weights is 'k600_16_8.pth', but the model sees no frames"):
         load_pretrained_towers(model, "k600_16_8.pth", "")
+
+
+def test_weights_of_the_frame_tower_are_looked_for_before_any_work(tmp_path: Path, sizes: ModelSettings) -> None:
+    save_xclip(tmp_path / "library")
+    (tmp_path / "k600.pth").write_bytes(b"looked for, not read")
+    for name in ("library", "k600.pth"):
+        check_weights(dataclasses.replace(sizes, vision_weights=str(tmp_path / name)))
+    for name, words in (("k400.pth", "k400.pth', and there is no such file; give an original"), ("gone", "gone")):
+        absent = dataclasses.replace(sizes, vision_weights=str(tmp_path / name))
+        with pytest.raises(OSError, match=words):
+            check_weights(absent)
+        check_weights(dataclasses.replace(absent, use_vision=False))  # a preset's name that no tower reads

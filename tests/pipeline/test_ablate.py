@@ -11,9 +11,9 @@ import pytest
 from ampere.cli import main
 from ampere.config import AblateSettings, ModelSettings, Settings, TrainSettings
 from ampere.pipeline import ablate
-from ampere.pipeline.ablate import Row, run_ablation, to_json, to_markdown
-from ampere.records import FRAMES
-from ampere.systems import SYSTEMS, TABLES
+from ampere.pipeline.ablate import Row, missing_texts, run_ablation, to_json, to_markdown
+from ampere.records import FRAMES, SAMPLES, SUMMARIES
+from ampere.systems import SYSTEMS, TABLES, named_settings
 from ampere.workspace import Workspace
 from tests.conftest import DemoRun
 
@@ -118,6 +118,24 @@ def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, m
     assert text and r"no result | IndexError: a \| vector |" in text and "10.0 (8.0 to 12.0) | 11.5 |" in text
     assert reports[0] is None and "not made yet" not in text
     assert reports[2] and "KeyError" in reports[2] and "IndexError" in reports[2] and "not made yet" in reports[2]
+
+
+def test_a_base_that_is_a_system_is_refused_before_any_work(workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match=r"model.share_last_layer is False; .* give --preset without a \+SYSTEM"):
+        run_ablation(workspace, named_settings("demo+cope"))  # not that there are no frames
+
+
+def test_a_row_is_left_out_if_there_is_speech_and_nobody_summarized_it(workspace: Workspace) -> None:
+    systems = ["ampere", "keybert", "raw", "visual"]
+    workspace.table(SAMPLES).upsert([{"sample_id": "p", "domain": "page", "text": "title"},
+                                     {"sample_id": "s", "domain": "short", "text": None}])  # fmt: skip
+    assert missing_texts(workspace, Settings(), systems) == {}  # nothing that could be summarized
+    workspace.table(SAMPLES).upsert([{"sample_id": "t", "domain": "live", "text": "speech"}])
+    workspace.table(SUMMARIES).upsert([{"sample_id": "t", "method": "llm", "text": None}])
+    found = missing_texts(workspace, Settings(), systems)
+    assert list(found) == ["keybert"] and found["keybert"].startswith(
+        "no summaries of method keybert; run `ampere summ"
+    )
 
 
 def test_without_frames_there_are_no_tables(workspace: Workspace) -> None:

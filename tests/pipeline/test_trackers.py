@@ -4,6 +4,7 @@ import json
 import queue
 import sys
 import types
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def watched(folder: Path | None, rows: list[dict[str, float]], **train: object) 
     coming: queue.Queue[Any] = queue.Queue()
     for row in [*rows, None]:
         coming.put(row)
-    progress.watch(coming)
+    started: Future[None] = Future()
+    progress.watch(coming, started)
+    started.result(timeout=0)
     return progress
 
 
@@ -64,17 +67,26 @@ def test_in_a_cloud_the_metrics_are_kept_for_the_model_folder() -> None:
 class Library(types.ModuleType):
     """Stands for wandb and mlflow, whose servers cannot be reached here; takes down what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails: str = "", at_call: int = 1) -> None:
+        """Fails at a call of the function that `fails` names."""
         super().__init__("library")
         self.told: list[Any] = []
+        self.fails, self.at_call, self.calls = fails, at_call, 0
+
+    def called(self, name: str) -> None:
+        self.calls += name == self.fails
+        if name == self.fails and self.calls == self.at_call:
+            raise ConnectionResetError("the server is gone")
 
     def __enter__(self) -> "Library":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.called("end")
         self.told.append("end")
 
     def init(self, **told: Any) -> "Library":
+        self.called("init")
         self.told.append((told["project"], told["name"], told["config"]["train"]["epochs"]))
         return self
 
@@ -86,6 +98,7 @@ class Library(types.ModuleType):
         return self
 
     def log(self, told: dict[str, float], step: int) -> None:
+        self.called("log")
         self.told.append((step, told["contrastive"]))
 
     log_metrics = log
@@ -106,6 +119,42 @@ def test_trackers_take_a_step_once(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = [metrics(step, 3.0) for step in (2, 4, 6)], [metrics(step, 1.0) for step in (2, 4, 6, 8)]
     watched(None, before + after, trackers=("wandb",))
     assert library.told[1:-1] == [(2, 3.0), (4, 3.0), (6, 3.0), (8, 1.0)]
+
+
+def test_a_tracker_that_fails_is_dropped_and_all_else_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, other = Library(fails="log", at_call=2), Library()
+    monkeypatch.setitem(sys.modules, "wandb", failing)
+    monkeypatch.setitem(sys.modules, "mlflow", other)
+    rows = [metrics(step, 3.0) for step in (1, 2, 3, 4)]
+    watched(tmp_path / "run", rows, trackers=("wandb", "mlflow", "tensorboard"))
+    assert failing.told[1:] == [(1, 3.0), "end"] and failing.calls == 2
+    assert other.told[2:] == [(1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0), "end"]
+    assert lines(tmp_path / "run") == rows
+    told = capsys.readouterr().err
+    assert "train: wandb failed at step 2 and gets no more metrics; metrics.jsonl has them all: Connection" in told
+    assert told.count("wandb") == 1 and "2.0/2 epochs" in told
+
+
+def test_a_tracker_that_fails_at_its_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", Library(fails="end"))
+    monkeypatch.setitem(sys.modules, "mlflow", other := Library())
+    watched(None, [metrics(1, 3.0)], trackers=("mlflow", "wandb"))
+    assert "wandb failed at its end, so it may lack the last metrics: Conn" in capsys.readouterr().err
+    assert other.told[-1] == "end"
+
+
+def test_a_tracker_that_cannot_start_is_told_and_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", Library(fails="init"))
+    monkeypatch.setitem(sys.modules, "mlflow", other := Library())
+    with pytest.raises(
+        RuntimeError, match=r"names wandb, which cannot be started: ConnectionResetError: the server is"
+    ):
+        watched(None, [metrics(1, 3.0)], trackers=("mlflow", "wandb"))
+    assert other.told == ["ampere", "ampere", "end"]
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_any_work(

@@ -6,6 +6,8 @@ import math
 import pickle
 import queue
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,15 +21,16 @@ from ampere.models.embedder import Embedder
 from ampere.pipeline import train
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.trackers import Progress
-from ampere.pipeline.train import check_frame_count, tokenizer_for, train_on_ray, training_fingerprint
+from ampere.pipeline.train import check_frame_count, run_training, tokenizer_for, train_on_ray, training_fingerprint
 from ampere.pipeline.train_worker import train_worker
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain, Split
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, SUMMARIES, Domain, Split
 from ampere.training.data import Products, TrainingSet
 from ampere.training.loop import TrainJob, build_model
 from ampere.workspace import Workspace
 
 from ..models.test_cn_clip import save_tiny_clip
 from ..training.small_job import SIZES, MemoryFrames, coloured, small_job, small_set
+from .test_trackers import Library
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
@@ -176,6 +179,13 @@ def test_clips_of_another_number_of_frames_are_told_and_pictures_are_not() -> No
         check_frame_count(training_set, frames, 8)
 
 
+class LostStore(MemoryFrames):
+    """Frames in a place that cannot be reached."""
+
+    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
+        raise ConnectionResetError("the store is gone")
+
+
 def work_of(job: TrainJob, frames: MemoryFrames) -> dict[str, Any]:
     return {"work": pickle.dumps((job, frames)), "queue": queue.Queue(), "source": None}
 
@@ -190,8 +200,13 @@ def test_a_worker_hands_back_what_would_come_again_and_raises_the_rest(monkeypat
     alone = dataclasses.replace(training_set, products={"p00": training_set.products["p00"]})
     refused = train_worker(work_of(small_job(alone), frames))
     assert type(refused) is ValueError and "1 training products" in str(refused)
+    sizes = dataclasses.replace(SIZES, vision_weights="no/such.pth")
+    lost = train_worker(work_of(dataclasses.replace(small_job(training_set), model=sizes), frames))
+    assert isinstance(lost, OSError) and "rank 0 cannot have the weights to start from: no/such.pth" in str(lost)
     with pytest.raises(KeyError):
         train_worker(work_of(small_job(training_set), MemoryFrames({})))
+    with pytest.raises(ConnectionResetError):  # the store may be back at the next try
+        train_worker(work_of(small_job(training_set), LostStore({})))
 
 
 class Line(queue.Queue):
@@ -204,7 +219,14 @@ class Line(queue.Queue):
         pass
 
 
-def trained(outcome: Exception | None, folder: Path, monkeypatch: pytest.MonkeyPatch, *, raised: bool) -> object:
+def trained(
+    outcome: Exception | None,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    raised: bool,
+    trackers: tuple[str, ...] = (),
+) -> object:
     """`train_on_ray`, where Ray Train ends with an error that it raises, or that the workers handed back."""
     import ray.train.torch
     import ray.util.queue
@@ -218,7 +240,7 @@ def trained(outcome: Exception | None, folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray.util.queue, "Queue", Line)
     monkeypatch.setattr(ray.train.torch, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
     training_set, frames = small_set(4)
-    job = small_job(training_set, trackers=())
+    job = small_job(training_set, trackers=trackers)
     return train_on_ray(job, frames, str(folder), "run", Progress(job, None), folder)
 
 
@@ -233,3 +255,77 @@ def test_the_words_of_failed_workers_come_through(tmp_path: Path, monkeypatch: p
         trained(FloatingPointError("the loss became nan"), tmp_path, monkeypatch, raised=False)
     with pytest.raises(ValueError, match=r"^give more products$"):
         trained(ValueError("give more products"), tmp_path, monkeypatch, raised=False)
+    with pytest.raises(OSError, match=r"^rank 1 cannot have the weights$"):
+        trained(OSError("rank 1 cannot have the weights"), tmp_path, monkeypatch, raised=False)
+
+
+def test_a_tracker_that_cannot_start_stops_the_job_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", Library(fails="init"))
+    trainings = AssertionError("it was trained")
+    with pytest.raises(RuntimeError, match="train.trackers names wandb, which cannot be started"):
+        trained(trainings, tmp_path, monkeypatch, raised=True, trackers=("wandb",))
+
+
+def fill(workspace: Workspace, training_set: TrainingSet, frames: MemoryFrames) -> None:
+    """The tables that a training set is read from; clips have their text as transcript."""
+    rows = [
+        {"sample_id": name, "product_id": product, "domain": domain, "split": "train", "text": training_set.texts[name]}
+        for product, domains in training_set.products.items()
+        for domain, names in domains.items()
+        for name in names
+    ]
+    workspace.table(SAMPLES).upsert(rows)
+    workspace.table(FRAMES).append(
+        [{"sample_id": name, "fingerprint": "f", "frames": jpegs} for name, jpegs in frames.frames.items()]
+    )
+
+
+@pytest.fixture
+def filled(workspace: Workspace) -> Workspace:
+    """Four products, of which four shorts and four lives have a transcript."""
+    fill(workspace, *small_set(4))
+    return workspace
+
+
+def test_speech_that_nobody_summarized_stops_a_training_before_any_work(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "train_on_ray", None)
+    words = (
+        r"train.text is keybert and there are no summaries of method keybert; run `ampere summarize --summarize.meth"
+    )
+    with pytest.raises(ValueError, match=words + ".* 8 clips have a transcript"):
+        run_training(filled, SIZES, small_job(small_set(4)[0], text="keybert", validation_share=0.0).train)
+
+
+def test_speech_that_is_half_summarized_is_told(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "train_on_ray", lambda *_: {"step": 1.0})
+    filled.table(SUMMARIES).upsert(
+        [{"sample_id": name, "method": "llm", "text": None} for name in ("short-00-1", "live-00-1", "short-02-1")]
+    )
+    settings = small_job(small_set(4)[0], validation_share=0.0).train
+    (note,) = run_training(filled, SIZES, settings).notes
+    assert note.startswith("train: 5 of 8 clips with a transcript have no row of method llm yet; they count as clips")
+    assert run_training(filled, SIZES, settings).notes == [note]  # also of a training that is done
+    for text in ("raw", "none"):
+        assert run_training(filled, SIZES, dataclasses.replace(settings, text=text)).notes == []  # type: ignore[arg-type]
+
+
+def test_a_catalogue_without_speech_needs_no_summaries(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "train_on_ray", lambda *_: {"step": 1.0})
+    training_set, frames = small_set(4)
+    titles = {name: text if "page" in name else None for name, text in training_set.texts.items()}
+    fill(workspace, dataclasses.replace(training_set, texts=titles), frames)
+    assert run_training(workspace, SIZES, small_job(training_set, validation_share=0.0).train).notes == []
+
+
+@pytest.mark.parametrize("name", ["k600.pth", "no-such-folder"])
+def test_a_start_of_the_frame_tower_that_is_not_there_stops_a_training_before_any_work(
+    filled: Workspace, tmp_path: Path, name: str
+) -> None:
+    sizes = dataclasses.replace(SIZES, vision_weights=str(tmp_path / name))
+    with pytest.raises(OSError, match=name):
+        run_training(filled, sizes, small_job(small_set(4)[0], text="none").train)
+    assert filled.names("runs") == []

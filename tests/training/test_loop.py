@@ -13,8 +13,8 @@ from ampere.media.images import model_input
 from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
 from ampere.retrieval.evaluation import judge, mean_recall
-from ampere.training import loop
-from ampere.training.data import Batch, FrameSource, ProductBatches, prefetch
+from ampere.training import loop, validation
+from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet, prefetch
 from ampere.training.loop import (
     Metrics,
     Trained,
@@ -27,7 +27,7 @@ from ampere.training.loop import (
     set_learning_rates,
 )
 from ampere.training.step import ProductModel, Step
-from ampere.training.validation import by_domain, validation_score
+from ampere.training.validation import by_domain, in_fixed_order, judges, validation_score
 
 from .small_job import SIZES, MemoryFrames, small_job, small_set
 from .test_data import MIXED, sampler
@@ -174,7 +174,7 @@ def test_training_learns_and_gives_the_centres_of_all_products() -> None:
     assert all(math.isfinite(value) for epoch in epochs for value in epoch.values())
     assert epochs[-1]["contrastive"] < 0.8 * epochs[0]["contrastive"]
     assert epochs[-1]["classifier"] < epochs[0]["classifier"]
-    assert trained.classifier.full_centers().shape == (8, SIZES.embedding_dim)
+    assert trained.classifier.centers.shape == (8, SIZES.embedding_dim)
     assert trained.last is None and trained.scores == {"step": 12} and not trained.model.training
 
 
@@ -324,6 +324,49 @@ def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
+def alike(found: list[Tensor], expected: list[Tensor], *, cosine: float, length: float) -> None:
+    """Gradients have the direction and length that they should, but for those that are nothing but rounding."""
+    for ours, theirs in zip(found, expected, strict=True):
+        if theirs.norm() > 0.01:
+            assert nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > cosine
+            assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=length)
+
+
+@pytest.fixture
+def one_batch() -> tuple[TrainingSet, Batch]:
+    training_set, frames = small_set(6, MIXED)
+    train = small_job(training_set, batch_size=6).train
+    return training_set, ProductBatches(training_set, frames, train, num_frames=2, image_size=SIZES.image_size)[0]
+
+
+def test_bfloat16_gives_the_same_gradients_whole_and_in_chunks(one_batch: tuple[TrainingSet, Batch]) -> None:
+    training_set, batch = one_batch
+    model = build_model(small_job(training_set)).eval()
+
+    def found(**train: object) -> tuple[list[Tensor], Tensor]:
+        return gradients(step_of(small_job(training_set, batch_size=6, **train), model), batch)
+
+    (exact, exact_losses), (whole, losses), (chunked, same) = found(), found(bf16=True), found(bf16=True, chunk_size=2)
+    assert all(gradient.dtype == torch.float32 for gradient in whole + chunked)
+    assert not torch.equal(losses, exact_losses)  # it was computed in bfloat16
+    torch.testing.assert_close(same, losses)
+    alike(chunked, whole, cosine=0.999, length=0.01)
+    alike(whole, exact, cosine=0.99, length=0.1)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_checkpointing_gives_the_same_gradients(one_batch: tuple[TrainingSet, Batch], bf16: bool) -> None:
+    """What is computed again has the same type, and the same dropout."""
+    training_set, batch = one_batch
+    job = small_job(training_set, batch_size=6, bf16=bf16)
+    model = build_model(job)
+    whole, losses = gradients(step_of(job, model), batch)
+    model.enable_gradient_checkpointing()
+    again, same = gradients(step_of(job, model), batch)
+    torch.testing.assert_close(same, losses)
+    alike(again, whole, cosine=0.9999, length=0.001)
+
+
 def test_chunks_drop_out_the_same_both_times() -> None:
     """A step down the chunked gradient lowers the loss under the same dropout, as only its own gradient must."""
     training_set, frames = small_set(6)
@@ -404,16 +447,61 @@ def test_validation_comes_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> N
 def test_validation_judges_the_held_out_products_alone() -> None:
     """Of two products whose pictures differ, an untrained tower of colours finds the right one."""
     training_set, frames = small_set(6)
-    validation = {product: training_set.products[product] for product in ("p04", "p05")}
-    products = {product: domains for product, domains in training_set.products.items() if product not in validation}
-    training_set = dataclasses.replace(training_set, products=products, validation=validation)
+    held_out = {product: training_set.products[product] for product in ("p04", "p05")}
+    products = {product: domains for product, domains in training_set.products.items() if product not in held_out}
+    training_set = dataclasses.replace(training_set, products=products, validation=held_out)
     job = small_job(training_set, text="none")
     model = build_model(job)
     frames.taken.clear()
     score = validation_score(model, None, training_set, frames)
     assert {name.split("-")[1] for name in frames.taken} == {"04", "05"} and len(frames.taken) == 12
     assert model.training
-    rows = [(i, p, d) for p, domains in sorted(validation.items()) for d, ids in domains.items() for i in ids]
+    rows = [(i, p, d) for p, domains in sorted(held_out.items()) for d, ids in domains.items() for i in ids]
     pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take([i for i, *_ in rows])]
     vectors = embed_pixels(model.eval(), None, pixels, [None] * 12, [d for *_, d in rows])
     assert score == mean_recall(judge(by_domain(vectors, rows)))
+
+
+def held_out(products: int) -> tuple[TrainingSet, MemoryFrames]:
+    """Four products to train on, the others to judge by, with six samples each."""
+    training_set, frames = small_set(4 + products)
+    known = dict(training_set.products)
+    validation = {product: known.pop(product) for product in sorted(known)[4:]}
+    return dataclasses.replace(training_set, products=known, validation=validation), frames
+
+
+def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    training_set, frames = held_out(6)
+    everything = training_set.validation
+    monkeypatch.setattr(validation, "MAX_SAMPLES", 36)
+    assert judges(everything) == everything
+    monkeypatch.setattr(validation, "MAX_SAMPLES", 35)
+    monkeypatch.setattr(validation, "MAX_PRODUCTS", 2)
+    few = judges(everything)
+    assert len(few) == 2 and all(list(domains) == list(Domain) for domains in few.values())
+    assert all(len(ids) == 1 and ids[0] in everything[p][d] for p, ds in few.items() for d, ids in ds.items())
+    reversed_ids = {p: {d: ids[::-1] for d, ids in ds.items()} for p, ds in reversed(everything.items())}
+    assert judges(reversed_ids) == few  # whatever order the tables are in
+    without = {product: domains for product, domains in everything.items() if product in [*few, "p04", "p05"]}
+    monkeypatch.setattr(validation, "MAX_SAMPLES", 1)
+    assert judges(without) == few  # others that leave the catalogue change nothing
+    frames.taken.clear()
+    job = small_job(training_set)
+    validation_score(build_model(job), job.tokenizer, training_set, frames)
+    assert sorted(frames.taken) == sorted(name for domains in few.values() for ids in domains.values() for name in ids)
+
+
+def test_the_judges_are_the_first_by_checksum() -> None:
+    """By hand: crc32 of `judge a`, `judge b` and `judge c` are 0xc22b3237, 0x5b22638d and 0x2c25531b."""
+    assert in_fixed_order(["b", "a", "c"]) == ["c", "b", "a"]
+
+
+def test_validation_is_of_the_type_that_training_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    training_set, frames = held_out(2)
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        validation, "embed_pixels", lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or embed_pixels(*given)
+    )
+    for bf16 in (False, True):
+        train(small_job(training_set, epochs=1, bf16=bf16), frames)
+    assert seen == [False, True]

@@ -54,7 +54,7 @@ def run(job: TrainJob, frames: MemoryFrames, folder: Path, *, stop_at: int | Non
         trained = training.run(on_metrics, checkpoint=lambda save: save(folder))
     except Stopped:
         return seen, {}
-    return seen, trained.model.state_dict() | {"centers": trained.classifier.full_centers()}
+    return seen, trained.model.state_dict() | {"centers": trained.classifier.centers}
 
 
 @pytest.mark.parametrize("train", [{}, {"sample_rate": 0.4}, {"chunk_size": 1}], ids=str)
