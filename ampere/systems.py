@@ -41,6 +41,7 @@ _BLIND = {"use_vision": False}
 _CN_CLIP = {"network": "cn-clip", "weights": CN_CLIP}
 _MLLM = {"network": "mllm", "weights": MLLM}
 _ZERO_SHOT = {"epochs": 0}
+_DROPOUT = {"text_dropout": 0.2}
 
 SYSTEMS: dict[str, System] = {
     "ampere": System("the paper's: summaries by a language model, self-attention fusion, one last layer"),
@@ -79,11 +80,15 @@ SYSTEMS: dict[str, System] = {
     "mllm-0": System("multimodal language model, untrained", _MLLM | {"linear_layer": False}, _ZERO_SHOT),
     "mllm-lb": System("multimodal language model, a trained linear layer", _MLLM),
     "empty-text": System("a missing text is the empty string, as in the paper", {"missing_text": "empty"}),
+    "dropout": System("a learned vector for a missing text, as which a fifth is trained", train=_DROPOUT),
+    "empty-dropout": System(
+        "the empty string for a missing text, as which a fifth is trained", {"missing_text": "empty"}, _DROPOUT
+    ),
 }
 
 
-# Sizes that systems change too. A base may set them: then all other systems have them alike.
-_SIZES = ("temporal_layers", "epochs")
+# What systems change and a base may set too: then all other systems have it alike.
+_FREE = ("temporal_layers", "epochs", "text_dropout")
 
 # The paper's tables, each row a system. mR1 on ROPE as the paper gives it, None where it does not; of tables V to XI
 # on a tenth of the training data. RICE, whose task is L2P, is in the paper's table II alone, which has no figures. The
@@ -97,7 +102,7 @@ TABLES: dict[str, dict[str, float | None]] = {
     "IX": {"ampere": 60.2, "sum": 59.0, "cat": 59.0, "xa-t-as-q": 58.9, "xa-v-as-q": 58.9, "coa": 60.1},
     "X": {"per-domain": 52.3, "ampere": 60.2, "cope": 53.9, "visual": 56.9, "text-per-domain": 25.9, "text": 28.6},
     "XI": {"ampere": 60.2, "without-live": 59.7, "without-page": 57.4, "without-short": 51.5},
-    "missing-text": {"ampere": None, "empty-text": None},
+    "missing-text": {"ampere": None, "empty-text": None, "dropout": None, "empty-dropout": None},
 }  # fmt: skip
 
 
@@ -125,7 +130,7 @@ def check_base(settings: Settings) -> None:
     With `--model.fusion sum` the row `ampere` would be another system, under the same name.
     """
     for part, plain in (("model", ModelSettings()), ("train", TrainSettings())):
-        fields = {name for system in SYSTEMS.values() for name in getattr(system, part)}.difference(_SIZES)
+        fields = {name for system in SYSTEMS.values() for name in getattr(system, part)}.difference(_FREE)
         for name in sorted(fields):
             value, default = getattr(getattr(settings, part), name), getattr(plain, name)
             if value != default:

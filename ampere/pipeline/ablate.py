@@ -191,13 +191,23 @@ def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
              "training data, tables V to XI are of a tenth.", ""]  # fmt: skip
     chance = next((row.results[0]["chance_mR1"] for row in rows.values() if row.results), float("nan"))
     for table in settings.ablate.tables:
-        lines += [f"## Table {table}", "", f"| system | what it is | {' | '.join(TASKS)} | mR1 | paper, on ROPE |"]
+        last = "mR1 of queries without text" if table == "missing-text" else "paper, on ROPE"
+        lines += [f"## Table {table}", "", f"| system | what it is | {' | '.join(TASKS)} | mR1 | {last} |"]
         lines += ["|---|---|" + "---|" * (len(TASKS) + 2)]
         for system, paper in TABLES[table].items():
-            told = NONE if paper is None else paper
+            told = without_text(rows[system]) if table == "missing-text" else NONE if paper is None else paper
             lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {told} |")
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
     return "\n".join(lines)
+
+
+def without_text(row: Row) -> str:
+    """mR1 of the queries without text, and how many these are; mean over the seeds."""
+    found = [result["groups"].get("text", {}).get("without") for result in row.results]
+    told = [group for group in found if group]
+    if not told:
+        return NONE
+    return f"{np.mean([group['mR1'] for group in told]):.1f} of {told[0]['queries']}"
 
 
 def cells(row: Row) -> str:

@@ -71,6 +71,19 @@ def test_the_report_shows_means_over_seeds_and_reasons(tmp_path: Path) -> None:
     )
 
 
+def test_the_table_of_missing_texts_shows_the_queries_that_have_none() -> None:
+    settings = Settings(ablate=AblateSettings(tables=("missing-text",), seeds=(0, 1)))
+    rows = {system: Row(system, reason="it failed") for system in TABLES["missing-text"]}
+    groups = [{"text": {"with text": {"mR1": 90.0, "queries": 80}, "without": {"mR1": mr1, "queries": 20}}}
+              for mr1 in (10.0, 25.0)]  # fmt: skip
+    rows["dropout"] = Row("dropout", tuple(result() | {"groups": group} for group in groups))
+    rows["ampere"] = Row("ampere", (result() | {"groups": {}},))
+    lines = to_markdown(rows, settings).splitlines()
+    assert next(line for line in lines if line.startswith("| system")).endswith("| mR1 | mR1 of queries without text |")
+    assert next(line for line in lines if line.startswith("| dropout")).endswith("| 17.5 of 20 |")
+    assert next(line for line in lines if line.startswith("| ampere")).endswith("| – |")
+
+
 def test_rice_has_its_own_task_alone_and_no_figure_of_the_paper() -> None:
     settings = Settings(ablate=AblateSettings(tables=("IV",)))
     rows = {system: Row(system, reason="it failed") for system in TABLES["IV"]}
