@@ -20,19 +20,10 @@ DEMO_PRODUCTS = 30
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes that share the tests, one begins with all that look at the demo, since they take longest.
-
-    Any other file stays in one process, for its fixtures.
-    """
-    items.sort(key=lambda item: not needs_demo(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("demo" if needs_demo(item) else str(item.path)))
-
-
-def needs_demo(item: pytest.Item) -> bool:
-    return "demo" in getattr(item, "fixturenames", ())
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark all that looks at the demo, so that it can run beside the rest (`make test`)."""
+    if "demo" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.demo)
 
 
 @dataclass(frozen=True)
