@@ -1,6 +1,6 @@
 """Numbers of a text in one spelling, the one they are read out in: 500, 五百 and ５００ all become 五百.
 
-The library for it, cn2an, tells no places, and its wheel puts packages named `build`, `example` and `src` beside itself.
+The library for it, cn2an, tells no places, and its wheel puts folders named `build`, `example` and `src` beside itself.
 """
 
 import re
