@@ -5,20 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-demo test-rest lint requirements clean
+.PHONY: demo test lint requirements clean
 
 demo: $(STAMP)
 	$(BIN)/ampere demo
 
 test: $(STAMP) lint
-	$(MAKE) --jobs 2 --keep-going --output-sync test-demo test-rest
-
-# All that looks at the demo takes half of the time; the rest runs beside it.
-test-demo:
-	$(BIN)/pytest -m demo
-
-test-rest:
-	$(BIN)/pytest -m "not demo"
+	$(BIN)/pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,12 +20,6 @@ DEMO_PRODUCTS = 30
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark all that looks at the demo, so that it can run beside the rest (`make test`)."""
-    if "demo" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.demo)
-
-
 @dataclass(frozen=True)
 class DemoRun:
     """One finished `ampere demo`."""
