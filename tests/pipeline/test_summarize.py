@@ -194,9 +194,8 @@ def test_an_engine_of_quantized_weights_answers_on_the_rows_beside_those_it_is_n
     """A real engine. Ray leaves out what has an error already; how weights are stored, the model's folder tells."""
     unreadable(workspace)
     model = str(write_quantized(tmp_path / "eight-bits"))
-    settings = SummarizeSettings(
-        dtype="bfloat16", model=model, prompt="bare"
-    )  # 8-bit products of Xeons take no float32
+    # With 8-bit weights the kernels of some processors take no float32.
+    settings = SummarizeSettings(dtype="bfloat16", model=model, prompt="bare")
     report = run_stage(summarize_stage(workspace, settings), workspace)
     rows = made(workspace, "llm")
     assert (report.done, rows["u1"]["status"], rows["u2"]["status"]) == (3, "missing", "missing")
