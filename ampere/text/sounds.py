@@ -70,7 +70,7 @@ def agree(one: str, other: str) -> bool:
 
 def keeps(one: Speech, other: Speech) -> bool:
     """Whether every number and every negation of one is also said in the other."""
-    return all(_is_said(one.pinyin[start:end], other) for start, end in one.numbers) and not negates_more(one, other)
+    return all(_is_said(number, one, other) for number in one.numbers) and not negates_more(one, other)
 
 
 def negates_more(one: Speech, other: Speech) -> bool:
@@ -79,12 +79,20 @@ def negates_more(one: Speech, other: Speech) -> bool:
     return len(one.negations) > len(other.negations) and not wanted <= Counter(other.pinyin)
 
 
-def _is_said(number: tuple[str, ...], text: Speech) -> bool:
-    """Whether a number's sounds stand in a text and are not a part of another number there: 十 is not said in 二十."""
-    for start in range(len(text.pinyin) - len(number) + 1):
-        end = start + len(number)
-        if text.pinyin[start:end] == number and all(
-            high <= start or end <= low or (start <= low and high <= end) for low, high in text.numbers
+def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
+    """Whether the sounds of one's number stand in the other, and not as a part of another number there.
+
+    十 is not said in 二十. But 三, the number of 三石克, is said in 三十克: all of 三十 sounds like what one has there.
+    """
+    start, end = number
+    wanted = one.pinyin[start:end]
+    for place in range(len(other.pinyin) - len(wanted) + 1):
+        shift = start - place
+        if other.pinyin[place : place + len(wanted)] == wanted and all(
+            high <= place
+            or place + len(wanted) <= low
+            or (low + shift >= 0 and one.pinyin[low + shift : high + shift] == other.pinyin[low:high])
+            for low, high in other.numbers
         ):
             return True
     return False

@@ -51,6 +51,15 @@ def test_a_third_of_the_selling_points_have_a_word_or_two_before_them_and_nothin
     assert 0.3 < short / len(patterns) < 0.5  # the written ones are a tenth
 
 
+def test_the_words_before_some_selling_points_are_written_nowhere() -> None:
+    rng = random.Random(0)
+    leads = {line.partition("{")[0] for line in load_talk()["features"]}
+    unknown = [
+        pattern for pattern in (_feature_pattern(rng) for _ in range(1000)) if pattern.split("{")[0] not in leads
+    ]
+    assert 180 < len(unknown) < 260 and all(pattern.count("{f}") == 1 for pattern in unknown)
+
+
 def test_it_is_wide() -> None:
     talk = load_talk()
     assert len(load_goods()) > 350 and sum(len(row["features"]) for row in load_goods()) > 7000

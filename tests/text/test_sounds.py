@@ -10,6 +10,8 @@ from ampere.text.sounds import agree, sounds, speech
     [
         ("500ml", "五百ml"),
         ("一板十支", "一板是支"),  # misheard
+        ("三十克", "三石克"),  # what is left of the number counts as one
+        ("五百毫升", "五摆毫升"),
         ("不可机洗", "布可机洗"),
         ("无添加", "不添加"),
         ("非常柔软", "很柔软"),
@@ -29,6 +31,7 @@ def test_phrases_that_may_say_the_same(one: str, other: str) -> None:
         ("三百毫升", "五百毫升"),
         ("十支", "二十支"),
         ("四十支", "十四支"),
+        ("三石克", "三百克"),
         ("3层", "3.5层"),
         ("软毛牙刷", "软毛牙刷2支"),
         ("可机洗", "不可机洗"),
