@@ -24,7 +24,7 @@ from ampere.catalog.scenes import clip_frames, page_image
 from ampere.catalog.speech import chat, recognise, say
 from ampere.records import Domain, Split
 
-FORMAT = 3  # of the drawing and the words; raised when the same arguments give another catalogue
+FORMAT = 4  # of the drawing and the words; raised when the same arguments give another catalogue
 FPS = 8
 COLUMNS = ("sample_id", "product_id", "domain", "split", "text", "media", "category")
 LINES = {Domain.SHORT: 8, Domain.LIVE: 16}
