@@ -360,6 +360,8 @@ class IndexSettings:
     the build takes one that holds all vectors."""
     delta_share: float = 0.1
     """Changes up to this share of a base are kept beside it; more, and the index is built anew. 0: always anew."""
+    gpu: bool = False
+    """Inverted files find their lists on this machine's GPUs (faiss-gpu); what is built is searched on CPUs."""
     keep: int = 3
     """Versions that stay, to roll back to; 2 at least."""
 

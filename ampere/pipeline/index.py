@@ -33,10 +33,11 @@ from ampere.retrieval.index_build import (
     write_delta,
     write_meta,
 )
+from ampere.retrieval.index_types import check_gpu
 from ampere.workspace import Workspace
 
 CURRENT_FILE = "current.json"
-HOW = ("delta_share", "keep")  # settings that leave what an index finds as it is
+HOW = ("delta_share", "keep", "gpu")  # settings that leave what an index finds as it is
 UNUSABLE = (OSError, ValueError, KeyError)  # raised by a version whose files are missing, spoilt or not ours
 
 
@@ -49,8 +50,11 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
     Raises:
         FileNotFoundError: no such model.
         ValueError: the model has no embeddings yet, or no index keeps to the settings' limits.
-        RuntimeError: the version did not pass, the one before stays; or another job is building this index.
+        RuntimeError: the version did not pass, the one before stays; another job is building this index; or no GPU is
+            there for `gpu`.
     """
+    if settings.gpu:
+        check_gpu()
     start = time.monotonic()
     with workspace.lock(f"index-{settings.model}"), tempfile.TemporaryDirectory() as scratch:
         name = embedding_name(model_folder(workspace, settings.model))

@@ -43,8 +43,20 @@ def factory(kind: IndexType, rows: int, dim: int) -> str:
     }[kind]
 
 
-def build(kind: IndexType, vectors: NDArray[np.float32]) -> faiss.Index:
+def check_gpu() -> None:
+    """Raise RuntimeError if FAISS sees no GPU."""
+    if faiss.get_num_gpus() == 0:
+        raise RuntimeError(
+            "index.gpu is set and FAISS sees no GPU: run where one is, with the CUDA build (`sh tools/setup.sh .venv "
+            "gpu`), or without --index.gpu"
+        )
+
+
+def build(kind: IndexType, vectors: NDArray[np.float32], *, gpu: bool = False) -> faiss.Index:
     """An index of float32 [N, D] vectors of length 1; its ids are their places.
+
+    Args:
+        gpu: find the lists of an inverted file on all GPUs of this machine. The index is the CPU's all the same.
 
     Raises:
         ValueError: D does not suit the type.
@@ -53,7 +65,14 @@ def build(kind: IndexType, vectors: NDArray[np.float32]) -> faiss.Index:
     if kind == "ivf-pq" and dim % 4:
         raise ValueError(f"vectors have {dim} dimensions; an ivf-pq index needs a multiple of 4")
     index = faiss.index_factory(dim, factory(kind, rows, dim), faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors)
+    if gpu and kind in ("ivf-flat", "ivf-pq"):
+        lists: Any = faiss.extract_index_ivf(index)
+        lists.clustering_index = clusters = _untyped.index_cpu_to_all_gpus(faiss.IndexFlatIP(dim))
+        index.train(vectors)
+        lists.clustering_index = None  # FAISS keeps an address alone
+        del clusters
+    else:
+        index.train(vectors)
     index.add(vectors)
     return index
 

@@ -80,7 +80,7 @@ def choose_index(
     best: tuple[faiss.Index, Trial] | None = None
     for kind in candidates(rows, dim, settings):
         start = time.perf_counter()
-        index = exact if kind == "flat" else build(kind, vectors)
+        index = exact if kind == "flat" else build(kind, vectors, gpu=settings.gpu)
         build_s = exact_s if kind == "flat" else time.perf_counter() - start
         for target in (aimed_recall(settings.target_recall), settings.target_recall):
             trial = measure(kind, index, truth, target, build_s, beside_bytes)

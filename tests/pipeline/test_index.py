@@ -95,6 +95,13 @@ def test_other_settings_build_anew(embedded: Workspace) -> None:
     assert "page: flat: recall@1 1.0000" in report and versions(embedded, "m") == ["v000001", "v000002"]
 
 
+def test_without_a_gpu_nothing_is_built_for_one(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
+    with pytest.raises(RuntimeError, match="FAISS sees no GPU"):
+        build_index(embedded, IndexSettings(gpu=True))
+    assert not embedded.names("indexes")
+
+
 def test_what_is_gone_is_not_found(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")

@@ -62,6 +62,25 @@ def test_the_weight_is_that_of_the_file(kind: IndexType, clustered: tuple, tmp_p
     assert size_in_bytes(index) == len(faiss.serialize_index(index))
 
 
+@pytest.mark.parametrize("kind", ["ivf-flat", "ivf-pq"])
+def test_lists_found_on_a_gpu_are_those_found_without(
+    kind: IndexType, clustered: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy to the GPUs alone is not real here: it stays where it is."""
+    import faiss
+
+    vectors, queries = clustered
+    moved: list[faiss.Index] = []
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index)
+    index = build(kind, vectors, gpu=True)
+    [clusters] = moved
+    assert isinstance(clusters, faiss.IndexFlatIP) and clusters.ntotal > 1  # it did the clustering
+    assert faiss.extract_index_ivf(index).clustering_index is None
+    expected, found = (search(built, queries, 10, 8) for built in (build(kind, vectors), index))
+    np.testing.assert_array_equal(found[1], expected[1])
+    faiss.deserialize_index(faiss.serialize_index(index))
+
+
 def test_recall_by_hand() -> None:
     """Of two items, 0.8 and 0.6 near."""
     vectors = np.eye(2, dtype=np.float32)
