@@ -19,6 +19,8 @@ from ampere.systems import named_settings
 from ampere.workspace import Workspace
 
 WRONG_USE = 2
+WRONG_PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+PATHS = ("--workspace", "--manifest", "--rope", "--gold")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USE
     try:
         return read_flags(COMMANDS[name], flags).run()
-    except (ValueError, OSError, MediaError) as error:
+    except (ValueError, MediaError, *WRONG_PLACES) as error:
         print(f"ampere {name}: {error}", file=sys.stderr)
         return WRONG_USE
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ImportError) as error:  # a full disk, a store whose library is missing
         print(f"ampere {name}: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -63,18 +65,20 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
     """Read a command's flags over the values of its preset.
 
     Raises:
-        ValueError: an unknown preset, or a relative workspace inside a Ray job.
+        ValueError: an unknown preset, or a relative path inside a Ray job.
         SystemExit: a flag is wrong (status 2), or --help was asked for.
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--workspace", default=None)
-    early.add_argument("--preset", default=None)
+    for flag in (*PATHS, "--preset"):
+        early.add_argument(flag, default=None)
     known, _ = early.parse_known_args(flags)
-    if known.workspace and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not is_absolute(known.workspace):
-        raise ValueError(
-            f"--workspace {known.workspace} is relative, and a Ray job runs in a temporary copy of the working "
-            "folder; give an absolute path or a URI that all nodes can reach"
-        )
+    for flag in PATHS if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else ():
+        path = getattr(known, flag.removeprefix("--"))
+        if path and not is_absolute(path):
+            raise ValueError(
+                f"{flag} {path} is relative, and a Ray job runs in a temporary copy of the working folder; give an "
+                "absolute path or a URI that all nodes can reach"
+            )
     settings = named_settings(find_preset(known.preset, known.workspace))
     return tyro.cli(command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings))
 

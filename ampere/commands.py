@@ -1,4 +1,4 @@
-"""The commands: what each takes and runs. `ampere NAME` and `python jobs/NAME.py` are the same.
+"""The commands: what each takes and runs. The stages are also `python jobs/NAME.py`.
 
 A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts, so that `--help` and a wrong
 flag answer at once.
@@ -25,13 +25,11 @@ from ampere.config import (
     Settings,
     SummarizeSettings,
     TrainSettings,
-    to_json,
 )
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
     from ampere.pipeline.report import Report
-    from ampere.pipeline.runner import Stage
 
 PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")]
 
@@ -61,18 +59,12 @@ def finish(report: "Report") -> int:
     return 0 if report.succeeded else 1
 
 
-def run_stage_command(stage: "Stage", workspace: Workspace, settings: object, retry_failed: bool) -> "Report":
-    """Run a row-by-row stage and save its settings beside the table."""
-    from ampere.pipeline.runner import run_stage, settings_report
-
-    workspace.write_report(settings_report(stage.name), to_json(settings))
-    return run_stage(stage, workspace, retry_failed=retry_failed)
-
-
 @dataclass(kw_only=True)
 class Prepare(Command):
-    """Read a catalogue into the workspace: ROPE's nine files or a manifest."""
+    """Read a catalogue into the workspace: ROPE's nine files a split, or a manifest."""
 
+    preset: Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")] = None
+    """Where the settings of a new workspace's stages come from; demo unless given."""
     rope: Path | None = None
     """Folder with ROPE's files."""
     images: str | None = None
@@ -120,10 +112,11 @@ class Decode(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.decode import decode_stage
+        from ampere.pipeline.runner import run_stage
 
         workspace = self.open()
         stage = decode_stage(workspace, self.decode)
-        return finish(run_stage_command(stage, workspace, self.decode, self.retry_failed))
+        return finish(run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed))
 
 
 @dataclass(kw_only=True)
@@ -135,12 +128,13 @@ class Summarize(StageCommand):
     name: ClassVar[str] = "summarize"
 
     def run(self) -> int:
+        from ampere.pipeline.runner import run_stage
         from ampere.pipeline.summarize import summarize_stage
         from ampere.pipeline.summary_page import write_summary_page
 
         workspace = self.open()
         stage = summarize_stage(workspace, self.summarize)
-        report = run_stage_command(stage, workspace, self.summarize, self.retry_failed)
+        report = run_stage(stage, workspace, settings=self.summarize, retry_failed=self.retry_failed)
         report.notes.append(f"a page to skim: {write_summary_page(workspace, stage, self.summarize.method)}")
         return finish(report)
 
@@ -212,10 +206,11 @@ class Embed(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.embed import embed_stage
+        from ampere.pipeline.runner import run_stage
 
         workspace = self.open()
         stage = embed_stage(workspace, self.embed)
-        return finish(run_stage_command(stage, workspace, self.embed, self.retry_failed))
+        return finish(run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed))
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,7 @@
 """Typed settings of every stage, and the named presets. Imports no torch, so that reading a setting costs nothing.
 
 A preset is a function that returns whole `Settings`; flags such as `--train.batch-size 64` override single values.
-Every class checks its own values, so a bad setting stops a job before any work.
+Classes check their values, so a bad setting stops a job before any work.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class DecodeSettings:
     memory_limit_gb: float = 4.0
     """Memory that decoding one sample may take."""
     batch_size: int = 32
-    """Most samples per task and per commit; fewer where the list is short."""
+    """Most samples per task; fewer where the list is short."""
     cpus: float = 1.0
     """CPU cores a task asks for."""
 
@@ -113,7 +113,7 @@ class SummarizeSettings:
     kv_cache_gb: float | None = None
     """An engine's memory for attention states, in GiB; else on a GPU all that is left, on a CPU what is needed."""
     batch_size: int = 64
-    """Transcripts per batch handed to an engine, and per commit."""
+    """Transcripts per batch handed to an engine."""
     workers: str = "1"
     """Engines: a number, or MIN:MAX, which grows and shrinks with the queue."""
     cpus: float = 1.0
@@ -173,7 +173,7 @@ class ModelSettings:
     text_layers: int = 6
     text_heads: int = 12
     max_text_tokens: int = 33
-    """CLS and 32 tokens."""
+    """CLS, up to 31 tokens of text, and SEP."""
     width: int = 512
     """Of the temporal and fusion blocks."""
     heads: int = 8
@@ -318,7 +318,7 @@ class EmbedSettings:
     model: str = "ampere"
     """A model under models/."""
     batch_size: int = 32
-    """Samples per batch, and per commit."""
+    """Samples per batch."""
     workers: str = "1"
     """Model actors: a number, or MIN:MAX, which grows and shrinks with the queue. With 0:MAX the pool begins with one,
     on a machine that the cluster starts for it."""

@@ -5,7 +5,8 @@ keys and would double rows without an error. Every write is one atomic commit, s
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import lance
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from ampere.records import TableSpec
 
-KEEP_VERSIONS = timedelta(days=1)  # a training that started on a version reads it to its end
+KEEP_VERSIONS = timedelta(days=7)  # a training that started on a version reads it to its end
 
 
 class Table:
@@ -98,7 +99,11 @@ class Table:
         dataset = self.dataset()
         if dataset is not None and len(dataset.get_fragments()) > 1:
             dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
-            dataset.cleanup_old_versions(older_than=KEEP_VERSIONS)
+            # A version is old from the time when another took its place; Lance's own limit counts from its commit.
+            limit = datetime.now() - KEEP_VERSIONS
+            found = dataset.versions()
+            if old := [version["version"] for version, after in pairwise(found) if after["timestamp"] < limit]:
+                dataset.cleanup_old_versions(versions=old)
 
 
 def sql_in(column: str, values: Sequence[str]) -> str:

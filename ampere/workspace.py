@@ -106,17 +106,22 @@ class Workspace:
             yield
 
     def publish(self, folder: Path, name: str) -> str:
-        """Put a finished local folder at `name` (such as models/ampere), replacing what was there; return its URI."""
+        """Put a finished local folder at `name` (such as models/ampere), replacing what was there; return its URI.
+
+        In a local workspace it is there whole or not at all. Object stores rename nothing: a job that is killed there
+        may leave a part, which checksums tell.
+        """
         target = f"{self.uri}/{name}"
         fs, path = fsspec.core.url_to_fs(target)
-        staging = path + ".new"
+        staging = path + ".new" if self.is_local else path
         if fs.exists(staging):
             fs.rm(staging, recursive=True)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.put(f"{folder}/", f"{staging}/", recursive=True)
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
-        fs.mv(staging, path, recursive=True)
+        if self.is_local:
+            if fs.exists(path):
+                fs.rm(path, recursive=True)
+            fs.mv(staging, path, recursive=True)
         return target
 
     def fetch(self, name: str) -> Path:

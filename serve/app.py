@@ -52,7 +52,7 @@ def build_app(args: SearchArgs) -> Application:
     searchers = [
         SearcherDeployment.options(  # type: ignore[attr-defined]
             name=f"searcher-{shard}", num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
-        ).bind(workspace.uri, args.model, name, shard)
+        ).bind(workspace.uri, args.model, name, shard, meta["shards"])
         for shard in range(meta["shards"])
     ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from fastapi import FastAPI, File, Form, HTTPException, UploadFile
 from fastapi.responses import HTMLResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import Domain
@@ -25,7 +26,40 @@ from serve.embedder import Query
 from serve.searcher import best_of
 
 MAX_K = 100
+FORM_BYTES = 2**20  # of a request, besides its file
+
+
+def too_large(max_upload_mb: int) -> HTTPException:
+    return HTTPException(413, f"the file is larger than {max_upload_mb} MB")
+
+
+class UploadLimit:
+    """Refuses a body beyond the limit while it comes in: the form's parser would first store all of it on disk."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        max_upload_mb = serve.get_replica_context().servable_object.max_upload_mb
+        left = max_upload_mb * 2**20 + FORM_BYTES
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0 or int(declared) > max_upload_mb * 2**20 + FORM_BYTES:
+                raise too_large(max_upload_mb)
+            return message
+
+        await self.app(scope, counted, send)
+
+
 api = FastAPI(title="ampere", description="Which pages, shorts and lives show this product?")
+api.add_middleware(UploadLimit)
 
 MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
 Text = Annotated[str | None, Form(description="the title, or the product summary of the clip's speech")]
@@ -35,7 +69,7 @@ QueryDomain = Annotated[
 ]
 
 
-@serve.deployment
+@serve.deployment(max_ongoing_requests=100, max_queued_requests=200)
 @serve.ingress(api)
 class Gateway:
     """The ingress deployment."""
@@ -45,7 +79,8 @@ class Gateway:
     ) -> None:
         self.embedder, self.searchers = embedder, searchers
         self.max_upload_mb = max_upload_mb
-        self.frames = LanceFrames(Workspace.open(workspace))
+        self.workspace = Workspace.open(workspace)
+        self.frames = LanceFrames(self.workspace)
 
     @api.get("/", response_class=HTMLResponse)
     async def page(self) -> str:
@@ -59,13 +94,20 @@ class Gateway:
             "index": await self.searchers[0].meta.remote(),
         }
 
-    @api.get("/frames/{sample_id}")
+    @api.get("/frames/{sample_id:path}")
     def frame(self, sample_id: str) -> Response:
         try:
-            jpeg = self.frames.take([sample_id])[0][0]
+            jpeg = self._first_frame(sample_id)
         except KeyError as error:
             raise HTTPException(404, f"there is no sample {sample_id!r}") from error
         return Response(jpeg, media_type="image/jpeg")
+
+    def _first_frame(self, sample_id: str) -> bytes:
+        try:
+            return self.frames.take([sample_id])[0][0]
+        except (KeyError, OSError, ValueError):  # decoded since, or the version that was opened is gone
+            self.frames = LanceFrames(self.workspace)
+            return self.frames.take([sample_id])[0][0]
 
     @api.post("/embed")
     async def embed(self, file: MediaFile, text: Text = None, domain: QueryDomain = None) -> dict[str, Any]:
@@ -92,11 +134,12 @@ class Gateway:
         }
 
     async def _vector(self, file: UploadFile, text: str | None, domain: Domain | None) -> list[float]:
-        limit = self.max_upload_mb * 2**20
-        media = await file.read(limit + 1)
-        if len(media) > limit:
-            raise HTTPException(413, f"the file is larger than {self.max_upload_mb} MB")
+        media = await file.read()
+        if len(media) > self.max_upload_mb * 2**20:
+            raise too_large(self.max_upload_mb)
+        if text and any("\ud800" <= character <= "\udfff" for character in text):
+            raise HTTPException(422, "the text is not valid Unicode: it holds half a surrogate pair")
         result = await self.embedder.embed.remote(Query(media, text or None, domain))
         if result.error is not None:
-            raise HTTPException(422, f"{file.filename}: {result.error}")
+            raise HTTPException(result.status, f"{file.filename}: {result.error}")
         return result.vector

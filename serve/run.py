@@ -2,13 +2,16 @@
 
 import dataclasses
 import logging
+import os
+import socket
 import threading
 
 from ampere.config import ServeSettings
-from ampere.pipeline.cluster import connect
+from ampere.pipeline.cluster import connect, require_gpus
 from ampere.workspace import Workspace
 
 APPLICATION = "ampere"
+REQUEST_TIMEOUT_S = 120.0
 
 
 def start(workspace: Workspace, settings: ServeSettings) -> str:
@@ -17,8 +20,10 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     Raises:
         FileNotFoundError: the workspace has no such model or no index of it.
         ValueError: the index is of other weights than the model's.
+        RuntimeError: the port is taken, or there is no GPU for `serve.gpus`.
     """
     connect()
+    require_gpus(settings.embedder_replicas * settings.gpus, "serve.gpus")
     from ray import serve
 
     from serve.app import SearchArgs, build_app
@@ -26,12 +31,25 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     arguments = dataclasses.asdict(settings)
     host, port = arguments.pop("host"), arguments.pop("port")
     app = build_app(SearchArgs(workspace=workspace.uri, **arguments))
+    if "RAY_ADDRESS" not in os.environ and not serve.status().proxies:
+        refuse_taken(host, port)
     serve.start(
-        http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR", "enable_access_log": False}
+        http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
+        logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise RuntimeError if somebody listens on a port: Serve would share it, and each get some of the requests."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RuntimeError(f"port {port} of {host} cannot be had ({error}); give another --serve.port") from error
 
 
 def stop() -> None:

@@ -11,17 +11,26 @@ from ampere.retrieval.index import Hit
 from ampere.workspace import Workspace
 
 
-@serve.deployment
+@serve.deployment(max_ongoing_requests=32, max_queued_requests=256)
 class SearcherDeployment:
     """One copy of a shard of the index of one model.
 
     Args:
         name: of the weights that embed the queries; an index of others is refused.
         shard: its number.
+        shards: how many there were when the endpoint started, each with its searcher.
+
+    Raises:
+        ValueError: the index was built again since, in other shards.
     """
 
-    def __init__(self, workspace: str, model: str, name: str, shard: int) -> None:
+    def __init__(self, workspace: str, model: str, name: str, shard: int, shards: int) -> None:
         self.index = open_index(Workspace.open(workspace), model, name, [shard])
+        if self.index.base_meta["shards"] != shards:
+            raise ValueError(
+                f"the index has {self.index.base_meta['shards']} shards by now, and this endpoint started with "
+                f"{shards}; start it again"
+            )
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
         """The `k` best samples of each domain."""

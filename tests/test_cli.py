@@ -1,6 +1,8 @@
 import csv
+import errno
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +175,8 @@ def test_a_relative_workspace_inside_a_ray_job(
     for workspace in (["--workspace", "w"], ["--workspace=w"], ["--workspace", "./w"]):
         assert status("prepare", *workspace, "--manifest", manifest) == 2
         assert "relative, and a Ray job runs in a temporary copy" in capsys.readouterr().err
+    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", "catalogue.csv") == 2
+    assert "--manifest catalogue.csv is relative" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
     assert status("prepare", "--workspace", tmp_path / "w", "--manifest", manifest) == 0
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
@@ -301,3 +305,24 @@ def test_another_schema_version_is_wrong_use(workspace: Workspace, capsys: pytes
     (Path(workspace.uri) / META_FILE).write_text(json.dumps({"schema_version": 99, "preset": "demo"}))
     assert status("status", "--workspace", workspace.uri) == 2
     assert "schema version 99" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_failure_and_no_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scheduler tries again what failed, and not what was asked for wrongly."""
+
+    def fill(_: Prepare) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Prepare, "run", fill)
+    assert status("prepare", "--workspace", workspace.uri) == 1
+    assert "ampere prepare: failed: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_a_store_whose_library_is_missing_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    assert status("status", "--workspace", "gs://bucket/w") == 1
+    assert "gcsfs" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from ampere.config import rope
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,12 +32,25 @@ def test_workers_scale_from_none(cluster: dict[str, Any], kind: str) -> None:
     assert node["min_workers"] == 0 < node["max_workers"]
 
 
+def test_every_node_has_an_image_of_its_own(cluster: dict[str, Any]) -> None:
+    """Ray's own is years old and has neither our Python nor a driver for our CUDA."""
+    for node in cluster["available_node_types"].values():
+        assert "ubuntu" in node["node_config"]["ImageId"] and "22.04" in node["node_config"]["ImageId"]
+
+
+def test_the_papers_preset_finds_as_many_gpus_as_it_trains_on(cluster: dict[str, Any]) -> None:
+    workers = {kind: cluster["available_node_types"][kind]["max_workers"] for kind in ("cpu_worker", "gpu_worker")}
+    assert rope().train.workers * rope().train.gpus <= workers["gpu_worker"]  # one GPU a machine
+    assert sum(workers.values()) <= cluster["max_workers"]
+
+
 def test_nodes_install_our_requirements(cluster: dict[str, Any]) -> None:
     gpu = cluster["available_node_types"]["gpu_worker"]["worker_setup_commands"]
     commands = [*cluster["head_setup_commands"], *cluster["worker_setup_commands"], *gpu]
     assert [c.split()[-1] for c in commands if "tools/setup.sh" in c] == ["cpu", "cpu", "gpu"]
     for kind in ("cpu", "gpu"):
-        assert "vllm" in (ROOT / "requirements" / f"{kind}.txt").read_text(encoding="utf-8")
+        pinned = (ROOT / "requirements" / f"{kind}.txt").read_text(encoding="utf-8")
+        assert "vllm" in pinned and "s3fs==" in pinned and "boto3==" in pinned
 
 
 def test_every_node_starts_with_the_token(cluster: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lance
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.records import EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES, TableSpec
-from ampere.table import Table, sql_in
+from ampere.table import KEEP_VERSIONS, Table, sql_in
 
 NUMBERS = TableSpec("numbers", ("id",), pa.schema([("id", pa.string()), ("value", pa.int64())]))
 
@@ -108,6 +109,18 @@ def test_compact_keeps_the_rows_and_merges_the_files(table: Table) -> None:
     table.compact()
     assert len(lance.dataset(table.uri).get_fragments()) == 1
     assert contents(table) == before == {"0": 0, "1": 1, "2": 2, "4": 4, "5": 5, "shared": 5}
+
+
+def test_a_version_is_kept_from_when_another_took_its_place(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that opened the second version just before the third came reads it for `KEEP_VERSIONS` from then."""
+    for at in range(3):
+        table.upsert([row(str(at), at)])
+    times = [version["timestamp"] for version in lance.dataset(table.uri).versions()]
+    now = times[1] + (times[2] - times[1]) / 2 + KEEP_VERSIONS
+    monkeypatch.setattr("ampere.table.datetime", SimpleNamespace(now=lambda: now))
+    table.compact()
+    kept = [version["version"] for version in lance.dataset(table.uri).versions()]
+    assert kept[0] == 2 and table.dataset(2).count_rows() == 2
 
 
 def test_an_older_version_stays_readable(table: Table) -> None:

@@ -4,8 +4,8 @@ set -eu
 uv=$1
 plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11"
 # shellcheck disable=SC2086  # a list of words is meant
-"$uv" pip compile pyproject.toml --extra cpu --extra dev --override requirements/overrides.txt $plain \
+"$uv" pip compile pyproject.toml --extra cpu --extra aws --extra dev --override requirements/overrides.txt $plain \
   ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} -o requirements/cpu.txt
 # shellcheck disable=SC2086
-env -u PIP_FIND_LINKS "$uv" pip compile pyproject.toml --extra gpu $plain \
+env -u PIP_FIND_LINKS "$uv" pip compile pyproject.toml --extra gpu --extra aws $plain \
   --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt

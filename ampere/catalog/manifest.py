@@ -30,7 +30,10 @@ OPTIONAL = ("product_id", "text", "split")
 NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
 LONGEST_FIELD = 2**24  # characters; the csv module's own limit cuts transcripts, none lets an open quote fill memory
 PARQUET_ROWS = 1000  # held at a time
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".flv", ".ts", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
+VIDEO_SUFFIXES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
 
 
 def read_manifest(path: str) -> Iterator[Located]:

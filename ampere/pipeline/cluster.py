@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -27,3 +28,26 @@ def connect() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker", "ray.llm"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def require_gpus(gpus: float, setting: str) -> None:
+    """See that there are GPUs for what is about to start; Ray would wait for them for ever, and say nothing.
+
+    Args:
+        gpus: so many, without which it cannot start.
+        setting: that asks for them.
+
+    Raises:
+        RuntimeError: this machine has fewer. A cluster may grow, so there it is only told what is waited for.
+    """
+    import ray
+
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if there >= gpus:
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        raise RuntimeError(
+            f"{setting} asks for {gpus:g} GPUs in all, and Ray sees {there:g} on this machine; give --{setting} 0 to "
+            "run on the CPU"
+        )
+    print(f"waiting for {gpus:g} GPUs in all ({setting}); the cluster has {there:g} now", file=sys.stderr, flush=True)

@@ -79,6 +79,7 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         describe=lambda _: str(watch),
         batch_size=settings.batch_size,
         where=f"model = '{name}'",
+        gpus=settings.gpus,
     )
 
 

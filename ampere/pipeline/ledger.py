@@ -41,3 +41,9 @@ def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
     if ledger.count(condition):
         with workspace.lock(FAILURES.name, wait=True):
             ledger.delete(condition)
+
+
+def compact_ledger(workspace: Workspace) -> None:
+    """Merge the files that many small commits leave."""
+    with workspace.lock(FAILURES.name, wait=True):
+        workspace.table(FAILURES).compact()

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ampere.pipeline.cluster import connect
-from ampere.pipeline.ledger import forget_failures, record_failures
+from ampere.config import to_json
+from ampere.pipeline.cluster import connect, require_gpus
+from ampere.pipeline.ledger import compact_ledger, forget_failures, record_failures
 from ampere.pipeline.plan import Plan, make_plan
 from ampere.pipeline.report import Report
 from ampere.pipeline.sharing import Sharing
@@ -76,6 +77,7 @@ class Stage:
         where: which rows of `output` belong to this stage; None: all.
         describe: one line on the whole output, or on the run, after it; None or an empty line: nothing to say.
         spread: a short list is cut into smaller batches, so that every core has several.
+        gpus: those without which it cannot start.
         unit: what a row is called in what the user sees.
         totals: name of a quantity whose rate is told -> (column of the results, how many of it make one).
     """
@@ -93,6 +95,7 @@ class Stage:
     where: str | None = None
     describe: Callable[[Table], str] | None = None
     spread: bool = False
+    gpus: float = 0.0
     unit: str = "row"
     totals: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
@@ -100,14 +103,19 @@ class Stage:
         return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
 
 
-def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False) -> Report:
+def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, retry_failed: bool = False) -> Report:
     """Work on all rows of a stage that are due, and return what became of them.
+
+    Args:
+        settings: what the stage was made with, to be kept in its report; None keeps the one before.
 
     Raises:
         RuntimeError: another job is writing the same table.
     """
     output = workspace.table(stage.output)
     with workspace.lock(stage.output.name):
+        if settings is not None:
+            workspace.write_report(settings_report(stage.name), to_json(settings))
         plan = stage.plan(workspace)
         due = plan.due(retry_failed=retry_failed)
         report = Report(stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s")
@@ -125,6 +133,7 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
             _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start
         output.compact()
+        compact_ledger(workspace)
         if stage.describe is not None and (note := stage.describe(output)):
             report.notes.append(note)
     return report
@@ -133,6 +142,7 @@ def run_stage(stage: Stage, workspace: Workspace, *, retry_failed: bool = False)
 def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     """Run the stage's Ray Data pipeline over rows and commit every block that comes out; what is lost, again."""
     connect()
+    require_gpus(stage.gpus, f"{stage.name.split('-')[0]}.gpus")
     report = committer.report
     before = report.done + report.failed.total()
     sharing = Sharing(due) if stage.share else None
@@ -265,17 +275,18 @@ class Committer:
         stage, output = self.stage, self.workspace.table(self.stage.output)
         is_bad = pc.is_valid(batch["error_type"])
         good, bad = batch.filter(pc.invert(is_bad)), batch.filter(is_bad)
+        # A row leaves one place before it comes to the other: killed in between, it is in none, and due again.
         if good.num_rows:
             ids = good["sample_id"].to_pylist()
+            forget_failures(self.workspace, stage.name, ids)
             if self.present.isdisjoint(ids):
                 output.append(good)
             else:
                 output.upsert(good)
-            forget_failures(self.workspace, stage.name, ids)
         if bad.num_rows:
-            record_failures(self.workspace, stage.name, bad)
             if there := sorted(self.present.intersection(bad["sample_id"].to_pylist())):
                 remove_rows(output, there, stage.where)
+            record_failures(self.workspace, stage.name, bad)
         self.report.done += good.num_rows
         self.report.failed.update(bad["error_type"].to_pylist())
         self.commits += 1

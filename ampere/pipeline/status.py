@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 
 from ampere.config import DecodeSettings, Settings, SummarizeSettings, SummaryMethod
 from ampere.pipeline.decode import decode_stage
-from ampere.pipeline.index import current_version
+from ampere.pipeline.index import current_meta, current_version
 from ampere.pipeline.runner import Stage, settings_report
 from ampere.pipeline.summarize import stage_name, summarize_stage
 from ampere.records import FAILURES, FRAMES, SAMPLES
-from ampere.retrieval.index import META_FILE
 from ampere.table import sql_in
 from ampere.workspace import Workspace
 
@@ -79,11 +78,10 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
     lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]
     for name in workspace.names("indexes"):
         try:
-            version = current_version(workspace, name)
+            version, meta = current_version(workspace, name), current_meta(workspace, name)
         except FileNotFoundError:
             lines.append(f"index {name}: none is published; run `ampere index` again")
             continue
-        meta = json.loads((workspace.fetch(f"indexes/{name}/{version}") / META_FILE).read_text(encoding="utf-8"))
         sizes = ", ".join(f"{found['rows']} {domain}" for domain, found in meta["domains"].items())
         lines.append(f"index {name} {version}: {sizes}, of model {meta['model']}")
     return "\n".join(lines)

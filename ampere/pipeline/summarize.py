@@ -70,6 +70,7 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         passing_errors=frozenset({EngineError.__name__}),
         describe=functools.partial(describe, method=settings.method),
         where=f"method = '{settings.method}'",
+        gpus=settings.gpus * settings.tensor_parallel_size if by_engine else settings.gpus,
         totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)} if by_engine else {},
     )
 

@@ -20,7 +20,7 @@ from ampere.models.checkpoint import content_hash, weight_shapes
 from ampere.models.embedder import SETTINGS_FILE
 from ampere.models.networks import check_weights, pretrained_tokenizer
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
-from ampere.pipeline.cluster import connect
+from ampere.pipeline.cluster import connect, require_gpus
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
@@ -256,8 +256,9 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
-    queue = Queue(actor_options={"num_cpus": 0})
     settings = job.train
+    require_gpus(settings.workers * settings.gpus, "train.gpus")
+    queue = Queue(actor_options={"num_cpus": 0})
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     trainer = TorchTrainer(
         train_worker,

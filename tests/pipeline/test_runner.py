@@ -6,8 +6,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
+from ampere.config import DecodeSettings
+from ampere.pipeline import runner
+from ampere.pipeline.cluster import require_gpus
 from ampere.pipeline.report import Report
-from ampere.pipeline.runner import cause_of, gathered
+from ampere.pipeline.runner import Committer, Stage, cause_of, gathered, result_table, run_stage
+from ampere.records import FAILURES, FRAMES
+from ampere.workspace import Workspace
 
 
 def numbers(batch: pa.Table) -> list[int]:
@@ -82,3 +87,50 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
         "Value error, max_model_len (4096) is greater than the model's 1024"
     )
     assert cause_of("first\nThe node died\n") == "The node died"
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage(name="s", output=FRAMES, wanted=pa.table({}), build=lambda _: None, batch_size=1)
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both(
+    workspace: Workspace, stage: Stage, monkeypatch: pytest.MonkeyPatch, *, bad: bool
+) -> None:
+    """It is due again then. In both, its old result would stay for ever beside its failure, or the other way round."""
+
+    def batch(*, bad: bool, fingerprint: str) -> pa.Table:
+        row = {"sample_id": "a", "fingerprint": fingerprint, "frames": [b""], "timestamps_s": [0.0]}
+        return result_table(FRAMES, [row | ({"error_type": "E", "error_message": "m"} if bad else {})])
+
+    report = Report("s", "there")
+    Committer(workspace, stage, report, set()).commit(batch(bad=not bad, fingerprint="old"))
+
+    def killed(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(runner, "record_failures", killed)
+    monkeypatch.setattr("ampere.table.Table.append", killed)
+    with pytest.raises(InterruptedError):
+        Committer(workspace, stage, report, set() if not bad else {"a"}).commit(batch(bad=bad, fingerprint="new"))
+    assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
+
+
+def test_a_job_that_is_refused_leaves_the_settings_of_the_one_that_runs(workspace: Workspace, stage: Stage) -> None:
+    with workspace.lock(FRAMES.name), pytest.raises(RuntimeError, match="another job is writing frames"):
+        run_stage(stage, workspace, settings=DecodeSettings(num_frames=4))
+    assert workspace.read_report("s-settings.json") is None
+
+
+def test_gpus_that_are_not_there_stop_a_job_on_this_machine_and_are_waited_for_on_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    require_gpus(1, "train.gpus")
+    with pytest.raises(RuntimeError, match=r"train\.gpus asks for 4 GPUs in all, and Ray sees 1 .*--train\.gpus 0"):
+        require_gpus(4, "train.gpus")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    require_gpus(4, "train.gpus")
+    assert "waiting for 4 GPUs in all (train.gpus); the cluster has 1 now" in capsys.readouterr().err

@@ -87,6 +87,21 @@ def test_refusals_say_what_came_and_what_is_expected(client: httpx.Client, clip:
     assert post(client, "/search", media).status_code == 200
 
 
+def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
+    """As a form in UTF-7 can hold; the tokenizer would raise for all queries of its batch."""
+    parts = [b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n+2AA-\r\n']
+    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nx\r\n--b--\r\n')
+    headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
+    refused = client.post("/search", content=b"".join(parts), headers=headers)
+    assert refused.status_code == 422 and "half a surrogate pair" in refused.json()["detail"]
+
+
+def test_a_searcher_of_other_shards_is_refused(demo: DemoRun) -> None:
+    name = embedding_name(demo.workspace.fetch("models/ampere"))
+    with pytest.raises(ValueError, match="1 shards by now, and this endpoint started with 2; start it again"):
+        SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
+
+
 def test_health_names_model_and_index(client: httpx.Client) -> None:
     health = client.get("/health").json()
     assert health["status"] == "ok"
@@ -127,7 +142,7 @@ def test_an_application_whose_index_is_of_other_weights_is_refused(retrained: tu
     with pytest.raises(ValueError, match=told):
         build_app(SearchArgs(workspace=workspace.uri, model="m"))
     with pytest.raises(ValueError, match=told):
-        SearcherDeployment.func_or_class(workspace.uri, "m", name, 0)
+        SearcherDeployment.func_or_class(workspace.uri, "m", name, 0, 1)
 
 
 def test_an_embedder_that_starts_after_another_training_is_refused(
