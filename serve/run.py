@@ -31,13 +31,13 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     arguments = dataclasses.asdict(settings)
     host, port = arguments.pop("host"), arguments.pop("port")
     app = build_app(SearchArgs(workspace=workspace.uri, **arguments))
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if "RAY_ADDRESS" not in os.environ and not serve.status().proxies:
         refuse_taken(host, port)
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"
 
