@@ -20,7 +20,7 @@ from ampere.workspace import Workspace
 
 WRONG_USE = 2
 WRONG_PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-PATHS = ("--workspace", "--manifest", "--rope", "--gold")
+PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ def broken(error: Exception) -> Embedded:
     return Embedded(None, f"{type(error).__name__}: {error}", status=500)
 
 
-@serve.deployment(max_ongoing_requests=2 * MAX_BATCH, max_queued_requests=8 * MAX_BATCH)
+@serve.deployment(max_ongoing_requests=2 * MAX_BATCH)
 class EmbedderDeployment:
     """Holds one model; requests that arrive together are embedded together.
 

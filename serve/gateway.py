@@ -27,6 +27,7 @@ from serve.searcher import best_of
 
 MAX_K = 100
 FORM_BYTES = 2**20  # of a request, besides its file
+ONGOING, QUEUED = 100, 200  # requests; those beyond are answered 503
 
 
 def too_large(max_upload_mb: int) -> HTTPException:
@@ -69,7 +70,7 @@ QueryDomain = Annotated[
 ]
 
 
-@serve.deployment(max_ongoing_requests=100, max_queued_requests=200)
+@serve.deployment(max_ongoing_requests=ONGOING, max_queued_requests=QUEUED)  # what waits behind it is bounded by it
 @serve.ingress(api)
 class Gateway:
     """The ingress deployment."""

@@ -11,7 +11,7 @@ from ampere.retrieval.index import Hit
 from ampere.workspace import Workspace
 
 
-@serve.deployment(max_ongoing_requests=32, max_queued_requests=256)
+@serve.deployment(max_ongoing_requests=32)
 class SearcherDeployment:
     """One copy of a shard of the index of one model.
 
