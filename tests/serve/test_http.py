@@ -1,7 +1,10 @@
 """The endpoint over real HTTP: right answers, clear refusals, and the same vectors as the batch job."""
 
 import json
+import select
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +19,7 @@ from ampere.records import EMBEDDINGS, SAMPLES
 from ampere.workspace import Workspace
 from serve import embedder
 from serve.app import SearchArgs, build_app
+from serve.gateway import ONGOING, QUEUED
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
 from tests.conftest import DemoRun, free_port
@@ -100,6 +104,33 @@ def test_a_searcher_of_other_shards_is_refused(demo: DemoRun) -> None:
     name = embedding_name(demo.workspace.fetch("models/ampere"))
     with pytest.raises(ValueError, match="1 shards by now, and this endpoint started with 2; start it again"):
         SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
+
+
+def test_requests_that_never_end_leave_others_their_answer_and_beyond_the_queue_there_is_503(
+    client: httpx.Client,
+) -> None:
+    """Uploads that stop half-way: some of them keep nobody else waiting, and too many fill no memory."""
+    lines = [
+        b"POST /search HTTP/1.1",
+        b"Host: x",
+        b"Content-Type: multipart/form-data; boundary=b",
+        b"Content-Length: 900",
+    ]
+    begun = b"\r\n".join([*lines, b"", b"--b", b""])
+    with ExitStack() as stack:
+
+        def begin(count: int) -> list[socket.socket]:
+            address = (client.base_url.host, client.base_url.port)
+            held = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
+            for one in held:
+                one.sendall(begun)
+            return held
+
+        few = begin(20)
+        assert client.get("/health").status_code == 200
+        answered, _, _ = select.select(few + begin(ONGOING + QUEUED), [], [], 60)
+        assert answered and answered[0].recv(100).startswith(b"HTTP/1.1 503")
+    assert client.get("/health").status_code == 200
 
 
 def test_health_names_model_and_index(client: httpx.Client) -> None:
