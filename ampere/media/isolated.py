@@ -29,7 +29,7 @@ class IsolatedProcess:
     """One child process, started at the first call; a new one takes its place when it dies or had to be killed.
 
     Args:
-        time_limit_s: for one call.
+        time_limit_s: for one call, not counting a child's start.
         memory_limit_gb: of address space beyond what the child starts with.
     """
 
@@ -49,8 +49,8 @@ class IsolatedProcess:
             MediaError: as the function raised it; any other of its errors comes as one, too.
         """
         for _ in range(ATTEMPTS):
-            pipe = self._pipe or self._start()
             try:
+                pipe = self._pipe or self._start()
                 pipe.send((function, args, kwargs))
                 if not pipe.poll(self.time_limit_s):
                     self.stop()
@@ -77,6 +77,7 @@ class IsolatedProcess:
             )
         weakref.finalize(self, _end, self._process)  # also when this process ends
         self._pipe = Connection(ours.detach())
+        self._pipe.recv_bytes()  # it is ready: how long a busy machine takes to start it is no file's fault
         return self._pipe
 
     def stop(self) -> int:
@@ -107,7 +108,8 @@ def _limit_memory(beyond: int) -> None:
 
 
 def _serve(pipe: Connection) -> None:
-    """Answer calls until the caller is gone."""
+    """Say that it is ready; then answer calls until the caller is gone."""
+    pipe.send_bytes(b"")
     while True:
         try:
             function, args, kwargs = pipe.recv()

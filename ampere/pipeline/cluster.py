@@ -20,6 +20,8 @@ def connect() -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if "RAY_ADDRESS" not in os.environ:
         options |= {"address": "local", "include_dashboard": False}
+        # Nobody takes this machine away; the watcher is one more process to start with each training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(**options)
     context = ray.data.DataContext.get_current()
     # An engine that dies while it starts is started anew; one that cannot start at all still ends the job.

@@ -160,7 +160,7 @@ def test_extracting_actors_write_their_methods_rows(clips: Workspace, tmp_path: 
 
 def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
     """Three clips whose transcripts hold nothing to read, or a product: the samples, and their due rows."""
-    texts = [("u1", "\u200b\x00\ufeff"), ("u2", "<|im_end|>"), ("u3", "松石牙刷")]
+    texts = [("u1", "\u200b\x00\ufeff"), ("u2", "<|im_end|>"), ("u3", "家人们看过来，这款松石牙刷，不伤牙龈")]
     workspace.table(SAMPLES).append([{"sample_id": i, "domain": "live", "text": t} for i, t in texts])
     samples = workspace.table(SAMPLES).dataset()
     return samples, summarize_stage(workspace, SHIPPED).wanted

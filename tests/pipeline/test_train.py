@@ -34,6 +34,7 @@ from .test_trackers import Library
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
+ALONE = ["--train.workers", "1"]  # where it is not about two: half the processes to start
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,10 @@ def test_the_same_training_is_not_repeated_and_another_one_is(
 ) -> None:
     assert main(["train", "--workspace", decoded.uri, *SMALL]) == 0
     assert "train: 0 products done, 10 were done before" in capsys.readouterr().out
-    assert main(["train", "--workspace", decoded.uri, *SMALL, "--train.seed", "1", "--train.loader-workers", "1"]) == 0
+    assert (
+        main(["train", "--workspace", decoded.uri, *SMALL, *ALONE, "--train.seed", "1", "--train.loader-workers", "1"])
+        == 0
+    )
     assert "train: 10 products done" in capsys.readouterr().out
 
 
@@ -86,7 +90,7 @@ def test_a_network_with_its_own_weights_goes_all_the_way(
 ) -> None:
     save_tiny_clip(tmp_path)
     flags = ["--workspace", decoded.uri, "--preset", "demo+cn-clip-m0"]
-    assert main(["train", *flags, "--model.weights", str(tmp_path)]) == 0
+    assert main(["train", *flags, *ALONE, "--model.weights", str(tmp_path)]) == 0
     for command in ("embed", "index", "evaluate"):
         assert main([command, *flags]) == 0, command
     assert "cn-clip-m0" in capsys.readouterr().out
@@ -98,12 +102,12 @@ def test_frames_alone_train_a_start_for_another_training(
     decoded: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warm = ["--train.name", "warm", "--train.supervision", "frames", "--train.text", "none", "--train.epochs", "1"]
-    assert main(["train", "--workspace", decoded.uri, *warm]) == 0
+    assert main(["train", "--workspace", decoded.uri, *ALONE, *warm]) == 0
     settings = json.loads((decoded.fetch("models/warm") / "settings.json").read_text("utf-8"))
     ids = decoded.table(SAMPLES).read(["sample_id"])["sample_id"].to_pylist()
     assert settings["products"] == sorted(ids)  # those of the test split too: no label is read
     cold = ["--train.name", "cold", "--train.epochs", "0", "--train.text", "raw"]
-    assert main(["train", "--workspace", decoded.uri, *cold, "--train.start-from", "warm"]) == 0
+    assert main(["train", "--workspace", decoded.uri, *ALONE, *cold, "--train.start-from", "warm"]) == 0
     told = re.search(r"started from warm with (\d+) of (\d+) weights; begun anew, .*: (.*)", capsys.readouterr().out)
     ours, theirs = (load_weights(decoded.fetch(f"models/{name}")) for name in ("cold", "warm"))
     taken = [name for name in ours if name in theirs and torch.equal(ours[name], theirs[name])]
@@ -125,7 +129,7 @@ def test_a_training_that_diverges_is_told_and_not_tried_again(
     decoded: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--train.name", "diverged", "--train.margin", "inf", "--train.log-every", "1"]
-    assert main(["train", "--workspace", decoded.uri, *SMALL, *flags]) == 1
+    assert main(["train", "--workspace", decoded.uri, *SMALL, *ALONE, *flags]) == 1
     told = capsys.readouterr().err
     assert "the training of diverged ended: FloatingPointError: the loss became" in told and "by step 1;" in told
     assert "diverged" not in decoded.names("models")

@@ -17,8 +17,9 @@ from tests.retrieval.index_rows import alike, rows
 MIXED = [Domain.PAGE] * 25 + [Domain.LIVE] * 12 + [Domain.SHORT]
 
 
-def searcher(workspace: Workspace, model: str, shard: int) -> SearcherDeployment:
-    return SearcherDeployment.func_or_class(workspace.uri, model, f"{model}@1", shard)  # type: ignore[attr-defined]
+def searchers(workspace: Workspace, model: str, shards: int) -> list[SearcherDeployment]:
+    cls = SearcherDeployment.func_or_class
+    return [cls(workspace.uri, model, f"{model}@1", shard, shards) for shard in range(shards)]
 
 
 @pytest.mark.parametrize("equals", [False, True])
@@ -30,7 +31,7 @@ def test_shards_are_searched_apart_and_answer_together(workspace: Workspace, equ
         settings = IndexSettings(model=model, type="flat", shards=shards)
         write_base(folder / "v000001", table, settings, {"model": f"{model}@1"})
         (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
-    whole, parts = searcher(workspace, "one", 0), [searcher(workspace, "three", shard) for shard in range(3)]
+    (whole,), parts = searchers(workspace, "one", 1), searchers(workspace, "three", 3)
     for vector in stacked_vectors(rows(MIXED, seed=1)["vector"])[:9].tolist():
         for k in (1, 7, 40):
             expected = whole.search(vector, list(Domain), k)
