@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ampere: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
         return WRONG_USE
     try:
-        return read_flags(COMMANDS[name], flags).run()
+        status = read_flags(COMMANDS[name], flags).run()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 1
     except (ValueError, MediaError, *WRONG_PLACES) as error:
         print(f"ampere {name}: {error}", file=sys.stderr)
         return WRONG_USE

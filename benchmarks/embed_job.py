@@ -20,7 +20,8 @@ from PIL import Image
 from ampere.config import EmbedSettings, ModelSettings
 from ampere.media.images import encode_jpeg, model_input
 from ampere.models.ampere import AMPere, AMPereConfig
-from ampere.models.embedder import SETTINGS_FILE, Embedder
+from ampere.models.embedder import Embedder
+from ampere.models.saved import SETTINGS_FILE
 from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import embed_stage

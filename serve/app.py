@@ -4,7 +4,7 @@ from pydantic import BaseModel
 from ray.serve import Application
 
 from ampere.config import PRESETS, ServeSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.index import check_model, current_meta
 from ampere.pipeline.status import last_settings

@@ -10,7 +10,6 @@ from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.models.embedder import Embedder
 from ampere.pipeline.embed import own_model
 from ampere.records import Domain
 
@@ -57,6 +56,8 @@ class EmbedderDeployment:
     """
 
     def __init__(self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str) -> None:
+        from ampere.models.embedder import Embedder  # torch and transformers, which the other deployments need not load
+
         self.embedder = Embedder(own_model(workspace, model, name), device)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
         self.process = IsolatedProcess(min(decode.time_limit_s, DECODE_LIMIT_S), decode.memory_limit_gb)

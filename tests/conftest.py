@@ -15,7 +15,7 @@ from ampere.catalog.demo import write_demo_catalogue
 from ampere.cli import main
 from ampere.workspace import Workspace
 
-DEMO_PRODUCTS = 24
+DEMO_PRODUCTS = 30
 # Ray and torch would each start a thread per core in every worker process and fight over two cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
@@ -56,7 +56,7 @@ def prepared(tmp_path: Path, catalogue: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    """The main job, whole: `ampere demo` on two dozen products."""
+    """The main job, whole: `ampere demo` on thirty products."""
     folder = tmp_path_factory.mktemp("demo")
     return DemoRun(folder, run_demo(folder))
 

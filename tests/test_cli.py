@@ -1,7 +1,9 @@
 import csv
 import errno
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -326,3 +328,13 @@ def test_a_store_whose_library_is_missing_is_told_without_a_traceback(
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     assert status("status", "--workspace", "gs://bucket/w") == 1
     assert "gcsfs" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure_to_tell_of(workspace: Workspace) -> None:
+    """As in `ampere status | head`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ampere.cli", "status", "--workspace", workspace.uri]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, b"")

@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings
-from ampere.models import checkpoint
+from ampere.models import checkpoint, saved
 from ampere.models.card import CARD_FILE, model_card
 from ampere.models.fusion import FUSIONS
 from ampere.models.video import VideoBranch
@@ -204,11 +204,11 @@ def read_config(folder: Path | str) -> AMPereConfig:
     Raises:
         ValueError: config.json has other keys than `AMPereConfig` and `ModelSettings`.
     """
-    fields = checkpoint.load_config(folder)
+    fields = saved.load_config(folder)
     try:
         return AMPereConfig(**fields | {"sizes": ModelSettings(**fields["sizes"])})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{Path(folder) / checkpoint.CONFIG_FILE} is not of an AMPere model: {error}") from error
+        raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of an AMPere model: {error}") from error
 
 
 def _check_tokens(token_ids: Tensor | None, token_mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:

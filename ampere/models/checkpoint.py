@@ -1,7 +1,6 @@
-"""Model folders: config.json, model.safetensors and the tokenizer's files. No pickle is written or read."""
+"""Weights in model folders and in modules. No pickle is written or read."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-ARCHITECTURE = "architecture"
-TOKENIZER_FILE = "tokenizer.json"
+from ampere.models.saved import ARCHITECTURE, CONFIG_FILE, WEIGHTS_FILE
 
 
 def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None:
@@ -29,17 +25,6 @@ def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None
     (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def architecture(folder: Path | str) -> str | None:
-    """The name of the class that a folder's config.json is of, if it tells."""
-    return json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8")).get(ARCHITECTURE)
-
-
-def load_config(folder: Path | str) -> dict[str, Any]:
-    """The fields of a folder's config.json, but for the architecture's name."""
-    fields = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
-    return {name: value for name, value in fields.items() if name != ARCHITECTURE}
 
 
 def load_weights(folder: Path | str) -> dict[str, Tensor]:
@@ -95,18 +80,3 @@ def copy_fitting_weights(module: nn.Module, weights: Mapping[str, Tensor], *, so
         for name in fitting:
             own[name].copy_(weights[name])
     return fitting
-
-
-def content_hash(folder: Path | str) -> str:
-    """First 12 hex digits of the sha256 of a model folder's weights, config and tokenizer (where it has one).
-
-    Embeddings carry it as their model's name: the same digits mean that the same text and frames give the same vector.
-    """
-    digest = hashlib.sha256()
-    for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE):
-        path = Path(folder) / name
-        if name == TOKENIZER_FILE and not path.exists():
-            continue
-        with path.open("rb") as file:
-            digest.update(f"{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]

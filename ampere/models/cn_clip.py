@@ -27,7 +27,7 @@ from torch.nn import functional
 from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenizerBase
 
 from ampere.config import Combine
-from ampere.models import checkpoint
+from ampere.models import checkpoint, saved
 from ampere.models.ampere import _check_tokens
 from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found
@@ -187,9 +187,9 @@ class CNCLIP(nn.Module):
             FileNotFoundError: a file is not there.
         """
         try:
-            config = CNCLIPConfig(**checkpoint.load_config(folder))
+            config = CNCLIPConfig(**saved.load_config(folder))
         except TypeError as error:
-            raise ValueError(f"{Path(folder) / checkpoint.CONFIG_FILE} is not of a CN-CLIP model: {error}") from error
+            raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of a CN-CLIP model: {error}") from error
         model = cls(config)
         checkpoint.copy_weights(model, checkpoint.load_weights(folder), source=str(folder))
         return model.eval()

@@ -1,6 +1,5 @@
 """A saved model that turns stored frames and text into embeddings: the same for batch jobs and for serving."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from ampere.config import TextSource
 from ampere.media.images import model_input
-from ampere.models.checkpoint import content_hash
 from ampere.models.networks import load_network, text_inputs
+from ampere.models.saved import embedding_name, text_source
 from ampere.models.tokenizer import load_tokenizer
 from ampere.records import Domain
 
 DOMAINS = list(Domain)
-SETTINGS_FILE = "settings.json"  # beside the weights: the settings that the model was trained with
 
 
 class Embedder:
@@ -113,13 +110,3 @@ def check_counts(counts: Sequence[int], num_frames: int) -> None:
     """Raise ValueError unless all samples have one frame or `num_frames`."""
     if unknown := set(counts) - {1, num_frames}:
         raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {num_frames}")
-
-
-def embedding_name(folder: Path) -> str:
-    """How the `embeddings` table names the model in a folder: its name and the checksum of its weights."""
-    return f"{folder.name}@{content_hash(folder)}"
-
-
-def text_source(folder: Path) -> TextSource:
-    """What the model in a folder reads as text."""
-    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["train"]["text"]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from ampere.models import checkpoint
+from ampere.models import checkpoint, saved
 from ampere.models.card import write_comparison_card
 
 PROMPT = "以上画面取自同一件商品的展示。"
@@ -190,9 +190,9 @@ class MLLMEmbedder(nn.Module):
             FileNotFoundError: a file is not there.
         """
         try:
-            config = MLLMConfig(**checkpoint.load_config(folder))
+            config = MLLMConfig(**saved.load_config(folder))
         except TypeError as error:
-            raise ValueError(f"{Path(folder) / checkpoint.CONFIG_FILE} is not of an MLLM model: {error}") from error
+            raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of an MLLM model: {error}") from error
         model = load_mllm(config)
         checkpoint.copy_weights(model.probe or nn.Module(), checkpoint.load_weights(folder), source=str(folder))
         return model

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, ChineseCLIPConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings
-from ampere.models import checkpoint
+from ampere.models import saved
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
@@ -122,21 +122,13 @@ def load_network(folder: Path | str) -> Any:
         ValueError: config.json names no network of ampere, or does not fit the one it names.
         FileNotFoundError: a file is not there.
     """
-    name = checkpoint.architecture(folder)
+    name = saved.architecture(folder)
     if name is None or name not in NETWORKS:
         raise ValueError(
-            f"{Path(folder) / checkpoint.CONFIG_FILE} is of {name or 'no architecture that it names'}; ampere has "
+            f"{Path(folder) / saved.CONFIG_FILE} is of {name or 'no architecture that it names'}; ampere has "
             f"{', '.join(NETWORKS)}. A folder of an older version: train it anew"
         )
     return NETWORKS[name].from_pretrained(folder)
-
-
-def frame_size(folder: Path | str) -> int:
-    """Height and width of the frames, in pixels, that a folder's network reads; its weights are not read for it."""
-    fields = checkpoint.load_config(folder)
-    if "clip" in fields:
-        return ChineseCLIPConfig(**fields["clip"]).vision_config.image_size
-    return fields.get("sizes", fields)["image_size"]
 
 
 def text_inputs(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ampere.config import Settings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import embed_stage, model_folder
 from ampere.pipeline.evaluate import test_vectors, without_nan

@@ -30,6 +30,8 @@ def connect() -> None:
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker", "ray.llm"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Without a handler here, its loggers each get one of their own, and tell all they do.
+    logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())
 
 
 def require_gpus(gpus: float, setting: str) -> None:

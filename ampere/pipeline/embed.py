@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 
 from ampere.config import EmbedSettings, worker_range
 from ampere.media.images import model_input
-from ampere.models.embedder import Embedder, embedding_name, text_source
-from ampere.models.networks import frame_size
+from ampere.models.saved import embedding_name, frame_size, text_source
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
@@ -172,6 +171,8 @@ class EmbedBatch:
     """The actor: holds one model, embeds one batch a call; see `own_model` for the arguments and what it raises."""
 
     def __init__(self, uri: str, name: str, settings: EmbedSettings) -> None:
+        from ampere.models.embedder import Embedder  # torch and transformers: seconds, which the driver need not spend
+
         self.batch_size = settings.batch_size
         self.embedder = Embedder(
             own_model(uri, settings.model, name),

@@ -38,7 +38,7 @@ ENGINE_TRIES = 2  # of a batch whose engine died, before the careful turns
 
 def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
     """Rows (sample_id, fingerprint, position, length) to rows of `PART_SCHEMA`."""
-    os.environ.update(ENGINE_ENV)  # this process imports vLLM too, for its prompt types
+    os.environ.update(ENGINE_ENV)
     from ray.data import ActorPoolStrategy
     from ray.data.llm import build_processor
 
@@ -70,7 +70,9 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
         "num_cpus": LIGHT_CPUS,
         "compute": ActorPoolStrategy(min_size=1, max_size=1 if work.careful else most),
     }
-    arguments = {"settings": settings, "uri": samples.uri, "version": samples.version}
+    # With the limit that is known here, so that it need not read the model's config again.
+    limited = replace(settings, max_model_len=asker(settings).limit)
+    arguments = {"settings": limited, "uri": samples.uri, "version": samples.version}
     prompts = work.blocks.map_batches(FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside)
     arguments = {"settings": settings, "origin": origin, "max_model_len": size.max_model_len}
     return processor(prompts).map_batches(ReadAnswers, fn_constructor_kwargs=arguments, batch_format="numpy", **beside)
@@ -121,7 +123,6 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
             batch. None: several engines, and batches as the settings have them.
     """
     from ray.data.llm import vLLMEngineProcessorConfig
-    from vllm.config import StructuredOutputsConfig
 
     model, _ = chosen_model(settings)
     engine: dict[str, Any] = {
@@ -132,8 +133,9 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
         "enable_prefix_caching": True,
         "trust_remote_code": model.trust_remote_code,
         "tensor_parallel_size": settings.tensor_parallel_size,
-        # A model could else put any number of line breaks between two keys, and never come to the end.
-        "structured_outputs_config": StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
+        # A model could else put any number of line breaks between two keys, and never come to the end. The fields of
+        # vLLM's StructuredOutputsConfig: importing the class would take this process seconds, and it runs no engine.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if model.quantization:
         engine["quantization"] = model.quantization

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config import SummarizeSettings
-from ampere.pipeline.chosen_model import asker
+from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.runner import error_row, result_schema, result_table
 from ampere.records import SUMMARIES
 from ampere.text.summary import METHODS, AnswerError, Status
@@ -99,7 +99,9 @@ class ReadAnswers:
     """
 
     def __init__(self, settings: SummarizeSettings, origin: dict[str, str], max_model_len: int) -> None:
-        self.asker = asker(settings)
+        from ampere.text.llm import load_tokenizer
+
+        self.tokenizer = load_tokenizer(chosen_model(settings)[0])
         self.settings = settings
         self.max_model_len = max_model_len
         self.origin = {"method": settings.method} | origin
@@ -128,7 +130,7 @@ class ReadAnswers:
         error = str(row["__inference_error__"] or "")
         answer = Answer(
             text=row["heard"],
-            raw_output=self.asker.decode(tokens),
+            raw_output=self.tokenizer.decode(tokens, skip_special_tokens=True),
             prompt_tokens=prompt_tokens,
             generated_tokens=len(tokens),
             finish_reason=self._finish_reason(prompt_tokens, len(tokens)),

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.config import EvaluateSettings
-from ampere.models.embedder import embedding_name, text_source
+from ampere.models.saved import embedding_name, text_source
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts

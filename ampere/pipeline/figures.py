@@ -18,8 +18,8 @@ from ampere.config import FiguresSettings
 from ampere.media.images import decode_jpeg, encode_jpeg, model_input
 from ampere.models.ampere import AMPere
 from ampere.models.attention import cls_attention
-from ampere.models.embedder import embedding_name, text_source
 from ampere.models.networks import load_network
+from ampere.models.saved import embedding_name, text_source
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.evaluate import test_vectors
 from ampere.pipeline.frames_table import LanceFrames

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config import IndexSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report

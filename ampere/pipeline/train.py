@@ -16,9 +16,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ampere.config import ModelSettings, TrainSettings
-from ampere.models.checkpoint import content_hash, weight_shapes
-from ampere.models.embedder import SETTINGS_FILE
+from ampere.models.checkpoint import weight_shapes
 from ampere.models.networks import check_weights, pretrained_tokenizer
+from ampere.models.saved import SETTINGS_FILE, content_hash
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.pipeline.cluster import connect, require_gpus
 from ampere.pipeline.embed import model_folder

@@ -81,15 +81,24 @@ UNITS = [
     "寸",
     "ml",
 ]
-LINES = (3, 6, 9, 12, 16, 20, 24)  # of a transcript, about
+LINES = (1, 2, 3, 6, 9, 12, 16, 20, 24)  # of a transcript, about
+ARBITRARY = 0.2  # of the words of a name that are no brand
 PUNCTUATION = ("，", "，", "，", "。", " ", "！", "、")
 
 
 @dataclass(frozen=True)
 class Goods:
-    """One thing on sale: the words of its name, and its selling points."""
+    """One thing on sale: the words of its name, and its selling points.
+
+    Attributes:
+        words: by part of the name.
+        arbitrary: parts whose words nobody could know, such as the brand.
+        features: the selling points.
+        size: one more, or None.
+    """
 
     words: dict[str, str]
+    arbitrary: frozenset[str]
     features: tuple[str, ...]
     size: str | None
 
@@ -137,10 +146,10 @@ def _read(start: str) -> Iterator[Any]:
 
 
 def draw_goods(rng: random.Random, most: int = 5) -> Goods:
-    """A product whose brand, and often another word or a selling point, is made of arbitrary characters.
+    """A product whose brand, and sometimes another word or a selling point, is made of arbitrary characters.
 
-    Words that cannot be known beforehand can only be copied; a model that reads known ones learns them by heart.
-    It has at most `most` features.
+    Words that cannot be known beforehand can only be copied; a model that reads known ones alone learns them by heart.
+    Too many of them, and it takes a misheard everyday word for one more. It has at most `most` features.
     """
     category = rng.choice(load_goods())
     words = {
@@ -150,15 +159,14 @@ def draw_goods(rng: random.Random, most: int = 5) -> Goods:
         "noun": rng.choice(category["nouns"]),
     }
     words = {part: words[part] for part in rng.choice(NAME_PARTS)}
-    for part in words:
-        if part != "brand" and rng.random() < 0.35:
-            words[part] = _characters(rng, 1, 3)
+    arbitrary = {"brand"} | {part for part in words if part != "brand" and rng.random() < ARBITRARY}
+    words |= {part: _characters(rng, 1, 3) for part in words if part in arbitrary - {"brand"}}
     if rng.random() < 0.12:
         words["version"] = rng.choice(VERSIONS)
     pool = [*category["features"], *rng.choice(load_goods())["features"]]
     features = [_blurred(feature, rng) for feature in rng.sample(pool, k=min(most, rng.choice((1, 2, 2, 3, 3, 4, 5))))]
     size = _size(rng, category["sizes"]) if rng.random() < 0.7 else None
-    return Goods(words, tuple(dict.fromkeys(features)), size)
+    return Goods(words, frozenset(arbitrary), tuple(dict.fromkeys(features)), size)
 
 
 def _brand(rng: random.Random) -> str:
@@ -193,8 +201,9 @@ def _size(rng: random.Random, sizes: Sequence[str]) -> str:
 def draw_example(rng: random.Random) -> tuple[str, Summary]:
     """One transcript as a recogniser writes it, and its summary. One in seven is chat alone.
 
-    A feature is labelled as it was heard, homophones and all, and so is a name that is heard once: what is right cannot
-    be known then. A name that is heard more often is labelled as it was said.
+    A feature is labelled as it was heard, homophones and all, and so is a brand that is heard once: what is right
+    cannot be known then. Everyday words of a name, and all of one that is heard more often, are labelled as they were
+    said.
     """
     count = rng.choice(LINES)
     talk = load_talk()
@@ -203,6 +212,8 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
         chatter = [rng.choice(talk["openers"]), *(_chatter(rng) for _ in range(count))]
         return _heard([_misheard(line, rng, noise) for line in chatter], rng), NO_PRODUCT
     goods = draw_goods(rng, most=max(1, count // 2))
+    if count == 1 and rng.random() < 0.5:
+        return _caption(goods, rng, noise)
     # A piece cut out of a long stream may hold a shortened name, or none.
     named = rng.choices(("full", "short", "none"), weights=(94, 5, 1))[0]
     if named != "full":
@@ -227,20 +238,41 @@ def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> t
     talk = load_talk()
     if named == "none":
         return "", []
-    mentions = [_misheard(goods.name, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
+    mentions = [_heard_words(goods, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
     often = len(mentions) > 1
-    lines = [_fill(_name_pattern(rng, often=often), rng, noise, name=mention) for mention in mentions]
+    lines = [_fill(_name_pattern(rng, often=often), rng, noise, name="".join(m.values())) for m in mentions]
     if named == "full" and rng.random() < 0.4:
         short = rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
         lines += [_fill(line, rng, noise, short=goods.short_name) for line in short]
     if named == "full" and rng.random() < 0.1:
         wrong = replace(goods, words=goods.words | {"noun": rng.choice(rng.choice(load_goods())["nouns"])}).name
         lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=goods.name))
-        mentions.append(goods.name)
+        mentions.append(goods.words)
     if rng.random() < 0.4:
         fitting = [line for line in talk["parts"] if goods.words.keys() >= set(re.findall(r"{(\w+)}", line))]
         lines += [_fill(rng.choice(fitting), rng, noise, **goods.words)] if fitting else []
-    return goods.name if len(mentions) > 1 else mentions[0], lines
+    if len(mentions) > 1:
+        return goods.name, lines
+    return _known(goods, mentions[0]), lines
+
+
+def _caption(goods: Goods, rng: random.Random, noise: float) -> tuple[str, Summary]:
+    """The shortest of transcripts: a name, perhaps a selling point, and no sentence around them."""
+    words = _heard_words(goods, rng, noise)
+    features = [_misheard(feature, rng, noise) for feature in goods.features[: rng.randint(0, 1)]]
+    text = rng.choice(("", "", "这个", "这款")) + rng.choice(("", "，", " ")).join(["".join(words.values()), *features])
+    return text, Summary(product_name=_known(goods, words), product_features=tuple(features))
+
+
+def _known(goods: Goods, heard: dict[str, str]) -> str:
+    """What can be known of a name that was heard once."""
+    return "".join((heard if part in goods.arbitrary else goods.words)[part] for part in goods.words)
+
+
+def _heard_words(goods: Goods, rng: random.Random, noise: float) -> dict[str, str]:
+    """A name's words as they are heard once; everyday words are misheard more often, to be learnt from it."""
+    rates = {part: noise if part in goods.arbitrary else 2 * noise for part in goods.words}
+    return {part: _misheard(word, rng, rates[part]) for part, word in goods.words.items()}
 
 
 def _name_pattern(rng: random.Random, *, often: bool) -> str:

@@ -1,12 +1,15 @@
 """From a transcript to a language model's prompts, and from its answers to the columns of a summary row."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoTokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from ampere.text.audit import audit
 from ampere.text.clean import clean
@@ -16,6 +19,7 @@ from ampere.text.pieces import merge, split
 from ampere.text.prompts import Messages, Prompt
 from ampere.text.summary import AnswerError, Summary, parse_summary, summary_columns
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 JOIN_TOKENS = 8  # a text's tokens may be a few more between others than alone
 SMALLEST_ROOM = 32  # tokens; less of a transcript than this is not worth a prompt
 
@@ -64,14 +68,11 @@ class Asker:
     def __init__(
         self, model: LanguageModel, prompt: Prompt, *, answer: int, piece: int, limit: int | None = None
     ) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
+        self.tokenizer = load_tokenizer(model)
         self.model = model
         self.prompt = prompt
         if model.chat_template is None and self.tokenizer.chat_template is None:
             raise ValueError(f"summarize.model {model.source} has no chat template; take an instruction (chat) model")
-        self.config = AutoConfig.from_pretrained(
-            model.source, trust_remote_code=model.trust_remote_code
-        ).get_text_config()
         self.limit = limit or getattr(self.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
         room = self.limit - answer - self.overhead - JOIN_TOKENS
         if room < SMALLEST_ROOM:
@@ -86,6 +87,14 @@ class Asker:
                 "prompt. Raise it"
             )
         self.room = min(room, piece)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's, of its text part."""
+        from transformers import AutoConfig  # half of torch: seconds, for those alone who ask for it
+
+        found = AutoConfig.from_pretrained(self.model.source, trust_remote_code=self.model.trust_remote_code)
+        return found.get_text_config()
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
@@ -123,9 +132,6 @@ class Asker:
         shared = getattr(self.config, "num_key_value_heads", None) or heads
         return 2 * self.config.num_hidden_layers * shared * size * (4 if dtype == "float32" else 2)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
     def _tokens(self, text: str, language: Language) -> list[int]:
         messages = self.prompt.wordings[language].messages(text)
         try:
@@ -142,6 +148,21 @@ class Asker:
             return_dict=False,
             **self.model.template_options,
         )
+
+
+def load_tokenizer(model: LanguageModel) -> Any:
+    """A language model's own tokenizer.
+
+    One whose tokenizer.json says all is loaded as such: `AutoTokenizer` does the same in the end, but first imports
+    torch and all of generation, which each process around an engine would have to wait for and keep in memory.
+    """
+    path = cached_file(model.source, TOKENIZER_CONFIG, _raise_exceptions_for_missing_entries=False)
+    named = json.loads(Path(path).read_text("utf-8")).get("tokenizer_class") if path else None
+    if named in ("PreTrainedTokenizerFast", PreTrainedTokenizerFast.__name__):
+        return PreTrainedTokenizerFast.from_pretrained(model.source)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
 
 
 def summary_fields(answers: Sequence[Answer], text_of: Callable[[Summary], str]) -> dict[str, Any]:

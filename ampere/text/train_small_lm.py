@@ -4,7 +4,7 @@
 
 A Llama of six layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products (`ampere.text.corpus` says what it reads): brands are
-drawn from thousands of characters, a quarter of the other words of a name are replaced by random characters. Every
+drawn from thousands of characters, a fifth of the other words of a name are replaced by random characters. Every
 step draws fresh transcripts, so nothing is seen twice. The scores printed are of the demo's own generator, none of
 whose products, brands, selling points or sentence patterns occurs in training.
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ampere.models.ampere import AMPere, read_config
-from ampere.models.checkpoint import content_hash
+from ampere.models.saved import content_hash
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 
 from .test_ampere import random_frames, random_tokens

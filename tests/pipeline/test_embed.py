@@ -13,7 +13,8 @@ from torch._dynamo.utils import counters
 
 from ampere.config import EmbedSettings
 from ampere.media.images import model_input
-from ampere.models.embedder import SETTINGS_FILE, Embedder, embedding_name
+from ampere.models.embedder import Embedder
+from ampere.models.saved import SETTINGS_FILE, embedding_name
 from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ampere.config import EvaluateSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
 from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test

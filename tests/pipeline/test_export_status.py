@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ampere.config import PRESETS, DecodeSettings, Settings, SummarizeSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.decode import decode_stage
 from ampere.pipeline.embed import embed_stage
 from ampere.pipeline.export import export_tables

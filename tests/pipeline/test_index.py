@@ -10,8 +10,7 @@ import pytest
 
 from ampere.cli import main
 from ampere.config import IndexSettings
-from ampere.models.checkpoint import WEIGHTS_FILE
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import WEIGHTS_FILE, embedding_name
 from ampere.pipeline import index, search
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.index import build_index, current_version, open_index, roll_back, version_folder, versions

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from ampere.models.embedder import SETTINGS_FILE
+from ampere.models.saved import CONFIG_FILE, SETTINGS_FILE, WEIGHTS_FILE
 from ampere.pipeline.embed import wanted_rows
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import Plan, fingerprint, make_plan

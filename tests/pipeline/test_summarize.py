@@ -226,7 +226,7 @@ def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> N
         ("s1", "这个松石牙刷软毛", 0, 1),
         ("s4", "大家晚上好", 0, 1),
     ]
-    assert asker(SHIPPED).decode(formed[1]["tokenized_prompt"]) == "大家晚上好"
+    assert asker(SHIPPED).tokenizer.decode(formed[1]["tokenized_prompt"], skip_special_tokens=True) == "大家晚上好"
 
 
 def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ampere.config import DecodeSettings, ServeSettings
-from ampere.models.embedder import embedding_name
+from ampere.models.saved import embedding_name
 from ampere.pipeline.texts import sample_texts
 from ampere.records import EMBEDDINGS, SAMPLES
 from ampere.workspace import Workspace
@@ -177,6 +177,6 @@ def test_an_embedder_that_starts_after_another_training_is_refused(
 ) -> None:
     """The searchers hold vectors of the weights that the endpoint started with."""
     workspace, name = retrained
-    monkeypatch.setattr(embedder, "Embedder", lambda *_: SimpleNamespace(name=name))
+    monkeypatch.setattr("ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name=name))
     with pytest.raises(ValueError, match=f"model m is {name} by now, and this was started for m@old"):
         embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", "m@old", DecodeSettings(), "cpu")

@@ -8,7 +8,7 @@ from rapidfuzz import fuzz, process
 from ampere.catalog import speech
 from ampere.catalog.goods import is_demo_brand, load_categories
 from ampere.text.audit import SUPPORT, support
-from ampere.text.corpus import _feature_pattern, draw_example, draw_goods, load_goods, load_talk
+from ampere.text.corpus import Goods, _feature_pattern, _known, draw_example, draw_goods, load_goods, load_talk
 from ampere.text.sounds import sounds
 from ampere.text.summary import MAX_FEATURES
 
@@ -58,6 +58,24 @@ def test_the_words_before_some_selling_points_are_written_nowhere() -> None:
         pattern for pattern in (_feature_pattern(rng) for _ in range(1000)) if pattern.split("{")[0] not in leads
     ]
     assert 180 < len(unknown) < 260 and all(pattern.count("{f}") == 1 for pattern in unknown)
+
+
+def test_of_a_name_heard_once_everyday_words_are_known_and_arbitrary_ones_are_not() -> None:
+    words = {"brand": "晨佳", "kind": "樱花", "noun": "耳机"}
+    goods = Goods(words, frozenset({"brand", "kind"}), features=(), size=None)
+    assert _known(goods, {"brand": "沉佳", "kind": "英花", "noun": "而机"}) == "沉佳英花耳机"
+    rng = random.Random(0)
+    drawn = [draw_goods(rng) for _ in range(1000)]
+    others = [part in goods.arbitrary for goods in drawn for part in goods.words if part not in ("brand", "version")]
+    assert 0.17 < sum(others) / len(others) < 0.23 and all("brand" in goods.arbitrary for goods in drawn)
+
+
+def test_some_transcripts_are_a_caption() -> None:
+    rng = random.Random(0)
+    drawn = [draw_example(rng) for _ in range(1000)]
+    captions = [summary for text, summary in drawn if len(text) < len(summary.text) + 4]
+    assert 30 < len(captions) < 80 and all(summary.product_name for summary in captions)
+    assert 0.3 < sum(not summary.product_features for summary in captions) / len(captions) < 0.7
 
 
 def test_it_is_wide() -> None:

@@ -12,9 +12,10 @@ from transformers import ChineseCLIPModel
 
 from ampere.config import ModelSettings
 from ampere.models.cn_clip import CNCLIP
-from ampere.models.embedder import SETTINGS_FILE, Embedder
+from ampere.models.embedder import Embedder
 from ampere.models.mllm import MLLMEmbedder
 from ampere.models.networks import load_network, pretrained_tokenizer
+from ampere.models.saved import SETTINGS_FILE
 from ampere.pipeline.train_worker import save_model
 from ampere.records import Domain
 from ampere.training.data import TrainingSet

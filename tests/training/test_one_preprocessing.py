@@ -12,7 +12,8 @@ from PIL import Image
 
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg, model_input
-from ampere.models.embedder import SETTINGS_FILE, Embedder, embedding_name, text_source
+from ampere.models.embedder import Embedder
+from ampere.models.saved import SETTINGS_FILE, embedding_name, text_source
 from ampere.records import Domain
 from ampere.training import data
 from ampere.training.data import ProductBatches, TrainingSet
