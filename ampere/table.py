@@ -106,6 +106,9 @@ class Table:
                 dataset.cleanup_old_versions(versions=old)
 
 
+IDS_AT_ONCE = 500  # of one condition; a longer one takes more time and memory than several
+
+
 def sql_in(column: str, values: Sequence[str]) -> str:
     """An SQL condition that `column` is one of `values`; quotes in values are escaped."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)

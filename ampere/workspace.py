@@ -105,11 +105,11 @@ class Workspace:
                 ) from error
             yield
 
-    def publish(self, folder: Path, name: str) -> str:
+    def publish(self, folder: Path, name: str, *, last: str) -> str:
         """Put a finished local folder at `name` (such as models/ampere), replacing what was there; return its URI.
 
-        In a local workspace it is there whole or not at all. Object stores rename nothing: a job that is killed there
-        may leave a part, which checksums tell.
+        In a local workspace it is there whole or not at all. Object stores rename nothing: there the file `last` comes
+        after all others, and a folder without it is what a killed job left.
         """
         target = f"{self.uri}/{name}"
         fs, path = fsspec.core.url_to_fs(target)
@@ -117,7 +117,11 @@ class Workspace:
         if fs.exists(staging):
             fs.rm(staging, recursive=True)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        fs.put(f"{folder}/", f"{staging}/", recursive=True)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file == folder / last):
+            goal = f"{staging}/{file.relative_to(folder).as_posix()}"
+            fs.makedirs(posixpath.dirname(goal), exist_ok=True)
+            fs.put_file(str(file), goal)
         if self.is_local:
             if fs.exists(path):
                 fs.rm(path, recursive=True)

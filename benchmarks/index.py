@@ -219,7 +219,7 @@ def build_ours(data: Data, kind: IndexType, folder: Path) -> tuple[float, Path]:
     scratch.mkdir()
     start = time.perf_counter()
     write_version(scratch / "v000001", None, data.table, IndexSettings(type=kind, target_recall=TARGET), {"model": "m"})
-    where = workspace.publish(scratch / "v000001", "indexes/m/v000001")
+    where = workspace.publish(scratch / "v000001", "indexes/m/v000001", last="index.json")
     set_current(workspace, "m", "v000001")
     return time.perf_counter() - start, Path(where)
 

@@ -3,8 +3,8 @@
     python benchmarks/summarize.py [--short 300] [--long 1200] [--model shipped]
 
 1. rows/s of the whole `ampere summarize` job on Ray over those of `vllm.LLM.generate` with the same prompts, sampling
-   and engine settings, in a process of its own. The job runs on a short and on a long list, and what counts is the
-   time that the rows between them take, so that the start of Ray and of the engine is left out.
+   and engine settings, in a process of its own. Each runs on a short and on a long list, and what counts is the
+   time that the rows between them take, so that the start of Ray and of the engine is left out; the bare engine, too.
 2. the bare engine with the long prompt of worked examples, its shared prefix cached and not (the shipped model cannot
    read it: a copy with a longer context stands in, whose answers count for nothing).
 3. peak memory of the job, all its processes together.
@@ -126,7 +126,9 @@ def main() -> int:
         return bare_here(args.bare)
     settings = SummarizeSettings(model=args.model, dtype="float32", batch_size=128)
     texts = [text for text, _ in held_out_examples(args.long)]
-    alone = args.long / bare_elsewhere(args.long, settings)
+    # Of both, the rate between a short and a long list: what fills an engine and drains it is in neither.
+    bare_short, bare_long = (bare_elsewhere(count, settings) for count in (args.short, args.long))
+    alone = (args.long - args.short) / (bare_long - bare_short)
     connect()
     with tempfile.TemporaryDirectory() as folder:
         short, _, _ = job(texts[: args.short], settings, Path(folder) / "short")

@@ -65,7 +65,7 @@ def test_a_catalogue_and_its_workspace_in_a_bucket(store: object, catalogue: Pat
     (tmp_path / "m").mkdir()
     (tmp_path / "m/config.json").write_text("{}")
     for _ in range(2):  # the second takes the place of the first
-        workspace.publish(tmp_path / "m", "models/m")
+        workspace.publish(tmp_path / "m", "models/m", last="config.json")
     assert workspace.names("models") == ["m"]
     assert (workspace.fetch("models/m") / "config.json").read_text() == "{}"
     workspace.remove("models/m")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ampere.config import PRESETS
 from ampere.records import SAMPLES, SCHEMA_VERSION
@@ -96,10 +97,10 @@ def test_the_lock_is_free_after_an_error(workspace: Workspace) -> None:
 
 def test_publish_replaces_the_whole_folder(workspace: Workspace, tmp_path: Path) -> None:
     first = write_folder(tmp_path / "one", a="1", sub__b="2")
-    where = workspace.publish(first, "models/ampere")
+    where = workspace.publish(first, "models/ampere", last="a")
     assert where == f"{workspace.uri}/models/ampere"
     assert files_of(workspace.fetch("models/ampere")) == {"a": "1", "sub/b": "2"}
-    workspace.publish(write_folder(tmp_path / "two", c="3"), "models/ampere")
+    workspace.publish(write_folder(tmp_path / "two", c="3"), "models/ampere", last="c")
     assert files_of(workspace.fetch("models/ampere")) == {"c": "3"}
     assert files_of(first) == {"a": "1", "sub/b": "2"}
 
@@ -107,7 +108,7 @@ def test_publish_replaces_the_whole_folder(workspace: Workspace, tmp_path: Path)
 def test_what_a_killed_publish_left_does_not_matter(workspace: Workspace, tmp_path: Path) -> None:
     write_folder(Path(workspace.uri) / "models" / "ampere.new", half="x")
     assert workspace.names("models") == []
-    workspace.publish(write_folder(tmp_path / "one", a="1"), "models/ampere")
+    workspace.publish(write_folder(tmp_path / "one", a="1"), "models/ampere", last="a")
     assert workspace.names("models") == ["ampere"]
     assert files_of(workspace.fetch("models/ampere")) == {"a": "1"}
 
@@ -116,7 +117,7 @@ def test_names_are_sorted_and_empty_without_a_folder(workspace: Workspace, tmp_p
     assert workspace.names("models") == []
     folder = write_folder(tmp_path / "one", a="1")
     for name in ("b", "a", "c-2"):
-        workspace.publish(folder, f"models/{name}")
+        workspace.publish(folder, f"models/{name}", last="a")
     assert workspace.names("models") == ["a", "b", "c-2"]
 
 
@@ -142,12 +143,30 @@ def test_a_workspace_at_a_uri(tmp_path: Path) -> None:
     assert Workspace.open(uri) == made
     with made.lock("samples"), made.lock("samples"):  # no lock on a cloud URI
         pass
-    made.publish(write_folder(tmp_path / "one", a="1", sub__b="2"), "models/ampere")
-    made.publish(write_folder(tmp_path / "two", c="3", sub__b="4"), "models/ampere")
+    made.publish(write_folder(tmp_path / "one", a="1", sub__b="2"), "models/ampere", last="a")
+    made.publish(write_folder(tmp_path / "two", c="3", sub__b="4"), "models/ampere", last="c")
     assert made.names("models") == ["ampere"]
     fetched = made.fetch("models/ampere")
     assert fetched.name == "ampere"
     assert files_of(fetched) == {"c": "3", "sub/b": "4"}
+
+
+def test_on_an_object_store_a_publish_that_is_killed_leaves_no_last_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Workspace.create(f"memory://bucket-{tmp_path.name}/workspace", "demo")
+    made.publish(write_folder(tmp_path / "one", a="1", b="2", c="3"), "models/m", last="b")
+    put = MemoryFileSystem.put_file
+
+    def killed(store: MemoryFileSystem, source: str, goal: str) -> None:
+        put(store, source, goal)
+        if goal.endswith("c"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.publish(write_folder(tmp_path / "two", a="4", b="5", c="6"), "models/m", last="b")
+    assert (made.read_text("models/m/c"), made.read_text("models/m/b")) == ("6", None)
 
 
 FETCH = """
@@ -155,7 +174,7 @@ import sys
 from pathlib import Path
 from ampere.workspace import Workspace
 made = Workspace.create("memory://bucket/workspace")
-made.publish(Path(sys.argv[1]), "models/ampere")
+made.publish(Path(sys.argv[1]), "models/ampere", last="a")
 for _ in range(2):
     print(made.fetch("models/ampere"), (made.fetch("models/ampere") / "a").read_text())
 """

@@ -42,7 +42,9 @@ def read_image(data: bytes, short_side: int, max_pixels: int = DEFAULT_MAX_PIXEL
         return image.convert("RGB")
     except UnidentifiedImageError as error:
         raise MediaError(f"not an image of a known format ({len(data)} bytes)") from error
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # Pillow's own limit, before ours can be asked
+        raise TooLarge(f"an image larger than Pillow opens: {error}") from error
+    except (OSError, ValueError, SyntaxError, RuntimeError) as error:
         raise MediaError(f"the image cannot be read: {error}") from error
 
 

@@ -33,6 +33,8 @@ from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found
 from ampere.models.video import check_frames, normalise_pixels
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels that the published weights were trained with
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_TEXT_TOKENS = 52  # the longest text that the published weights were trained with, CLS and SEP included
 
 
@@ -128,7 +130,7 @@ class CNCLIP(nn.Module):
 
     def _see(self, frames: Tensor) -> Tensor:
         """The video feature (section IV-B): the mean over the frames' unit features, float32 [B, C] of length 1."""
-        pixels = normalise_pixels(frames.flatten(0, 1))
+        pixels = normalise_pixels(frames.flatten(0, 1), CLIP_MEAN, CLIP_STD)
         features = self.clip.get_image_features(pixel_values=pixels).pooler_output
         # float32 also under autocast: similarities of bfloat16 vectors would tie.
         features = functional.normalize(features.float(), dim=-1).unflatten(0, frames.shape[:2])

@@ -26,7 +26,7 @@ class Embedder:
         bf16: whether products are of bfloat16; vectors are float32 in any case.
         fixed: samples of every batch that the network sees, shorter ones filled up; None: as they come.
         name: the model's name and checksum, as the `embeddings` table names it.
-        text_source: what the model reads as text: `summary`, `raw` or `none`.
+        text_source: what the model reads as text, one of `TextSource`.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", *, bf16: bool = False, fixed: int | None = None) -> None:

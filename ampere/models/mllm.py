@@ -111,7 +111,8 @@ class MLLMEmbedder(nn.Module):
             ValueError: the frames are no such tensor, or there is not one text per row.
         """
         features = self.features(frames, texts)
-        return functional.normalize(self.probe(features) if self.probe else features, dim=-1)
+        # float32 also under autocast: similarities of bfloat16 vectors would tie.
+        return functional.normalize((self.probe(features) if self.probe else features).float(), dim=-1)
 
     @torch.no_grad()
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:

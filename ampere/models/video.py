@@ -4,6 +4,7 @@ Letters: B clips, F frames given (1 or n), n `num_frames`, V width of the tower,
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from transformers import XCLIPVisionConfig, XCLIPVisionModel
 from ampere.config import ModelSettings
 from ampere.models.blocks import transformer_blocks
 
-# CLIP's pixel statistics, which X-CLIP's weights were trained with.
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+# ImageNet's pixel statistics, which X-CLIP's weights were trained with, though they began as CLIP's.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class VideoBranch(nn.Module):
@@ -110,8 +111,9 @@ def single_frame_layer(layer: nn.Module) -> nn.Module:
     return single
 
 
-def normalise_pixels(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] in 0..255 -> float32 [B, 3, H, W] with CLIP's mean and deviation taken out."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(PIXEL_STD, device=images.device).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+def normalise_pixels(
+    images: Tensor, mean: Sequence[float] = PIXEL_MEAN, deviation: Sequence[float] = PIXEL_STD
+) -> Tensor:
+    """uint8 [B, 3, H, W] in 0..255 -> float32 [B, 3, H, W] with mean and deviation of the three colours taken out."""
+    centre, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, deviation))
+    return (images.float() / 255 - centre) / scale

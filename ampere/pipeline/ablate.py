@@ -85,15 +85,16 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     missing = missing_texts(workspace, settings, systems)
     rows = {system: Row(system, reason=missing.get(system, "not made yet")) for system in systems}
     due = [system for system in systems if system not in missing]
-    done = 0
+    done = skipped = 0
     connect()
     # As many rows at a time as are trained at once: embedding, which takes one model at a time, then has the cluster.
     for group in (due[at : at + chosen.parallel] for at in range(0, len(due), chosen.parallel)):
         runs = [(system, seeded(settings, system, seed)) for system in group for seed in chosen.seeds]
-        with ThreadPoolExecutor(max_workers=chosen.parallel) as pool:
-            reasons = list(pool.map(lambda run: train(workspace, run[1]), runs))
-        failed = {system: reason for (system, _), reason in zip(runs, reasons, strict=True) if reason}
-        done += reasons.count(None)
+        reports = train_together(workspace, [settings for _, settings in runs], chosen.parallel)
+        failed = {system: found for (system, _), found in zip(runs, reports, strict=True) if isinstance(found, str)}
+        trained = [report for report in reports if isinstance(report, Report)]
+        done += sum(report.done > 0 for report in trained)
+        skipped += sum(report.done == 0 for report in trained)
         for system in group:
             reason = failed.get(system)
             rows[system] = Row(system, reason=reason) if reason else result(workspace, settings, system)
@@ -101,7 +102,9 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     where = write_reports(workspace, rows, settings)
     left_out = [f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason]
     notes = [to_markdown(rows, settings), *left_out]
-    return Report("ablate", where, done=done, seconds=time.monotonic() - start, notes=notes, unit="trainings")
+    return Report(
+        "ablate", where, done=done, skipped=skipped, seconds=time.monotonic() - start, notes=notes, unit="trainings"
+    )
 
 
 def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[str]) -> dict[str, str]:
@@ -122,13 +125,29 @@ def seeded(settings: Settings, system: str, seed: int) -> Settings:
     )
 
 
-def train(workspace: Workspace, run: Settings) -> str | None:
-    """Train one row, unless it is trained; returns why it failed."""
+def train_together(workspace: Workspace, runs: Sequence[Settings], parallel: int) -> list[Report | str]:
+    """Train some rows, `parallel` at once."""
+    pool = ThreadPoolExecutor(max_workers=parallel)
     try:
-        print(run_training(workspace, run.model, run.train), flush=True)
+        return list(pool.map(lambda run: train(workspace, run), runs))
+    except KeyboardInterrupt:
+        import ray
+
+        pool.shutdown(wait=False, cancel_futures=True)
+        ray.shutdown()  # or what is trained in other threads would be waited for, for hours
+        raise
+    finally:
+        pool.shutdown(wait=False)
+
+
+def train(workspace: Workspace, run: Settings) -> Report | str:
+    """Train one row, unless it is trained; returns its report, or why it failed."""
+    try:
+        report = run_training(workspace, run.model, run.train)
     except Exception as error:  # the per-row edge: the other systems are trained all the same
         return reason_of(error)
-    return None
+    print(report, flush=True)
+    return report
 
 
 def result(workspace: Workspace, settings: Settings, system: str) -> Row:

@@ -48,7 +48,7 @@ class Changes:
         self._database.execute("CREATE TABLE present AS FROM present_rows")
         name = str(spool).replace("'", "''")
         rows = f"read_parquet('{name}', file_row_number = true)"
-        narrow = "sample_id, fingerprint, place, file_row_number AS nth"
+        narrow = "sample_id, product_id, split, fingerprint, place, file_row_number AS nth"
         self._database.execute(f"CREATE VIEW spool AS SELECT {narrow} FROM {rows}")
         self._database.execute("CREATE TABLE firsts AS SELECT sample_id, min(nth) AS nth FROM spool GROUP BY sample_id")
 
@@ -85,6 +85,14 @@ class Changes:
         """Ids that the table has and the catalogue has not."""
         query = "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) ORDER BY sample_id"
         return [name for batch in self._answer(query) for name in batch["sample_id"].to_pylist()]
+
+    def products_in_two_splits(self) -> list[str]:
+        """Products of the catalogue with samples to train on and samples to judge by."""
+        query = """
+            SELECT product_id FROM spool JOIN firsts USING (nth) WHERE product_id IS NOT NULL
+            GROUP BY product_id HAVING count(DISTINCT split) > 1 ORDER BY product_id
+        """
+        return [name for batch in self._answer(query) for name in batch["product_id"].to_pylist()]
 
     def _samples(self, condition: str) -> Iterator[pa.Table]:
         query = f"SELECT nth FROM spool JOIN firsts USING (nth) {condition}"

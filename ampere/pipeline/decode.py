@@ -13,6 +13,7 @@ import pyarrow as pa
 from ampere.config import DecodeSettings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
+from ampere.pipeline.mapping import map_batches
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
@@ -32,7 +33,7 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
     def build(due: Work) -> "ray.data.Dataset":
         assert samples is not None, "rows are due, so they came from somewhere"
         work = functools.partial(decode_batch, settings=settings, uri=samples.uri, version=samples.version)
-        return due.blocks.map_batches(work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus)
+        return map_batches(due.blocks, work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus)
 
     return Stage(
         name="decode",

@@ -19,6 +19,7 @@ from ampere.config import EmbedSettings, worker_range
 from ampere.media.images import model_input
 from ampere.models.saved import embedding_name, frame_size, text_source
 from ampere.pipeline.frames_table import LanceFrames
+from ampere.pipeline.mapping import map_batches
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
 from ampere.pipeline.runner import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
@@ -49,7 +50,8 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         watch.begin()
         # Ray would cut a batch's pixels into blocks of 128 MiB, each of which compiled models fill up anew.
         work.blocks.context.target_max_block_size = None
-        pixels = work.blocks.map_batches(
+        pixels = map_batches(
+            work.blocks,
             read_pixels,
             fn_kwargs={"uri": frames.uri, "version": frames.version, "size": frame_size(folder)},
             batch_format="pyarrow",
@@ -58,7 +60,8 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
             num_cpus=1 if settings.gpus else 0,
             concurrency=None if settings.gpus else max(1, most),
         )
-        return pixels.map_batches(
+        return map_batches(
+            pixels,
             EmbedBatch,
             # Each actor fetches the model: what the driver has may lie on its machine alone.
             fn_constructor_kwargs={"uri": workspace.uri, "name": name, "settings": settings},

@@ -16,6 +16,7 @@ from ampere.config import SummarizeSettings, worker_range
 from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.engine_death import mortal
 from ampere.pipeline.engine_rows import FormPrompts, ReadAnswers
+from ampere.pipeline.mapping import CAREFUL_TRIES, map_batches
 from ampere.pipeline.runner import Work
 from ampere.text.language_models import model_identity
 from ampere.text.summary import SCHEMA
@@ -33,7 +34,6 @@ CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 LIGHT_CPUS = 0.1  # of the steps around the engine: whole cores would leave none for it on a small machine
 LONGEST_COUNTED, SPREAD_COUNTED = 500, 1500  # transcripts whose tokens are counted to size the engines
 QUEUE = 2  # times what an engine works on; Ray lets a pool grow from 1.75 on (actor_pool_util_upscaling_threshold)
-ENGINE_TRIES = 2  # of a batch whose engine died, before the careful turns
 
 
 def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
@@ -57,7 +57,7 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
         postprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
     )
     engines = processor.get_stage_by_name("vLLMEngineStage")
-    engines.map_batches_kwargs["max_task_retries"] = ENGINE_TRIES - 1
+    engines.map_batches_kwargs["max_task_retries"] = CAREFUL_TRIES - 1
     # A copy: on an assignment the stage works out its resources again, from what it has removed, and asks for a GPU.
     processor.stages["vLLMEngineStage"] = engines.model_copy(update={"fn": mortal(engines.fn)})
     model, prompt = chosen_model(settings)
@@ -66,6 +66,7 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
     # Actors, not tasks: a task can come to any process, and loading a tokenizer takes longer than most batches. One of
     # each kind until it falls behind.
     beside = {
+        "tries": CAREFUL_TRIES,
         "batch_size": None,
         "num_cpus": LIGHT_CPUS,
         "compute": ActorPoolStrategy(min_size=1, max_size=1 if work.careful else most),
@@ -73,9 +74,9 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
     # With the limit that is known here, so that it need not read the model's config again.
     limited = replace(settings, max_model_len=asker(settings).limit)
     arguments = {"settings": limited, "uri": samples.uri, "version": samples.version}
-    prompts = work.blocks.map_batches(FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside)
+    prompts = map_batches(work.blocks, FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside)
     arguments = {"settings": settings, "origin": origin, "max_model_len": size.max_model_len}
-    return processor(prompts).map_batches(ReadAnswers, fn_constructor_kwargs=arguments, batch_format="numpy", **beside)
+    return map_batches(processor(prompts), ReadAnswers, fn_constructor_kwargs=arguments, batch_format="numpy", **beside)
 
 
 def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDataset) -> "EngineSize":

@@ -77,6 +77,14 @@ class Gallery:
         self.frames = LanceFrames(workspace)
         self.texts = sample_texts(workspace, text_source(folder))
 
+    def check(self, found: Found) -> None:
+        """Raise ValueError if a sample lost its frames after it was embedded: a new picture may not be readable."""
+        have = set(self.frames.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist())
+        if lost := sorted({name for vectors in found.values() for name in vectors.samples} - have):
+            raise ValueError(
+                f"{len(lost)} embedded samples have no frames any more, such as {lost[0]}; run `ampere embed` first"
+            )
+
     def picture(self, sample_id: str, right: bool | None = None) -> Picture:
         (jpegs,) = self.frames.take([sample_id])
         image = decode_jpeg(jpegs[len(jpegs) // 2])
@@ -108,6 +116,7 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     rankings = {name: {task: result.ranking for task, result in results.items()} for name, results in judged.items()}
     first = settings.models[0]
     gallery = Gallery(workspace, folders[first])
+    gallery.check(found[first])
     lines = {task: chosen_lines(gallery, task, found[first], rankings[first][task], settings.queries) for task in TASKS}
     worst = worst_lines(gallery, found[first], rankings[first], settings.worst)
     plots = {

@@ -69,9 +69,11 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         base = reusable_base(current, meta) if current else None
         version = next_version(workspace, settings.model)
         notes = write_version(Path(scratch) / version, base, rows, settings, meta)
-        where = workspace.publish(Path(scratch) / version, f"indexes/{settings.model}/{version}")
+        before = current.name if current else None
+        write_meta(Path(scratch) / version, read_meta(Path(scratch) / version) | {"before": before})
+        where = workspace.publish(Path(scratch) / version, f"indexes/{settings.model}/{version}", last=META_FILE)
         set_current(workspace, settings.model, version)
-        remove_old(workspace, settings.model, settings.keep, before=current.name if current else version)
+        remove_old(workspace, settings.model, settings.keep, before=before or version)
     return Report("index", where, done=rows.num_rows, seconds=time.monotonic() - start, notes=notes)
 
 
@@ -113,7 +115,7 @@ def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
     try:
         index = SearchIndex(folder)
         recalls = measured_recall(index, rows)
-        check_limits(index, rows, settings)
+        check_limits(folder, rows, settings)
     except RuntimeError as error:
         raise RuntimeError(f"{refused}: {error}") from error
     if min(recalls.values()) < settings.target_recall:
@@ -126,7 +128,7 @@ def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
 
 
 def roll_back(workspace: Workspace, model: str) -> str:
-    """Make the version before the current one the current one; returns its name.
+    """Make the version that served before the current one was built the current one; returns its name.
 
     Raises:
         FileNotFoundError: the model has no index, or none before.
@@ -135,7 +137,8 @@ def roll_back(workspace: Workspace, model: str) -> str:
     """
     with workspace.lock(f"index-{model}"):
         current = current_version(workspace, model)
-        before = [version for version in versions(workspace, model) if version < current]
+        last = served_before(workspace, model, current)
+        before = [version for version in versions(workspace, model) if version < current and version <= last]
         if not before:
             raise FileNotFoundError(f"{workspace.uri} has no version of index {model} before {current}")
         try:
@@ -152,6 +155,15 @@ def roll_back(workspace: Workspace, model: str) -> str:
             )
         set_current(workspace, model, before[-1])
     return before[-1]
+
+
+def served_before(workspace: Workspace, model: str, version: str) -> str:
+    """The version that served when this one was built, which a way back may have left older than others; or this one,
+    where its index.json does not tell."""
+    try:
+        return current_meta(workspace, model)["before"] or version
+    except UNUSABLE:
+        return version
 
 
 def open_index(workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None) -> SearchIndex:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from ampere.records import FAILURES
-from ampere.table import sql_in
+from ampere.table import IDS_AT_ONCE, sql_in
 from ampere.workspace import Workspace
 
 
@@ -37,10 +37,13 @@ def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
 def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
     """Take rows that are done now out of the ledger."""
     ledger = workspace.table(FAILURES)
-    condition = f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
-    if ledger.count(condition):
-        with workspace.lock(FAILURES.name, wait=True):
-            ledger.delete(condition)
+    if not ledger.count(f"stage = '{stage}'"):
+        return
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        condition = f"stage = '{stage}' AND {sql_in('sample_id', ids[start : start + IDS_AT_ONCE])}"
+        if ledger.count(condition):
+            with workspace.lock(FAILURES.name, wait=True):
+                ledger.delete(condition)
 
 
 def compact_ledger(workspace: Workspace) -> None:

@@ -59,6 +59,7 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
             added = _write(table.append, changes.added())
             updated = _write(table.upsert, changes.updated())
             removed = changes.removed()
+            torn = changes.products_in_two_splits()
         unsure = problems.count - problems.types["NoProduct"]
         if prune and not unsure:
             _prune(workspace, removed)
@@ -66,6 +67,11 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     report.failed.update(problems.types)
     gone = len(removed) if prune and not unsure else 0
     report.notes = [*problems.notes(workspace), f"samples: {added} added, {updated} updated, {gone} removed"]
+    if torn:
+        report.notes.append(
+            f"{len(torn)} products have samples of both splits, such as {torn[0]}: a model is trained on them and then "
+            "judged by them, which flatters it. Give all samples of a product one split, in every row or in none"
+        )
     if prune and unsure and removed:
         report.refused = (
             f"--prune removed nothing: a row that could not be read may be one of the {len(removed)} samples that "

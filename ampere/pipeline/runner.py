@@ -25,7 +25,7 @@ from ampere.pipeline.plan import Plan, make_plan
 from ampere.pipeline.report import Report
 from ampere.pipeline.sharing import Sharing
 from ampere.records import TableSpec
-from ampere.table import Table, sql_in
+from ampere.table import IDS_AT_ONCE, Table, sql_in
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 MAX_BLOCKS = 50_000  # of one job, for Ray keeps an entry for each
 TASKS_PER_CORE = 8
 COMMITS_PER_COMPACTION = 256
-REMOVED_AT_ONCE = 500  # ids of one condition
 ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
 
@@ -296,8 +295,8 @@ class Committer:
 
 def remove_rows(output: Table, ids: Sequence[str], where: str | None) -> None:
     """Delete the rows of some samples, of those that `where` tells."""
-    for start in range(0, len(ids), REMOVED_AT_ONCE):
-        condition = sql_in("sample_id", ids[start : start + REMOVED_AT_ONCE])
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        condition = sql_in("sample_id", ids[start : start + IDS_AT_ONCE])
         output.delete(condition if where is None else f"{condition} AND {where}")
 
 

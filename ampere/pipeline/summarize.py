@@ -19,6 +19,7 @@ from ampere.config import SummarizeSettings, SummaryMethod, worker_range
 from ampere.pipeline import chosen_model
 from ampere.pipeline.engine import answers
 from ampere.pipeline.engine_rows import EngineError, assembled, missing_row
+from ampere.pipeline.mapping import CAREFUL_TRIES, map_batches
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
@@ -177,8 +178,10 @@ def extracts(work: Work, settings: SummarizeSettings, samples: lance.LanceDatase
     from ray.data import ActorPoolStrategy
 
     low, high = worker_range("summarize.workers", settings.workers)
-    return work.blocks.map_batches(
+    return map_batches(
+        work.blocks,
         ExtractBatch,
+        tries=CAREFUL_TRIES,
         fn_constructor_kwargs={
             "settings": settings,
             "model": extractor_identity(settings),

@@ -151,7 +151,8 @@ def tensorboard(run: str, folder: Path | None, config: Mapping[str, Any]) -> Ite
 def wandb(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator[Log]:
     import wandb
 
-    with wandb.init(project="ampere", name=run, config=dict(config)) as started:
+    # A run of its own: several trainings may go on in one process, as in `ampere ablate`.
+    with wandb.init(project="ampere", name=run, config=dict(config), reinit="create_new") as started:
         yield lambda metrics, step: started.log(metrics, step=step)
 
 

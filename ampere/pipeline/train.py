@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import re
+import signal
 import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from ampere.pipeline.report import Report
 from ampere.pipeline.texts import no_summaries, sample_texts, unsummarized
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
-from ampere.records import CLIP_DOMAINS, FRAMES, SAMPLES, Domain, Split
+from ampere.records import CLIP_DOMAINS, SAMPLES, Domain, Split
 from ampere.training.data import FrameSource, TrainingSet
 from ampere.training.frame_views import MARK, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
@@ -55,14 +56,15 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     began = time.monotonic()
     check_trackers(settings.trackers)
     check_weights(model)
-    training_set, frames = training_data(workspace, model, settings)
+    stored = LanceFrames(workspace)  # one version of them for all that follows, though `ampere decode` may go on
+    training_set, frames = training_data(workspace, stored, model, settings)
     notes = text_notes(workspace, training_set, settings)
     check_frame_count(training_set, frames, model.num_frames)
     start = start_folder(workspace, settings.start_from)
-    made_from = training_fingerprint(workspace, training_set, model, settings, start)
+    made_from = training_fingerprint(stored, training_set, model, settings, start)
     target = f"models/{settings.name}"
     products = len(training_set.products)
-    if settings.name in workspace.names("models") and trained_from(workspace.fetch(target)) == made_from:
+    if trained_from(workspace.read_text(f"{target}/{SETTINGS_FILE}")) == made_from:
         return Report("train", f"{workspace.uri}/{target}", skipped=products, notes=notes, unit="products")
     job = TrainJob(
         training_set=training_set,
@@ -85,7 +87,7 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
             "scores": scores,
         }
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
-        where = workspace.publish(Path(folder), target)
+        where = workspace.publish(Path(folder), target, last=SETTINGS_FILE)
         remove_runs(workspace, settings.name)
         notes += [start_note(settings.start_from, start, Path(folder))] if start else []
     notes += ["train: last " + progress.last()] if progress.last() else []
@@ -96,17 +98,12 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
 
 
 def training_data(
-    workspace: Workspace, model: ModelSettings, settings: TrainSettings
+    workspace: Workspace, frames: LanceFrames, model: ModelSettings, settings: TrainSettings
 ) -> tuple[TrainingSet, FrameSource]:
-    """What the settings' supervision makes of the tables.
-
-    Raises:
-        FileNotFoundError: there are no frames yet.
-    """
-    frames = LanceFrames(workspace)
+    """What the settings' supervision makes of the tables."""
+    decoded = set(frames.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist())
     if settings.supervision == "products":
-        return read_training_set(workspace, settings), frames
-    decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
+        return read_training_set(workspace, decoded, settings), frames
     rows = workspace.table(SAMPLES).read(["sample_id", "domain"]).sort_by("sample_id").to_pylist()
     counts = [
         (row["sample_id"], 1 if row["domain"] == Domain.PAGE else model.num_frames)
@@ -158,9 +155,8 @@ def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames
             )
 
 
-def read_training_set(workspace: Workspace, settings: TrainSettings) -> TrainingSet:
+def read_training_set(workspace: Workspace, decoded: Collection[str], settings: TrainSettings) -> TrainingSet:
     """The training split's products of two domains or more, counting only samples that have frames."""
-    decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
     rows = workspace.table(SAMPLES).read(
         ["sample_id", "product_id", "domain"], f"split = '{Split.TRAIN}' AND product_id IS NOT NULL"
     )
@@ -189,11 +185,11 @@ def sample_ids(products: Iterable[Any]) -> Iterable[str]:
 
 
 def training_fingerprint(
-    workspace: Workspace, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings, start: Path | None
+    frames: LanceFrames, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings, start: Path | None
 ) -> str:
     """A name of all that a training depends on: samples, frames, texts, settings, the weights that it starts from."""
-    frames = workspace.table(FRAMES).read(["sample_id", "fingerprint"])
-    made_from = dict(zip(frames["sample_id"].to_pylist(), frames["fingerprint"].to_pylist(), strict=True))
+    prints = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
+    made_from = dict(zip(prints["sample_id"].to_pylist(), prints["fingerprint"].to_pylist(), strict=True))
     stored = {name: made_from[name.rsplit(MARK, 1)[0] if settings.supervision == "frames" else name]
               for name in training_set.texts}  # fmt: skip
     inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
@@ -204,9 +200,9 @@ def training_fingerprint(
     return fingerprint(*products, inputs, dataclasses.asdict(model), made_by, started)
 
 
-def trained_from(folder: Path) -> str | None:
-    """The fingerprint of the training that made a model folder."""
-    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")).get("fingerprint")
+def trained_from(settings: str | None) -> str | None:
+    """The fingerprint of the training that made a model, by its settings.json; None where there is none."""
+    return json.loads(settings).get("fingerprint") if settings else None
 
 
 def tokenizer_for(
@@ -277,12 +273,17 @@ def train_on_ray(
     started: Future[None] = Future()
     watcher = threading.Thread(target=progress.watch, args=(queue, started), daemon=True)
     watcher.start()
+    before = signal.getsignal(signal.SIGINT)
     try:
         started.result()  # a tracker that cannot start stops the job here, before hours of training without it
         result = trainer.fit()
+    except SystemExit as stopped:  # Ray Train's answer to Ctrl-C
+        raise KeyboardInterrupt from stopped
     except TrainingFailedError as error:
         raise RuntimeError(f"the training of {settings.name} ended: {worker_errors(error)}") from error
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)  # Ray Train leaves its own, which would swallow what comes later
         queue.put(None)
         watcher.join()
         queue.shutdown()
@@ -310,9 +311,6 @@ def error_words(error: Exception) -> str:
 
 def remove_runs(workspace: Workspace, name: str) -> None:
     """Delete the checkpoints of a model's trainings, also of those that were given up for other settings."""
-    import fsspec
-
     for run in workspace.names("runs"):
         if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", run):
-            fs, path = fsspec.core.url_to_fs(f"{workspace.uri}/runs/{run}")
-            fs.rm(path, recursive=True)
+            workspace.remove(f"runs/{run}")

@@ -151,7 +151,12 @@ class SearchIndex:
 
         Args:
             vectors: float32 [N, D], of length 1.
+
+        Raises:
+            ValueError: `k` is no number of answers.
         """
+        if k < 1:
+            raise ValueError(f"k is {k}; ask for at least one answer")
         shelf = self.shelves.get(domain)
         if shelf is None or not len(vectors):
             none = pa.table({name: pa.array([], pa.string()) for name in SHOWN})

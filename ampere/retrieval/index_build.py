@@ -21,6 +21,7 @@ from ampere.retrieval.index import (
     SHOWN,
     Answers,
     SearchIndex,
+    exact_part,
     file_checksum,
     read_meta,
     shard_numbers,
@@ -140,26 +141,33 @@ def parted_queries(rows: pa.Table, domain: Domain) -> tuple[NDArray[np.float32],
     return pool[tuned[:QUERIES]], pool[gated[:QUERIES]]
 
 
-def check_limits(index: SearchIndex, rows: pa.Table, settings: IndexSettings) -> None:
-    """Raise RuntimeError if what came since makes a domain of a delta larger or slower than the settings allow.
+def check_limits(folder: Path, rows: pa.Table, settings: IndexSettings) -> None:
+    """Raise RuntimeError if what came since makes a shard of a delta larger or slower than the settings allow.
 
-    A base was chosen by the same limits.
+    A base was chosen by the same limits, shard by shard, as searchers load them.
     """
-    for domain, shelf in index.shelves.items():
-        if not index.meta["domains"][domain].get("new"):
-            continue
-        _, came = shelf.parts[-1]
-        base = [shard["memory_gb"] for shard in index.base_meta["domains"].get(domain, {"shards": ()})["shards"]]
-        memory_gb = max(base, default=0.0) + (size_in_bytes(came.index) + came.rows.nbytes) / GB
-        if settings.max_memory_gb is not None and memory_gb > settings.max_memory_gb:
-            raise RuntimeError(
-                f"{domain} takes {memory_gb:.3f} GB with what came since; {settings.max_memory_gb} are allowed"
-            )
-        if settings.max_latency_ms is not None:
-            _, queries = parted_queries(rows, domain)
-            took = latency_ms(functools.partial(shelf.nearest, k=K), queries)
-            if took > settings.max_latency_ms:
-                raise RuntimeError(f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed")
+    meta = read_meta(folder)
+    if meta["base"] is None or (settings.max_memory_gb is None and settings.max_latency_ms is None):
+        return
+    for number in range(meta["shards"]):
+        index = SearchIndex(folder, [number])
+        for domain, shelf in index.shelves.items():
+            came_file = folder / f"{domain}.new.parquet"
+            came = exact_part(pq.read_table(came_file), [number], meta["shards"]) if came_file.exists() else None
+            if came is None or not came.rows.num_rows:
+                continue
+            shards = index.base_meta["domains"].get(domain, {"shards": ()})["shards"]
+            base = sum(shard["memory_gb"] for shard in shards if shard["number"] == number)
+            memory_gb = base + (size_in_bytes(came.index) + came.rows.nbytes) / GB
+            if settings.max_memory_gb is not None and memory_gb > settings.max_memory_gb:
+                raise RuntimeError(
+                    f"{domain} takes {memory_gb:.3f} GB with what came since; {settings.max_memory_gb} are allowed"
+                )
+            if settings.max_latency_ms is not None:
+                _, queries = parted_queries(rows, domain)
+                took = latency_ms(functools.partial(shelf.nearest, k=K), queries)
+                if took > settings.max_latency_ms:
+                    raise RuntimeError(f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed")
 
 
 def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:

@@ -14,6 +14,7 @@ from ampere.text.sounds import Speech, keeps, negates_more, speech
 
 # Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
 SUPPORT = 75.0
+LOOKS = 32  # at stretches of a transcript that sound like a phrase
 NUMBER = r"[0-9零一二两三四五六七八九十百千万点.]+"
 NO_CHINESE = r"$|[^\u4e00-\u9fff]"
 PRICE = re.compile(
@@ -58,15 +59,23 @@ def audit(transcript: str, product_name: str, product_features: Sequence[str]) -
 def supported(phrase: str, heard: Speech) -> bool:
     """Whether a stretch of the transcript sounds like the phrase, has its numbers and means no opposite of it."""
     wanted = speech(phrase)
-    if support(wanted.sounds, heard.sounds) < SUPPORT:
-        return False
-    place = fuzz.partial_ratio_alignment(wanted.sounds, heard.sounds)
-    if place is None:  # a phrase of marks alone has no sounds
-        return True
-    start, end = place.dest_start, place.dest_end
-    # As many sounds may differ, or be left out of the stretch: so far beside it a number or a "not" may stand.
-    slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
-    return keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(start - 1, end), wanted)
+    windows = [(0, len(heard.sounds))]
+    for _ in range(LOOKS):
+        if not windows:
+            return False
+        low, high = windows.pop()
+        if support(wanted.sounds, heard.sounds[low:high]) < SUPPORT:
+            continue
+        place = fuzz.partial_ratio_alignment(wanted.sounds, heard.sounds[low:high])
+        if place is None:  # a phrase of marks alone has no sounds
+            return True
+        start, end = low + place.dest_start, low + place.dest_end
+        # As many sounds may differ, or be left out of the stretch: so far beside it a number or a "not" may stand.
+        slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
+        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(start - 1, end), wanted):
+            return True
+        windows += [(end, high), (low, start)]  # others' twenty pieces may be spoken of before one's own ten
+    return False
 
 
 def support(wanted: tuple[str, ...], heard: tuple[str, ...]) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 NUMERAL = r"\d零〇一二两三四五六七八九十百千万亿"
 # A stretch of up to 30 characters, and perhaps a number before them, said three or more times on end: a recogniser's
-# loop, or a chant. Never a number alone: 2000W is not 20W.
-CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}[^{NUMERAL}].{{0,29}}?)\1{{2,}}", re.DOTALL)
+# loop, or a chant. Never a number alone, nor a capital letter: 2000W is not 20W, nor XXXL XL.
+CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}(?:[^{NUMERAL}A-Z].{{0,29}}?|[A-Z].{{1,29}}?))\1{{2,}}", re.DOTALL)
 SPACE = re.compile(r"[^\S\n]+")
 
 

@@ -5,6 +5,7 @@ The library for it, cn2an, tells no places, and its wheel puts folders named `bu
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 
 DIGITS = "零一二三四五六七八九"
 VALUES = {digit: value for value, digit in enumerate(DIGITS)} | {"〇": 0, "两": 2}
@@ -17,7 +18,7 @@ HUNDREDS = rf"(?:{D}千零?)?(?:{D}百零?)?(?:{D}?十)?"
 NUMBER = re.compile(
     rf"(?P<arabic>\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?P<tail>\.\d+)?(?P<unit>[万亿])?"
     rf"|(?=[十{D[1:-1]}])(?P<chinese>[{DIGITS}〇]{{3,}}(?!{UNIT})|(?:{HUNDREDS}{D}?亿零?)?(?:{HUNDREDS}{D}?万零?)?"
-    rf"{HUNDREDS}(?:{D}(?!{UNIT}))?)(?P<point>点{D}+(?!{UNIT}))?"
+    rf"{HUNDREDS}(?:{D}(?!{UNIT}))?)(?:(?P<point>点{D}+)(?P<scale>[万亿])?(?!{UNIT}))?"
 )
 
 
@@ -30,13 +31,14 @@ def numbers(text: str) -> Iterator[tuple[int, int, str]]:
     for match in NUMBER.finditer(text):
         if not match[0]:  # a digit that belongs to a unit after it, as in 五万亿亿
             continue
-        if match["arabic"]:
-            whole = _spell(match["arabic"].replace(",", ""), UNITS.get(match["unit"] or "", 1))
+        arabic, chinese = (match["arabic"] or "").replace(",", ""), match["chinese"]
+        unit = UNITS.get(match["unit"] or match["scale"] or "", 1)
+        tail = "".join(str(VALUES.get(digit, digit)) for digit in (match["tail"] or match["point"] or "")[1:])
+        if tail and unit > 1:
+            whole, tail = _scaled(int(arabic) if arabic else _value(chinese), tail, unit)
         else:
-            whole = _spell_chinese(match["chinese"])
-        tail = (match["tail"] or match["point"] or "")[1:]
-        read_tail = "".join(digit if digit in VALUES else DIGITS[int(digit)] for digit in tail)
-        yield match.start(), match.end(), f"{whole}点{read_tail}" if tail else whole
+            whole = _spell(arabic, unit) if arabic else _spell_chinese(chinese)
+        yield match.start(), match.end(), f"{whole}点{_one_by_one(tail)}" if tail else whole
 
 
 def read(number: int) -> str:
@@ -49,9 +51,19 @@ def read(number: int) -> str:
     return text + ("零" if 0 < rest < unit // 10 else "") + (read(rest) if rest else "")
 
 
+def _scaled(whole: int, tail: str, unit: int) -> tuple[str, str]:
+    """How a decimal in 万 or 亿 is read, and the digits that are left behind its point: 1.5 万 is 一万五千."""
+    left, _, rest = format((Decimal(f"{whole}.{tail}") * unit).normalize(), "f").partition(".")
+    return read(int(left)), rest
+
+
+def _one_by_one(digits: str) -> str:
+    return "".join(DIGITS[int(digit)] for digit in digits)
+
+
 def _spell(digits: str, unit: int) -> str:
     if len(digits) > LONGEST or (digits.startswith("0") and len(digits) > 1):  # a code, such as 007
-        return "".join(DIGITS[int(digit)] for digit in digits)
+        return _one_by_one(digits)
     return read(int(digits) * unit)
 
 

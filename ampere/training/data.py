@@ -149,6 +149,11 @@ class ProductBatches(Dataset[Batch]):
         count = self.num_frames if domain in CLIP_DOMAINS else 1
         pixels: NDArray[np.uint8] = np.empty((len(samples), count, 3, self.image_size, self.image_size), np.uint8)
         for at, (jpegs, rng) in enumerate(samples):
+            if len(jpegs) not in (1, count):
+                raise ValueError(
+                    f"a {domain} has {len(jpegs)} frames and the model reads {count}; run `ampere decode` to its end, "
+                    "with --decode.num-frames as --model.num-frames"
+                )
             pixels[at] = augmented_input(jpegs, self.image_size, rng, self.crop_scale, self.colour_jitter)
         return torch.from_numpy(pixels)
 

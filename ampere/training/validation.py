@@ -70,13 +70,15 @@ def validation_score(
 def judges(validation: Products) -> Products:
     """The validation products and samples that judge: all, up to MAX_SAMPLES; of more, a fixed choice by checksum.
 
-    MAX_PRODUCTS products then have one sample in each of their domains.
+    Of at most MAX_PRODUCTS products, then, each has as many samples in each of its domains as there is room for.
     """
     if sum(len(ids) for domains in validation.values() for ids in domains.values()) <= MAX_SAMPLES:
         return validation
     chosen = in_fixed_order(validation)[:MAX_PRODUCTS]
+    each = max(1, MAX_SAMPLES // sum(len(validation[product]) for product in chosen))
     return {
-        product: {domain: in_fixed_order(ids)[:1] for domain, ids in validation[product].items()} for product in chosen
+        product: {domain: in_fixed_order(ids)[:each] for domain, ids in validation[product].items()}
+        for product in chosen
     }
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ampere.config import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD
 from ampere.models.video import normalise_pixels
 
 from .conftest import VOCAB_SIZE
@@ -94,10 +95,14 @@ def test_visual_only_ignores_text(config: AMPereConfig) -> None:
     assert torch.equal(network(frames), network(frames, *random_tokens(2, 7)))
 
 
-def test_pixels_are_normalised_as_clip_does(model: AMPere) -> None:
-    white = normalise_pixels(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+def test_pixels_are_normalised_as_x_clip_and_clip_do_each() -> None:
+    white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    # (1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225
+    expected = torch.tensor([2.2489, 2.4286, 2.6400])
+    torch.testing.assert_close(normalise_pixels(white).flatten(), expected, rtol=0, atol=1e-3)
     # (1 - 0.4815) / 0.2686, (1 - 0.4578) / 0.2613, (1 - 0.4082) / 0.2758
-    torch.testing.assert_close(white, torch.tensor([1.9303, 2.0750, 2.1459]), rtol=0, atol=1e-3)
+    expected = torch.tensor([1.9303, 2.0750, 2.1459])
+    torch.testing.assert_close(normalise_pixels(white, CLIP_MEAN, CLIP_STD).flatten(), expected, rtol=0, atol=1e-3)
 
 
 def test_every_parameter_gets_a_gradient(model: AMPere, config: AMPereConfig) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
-from ampere.models.cn_clip import CNCLIP, CNCLIPConfig, Combine, load_cn_clip
+from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD, CNCLIP, CNCLIPConfig, Combine, load_cn_clip
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.models.video import normalise_pixels
 
@@ -51,7 +51,10 @@ def build(combine: Combine) -> CNCLIP:
 
 def library_video(model: CNCLIP, clip: Tensor) -> Tensor:
     """Unit feature [C] of one clip [F, 3, H, W], by the library's own call for each frame."""
-    frames = [model.clip.get_image_features(normalise_pixels(frame[None])).pooler_output[0] for frame in clip]
+    frames = [
+        model.clip.get_image_features(normalise_pixels(frame[None], CLIP_MEAN, CLIP_STD)).pooler_output[0]
+        for frame in clip
+    ]
     return normalize(torch.stack([frame / frame.norm() for frame in frames]).mean(dim=0), dim=0)
 
 

@@ -12,6 +12,7 @@ from ampere.cli import main
 from ampere.config import AblateSettings, ModelSettings, Settings, TrainSettings
 from ampere.pipeline import ablate
 from ampere.pipeline.ablate import Row, missing_texts, run_ablation, to_json, to_markdown
+from ampere.pipeline.report import Report
 from ampere.records import FRAMES, SAMPLES, SUMMARIES
 from ampere.systems import SYSTEMS, TABLES, named_settings
 from ampere.workspace import Workspace
@@ -41,7 +42,8 @@ def test_a_table_over_the_demo(
     assert uie["mR1"] is None and "no summaries of method uie" in uie["reason"]
     assert "visual-0" in workspace.names("models")
     assert main(["ablate", *flags]) == 0
-    assert "train: 0 products done" in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "train: 0 products done" in again and "ablate: 0 trainings done, 1 were done before" in again
 
 
 def result(**recalls: float) -> dict[str, object]:
@@ -99,11 +101,11 @@ def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, m
     workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
     reports: list[str | None] = []
 
-    def run_training(_: Workspace, __: ModelSettings, train: TrainSettings) -> str:
+    def run_training(_: Workspace, __: ModelSettings, train: TrainSettings) -> Report:
         reports.append(workspace.read_text("reports/ablation.md"))
         if train.name == "visual-0":
             raise KeyError("a frame")  # of no kind that could be foreseen
-        return train.name
+        return Report("train", train.name, done=7)
 
     def run_stage(model: str, _: Workspace) -> str:
         if model == "raw-0":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+from ampere.pipeline.mapping import map_batches
 from ampere.pipeline.runner import Stage, Work, error_row, result_table, run_stage
 from ampere.pipeline.sharing import Sharing
 from ampere.records import FAILURES, SUMMARIES
@@ -46,14 +47,15 @@ def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
 
         sizes.append(work.batch_size)
         tasks = 1 if work.careful else 4
-        return work.blocks.map_batches(
+        return map_batches(
+            work.blocks,
             Worker,
+            tries=1,
             fn_constructor_kwargs={"log": log},
             batch_format="pyarrow",
             batch_size=work.batch_size,  # as an engine has it
             compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=tasks),
             max_concurrency=tasks,
-            max_task_retries=0,
             num_cpus=0.5,
         )
 
@@ -71,7 +73,6 @@ def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
     )
 
 
-@pytest.mark.filterwarnings("ignore:`ray_remote_args` is deprecated")
 def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(workspace: Workspace, tmp_path: Path) -> None:
     rows = [(f"s{i}", f"f{i}") for i in range(24)] + [("bad", "poison"), ("later", "passing"), ("twin", "f3")]
     log, sizes = tmp_path / "log", []
@@ -89,6 +90,22 @@ def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(workspac
     assert report.totals == {"tokens": 25 * 10}  # what is shared is not counted twice
     again = run_stage(stage(rows, log, sizes), workspace)
     assert (again.done, again.skipped) == (0, 26) and log.read_text().splitlines() == worked_on
+
+
+def die(batch: pa.Table) -> pa.Table:
+    os._exit(1)
+
+
+def test_a_batch_that_kills_every_worker_ends_the_job_and_is_told(workspace: Workspace) -> None:
+    """Where a stage has no careful turns. Left to Ray, the batch would be tried for ever."""
+
+    def build(work: Work) -> "ray.data.Dataset":
+        return map_batches(work.blocks, die, tries=2, batch_format="pyarrow", batch_size=None)
+
+    wanted = pa.table({"sample_id": ["s"], "fingerprint": ["f"]})
+    stage = Stage(name="summarize", output=SUMMARIES, wanted=wanted, build=build, batch_size=4)
+    with pytest.raises(RuntimeError, match="Ray gave up .WorkerCrashedError"):
+        run_stage(stage, workspace)
 
 
 def test_sharing_by_hand() -> None:

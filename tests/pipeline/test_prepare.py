@@ -260,6 +260,17 @@ def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -
     assert texts(workspace) == {}
 
 
+def test_a_product_in_both_splits_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    header = "sample_id,product_id,domain,split,media\n"
+    rows = [f"{name}{split},{name},page,{split},a.jpg\n" for name in "pq" for split in ("train", "test")]
+    (tmp_path / "m.csv").write_text(
+        header + "".join(rows) + "r,r,page,,a.jpg\ns,,page,test,a.jpg\nt,,page,train,a.jpg\n"
+    )
+    *_, told = prepare(workspace, read_manifest(str(tmp_path / "m.csv"))).notes
+    assert told.startswith("2 products have samples of both splits, such as p: ")
+    assert workspace.table(SAMPLES).count() == 7
+
+
 def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:
     """1.5 million frame lines beside 300,000 of as many samples: a reader that held them would need 260 MB more."""
     peaks = []

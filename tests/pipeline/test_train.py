@@ -149,7 +149,7 @@ def test_what_a_sample_belongs_to_is_part_of_what_a_training_is_made_from(worksp
 
     def made_from(products: Products, validation: Products) -> str:
         changed = dataclasses.replace(training_set, products=products, validation=validation)
-        return training_fingerprint(workspace, changed, SIZES, small_job(training_set).train, None)
+        return training_fingerprint(LanceFrames(workspace), changed, SIZES, small_job(training_set).train, None)
 
     products = {product: dict(domains) for product, domains in training_set.products.items()}
     held_out = {"p02": products.pop("p02")}

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -277,14 +278,44 @@ def test_what_came_since_counts_for_memory_and_latency(tmp_path: Path) -> None:
     base(tmp_path / "v1", table)
     more = pa.concat_tables([table, rows(MIXED, seed=1, first=100)])
     index = delta(tmp_path / "v2", tmp_path / "v1", more)
-    check_limits(index, more, IndexSettings())
-    check_limits(index, more, IndexSettings(max_memory_gb=1.0, max_latency_ms=1000.0))
+    check_limits(tmp_path / "v2", more, IndexSettings())
+    check_limits(tmp_path / "v2", more, IndexSettings(max_memory_gb=1.0, max_latency_ms=1000.0))
     held = max(domain["shards"][0]["memory_gb"] for domain in index.base_meta["domains"].values())
     with pytest.raises(RuntimeError, match=r"takes 0.000 GB with what came since; .* are allowed"):
-        check_limits(index, more, IndexSettings(max_memory_gb=held))
+        check_limits(tmp_path / "v2", more, IndexSettings(max_memory_gb=held))
     with pytest.raises(RuntimeError, match="ms a query; 1e-09 are allowed"):
-        check_limits(index, more, IndexSettings(max_latency_ms=1e-9))
-    check_limits(SearchIndex(tmp_path / "v1"), table, IndexSettings(max_latency_ms=1e-9))  # the tuner's own matter
+        check_limits(tmp_path / "v2", more, IndexSettings(max_latency_ms=1e-9))
+    check_limits(tmp_path / "v1", table, IndexSettings(max_latency_ms=1e-9))  # the tuner's own matter
+
+
+def test_a_limit_is_of_a_shard_and_what_came_to_it(tmp_path: Path) -> None:
+    table, came = rows(MIXED * 5), rows(MIXED, seed=1, first=100)
+    index = base(tmp_path / "v1", table, shards=3)
+    more = pa.concat_tables([table, came])
+    delta(tmp_path / "v2", tmp_path / "v1", more)
+    shards = [shard["memory_gb"] for domain in index.base_meta["domains"].values() for shard in domain["shards"]]
+    all_that_came = came.nbytes / 1e9
+    check_limits(tmp_path / "v2", more, IndexSettings(max_memory_gb=max(shards) + all_that_came / 2))
+    with pytest.raises(RuntimeError, match="GB with what came since"):
+        check_limits(tmp_path / "v2", more, IndexSettings(max_memory_gb=max(shards)))
+
+
+def test_no_answers_are_not_asked_for(tmp_path: Path) -> None:
+    index = base(tmp_path / "v1", rows(MIXED))
+    with pytest.raises(ValueError, match="k is 0; ask for at least one"):
+        index.search(stacked_vectors(rows(MIXED)["vector"]), Domain.PAGE, 0)
+
+
+def test_a_domain_that_a_delta_empties_is_searched_in_vain(tmp_path: Path) -> None:
+    """A graph or lists keep what is gone and leave it out, so the domain is still there."""
+    table = rows([Domain.PAGE] * 300 + [Domain.LIVE] * 300)
+    (tmp_path / "v1").mkdir()
+    write_base(tmp_path / "v1", table, IndexSettings(type="hnsw", max_memory_gb=1.0), {})
+    left = table.filter(pc.equal(table["domain"], "page"))
+    index = delta(tmp_path / "v2", tmp_path / "v1", left)
+    check_limits(tmp_path / "v2", left, IndexSettings(max_memory_gb=1.0))
+    assert found(index, stacked_vectors(left["vector"])[:2], Domain.LIVE, 3) == [[], []]
+    assert measured_recall(index, left)["page"] > 0.9
 
 
 def test_a_shard_that_is_not_asked_for_is_not_looked_at(tmp_path: Path) -> None:

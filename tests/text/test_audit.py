@@ -40,6 +40,9 @@ PLAIN = st.text(
         ("粘不粘锅你看不粘锅", "不粘锅"),
         ("不会油腻好吸收", "不油腻好吸收"),
         ("不锈钢刀头防水", "不锈钢刀头防水"),
+        ("二十支的卖完了，今天发十支", "十支"),  # of two such stretches, the second
+        ("不可机洗的别买，我们这个可机洗", "可机洗"),
+        ("一点五万转的马达", "1.5万转"),
     ],
 )
 def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
@@ -62,6 +65,7 @@ def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
         ("这件衣服不可机洗", "可机洗"),
         ("这件衣服可机洗", "不可机洗"),
         ("不锈钢刀头不防水", "不锈钢刀头防水"),
+        ("二十支的卖完了，今天发三十支", "十支"),
     ],
 )
 def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:

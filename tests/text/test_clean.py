@@ -32,7 +32,19 @@ def test_by_hand(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["2000W大功率", "5000毫安", "10000mAh", "足银999", "九九九感冒灵", "五百五百五百毫升", "１１１号", "0元00块000"],
+    [
+        "2000W大功率",
+        "5000毫安",
+        "10000mAh",
+        "足银999",
+        "九九九感冒灵",
+        "五百五百五百毫升",
+        "１１１号",
+        "0元00块000",
+        "从S码到XXXL码",
+        "AAA电池",
+        "CCC认证",
+    ],
 )
 def test_a_number_is_no_chant(text: str) -> None:
     assert clean(text) == text

@@ -372,7 +372,9 @@ def test_chunks_drop_out_the_same_both_times() -> None:
     training_set, frames = small_set(6)
     job = small_job(training_set, batch_size=6, chunk_size=2, classifier_weight=0.0)
     model = build_model(job)
-    model.text.config.hidden_dropout_prob = 0.5  # type: ignore[union-attr]
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
     step = step_of(job, model)
     batch = ProductBatches(training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
 
@@ -477,6 +479,8 @@ def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.Mon
     assert judges(everything) == everything
     monkeypatch.setattr(validation, "MAX_SAMPLES", 35)
     monkeypatch.setattr(validation, "MAX_PRODUCTS", 2)
+    assert all(len(ids) == 2 for domains in judges(everything).values() for ids in domains.values())  # there is room
+    monkeypatch.setattr(validation, "MAX_SAMPLES", 11)
     few = judges(everything)
     assert len(few) == 2 and all(list(domains) == list(Domain) for domains in few.values())
     assert all(len(ids) == 1 and ids[0] in everything[p][d] for p, ds in few.items() for d, ids in ds.items())
