@@ -22,7 +22,7 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
     """Train on one worker from the last checkpoint, if there is one; hand in checkpoints and the finished model.
 
     Args:
-        config: `work`, a pickled (TrainJob, LanceFrames) of this very job; `queue`, where the metrics go; `source`, the
+        config: `work`, a pickled (TrainJob, FrameSource) of this very job; `queue`, where the metrics go; `source`, the
             workspace and the model folder in it whose weights to start from, or None.
 
     Returns:

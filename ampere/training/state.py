@@ -2,7 +2,7 @@
 
 A folder holds
 
-- `state.json`: the step, the best score so far;
+- `state.json`: the step, the best score so far, the metrics up to now;
 - `model.safetensors`, and `best.safetensors` once there was a validation: the weights that are trained. Frozen ones are
   those that the network starts with;
 - `optimizer.safetensors`: the optimizer's tensors, each under its parameter's name;
