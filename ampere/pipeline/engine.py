@@ -38,7 +38,7 @@ QUEUE = 2  # times what an engine works on; Ray lets a pool grow from 1.75 on (a
 
 def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
     """Rows (sample_id, fingerprint, position, length) to rows of `PART_SCHEMA`."""
-    os.environ.update(ENGINE_ENV)
+    os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM here, too
     from ray.data import ActorPoolStrategy
     from ray.data.llm import build_processor
 
