@@ -28,7 +28,7 @@ def connect() -> None:
     context.max_consecutive_actor_init_deaths = 3
     context.enable_progress_bars = False  # the stage runner shows one bar, in rows
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray._private.worker", "ray.llm"):
+    for name in ("ray.data", "ray._private.worker", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Without a handler here, its loggers each get one of their own, and tell all they do.
     logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())

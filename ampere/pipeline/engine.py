@@ -135,7 +135,7 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
         "trust_remote_code": model.trust_remote_code,
         "tensor_parallel_size": settings.tensor_parallel_size,
         # A model could else put any number of line breaks between two keys, and never come to the end. The fields of
-        # vLLM's StructuredOutputsConfig: importing the class would take this process seconds, and it runs no engine.
+        # vLLM's StructuredOutputsConfig.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if model.quantization:

@@ -8,8 +8,9 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -273,17 +274,13 @@ def train_on_ray(
     started: Future[None] = Future()
     watcher = threading.Thread(target=progress.watch, args=(queue, started), daemon=True)
     watcher.start()
-    before = signal.getsignal(signal.SIGINT)
     try:
         started.result()  # a tracker that cannot start stops the job here, before hours of training without it
-        result = trainer.fit()
-    except SystemExit as stopped:  # Ray Train's answer to Ctrl-C
-        raise KeyboardInterrupt from stopped
+        with interruptible():
+            result = trainer.fit()
     except TrainingFailedError as error:
         raise RuntimeError(f"the training of {settings.name} ended: {worker_errors(error)}") from error
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)  # Ray Train leaves its own, which would swallow what comes later
         queue.put(None)
         watcher.join()
         queue.shutdown()
@@ -295,6 +292,22 @@ def train_on_ray(
     assert result.checkpoint is not None
     result.checkpoint.to_directory(folder)
     return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt as elsewhere, and so it is afterwards.
+
+    Ray Train answers it by SystemExit, and leaves its own handler behind, which would swallow what comes later.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def worker_errors(error: Exception) -> str:

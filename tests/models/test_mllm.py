@@ -189,6 +189,14 @@ def test_last_tokens_by_hand() -> None:
     assert last_tokens(torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])).tolist() == [1, 2, 0]
 
 
+def test_in_bfloat16_the_vectors_are_of_float32_and_length_1() -> None:
+    model = build(embedding_dim=5)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        vectors = model(random_frames(2, 3), ["牙刷", None])
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2), rtol=0, atol=1e-6)
+
+
 def test_linear_probing_trains_the_linear_layer_alone() -> None:
     model, frames = build(embedding_dim=5), random_frames(3, 2)
     before = model.features(frames, TEXTS)

@@ -1,6 +1,7 @@
 """The evaluate stage's own rules; its whole way is in test_demo."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from ampere.models.saved import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
 from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test
-from ampere.pipeline.figures import comparisons
-from ampere.records import EMBEDDINGS, SAMPLES, Domain
+from ampere.pipeline.figures import Gallery, comparisons
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.retrieval.evaluation import Results, judge
 from ampere.retrieval.metrics import Vectors
 from ampere.workspace import Workspace
@@ -90,3 +91,11 @@ def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> N
 
 def test_json_has_no_word_for_nan() -> None:
     assert without_nan({"a": [float("nan"), 1.5], "b": "c"}) == {"a": [None, 1.5], "b": "c"}
+
+
+def test_a_sample_that_lost_its_frames_is_told_before_anything_is_drawn(workspace: Workspace) -> None:
+    workspace.table(FRAMES).append([{"sample_id": "a", "fingerprint": "f", "frames": [b"x"]}])
+    gallery = Gallery(workspace, embedding_model(workspace))
+    found = {Domain.PAGE: SimpleNamespace(samples=["a"]), Domain.LIVE: SimpleNamespace(samples=["b", "a"])}
+    with pytest.raises(ValueError, match="1 embedded samples have no frames any more, such as b; run `ampere embed`"):
+        gallery.check(found)

@@ -6,6 +6,7 @@ import math
 import pickle
 import queue
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,14 @@ from ampere.models.embedder import Embedder
 from ampere.pipeline import train
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.trackers import Progress
-from ampere.pipeline.train import check_frame_count, run_training, tokenizer_for, train_on_ray, training_fingerprint
+from ampere.pipeline.train import (
+    check_frame_count,
+    interruptible,
+    run_training,
+    tokenizer_for,
+    train_on_ray,
+    training_fingerprint,
+)
 from ampere.pipeline.train_worker import train_worker
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, SUMMARIES, Domain, Split
 from ampere.training.data import Products, TrainingSet
@@ -133,6 +141,17 @@ def test_a_training_that_diverges_is_told_and_not_tried_again(
     told = capsys.readouterr().err
     assert "the training of diverged ended: FloatingPointError: the loss became" in told and "by step 1;" in told
     assert "diverged" not in decoded.names("models")
+
+
+def test_ctrl_c_in_a_training_is_an_interrupt_and_its_handler_goes_with_it() -> None:
+    def train() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Ray Train puts its own there
+        sys.exit(0)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        train()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_too_few_products_is_said_before_any_work(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
