@@ -152,9 +152,10 @@ def check_limits(folder: Path, rows: pa.Table, settings: IndexSettings) -> None:
     for number in range(meta["shards"]):
         index = SearchIndex(folder, [number])
         for domain, shelf in index.shelves.items():
-            came_file = folder / f"{domain}.new.parquet"
-            came = exact_part(pq.read_table(came_file), [number], meta["shards"]) if came_file.exists() else None
-            if came is None or not came.rows.num_rows:
+            if not meta["domains"].get(domain, {}).get("new"):
+                continue
+            came = exact_part(pq.read_table(folder / f"{domain}.new.parquet"), [number], meta["shards"])
+            if not came.rows.num_rows:
                 continue
             shards = index.base_meta["domains"].get(domain, {"shards": ()})["shards"]
             base = sum(shard["memory_gb"] for shard in shards if shard["number"] == number)

@@ -153,8 +153,8 @@ class Asker:
 def load_tokenizer(model: LanguageModel) -> Any:
     """A language model's own tokenizer.
 
-    One whose tokenizer.json says all is loaded as such: `AutoTokenizer` does the same in the end, but first imports
-    torch and all of generation, which each process around an engine would have to wait for and keep in memory.
+    One whose folder names no class beyond tokenizer.json is loaded as such: `AutoTokenizer` imports torch and all of
+    generation first, which each process around an engine would have to wait for and keep in memory.
     """
     path = cached_file(model.source, TOKENIZER_CONFIG, _raise_exceptions_for_missing_entries=False)
     named = json.loads(Path(path).read_text("utf-8")).get("tokenizer_class") if path else None

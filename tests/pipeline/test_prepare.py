@@ -267,7 +267,7 @@ def test_a_product_in_both_splits_is_told(workspace: Workspace, tmp_path: Path) 
         header + "".join(rows) + "r,r,page,,a.jpg\ns,,page,test,a.jpg\nt,,page,train,a.jpg\n"
     )
     *_, told = prepare(workspace, read_manifest(str(tmp_path / "m.csv"))).notes
-    assert told.startswith("2 products have samples of both splits, such as p: ")
+    assert told.startswith("products with samples of both splits: 2, such as p. ")
     assert workspace.table(SAMPLES).count() == 7
 
 
