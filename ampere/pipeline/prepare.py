@@ -69,8 +69,8 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     report.notes = [*problems.notes(workspace), f"samples: {added} added, {updated} updated, {gone} removed"]
     if torn:
         report.notes.append(
-            f"products with samples of both splits: {len(torn)}, such as {torn[0]}. A model is trained on them and then "
-            "judged by them, which flatters it. Give all samples of a product one split, in every row or in none"
+            f"products with samples of both splits: {len(torn)}, such as {torn[0]}. A model is trained on them and "
+            "then judged by them, which flatters it. Give all samples of a product one split, in every row or in none"
         )
     if prune and unsure and removed:
         report.refused = (
