@@ -65,8 +65,8 @@ class Prepare(Command):
 
     preset: Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")] = None
     """Where the settings of a new workspace's stages come from; demo unless given."""
-    rope: Path | None = None
-    """Folder with ROPE's files."""
+    rope: str | None = None
+    """Folder with ROPE's files, or a cloud URI."""
     images: str | None = None
     """With --rope: folder or URL prefix of the images; else the folder `images` beside the files."""
     manifest: str | None = None
@@ -86,7 +86,7 @@ class Prepare(Command):
             raise ValueError("give either --rope DIR or --manifest FILE")
         if self.images is not None and self.rope is None:
             raise ValueError("--images goes with --rope; a manifest names its media itself")
-        rows = read_rope(str(self.rope), self.images) if self.rope else read_manifest(str(self.manifest))
+        rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
         first = next(rows, None)  # what cannot be read at all fails here, before a workspace is made
         if first is None:
             raise ValueError(f"{self.rope or self.manifest} holds no sample")

@@ -100,7 +100,7 @@ class SummarizeSettings:
     trust_remote_code: bool = False
     """Run the Python code that comes with a model's weights."""
     dtype: str = "auto"
-    """vLLM's weight type, such as bfloat16 or float32."""
+    """vLLM's weight type, such as bfloat16; auto: that of the model's files, float32 for the shipped one."""
     piece_tokens: int = 6000
     """Longer transcripts are cut at borders of sentences into pieces of at most so many tokens; the summaries of the
     pieces are merged."""
@@ -195,6 +195,11 @@ class ModelSettings:
     """Hub name or folder of a BERT to start from; empty: from scratch, with a vocabulary of the training text."""
 
     def __post_init__(self) -> None:
+        for name in ("weights", "vision_weights", "text_weights"):
+            value = getattr(self, name)
+            # As of a language model: settings are saved, and read by processes that run in other folders.
+            if "/" in value and (path := Path(value).expanduser()).exists():
+                object.__setattr__(self, name, str(path.resolve()))
         _require(
             self.image_size % self.patch_size == 0,
             f"model.image_size is {self.image_size}; it must be a multiple of patch_size ({self.patch_size})",
@@ -255,8 +260,8 @@ class TrainSettings:
     """Smallest share of a picture's area that random cropping keeps."""
     colour_jitter: float = 0.0
     """Largest share by which brightness, contrast and saturation of a sample change; the paper has none."""
-    text_dropout: float = 0.1
-    """Share of the texts that training takes as missing, so that the model learns to do without."""
+    text_dropout: float = 0.0
+    """Share of the texts that training takes as missing, so that the model learns to do without; the paper has none."""
     sample_rate: float = 1.0
     """Share of the product classes in each step's softmax; below 1 for millions of products."""
     chunk_size: int = 0
@@ -476,13 +481,18 @@ class Settings:
             self.model.use_vision or self.train.text != "none",
             "model.use_vision is False and train.text is none; a model needs pictures or text",
         )
+        _require(
+            self.model.use_vision or not self.train.text_dropout,
+            f"model.use_vision is False and train.text_dropout is {self.train.text_dropout}; without pictures nothing "
+            "is left of a sample whose text is taken for missing",
+        )
 
 
 def demo() -> Settings:
     """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
     return Settings(
         decode=DecodeSettings(short_side=72, batch_size=32),
-        summarize=SummarizeSettings(dtype="float32", batch_size=128),
+        summarize=SummarizeSettings(batch_size=128),
         model=ModelSettings(
             image_size=64,
             patch_size=16,
@@ -516,7 +526,6 @@ def demo() -> Settings:
             # So few products that each is needed to train on, and steps that take less than a process to start.
             validation_share=0.0,
             loader_workers=0,
-            text_dropout=0.0,
             checkpoint_every=25,  # of some hundred steps
         ),
         serve=ServeSettings(cpus=0.5),

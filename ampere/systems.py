@@ -38,6 +38,7 @@ class System:
 _QCD = {"fusion": "xa-t-as-q", "temporal_layers": 0}
 
 _BLIND = {"use_vision": False}
+_TEXT_KEPT = {"text_dropout": 0.0}  # nothing else would be left of a sample
 _CN_CLIP = {"network": "cn-clip", "weights": CN_CLIP}
 _MLLM = {"network": "mllm", "weights": MLLM}
 _ZERO_SHOT = {"epochs": 0}
@@ -60,13 +61,15 @@ SYSTEMS: dict[str, System] = {
     "coa": System("fusion by co-attention", {"fusion": "coa"}),
     "per-domain": System("a last layer per domain", {"share_last_layer": False}),
     "visual": System("pictures alone", train={"text": "none"}),
-    "text": System("text alone: summaries", _BLIND),
-    "text-per-domain": System("text alone, a last layer per domain", _BLIND | {"share_last_layer": False}),
-    "text-raw": System("text alone: raw transcripts", _BLIND, {"text": "raw"}),
-    "text-keybert": System("text alone: KeyBERT's keywords", _BLIND, {"text": "keybert"}),
-    "text-uie": System("text alone: UIE's attributes", _BLIND, {"text": "uie"}),
-    "text-llm-name": System("text alone: the summaries' product names", _BLIND, {"text": "llm-name"}),
-    "text-llm-features": System("text alone: the summaries' product features", _BLIND, {"text": "llm-features"}),
+    "text": System("text alone: summaries", _BLIND, _TEXT_KEPT),
+    "text-per-domain": System("text alone, a last layer per domain", _BLIND | {"share_last_layer": False}, _TEXT_KEPT),
+    "text-raw": System("text alone: raw transcripts", _BLIND, {"text": "raw"} | _TEXT_KEPT),
+    "text-keybert": System("text alone: KeyBERT's keywords", _BLIND, {"text": "keybert"} | _TEXT_KEPT),
+    "text-uie": System("text alone: UIE's attributes", _BLIND, {"text": "uie"} | _TEXT_KEPT),
+    "text-llm-name": System("text alone: the summaries' product names", _BLIND, {"text": "llm-name"} | _TEXT_KEPT),
+    "text-llm-features": System(
+        "text alone: the summaries' product features", _BLIND, {"text": "llm-features"} | _TEXT_KEPT
+    ),
     "without-page": System("trained without pages", train={"domains": ("short", "live")}),
     "without-short": System("trained without short videos", train={"domains": ("page", "live")}),
     "without-live": System("trained without live clips", train={"domains": ("page", "short")}),

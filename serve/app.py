@@ -1,9 +1,11 @@
 """Builds the application: `serve run serve.app:build_app workspace=... model=ampere`, or serve/config.yaml."""
 
+from dataclasses import replace
+
 from pydantic import BaseModel
 from ray.serve import Application
 
-from ampere.config import PRESETS, ServeSettings
+from ampere.config import PRESETS
 from ampere.models.saved import embedding_name
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.index import check_model, current_meta
@@ -15,7 +17,7 @@ from serve.searcher import SearcherDeployment
 
 
 class SearchArgs(BaseModel):
-    """Arguments of the application; defaults as in `ampere.config.ServeSettings`.
+    """Arguments of the application: those of `ampere.config.ServeSettings`; None: as the workspace's preset has it.
 
     Attributes:
         workspace: folder or URI that every node can reach.
@@ -23,12 +25,12 @@ class SearchArgs(BaseModel):
     """
 
     workspace: str
-    model: str = ServeSettings.model
-    max_upload_mb: int = ServeSettings.max_upload_mb
-    embedder_replicas: int = ServeSettings.embedder_replicas
-    searcher_replicas: int = ServeSettings.searcher_replicas
-    cpus: float = ServeSettings.cpus
-    gpus: float = ServeSettings.gpus
+    model: str | None = None
+    max_upload_mb: int | None = None
+    embedder_replicas: int | None = None
+    searcher_replicas: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
 
 
 def build_app(args: SearchArgs) -> Application:
@@ -39,21 +41,23 @@ def build_app(args: SearchArgs) -> Application:
         ValueError: the index is of other weights than the model's.
     """
     workspace = Workspace.open(args.workspace)
-    name = embedding_name(model_folder(workspace, args.model))
-    meta = current_meta(workspace, args.model)
+    preset = PRESETS[workspace.preset]()
+    settings = replace(preset.serve, **args.model_dump(exclude={"workspace"}, exclude_none=True))
+    name = embedding_name(model_folder(workspace, settings.model))
+    meta = current_meta(workspace, settings.model)
     check_model(meta, name)
-    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+    decode = last_settings(workspace, "decode", preset.decode)
     # serve.deployment makes a Deployment of the class, which type checkers do not see.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
-        num_replicas=args.embedder_replicas,
-        ray_actor_options={"num_cpus": args.cpus, "num_gpus": args.gpus},
-    ).bind(workspace.uri, args.model, name, decode, "cuda" if args.gpus else "cpu")
+        num_replicas=settings.embedder_replicas,
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+    ).bind(workspace.uri, settings.model, name, decode, "cuda" if settings.gpus else "cpu")
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
     searchers = [
         SearcherDeployment.options(  # type: ignore[attr-defined]
-            name=f"searcher-{shard}", num_replicas=args.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
-        ).bind(workspace.uri, args.model, name, shard, meta["shards"])
+            name=f"searcher-{shard}", num_replicas=settings.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
+        ).bind(workspace.uri, settings.model, name, shard, meta["shards"])
         for shard in range(meta["shards"])
     ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
-    return gateway.bind(embedder, searchers, workspace.uri, args.max_upload_mb)
+    return gateway.bind(embedder, searchers, workspace.uri, settings.max_upload_mb)

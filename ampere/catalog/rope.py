@@ -9,13 +9,16 @@ At full size there are 10^8 lines in no order. They are parted on disk by id, an
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import fsspec
 
 from ampere.catalog.buckets import Buckets
 from ampere.catalog.manifest import absolute_media
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
+from ampere.workspace import absolute
 
 SPLIT_FILES = {Split.TRAIN: "training", Split.TEST: "test"}
 DOMAIN_FILES = {  # domain: product pairs, texts, images
@@ -31,45 +34,55 @@ def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
     """Read ROPE's files; a line that does not parse, or an id that lacks its other lines, comes as a `Problem`.
 
     Args:
-        folder: holds the nine files of each split; a split may be absent as a whole.
+        folder: holds the nine files of each split, here or on any store that fsspec reads; a split may be absent as a
+            whole.
         images: folder or URL prefix of the image names; None: `folder`/images.
 
     Raises:
         FileNotFoundError: the folder lacks one of the nine files of a split, or both splits.
     """
-    root = Path(folder).expanduser().resolve()
-    splits = [split for split, name in SPLIT_FILES.items() if any(root.glob(f"{name}_*.txt"))]
+    root = absolute(folder)
+    fs, inside = fsspec.core.url_to_fs(root)
+    entries = fs.ls(inside, detail=True) if fs.isdir(inside) else []
+    sizes = {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries if entry["type"] != "directory"}
+    splits = [s for s, start in SPLIT_FILES.items() if any(PurePosixPath(n).match(f"{start}_*.txt") for n in sizes)]
     if not splits:
         raise FileNotFoundError(f"{root} holds no ROPE files (training_*.txt, test_*.txt)")
-    paths = {
-        (s, name): root / f"{SPLIT_FILES[s]}_{name}.txt" for s in splits for ns in DOMAIN_FILES.values() for name in ns
-    }
-    missing = [path.name for path in paths.values() if not path.exists()]
+    files = {(s, n): f"{SPLIT_FILES[s]}_{n}.txt" for s in splits for names in DOMAIN_FILES.values() for n in names}
+    missing = [name for name in files.values() if name not in sizes]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)}")
-    prefix = images.rstrip("/") if images else str(root / "images")
+    prefix = images.rstrip("/") if images else f"{root}/images"
     for split in splits:
         for domain, names in DOMAIN_FILES.items():
-            pairs, texts, frames = (paths[split, name] for name in names)
-            yield from _domain_samples(split, domain, pairs, texts, frames, prefix)
+            pairs, texts, frames = (PurePosixPath(inside) / files[split, name] for name in names)
+            size = sum(sizes[file.name] for file in (pairs, texts, frames))
+            count = min(MOST_BUCKETS, size // BUCKET_BYTES + 1)
+            yield from _domain_samples(fs, split, domain, pairs, texts, frames, prefix, count)
 
 
 def _domain_samples(
-    split: Split, domain: Domain, pairs: Path, texts: Path, images: Path, prefix: str
+    fs: fsspec.AbstractFileSystem,
+    split: Split,
+    domain: Domain,
+    pairs: PurePosixPath,
+    texts: PurePosixPath,
+    images: PurePosixPath,
+    prefix: str,
+    count: int,
 ) -> Iterator[Located]:
-    size = sum(path.stat().st_size for path in (pairs, texts, images))
-    count = min(MOST_BUCKETS, size // BUCKET_BYTES + 1)
+    """Samples of one domain, whose lines are parted into `count` buckets."""
     without_product = Counter({texts.name: 0, images.name: 0})
     with tempfile.TemporaryDirectory(prefix="ampere-") as name:
         pair_rows = Buckets(Path(name) / "pairs", count)
-        yield from _part(pairs, 2, lambda fields, line: (fields[1], line, fields[0]), pair_rows)
+        yield from _part(fs, pairs, 2, lambda fields, line: (fields[1], line, fields[0]), pair_rows)
         text_rows = Buckets(Path(name) / "texts", count)
-        yield from _part(texts, 2, lambda fields, line: (fields[0], fields[1]), text_rows, empty_last=True)
+        yield from _part(fs, texts, 2, lambda fields, line: (fields[0], fields[1]), text_rows, empty_last=True)
         image_rows = Buckets(Path(name) / "images", count)
         if domain is Domain.PAGE:
-            yield from _part(images, 2, lambda fields, line: (fields[0], 0, fields[1]), image_rows)
+            yield from _part(fs, images, 2, lambda fields, line: (fields[0], 0, fields[1]), image_rows)
         else:
-            yield from _part(images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), image_rows)
+            yield from _part(fs, images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), image_rows)
         for bucket in range(count):
             text_of = dict(text_rows.read(bucket))
             frames_of: dict[str, list[tuple[int, str]]] = {}
@@ -92,7 +105,8 @@ def _domain_samples(
 
 
 def _part(
-    path: Path,
+    fs: fsspec.AbstractFileSystem,
+    path: PurePosixPath,
     count: int,
     row: Callable[[list[str], int], tuple[Any, ...]],
     buckets: Buckets,
@@ -105,7 +119,7 @@ def _part(
         row: of a line's fields and number; raises ValueError if they are not what they should be.
         empty_last: the last field may be empty, as a text may be.
     """
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    with fs.open(str(path), "r", encoding="utf-8-sig", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -141,12 +141,12 @@ class AMPere(nn.Module):
         """All parameters by learning rate (section IV-B); every one is in exactly one group.
 
         Returns:
-            `text`: the pretrained text tower; `video`: X-CLIP and its projection; `fusion`: the fusion blocks;
-            `rest`: what starts from nothing. Parts that the model lacks are empty.
+            `text`: the text tower; `video`: X-CLIP with its projection and temporal blocks; `fusion`: the fusion
+            blocks; `rest`: all else. Parts that the model lacks are empty.
         """
         groups = {
             "text": list(self.text.parameters()) if self.text else [],
-            "video": [*self.video.tower.parameters(), *self.video.projection.parameters()] if self.video else [],
+            "video": list(self.video.parameters()) if self.video else [],
             "fusion": list(self.fusion.blocks.parameters()) if self.fusion else [],
         }
         placed = {id(parameter) for group in groups.values() for parameter in group}

@@ -14,12 +14,12 @@ if TYPE_CHECKING:  # ampere.py writes cards, so it imports this module
 
 CARD_FILE = "README.md"
 TEXTS = {
-    "llm": "product name and features that a language model drew from title or speech",
-    "llm-name": "the product name that a language model drew from title or speech",
-    "llm-features": "the product features that a language model drew from title or speech",
-    "keybert": "key words of title or speech (KeyBERT)",
-    "uie": "product attributes of title or speech (UIE)",
-    "raw": "the title or the raw speech transcript",
+    "llm": "a page's title; of a clip, product name and features that a language model drew from its speech",
+    "llm-name": "a page's title; of a clip, the product name that a language model drew from its speech",
+    "llm-features": "a page's title; of a clip, the product features that a language model drew from its speech",
+    "keybert": "a page's title; of a clip, key words of its speech (KeyBERT)",
+    "uie": "a page's title; of a clip, product attributes in its speech (UIE)",
+    "raw": "a page's title; of a clip, the raw transcript of its speech",
 }
 
 

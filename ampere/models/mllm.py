@@ -39,6 +39,8 @@ class MLLMConfig:
 
     Attributes:
         source: hub name or folder of the multimodal model and its processor.
+        identity: what the source was when the model was made, by `model_identity`, so that the vectors of other weights
+            are those of another model; empty: not looked at.
         embedding_dim: of the linear layer over the hidden state; None: the hidden state itself.
         num_frames: of a clip, as the caller should give them; any number is read.
         image_size: height and width that the caller should give; the processor scales them to what the model reads.
@@ -50,6 +52,7 @@ class MLLMConfig:
     """
 
     source: str
+    identity: str = ""
     embedding_dim: int | None = None
     num_frames: int = 8
     image_size: int = 224
@@ -187,13 +190,18 @@ class MLLMEmbedder(nn.Module):
         """Load what `save_pretrained` wrote, and the multimodal model that it names; see `load_mllm`.
 
         Raises:
-            ValueError: config.json or the weights do not fit this class; the message names the keys or weights.
+            ValueError: config.json or the weights do not fit this class; the message names the keys or weights. Or the
+                multimodal model is not what it was.
             FileNotFoundError: a file is not there.
         """
         try:
             config = MLLMConfig(**saved.load_config(folder))
         except TypeError as error:
             raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of an MLLM model: {error}") from error
+        if config.identity and (found := saved.model_identity(config.source)) != config.identity:
+            raise ValueError(
+                f"{folder} is of the multimodal model {config.identity}, and {config.source} is {found} now; train anew"
+            )
         model = load_mllm(config)
         checkpoint.copy_weights(model.probe or nn.Module(), checkpoint.load_weights(folder), source=str(folder))
         return model

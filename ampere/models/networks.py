@@ -20,6 +20,7 @@ from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
 from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.saved import model_identity
 from ampere.models.tokenizer import encode
 from ampere.models.xclip_checkpoint import SUFFIXES
 
@@ -70,6 +71,7 @@ def build_network(sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | Non
         return load_mllm(
             MLLMConfig(
                 source=sizes.weights,
+                identity=model_identity(sizes.weights),
                 embedding_dim=sizes.embedding_dim if sizes.linear_layer else None,
                 num_frames=sizes.num_frames,
                 image_size=sizes.image_size,

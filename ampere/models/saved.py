@@ -1,10 +1,11 @@
-"""What a saved model's folder tells of it; nothing here loads the model, or torch to do so.
+"""What a saved model's files tell of it; nothing here loads the model, or torch to do so.
 
-A folder holds config.json, model.safetensors, settings.json and the tokenizer's files.
+A folder of ours holds config.json, model.safetensors, settings.json and the tokenizer's files.
 """
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,31 @@ def content_hash(folder: Path | str) -> str:
         with path.open("rb") as file:
             digest.update(f"{name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def model_identity(source: str) -> str:
+    """The name of somebody's model: a hub name as it is, a folder's or a file's name with a checksum of what is in it."""
+    path = Path(source)
+    if not source:  # of no model, and not the folder that we are in
+        return source
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix != ".md")
+    else:
+        return source
+    digest = hashlib.sha256()
+    for file in files:
+        found = file.stat()
+        digest.update(file.name.encode() + _file_digest(file, found.st_mtime_ns, found.st_size))
+    return f"{path.name}@{digest.hexdigest()[:12]}"
+
+
+@lru_cache(maxsize=1000)
+def _file_digest(path: Path, modified: int, size: int) -> bytes:
+    """Read once as long as the file is the same: weights have many gigabytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _read(folder: Path | str, name: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from transformers import XCLIPVisionConfig, XCLIPVisionModel
+from transformers.models.x_clip.modeling_x_clip import XCLIPMultiframeIntegrationTransformer
 
 from ampere.config import ModelSettings
-from ampere.models.blocks import transformer_blocks
 
 # ImageNet's pixel statistics, which X-CLIP's weights were trained with, though they began as CLIP's.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -19,9 +19,10 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class VideoBranch(nn.Module):
-    """Frames to frame features z and one video feature v.
+    """Frames to frame features z and one video feature v: X-CLIP's tower, projection and frame integration.
 
-    `tower` and `projection` are the parts that pretrained X-CLIP weights exist for.
+    The paper's integration is four layers deep where the published one has a single layer; `integration` is None where
+    there is no layer, and v then the mean of z.
     """
 
     def __init__(self, sizes: ModelSettings) -> None:
@@ -39,8 +40,7 @@ class VideoBranch(nn.Module):
             )
         )
         self.projection = nn.Linear(sizes.vision_width, sizes.message_width, bias=False)
-        self.positions = nn.Parameter(0.02 * torch.randn(sizes.num_frames, sizes.width))
-        self.blocks = transformer_blocks(sizes.temporal_layers, sizes.width, sizes.heads, sizes.mlp_width)
+        self.integration = frame_integration(sizes) if sizes.temporal_layers else None
         self._evaluated: list[nn.Module] = []  # see `_image_layers`; a plain list, which no state_dict sees
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,10 +59,7 @@ class VideoBranch(nn.Module):
         pixels = normalise_pixels(frames.flatten(0, 1))
         pooled = self._pool_images(pixels) if frames.shape[1] == 1 else self.tower(pixels).pooler_output
         z = self.projection(pooled).unflatten(0, frames.shape[:2]).expand(-1, self.num_frames, -1)
-        stream = z + self.positions
-        for block in self.blocks:
-            stream = block(stream)
-        return (z + stream).mean(dim=1), z
+        return z.mean(dim=1) if self.integration is None else self.integration(z).pooler_output, z
 
     def _pool_images(self, pixels: Tensor) -> Tensor:
         """The tower on clips of one frame: float [B, 3, H, W] -> float [B, V].
@@ -85,6 +82,21 @@ class VideoBranch(nn.Module):
         if not self._evaluated:
             self._evaluated = [single_frame_layer(layer) for layer in self.tower.encoder.layers]
         return self._evaluated
+
+
+def frame_integration(sizes: ModelSettings) -> XCLIPMultiframeIntegrationTransformer:
+    """The temporal blocks: float [B, n, W] -> `pooler_output` float [B, W], with a residual over the whole stack."""
+    config = XCLIPVisionConfig(
+        hidden_size=sizes.width,
+        intermediate_size=sizes.mlp_width,
+        num_hidden_layers=sizes.temporal_layers,
+        num_attention_heads=sizes.heads,
+        num_frames=sizes.num_frames,
+        attn_implementation="sdpa",  # by itself, outside of a whole model, it would take the slow one
+    )
+    integration = XCLIPMultiframeIntegrationTransformer(config)
+    nn.init.normal_(integration.position_embedding, std=0.02)
+    return integration
 
 
 def check_frames(frames: Tensor, image_size: int, num_frames: int) -> None:

@@ -1,6 +1,7 @@
 """X-CLIP as its authors publish it (Microsoft VideoX, files such as `k600_16_8.pth`), under transformers' names.
 
-Their file holds one state dict of the whole X-CLIP; AMPere starts from its frame tower and visual projection alone.
+Their file holds one state dict of the whole X-CLIP; AMPere starts from its frame tower, visual projection and frame
+integration.
 """
 
 import re
@@ -16,7 +17,8 @@ SUFFIXES = (".pth", ".pt")
 HEAD_WIDTH = 64  # the file does not say how many heads there are; X-CLIP has one per 64 of the width
 CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
 
-_BLOCK, _LAYER = r"visual\.transformer\.resblocks\.(\d+)\.", r"vision_model.encoder.layers.\1."
+# Of the tower and of the frame integration, whose blocks have the same parts.
+_BLOCK, _LAYER = r"(visual\.transformer|mit)\.resblocks\.(\d+)\.", r"\1.encoder.layers.\2."
 # Names there to names here. The first rule that fits a whole name holds.
 _RULES = {
     r"visual\.class_embedding": CLASS_EMBEDDING,
@@ -24,22 +26,24 @@ _RULES = {
     r"visual\.conv1\.weight": "vision_model.embeddings.patch_embedding.weight",
     r"visual\.ln_(pre|post)\.(.+)": r"vision_model.\1_layernorm.\2",
     r"visual\.proj": "visual_projection.weight",
-    _BLOCK + r"ln_([12])\.(.+)": _LAYER + r"layer_norm\2.\3",
-    _BLOCK + r"attn\.(.+)": _LAYER + r"self_attn.\2",
-    _BLOCK + r"mlp\.c_fc\.(.+)": _LAYER + r"mlp.fc1.\2",
-    _BLOCK + r"mlp\.c_proj\.(.+)": _LAYER + r"mlp.fc2.\2",
-    _BLOCK + r"(message_(?:fc|ln|attn)\..+)": _LAYER + r"\2",
+    r"mit\.positional_embedding": "mit.position_embedding",
+    _BLOCK + r"ln_([12])\.(.+)": _LAYER + r"layer_norm\3.\4",
+    _BLOCK + r"attn\.(.+)": _LAYER + r"self_attn.\3",
+    _BLOCK + r"mlp\.c_fc\.(.+)": _LAYER + r"mlp.fc1.\3",
+    _BLOCK + r"mlp\.c_proj\.(.+)": _LAYER + r"mlp.fc2.\3",
+    _BLOCK + r"(message_(?:fc|ln|attn)\..+)": _LAYER + r"\3",
 }
-# First parts of the names of what AMPere does not use: text transformer, frame integration, prompts, temperature.
+# First parts of the names of what AMPere does not use: text transformer, prompts, temperature.
 _OTHER_PARTS = {"token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection", "logit_scale",
-                "mit", "prompts_generator", "prompts_visual_ln", "prompts_visual_proj"}  # fmt: skip
+                "prompts_generator", "prompts_visual_ln", "prompts_visual_proj"}  # fmt: skip
 # VideoX saves its settings beside the weights, as an object of this class. They are read as a plain dictionary, so
 # that neither the class nor any code of the file is needed.
 _SETTINGS = (OrderedDict, "yacs.config.CfgNode")
 
 
 def load_xclip_checkpoint(path: Path | str) -> dict[str, Tensor]:
-    """The weights of X-CLIP's frame tower and visual projection, named as in transformers' `XCLIPModel`.
+    """The weights of X-CLIP's frame tower, visual projection and frame integration, as transformers' `XCLIPModel` names
+    them.
 
     Names that are unknown are handed on as they are, for the caller to complain about.
 
@@ -48,7 +52,7 @@ def load_xclip_checkpoint(path: Path | str) -> dict[str, Tensor]:
             training put before the names is dropped.
 
     Returns:
-        `vision_model.*` and `visual_projection.weight`, on the CPU, in the type that they were saved in.
+        `vision_model.*`, `visual_projection.weight` and `mit.*`, on the CPU, in the type that they were saved in.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -95,7 +99,7 @@ def _convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.split(".")[0] in _OTHER_PARTS:
             continue
         renamed = _rename(name)
-        if joint := re.fullmatch(r"(vision_model\..+attn)\.in_proj_(weight|bias)", renamed):
+        if joint := re.fullmatch(r"((?:vision_model|mit)\..+attn)\.in_proj_(weight|bias)", renamed):
             # Query, key and value lie below one another: [3V, V] or [3V].
             for letter, part in zip("qkv", weight.chunk(3), strict=False):
                 converted[f"{joint[1]}.{letter}_proj.{joint[2]}"] = part
@@ -108,5 +112,5 @@ def _convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rename(name: str) -> str:
     for pattern, new in _RULES.items():
         if match := re.fullmatch(pattern, name):
-            return match.expand(new)
+            return match.expand(new).replace("visual.transformer.", "vision_model.")
     return name

@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ampere.config import SummarizeSettings
-from ampere.text.language_models import LanguageModel, find_model, model_identity
+from ampere.models.saved import model_identity
+from ampere.text.language_models import LanguageModel, find_model
 from ampere.text.prompts import PROMPTS, Prompt
 from ampere.text.summary import TEXT_VERSION
 
@@ -32,6 +33,7 @@ def chosen_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
         )
     model = replace(
         model,
+        dtype=model.dtype if settings.dtype == "auto" else settings.dtype,
         quantization=settings.quantization or model.quantization,
         trust_remote_code=settings.trust_remote_code or model.trust_remote_code,
     )
@@ -45,13 +47,13 @@ def _vllm_version() -> tuple[int, int]:
             return int(major), int(minor)
         except PackageNotFoundError:
             continue
-    raise ModuleNotFoundError("vLLM is not installed; `make` installs it, requirements/ names its release")
+    raise ModuleNotFoundError("vLLM is not installed; `sh tools/setup.sh .venv` makes an environment that has it")
 
 
 def content_key(settings: SummarizeSettings) -> list[Any]:
     """What, besides a transcript, decides what the engine answers on it, and what becomes of the answers."""
     model, prompt = chosen_model(settings)
-    weights = [model_identity(model.source), model.quantization, settings.dtype]
+    weights = [model_identity(model.source), model.quantization, model.dtype]
     limits = [settings.piece_tokens, settings.max_tokens, settings.max_model_len]
     return ["llm", TEXT_VERSION, *weights, prompt.version, *limits]
 

@@ -51,7 +51,7 @@ def require_gpus(gpus: float, setting: str) -> None:
         return
     if "RAY_ADDRESS" not in os.environ:
         raise RuntimeError(
-            f"{setting} asks for {gpus:g} GPUs in all, and Ray sees {there:g} on this machine; give --{setting} 0 to "
-            "run on the CPU"
+            f"{setting} asks for {gpus:g} GPUs in all, and Ray sees {there:g} on this machine; give fewer workers, or "
+            f"--{setting} 0 to run on the CPU"
         )
     print(f"waiting for {gpus:g} GPUs in all ({setting}); the cluster has {there:g} now", file=sys.stderr, flush=True)

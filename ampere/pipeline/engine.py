@@ -13,12 +13,12 @@ import lance
 import pyarrow as pa
 
 from ampere.config import SummarizeSettings, worker_range
+from ampere.models.saved import model_identity
 from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.engine_death import mortal
 from ampere.pipeline.engine_rows import FormPrompts, ReadAnswers
 from ampere.pipeline.mapping import CAREFUL_TRIES, map_batches
 from ampere.pipeline.runner import Work
-from ampere.text.language_models import model_identity
 from ampere.text.summary import SCHEMA
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDatas
         counts or [found.overhead],
         answer=settings.max_tokens,
         limit=found.limit,
-        token_bytes=found.token_bytes(settings.dtype),
+        token_bytes=found.token_bytes(),
         memory=memory,
     )
     return replace(
@@ -127,7 +127,7 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
 
     model, _ = chosen_model(settings)
     engine: dict[str, Any] = {
-        "dtype": settings.dtype,
+        "dtype": model.dtype,
         "max_model_len": size.max_model_len,
         "max_num_seqs": size.max_num_seqs,
         "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config import SummarizeSettings, SummaryMethod, worker_range
+from ampere.models.saved import model_identity
 from ampere.pipeline import chosen_model
 from ampere.pipeline.engine import answers
 from ampere.pipeline.engine_rows import EngineError, assembled, missing_row
@@ -25,7 +26,7 @@ from ampere.pipeline.runner import Stage, Work, error_row, result_table
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.table import Table
 from ampere.text.clean import clean
-from ampere.text.language_models import check_quantization, local_folder, model_identity
+from ampere.text.language_models import check_quantization, local_folder
 from ampere.text.summary import METHODS, TEXT_VERSION, Status, Summary, summary_columns
 from ampere.workspace import Workspace
 

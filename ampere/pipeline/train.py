@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config import ModelSettings, TrainSettings
 from ampere.models.checkpoint import weight_shapes
 from ampere.models.networks import check_weights, pretrained_tokenizer
-from ampere.models.saved import SETTINGS_FILE, content_hash
+from ampere.models.saved import SETTINGS_FILE, content_hash, model_identity
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.pipeline.cluster import connect, require_gpus
 from ampere.pipeline.embed import model_folder
@@ -40,6 +40,8 @@ from ampere.workspace import Workspace
 # chunks draw dropout and sampled classes for themselves (docs/training.md).
 HOW = ("workers", "cpus", "gpus", "chunk_size", "gradient_checkpointing", "compile", "loader_workers", "log_every",
        "checkpoint_every", "retries", "trackers")  # fmt: skip
+# Stands for the code of networks, losses and training: raise it with a change to what comes of the same settings.
+TRAIN_VERSION = 2
 CHECKED_CLIPS = 8  # the first may be a picture, which tells nothing
 
 
@@ -188,7 +190,7 @@ def sample_ids(products: Iterable[Any]) -> Iterable[str]:
 def training_fingerprint(
     frames: LanceFrames, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings, start: Path | None
 ) -> str:
-    """A name of all that a training depends on: samples, frames, texts, settings, the weights that it starts from."""
+    """A name of all that a training depends on: samples, frames, texts, settings, code, the weights it starts from."""
     prints = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
     made_from = dict(zip(prints["sample_id"].to_pylist(), prints["fingerprint"].to_pylist(), strict=True))
     stored = {name: made_from[name.rsplit(MARK, 1)[0] if settings.supervision == "frames" else name]
@@ -196,9 +198,10 @@ def training_fingerprint(
     inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
     made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}
     started = content_hash(start) if start else ""
+    named = {name: model_identity(getattr(model, name)) for name in ("weights", "vision_weights", "text_weights")}
     # The whole of it, since a corrected catalogue may move a sample to another product or domain.
     products = (training_set.products, training_set.validation)
-    return fingerprint(*products, inputs, dataclasses.asdict(model), made_by, started)
+    return fingerprint(TRAIN_VERSION, *products, inputs, dataclasses.asdict(model) | named, made_by, started)
 
 
 def trained_from(settings: str | None) -> str | None:

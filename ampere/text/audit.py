@@ -14,11 +14,14 @@ from ampere.text.sounds import Speech, keeps, negates_more, speech
 
 # Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
 SUPPORT = 75.0
+# Between "not" and what it denies: 不是真皮, 没有添加蔗糖, 不需要打孔.
+AUXILIARIES = frozenset("是会能用要需有含加任何再")
 LOOKS = 32  # at stretches of a transcript that sound like a phrase
 NUMBER = r"[0-9零一二两三四五六七八九十百千万点.]+"
 NO_CHINESE = r"$|[^\u4e00-\u9fff]"
 PRICE = re.compile(
-    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|{NO_CHINESE})|元|毛钱|rmb|usd|yuan|dollars?)"  # 块 also counts pieces
+    # 块 also counts pieces; 三元 is a dairy, and what it makes stands after it.
+    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|{NO_CHINESE})|元(?![气素件旦宵酸牛奶鲜乳纯])|毛钱|rmb|usd|yuan|dollars?)"
     rf"|打\s*{NUMBER}\s*折|{NUMBER}\s*折(?=起|优惠|{NO_CHINESE})"  # 折 also counts folds, as of an umbrella
     rf"|[¥$￥€]\s*{NUMBER}|原价|到手价|半价",
     re.IGNORECASE,
@@ -72,7 +75,10 @@ def supported(phrase: str, heard: Speech) -> bool:
         start, end = low + place.dest_start, low + place.dest_end
         # As many sounds may differ, or be left out of the stretch: so far beside it a number or a "not" may stand.
         slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
-        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(start - 1, end), wanted):
+        before = start - 1
+        while before > 0 and heard.letters[before] in AUXILIARIES:
+            before -= 1
+        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(before, end), wanted):
             return True
         windows += [(end, high), (low, start)]  # others' twenty pieces may be spoken of before one's own ten
     return False

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 NUMERAL = r"\d零〇一二两三四五六七八九十百千万亿"
 # A stretch of up to 30 characters, and perhaps a number before them, said three or more times on end: a recogniser's
-# loop, or a chant. Never a number alone, nor a capital letter: 2000W is not 20W, nor XXXL XL.
-CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}(?:[^{NUMERAL}A-Z].{{0,29}}?|[A-Z].{{1,29}}?))\1{{2,}}", re.DOTALL)
+# loop, or a chant. Never a number alone: 2000W is not 20W.
+CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}[^{NUMERAL}].{{0,29}}?)\1{{2,}}", re.DOTALL)
+# Nor one letter up to ten times, or a digit with points between: XXXL is not XL, nor aaa a, nor 1.1.1.1 1.1.
+NO_CHANT = re.compile(r"([A-Za-zＡ-Ｚａ-ｚ])(?:[ .]?\1){2,9}|(\d)(?:\.\2){2,}")
+SPARE = range(0xF0000, 0xFFFFE)  # characters that no text has, to stand for what is no chant
 SPACE = re.compile(r"[^\S\n]+")
 
 
@@ -34,7 +37,12 @@ def _clean_once(text: str, marks: list[str]) -> str:
         text = text.replace(mark, " ")
     text = "".join(" " if _is_control(character) else character for character in text)
     text = "\n".join(line.strip() for line in SPACE.sub(" ", text).split("\n") if line.strip())
-    return CHANT.sub(r"\1", text)
+    spare = (chr(code) for code in SPARE if chr(code) not in text)
+    kept = {found[0]: next(spare) for found in NO_CHANT.finditer(text)}
+    text = CHANT.sub(r"\1", NO_CHANT.sub(lambda found: kept[found[0]], text))
+    for run, stand_in in kept.items():
+        text = text.replace(stand_in, run)
+    return text
 
 
 def _is_control(character: str) -> bool:

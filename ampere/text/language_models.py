@@ -1,10 +1,9 @@
 """Language models by name: where they come from, how they are asked, and what the table calls them."""
 
 import ast
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +30,7 @@ class LanguageModel:
     Attributes:
         source: hub name or folder.
         prompt: the wording it is asked with unless the settings name another.
+        dtype: vLLM's name of the type that it is computed in unless the settings name another.
         quantization: vLLM's name of a quantization made while loading; weights that are stored quantized (AWQ, GPTQ,
             FP8, compressed-tensors) say so themselves and need none.
         trust_remote_code: run the Python code that comes with the weights.
@@ -42,6 +42,7 @@ class LanguageModel:
 
     source: str
     prompt: Prompt = EXAMPLE
+    dtype: str = "auto"
     quantization: str | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
@@ -80,7 +81,7 @@ def find_model(name: str) -> LanguageModel:
         folder = Path(str(files("ampere.text") / "small_lm"))
         if not (folder / "config.json").exists():
             raise FileNotFoundError(f"the shipped model is missing at {folder}; install ampere whole")
-        return LanguageModel(source=str(folder), prompt=BARE)
+        return LanguageModel(source=str(folder), prompt=BARE, dtype="float32")  # for CPUs of any kind
     if name in KNOWN_MODELS:
         return KNOWN_MODELS[name]
     if (local := local_folder("summarize.model", name)) is not None:
@@ -134,22 +135,3 @@ def quantizations() -> tuple[str, ...]:
             case ast.Assign(targets=[ast.Name(id="QuantizationMethods")], value=ast.Subscript(slice=names)):
                 return tuple(ast.literal_eval(names))
     return ()
-
-
-def model_identity(source: str) -> str:
-    """What the table calls a model: a hub name as it is, a folder's name with a checksum of what lies in it."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".md"):
-        found = path.stat()
-        digest.update(path.name.encode() + _file_digest(path, found.st_mtime_ns, found.st_size))
-    return f"{folder.name}@{digest.hexdigest()[:12]}"
-
-
-@lru_cache(maxsize=1000)
-def _file_digest(path: Path, modified: int, size: int) -> bytes:
-    """Read once as long as the file is the same: weights have many gigabytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -125,12 +125,12 @@ class Asker:
         language = language_of(text)
         return [Question(self._tokens(p, language), p, language) for p in split(text, self.room, self.count)]
 
-    def token_bytes(self, dtype: str) -> int:
+    def token_bytes(self) -> int:
         """Attention states of one token, in bytes."""
         heads = self.config.num_attention_heads
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
         shared = getattr(self.config, "num_key_value_heads", None) or heads
-        return 2 * self.config.num_hidden_layers * shared * size * (4 if dtype == "float32" else 2)
+        return 2 * self.config.num_hidden_layers * shared * size * (4 if self.model.dtype == "float32" else 2)
 
     def _tokens(self, text: str, language: Language) -> list[int]:
         messages = self.prompt.wordings[language].messages(text)

@@ -10,6 +10,13 @@ from decimal import Decimal
 DIGITS = "零一二三四五六七八九"
 VALUES = {digit: value for value, digit in enumerate(DIGITS)} | {"〇": 0, "两": 2}
 UNITS = {"亿": 10**8, "万": 10**4, "千": 1000, "百": 100, "十": 10}
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+           "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+ENGLISH_NUMBER = re.compile(
+    rf"\b(?:({'|'.join(TENS)})(?:[ -]({'|'.join(ENGLISH[1:10])}))?|({'|'.join(ENGLISH)}))\b", re.IGNORECASE | re.ASCII
+)
+PERCENT = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*[%％]")
 LONGEST = 12  # digits of a number; what is longer is read digit by digit
 D, UNIT = f"[{''.join(VALUES)}]", f"[{''.join(UNITS)}]"
 HUNDREDS = rf"(?:{D}千零?)?(?:{D}百零?)?(?:{D}?十)?"
@@ -20,6 +27,21 @@ NUMBER = re.compile(
     rf"|(?=[十{D[1:-1]}])(?P<chinese>[{DIGITS}〇]{{3,}}(?!{UNIT})|(?:{HUNDREDS}{D}?亿零?)?(?:{HUNDREDS}{D}?万零?)?"
     rf"{HUNDREDS}(?:{D}(?!{UNIT}))?)(?:(?P<point>点{D}+)(?P<scale>[万亿])?(?!{UNIT}))?"
 )
+
+
+def spell_out(text: str) -> str:
+    """A text whose shares and English numbers below a hundred are spelled as `numbers` knows them.
+
+    >>> spell_out("100%纯棉，百分百好，twenty-four hours")
+    '百分之100纯棉，百分之一百好，24 hours'
+    """
+    text = PERCENT.sub(r"百分之\1", text).replace("百分之百", "百分之一百").replace("百分百", "百分之一百")
+    return ENGLISH_NUMBER.sub(_english_value, text)
+
+
+def _english_value(found: re.Match[str]) -> str:
+    tens, ones, small = ((word or "").lower() for word in found.groups())
+    return str((10 * TENS.index(tens) + 20 if tens else 0) + (ENGLISH.index(ones or small) if ones or small else 0))
 
 
 def numbers(text: str) -> Iterator[tuple[int, int, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from rapidfuzz import fuzz
 
-from ampere.text.sounds import agree, sounds
+from ampere.text.sounds import Speech, agree, keeps, sounds, speech
 from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
 
 # After a line break, else after a mark that ends a sentence, else after any other mark or space.
@@ -64,25 +64,34 @@ def merge(summaries: Sequence[Summary]) -> Summary:
 
     The product is the one that most pieces name. Names that sound alike count as one, and a name also counts for a
     longer one that holds it, for later mentions are shortened; not the other way round, or 面霜 alone would collect the
-    votes of every cream. Features are those of the pieces that name the product or nothing; pieces about another
-    product are left out.
+    votes of every cream. Of names with equally many votes the one that was read most often wins. Features are those of
+    the pieces that name the product or nothing; pieces about another product are left out.
     """
-    named = [(summary.product_name, sounds(summary.product_name)) for summary in summaries if summary.product_name]
+    named = [(summary.product_name, speech(summary.product_name)) for summary in summaries if summary.product_name]
     if not named:
         features = [feature for summary in summaries for feature in summary.product_features]
         return Summary(product_name="", product_features=_distinct(features)) if features else NO_PRODUCT
-    votes = [sum(len(other) <= len(sound) and _same(sound, other) for _, other in named) for _, sound in named]
+    shorter = [[_same(one, other) for _, other in named if len(other.sounds) <= len(one.sounds)] for _, one in named]
+    votes = [(sum(same), named.count(entry)) for same, entry in zip(shorter, named, strict=True)]
     name, winner = named[votes.index(max(votes))]
-    about_it = [s for s in summaries if not s.product_name or _same(winner, sounds(s.product_name))]
+    about_it = [s for s in summaries if not s.product_name or _same(winner, speech(s.product_name))]
     features = [feature for summary in about_it for feature in summary.product_features]
     return Summary(product_name=name, product_features=_distinct(features))
 
 
-def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two names are one: they sound alike, or the shorter is a part of the longer."""
-    if min(len(one), len(other)) < 2:
-        return one == other
-    return fuzz.partial_ratio(one, other) >= SAME
+def _same(one: Speech, other: Speech) -> bool:
+    """Whether two names are one: they sound alike, or the shorter is a part of the longer, and so are its numbers and
+    its letters: 小米14 is not 小米15, nor vitamin C vitamin E."""
+    shorter, longer = sorted((one, other), key=lambda name: len(name.sounds))
+    if len(shorter.sounds) < 2:
+        return shorter.sounds == longer.sounds
+    alike = fuzz.partial_ratio(shorter.sounds, longer.sounds) >= SAME
+    return alike and keeps(shorter, longer) and _letters(shorter) <= _letters(longer)
+
+
+def _letters(name: Speech) -> set[str]:
+    """Latin letters that stand alone or in pairs, which tell variants of a product apart; words may be misheard."""
+    return set(re.findall(r"(?<![a-z])[a-z]{1,2}(?![a-z])", "".join(name.letters)))
 
 
 def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:

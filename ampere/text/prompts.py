@@ -89,7 +89,7 @@ EXAMPLE_EN = Wording(
             "hey guys so um this is the the pine ridge bamboo cutting bored okay and it's it's got a juice groove all "
             "the way around, won't dull your knives, eighteen inches, link's below go go go",
             '{"is_product":true,"product_name":"Pine Ridge bamboo cutting board",'
-            '"product_features":["juice groove","won\'t dull knives","18 inches"]}',
+            '"product_features":["juice groove","won\'t dull your knives","18 inches"]}',
         ),
         (
             "hi everyone welcome back, let me know in the comments where you're watching from, we start in a minute",

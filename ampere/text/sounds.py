@@ -1,7 +1,7 @@
 """Texts by their sounds, and whether two of them can mean the same: equal numbers, and no "not" more.
 
 Speech recognisers write homophones, so sounds are compared (pinyin without tones), a sound for each character. A number
-counts as it is read, whatever its spelling; negations are found in Chinese only.
+counts as it is read, whatever its spelling, English words included; negations are found in Chinese only.
 """
 
 import re
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pypinyin import lazy_pinyin
 
-from ampere.text.numerals import numbers
+from ampere.text.numerals import numbers, spell_out
 
 LONGEST_CACHED = 64  # characters; phrases come again, transcripts hardly
 # The last group negates. The words before it do not: 非常 is "very", 粘不粘 and 有没有 ask. 不不 is a stutter, and one.
@@ -25,12 +25,14 @@ class Speech:
     """A text without marks and spaces.
 
     Attributes:
+        letters: its characters, numbers as they are read.
         pinyin: of each character, without tones.
         sounds: the same, but those that speakers and recognisers mix up (zh and z, ng and n at the end) count as one.
         numbers: start and end of each number.
         negations: places of "not".
     """
 
+    letters: tuple[str, ...]
     pinyin: tuple[str, ...]
     sounds: tuple[str, ...]
     numbers: tuple[tuple[int, int], ...]
@@ -41,6 +43,7 @@ class Speech:
         smaller one."""
         start = max(0, start)
         return Speech(
+            self.letters[start:end],
             self.pinyin[start:end],
             self.sounds[start:end],
             tuple((low - start, high - start) for low, high in self.numbers if low < end and start < high),
@@ -83,22 +86,37 @@ def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
     """Whether the sounds of one's number stand in the other, and not as a part of another number there.
 
     十 is not said in 二十. But 三, the number of 三石克, is said in 三十克: all of 三十 sounds like what one has there.
+    A misheard number, 散百, is among the other's words and no word of one: the 期 of 保质期三天 does not say the 七 of
+    保质期七天.
     """
     start, end = number
     wanted = one.pinyin[start:end]
-    for place in range(len(other.pinyin) - len(wanted) + 1):
-        shift = start - place
-        if other.pinyin[place : place + len(wanted)] == wanted and all(
+    found = [
+        place
+        for place in _places(wanted, other.pinyin)
+        if all(
             high <= place
             or place + len(wanted) <= low
-            or (low + shift >= 0 and one.pinyin[low + shift : high + shift] == other.pinyin[low:high])
+            or (low + start - place >= 0 and one.pinyin[low + start - place :][: high - low] == other.pinyin[low:high])
             for low, high in other.numbers
-        ):
-            return True
-    return False
+        )
+    ]
+    if any(low <= place and place + len(wanted) <= high for place in found for low, high in other.numbers):
+        return True
+    words = [
+        place
+        for place in _places(wanted, one.pinyin)
+        if all(high <= place or place + len(wanted) <= low for low, high in one.numbers)
+    ]
+    return len(found) > len(words)
+
+
+def _places(wanted: tuple[str, ...], said: tuple[str, ...]) -> list[int]:
+    return [place for place in range(len(said) - len(wanted) + 1) if said[place : place + len(wanted)] == wanted]
 
 
 def _speech(text: str) -> Speech:
+    text = spell_out(text)
     letters: list[str] = []
     places = []
     last = 0
@@ -111,7 +129,7 @@ def _speech(text: str) -> Speech:
     # 两 became 二 above, so what is misheard for it must sound like that too.
     pinyin = tuple("er" if sound == "liang" else sound for sound in lazy_pinyin(letters))
     negations = tuple(found.start(2) for found in NEGATION.finditer("".join(letters)) if found[2])
-    return Speech(pinyin, tuple(map(_plain, pinyin)), tuple(places), negations)
+    return Speech(tuple(letters), pinyin, tuple(map(_plain, pinyin)), tuple(places), negations)
 
 
 _cached_speech = lru_cache(maxsize=1024)(_speech)

@@ -89,7 +89,8 @@ class Extractor:
         language = language_of(text)
         found = {field: self.spans(asked, text) for field, asked in FIELDS[language].items()}
         best = {field: spans[0] if spans else "" for field, spans in found.items()}
-        name = best["name"] or best["brand"] + best["category"]
+        between = " " if language is Language.EN else ""
+        name = best["name"] or between.join(filter(None, (best["brand"], best["category"])))
         parts = (best["brand"], best["category"]) if best["name"] else ()
         extra = [part for part in parts if part and part not in name]
         features = dict.fromkeys([*extra, *found["appearance"], *found["texture"]])

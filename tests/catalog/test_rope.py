@@ -3,6 +3,7 @@ import resource
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,15 @@ def test_nine_files(tmp_path: Path) -> None:
     assert set(found) == {"page-10001", "page-10002", "short-20001", "live-30001"}
     assert found["page-10002"].text is None
     assert found["page-10002"].media_uris == ("http://far/p2.jpg",)
+
+
+def test_files_on_a_store(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(str(write_rope(tmp_path)), "/rope", recursive=True)
+    rows = [row for _, row in read_rope("memory://rope/")]
+    page, *_, live = rows
+    assert isinstance(page, Sample) and page.media_uris == ("memory://rope/images/p1.jpg",)
+    assert isinstance(live, Sample) and len(rows) == 4 and live.timestamps_s == (0.0, 1.0, 3.25)
 
 
 def test_frames_stand_by_number_not_by_line(tmp_path: Path) -> None:

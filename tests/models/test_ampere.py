@@ -126,11 +126,12 @@ def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
     for name, weight in model.named_parameters():
         groups_by_prefix.setdefault(".".join(name.split(".")[:2]), set()).add(group_of[id(weight)])
     text = {prefix: {"text"} for prefix in ("text.embeddings", "text.encoder")}
-    rest = ("video.positions", "video.blocks", "fusion.visual_projection", "fusion.text_projection",
+    rest = ("fusion.visual_projection", "fusion.text_projection",
             "embed.weight", "embed.bias", "no_text")  # fmt: skip
     assert groups_by_prefix == text | {prefix: {"rest"} for prefix in rest} | {
         "video.tower": {"video"},
         "video.projection": {"video"},
+        "video.integration": {"video"},
         "fusion.blocks": {"fusion"},
     }
 

@@ -25,9 +25,9 @@ TORCH_NAMES = {
 
 
 def make_identity(blocks: nn.ModuleList) -> None:
-    """Zero what the blocks add to their stream."""
+    """Zero what the blocks, ours or the library's, add to their stream."""
     for name, weight in blocks.named_parameters():
-        if "attention_out" in name or "mlp.2" in name:
+        if any(part in name for part in ("attention_out", "mlp.2", "out_proj", "fc2")):
             nn.init.zeros_(weight)
 
 
@@ -48,10 +48,18 @@ def test_block_is_a_pre_norm_transformer_layer() -> None:
 
 def test_video_feature_has_the_residual_over_the_stack(sizes: ModelSettings) -> None:
     video = VideoBranch(sizes).eval()
-    make_identity(video.blocks)
+    assert video.integration is not None
+    make_identity(video.integration.encoder.layers)
     v, z = video(random_frames(2, 4))
     assert v.shape == (2, 16) and z.shape == (2, 4, 16)
-    torch.testing.assert_close(v, (z + z + video.positions).mean(dim=1))
+    torch.testing.assert_close(v, (z + z + video.integration.position_embedding).mean(dim=1))
+
+
+def test_without_temporal_blocks_the_video_feature_is_the_mean(sizes: ModelSettings) -> None:
+    video = VideoBranch(dataclasses.replace(sizes, temporal_layers=0)).eval()
+    v, z = video(random_frames(2, 4))
+    torch.testing.assert_close(v, z.mean(dim=1))
+    assert {name.split(".")[0] for name, _ in video.named_parameters()} == {"tower", "projection"}
 
 
 def test_cross_block_is_attention_over_the_context() -> None:

@@ -28,6 +28,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from ampere.models.mllm import PROMPT, PROMPT_END, PROMPT_TEXT, MLLMConfig, MLLMEmbedder, last_tokens, load_mllm
+from ampere.models.saved import model_identity
 
 from .test_ampere import random_frames
 from .test_checkpoint import change_weights
@@ -244,6 +245,14 @@ def test_processor_settings_reach_it(source: str) -> None:
     )
     white = torch.full((1, 1, 3, 32, 32), 255, dtype=torch.uint8)
     torch.testing.assert_close(model.read(white, [None])["pixel_values"], torch.ones(1, 3, 32, 32))
+
+
+def test_other_weights_in_the_place_of_those_it_was_made_with_are_told(source: str, tmp_path: Path) -> None:
+    load_mllm(MLLMConfig(source=source, identity=model_identity(source))).save_pretrained(tmp_path)
+    MLLMEmbedder.from_pretrained(tmp_path)
+    (Path(source) / "generation_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is of the multimodal model source@\w+, and .*source@\w+ now; train anew"):
+        MLLMEmbedder.from_pretrained(tmp_path)
 
 
 def test_missing_weights_are_named(source: str, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from transformers import (
 from ampere.config import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.networks import build_network, check_weights
-from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.pretrained import _load_vision, load_pretrained_towers
 from ampere.models.tokenizer import build_tokenizer
-from ampere.models.video import normalise_pixels
+from ampere.models.video import VideoBranch, normalise_pixels
 from ampere.systems import SYSTEMS, named_settings
 
 from .conftest import VOCAB_SIZE
@@ -38,7 +38,7 @@ def save_xclip(folder: Path, **vision: int) -> XCLIPModel:
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     tower = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
              "image_size": 32, "patch_size": 16, "num_frames": 4, "mit_hidden_size": 16,
-             "mit_intermediate_size": 16, "mit_num_attention_heads": 2}  # fmt: skip
+             "mit_intermediate_size": 40, "mit_num_attention_heads": 2}  # fmt: skip
     torch.manual_seed(5)
     config = XCLIPConfig(text_config=small, vision_config=tower | vision, projection_dim=16, prompt_layers=1,
                          prompt_num_attention_heads=2)  # fmt: skip
@@ -65,7 +65,10 @@ def save_bert(folder: Path, vocab_size: int = VOCAB_SIZE) -> BertForMaskedLM:
 
 
 def test_towers_compute_what_the_pretrained_ones_do(model: AMPere, tmp_path: Path) -> None:
-    """Frame features against what the library's X-CLIP hands from its frame tower to its frame integration."""
+    """Frame features against what the library's X-CLIP hands from its frame tower to its frame integration.
+
+    With as many layers of that as the library's has, the video feature too.
+    """
     xclip = save_xclip(tmp_path / "xclip")
     save_bert(tmp_path / "bert")
     load_pretrained_towers(model, str(tmp_path / "xclip"), str(tmp_path / "bert"))
@@ -75,6 +78,9 @@ def test_towers_compute_what_the_pretrained_ones_do(model: AMPere, tmp_path: Pat
     xclip.mit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     xclip.get_video_features(normalise_pixels(frames.flatten(0, 1)).unflatten(0, (2, 4)))
     torch.testing.assert_close(model.video(frames)[1], seen[0])
+    shallow = VideoBranch(dataclasses.replace(model.config.sizes, temporal_layers=1)).eval()
+    _load_vision(shallow, str(tmp_path / "xclip"))
+    torch.testing.assert_close(shallow(frames)[0], xclip.mit(seen[0]).pooler_output)
 
     ids, mask = random_tokens(2, 7)
     mask[1, 5:] = 0

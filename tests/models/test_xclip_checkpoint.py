@@ -22,6 +22,7 @@ from .conftest import VOCAB_SIZE
 from .test_ampere import random_frames
 
 WIDTH, HEADS, FRAMES = 128, 2, 4
+FEATURES = 64  # width of frame features: one head of the integration
 
 
 class QuickGELU(nn.Module):
@@ -51,8 +52,37 @@ class OriginalBlock(nn.Module):
         return stream + self.mlp(self.ln_2(stream))
 
 
+class OriginalIntegrationBlock(nn.Module):
+    """A block over the frames; named as the original is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = (nn.LayerNorm(FEATURES) for _ in range(2))
+        self.attn = nn.MultiheadAttention(FEATURES, FEATURES // 64, batch_first=True)
+        layers = {"c_fc": nn.Linear(FEATURES, 256), "gelu": QuickGELU(), "c_proj": nn.Linear(256, FEATURES)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, stream: Tensor) -> Tensor:
+        normed = self.ln_1(stream)
+        stream = stream + self.attn(normed, normed, normed)[0]
+        return stream + self.mlp(self.ln_2(stream))
+
+
+class OriginalIntegration(nn.Module):
+    """X-CLIP's `mit`."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.empty(1, FRAMES, FEATURES))
+        self.resblocks = nn.Sequential(*(OriginalIntegrationBlock() for _ in range(layers)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """float [B, F, W] -> [B, W]."""
+        return (z + self.resblocks(z + self.positional_embedding)).mean(dim=1)
+
+
 class OriginalTower(nn.Module):
-    """X-CLIP's `visual`."""
+    """X-CLIP's `visual`, and `mit` with it."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__()
@@ -63,6 +93,7 @@ class OriginalTower(nn.Module):
         self.transformer = nn.Module()
         self.transformer.resblocks = nn.Sequential(*(OriginalBlock() for _ in range(sizes.vision_layers)))
         self.proj = nn.Parameter(torch.empty(WIDTH, sizes.message_width))
+        self.mit = OriginalIntegration(layers=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float [B * F, 3, H, W] -> frame features float [B * F, message_width]."""
@@ -72,10 +103,14 @@ class OriginalTower(nn.Module):
         return self.ln_post(self.transformer.resblocks(stream)[:, 0]) @ self.proj
 
 
+SIZES: dict[str, Any] = {"vision_width": WIDTH, "vision_heads": HEADS, "message_width": FEATURES, "width": FEATURES,
+                         "heads": FEATURES // 64, "mlp_width": 256, "temporal_layers": 1}  # fmt: skip
+
+
 @pytest.fixture
 def xclip_model(config: AMPereConfig) -> AMPere:
-    """A model without text, of heads as wide as X-CLIP's."""
-    sizes = dataclasses.replace(config.sizes, vision_width=WIDTH, vision_heads=HEADS)
+    """A model without text, of heads as wide as X-CLIP's, and as deep in its integration."""
+    sizes = dataclasses.replace(config.sizes, **SIZES)
     return AMPere(AMPereConfig(sizes=sizes, vocab_size=VOCAB_SIZE, pad_token_id=0, use_text=False)).eval()
 
 
@@ -94,10 +129,10 @@ def original(xclip_model: AMPere) -> OriginalTower:
 def whole(original: OriginalTower) -> dict[str, Tensor]:
     """The tower's weights among some of X-CLIP's other parts."""
     others = ("token_embedding.weight", "positional_embedding", "transformer.resblocks.0.attn.in_proj_weight",
-              "ln_final.bias", "text_projection", "logit_scale", "mit.positional_embedding",
-              "mit.resblocks.0.attn.in_proj_bias", "prompts_generator.alpha", "prompts_visual_ln.weight",
-              "prompts_visual_proj")  # fmt: skip
-    return {f"visual.{name}": weight for name, weight in original.state_dict().items()} | dict.fromkeys(
+              "ln_final.bias", "text_projection", "logit_scale", "prompts_generator.alpha",
+              "prompts_visual_ln.weight", "prompts_visual_proj")  # fmt: skip
+    weights = original.state_dict()
+    return {n if n.startswith("mit.") else f"visual.{n}": w for n, w in weights.items()} | dict.fromkeys(
         others, torch.ones(3)
     )
 
@@ -124,7 +159,9 @@ def test_outputs_are_those_of_the_original(
 
     frames = random_frames(3, FRAMES)
     expected = original(normalise_pixels(frames.flatten(0, 1))).unflatten(0, (3, FRAMES))
-    torch.testing.assert_close(xclip_model.video(frames)[1], expected, rtol=1e-4, atol=1e-5)
+    v, z = xclip_model.video(frames)
+    torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(v, original.mit(expected), rtol=1e-4, atol=1e-5)
     # A page's single pass, too.
     page = original(normalise_pixels(frames[0, :1].expand(FRAMES, -1, -1, -1)))
     torch.testing.assert_close(xclip_model.video(frames[:1, :1])[1][0], page, rtol=1e-4, atol=1e-5)
@@ -133,7 +170,7 @@ def test_outputs_are_those_of_the_original(
 def test_each_weight_of_the_original_counts(original: OriginalTower) -> None:
     """So that the comparison of outputs would see any weight that went astray."""
     pixels = normalise_pixels(random_frames(1, FRAMES)[0])
-    original(pixels).square().sum().backward()
+    original.mit(original(pixels)[None]).square().sum().backward()
     still = [name for name, weight in original.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert still == []
 
@@ -164,6 +201,8 @@ def test_authors_settings_are_read_as_a_dictionary(
         ("visual.class_embedding", "missing vision_model.embeddings.class_embedding"),
         ("visual.transformer.resblocks.1.message_ln.bias", "missing vision_model.encoder.layers.1.message_ln.bias"),
         ("visual.transformer.resblocks.0.attn.in_proj_bias", "layers.0.self_attn.k_proj.bias"),
+        ("mit.positional_embedding", "missing mit.position_embedding"),
+        ("mit.resblocks.0.mlp.c_proj.weight", "missing mit.encoder.layers.0.mlp.fc2.weight"),
     ],
 )
 def test_missing_weights_are_named(
@@ -183,6 +222,31 @@ def test_unknown_weights_are_named(xclip_model: AMPere, original: OriginalTower,
         load(xclip_model, whole(original) | {name: torch.zeros(6)}, tmp_path / "x.pth")
 
 
+def test_a_deeper_integration_begins_with_the_layer_there_is(
+    config: AMPereConfig, original: OriginalTower, tmp_path: Path
+) -> None:
+    """The paper's is four layers deep."""
+    sizes = dataclasses.replace(config.sizes, **SIZES | {"temporal_layers": 3})
+    model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
+    assert model.video is not None and model.video.integration is not None
+    second = model.video.integration.encoder.layers[1].mlp.fc1.weight.clone()
+    load(model, whole(original), tmp_path / "x.pth")
+    first, *others = model.video.integration.encoder.layers
+    assert torch.equal(first.mlp.fc1.weight, original.mit.resblocks[0].mlp.c_fc.weight)
+    assert torch.equal(others[0].mlp.fc1.weight, second)
+    assert torch.equal(model.video.integration.position_embedding, original.mit.positional_embedding)
+    weights = {name: weight for name, weight in whole(original).items() if not name.startswith("mit.resblocks")}
+    with pytest.raises(ValueError, match="missing mit.encoder.layers.0.mlp.fc1.weight"):
+        load(model, weights, tmp_path / "x.pth")
+
+
+def test_no_integration_takes_none(config: AMPereConfig, original: OriginalTower, tmp_path: Path) -> None:
+    sizes = dataclasses.replace(config.sizes, **SIZES | {"temporal_layers": 0})
+    model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
+    load(model, whole(original), tmp_path / "x.pth")
+    assert model.video is not None and torch.equal(model.video.projection.weight, original.proj.t())
+
+
 def test_more_layers_and_other_shapes_are_named(xclip_model: AMPere, original: OriginalTower, tmp_path: Path) -> None:
     block = "visual.transformer.resblocks"
     weights = whole(original)
@@ -190,12 +254,12 @@ def test_more_layers_and_other_shapes_are_named(xclip_model: AMPere, original: O
         load(xclip_model, weights | {f"{block}.2.mlp.c_fc.bias": torch.zeros(512)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"position_embedding.weight is \[10, 128\], expected \[5, 128\]"):
         load(xclip_model, weights | {"visual.positional_embedding": torch.zeros(10, 128)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"visual_projection.weight is \[128, 16\], expected \[16, 128\]"):
+    with pytest.raises(ValueError, match=r"visual_projection.weight is \[128, 64\], expected \[64, 128\]"):
         load(xclip_model, weights | {"visual.proj": original.proj.detach().t()}, tmp_path / "x.pth")
 
 
 def test_other_head_counts_raise(config: AMPereConfig, original: OriginalTower, tmp_path: Path) -> None:
-    sizes = dataclasses.replace(config.sizes, vision_width=WIDTH, vision_heads=4)
+    sizes = dataclasses.replace(config.sizes, **SIZES | {"vision_heads": 4})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
     with pytest.raises(ValueError, match="num_attention_heads 2; the model was built with 4"):
         load(model, whole(original), tmp_path / "x.pth")

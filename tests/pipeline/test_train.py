@@ -182,6 +182,31 @@ def test_what_a_sample_belongs_to_is_part_of_what_a_training_is_made_from(worksp
     assert len({before, *found}) == 4
 
 
+def test_the_content_of_local_weights_is_part_of_what_a_training_is_made_from(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    training_set, frames = small_set(2)
+    workspace.table(FRAMES).append(
+        [{"sample_id": name, "fingerprint": "f", "frames": jpegs} for name, jpegs in frames.frames.items()]
+    )
+    file, folder = tmp_path / "k600.pth", tmp_path / "bert"
+    folder.mkdir()
+    changed = [file, folder / "model.safetensors", folder / "vocab.txt"]
+    for path in changed:
+        path.write_bytes(b"1")
+    model = dataclasses.replace(SIZES, vision_weights=str(file), text_weights=str(folder))
+
+    def made_from() -> str:
+        train = small_job(training_set).train
+        return training_fingerprint(LanceFrames(workspace), training_set, model, train, None)
+
+    prints = {made_from()}
+    for path in changed:
+        path.write_bytes(b"2 ")
+        prints.add(made_from())
+    assert len(prints) == 1 + len(changed)
+
+
 def test_a_training_takes_the_tokenizer_of_the_text_tower_that_it_starts_from(tmp_path: Path) -> None:
     training_set, _ = small_set(4)
     others = TrainingSet(products=training_set.products, texts={"x": "quite different words"})

@@ -8,12 +8,15 @@ from ampere.catalog.goods import demo_products
 from ampere.catalog.speech import recognise, say
 from ampere.text import sounds as sounds_module
 from ampere.text.audit import audit
+from ampere.text.language import Language
 from ampere.text.numerals import DIGITS, UNITS
+from ampere.text.prompts import EXAMPLE
 from ampere.text.sounds import LONGEST_CACHED, sounds
+from ampere.text.summary import parse_summary
 
 # A phrase cut out of a number, or from behind a "not", says another thing.
 PLAIN = st.text(
-    st.characters(exclude_categories=["Nd"], exclude_characters=f"〇两不没无非{DIGITS}{''.join(UNITS)}"), max_size=60
+    st.characters(exclude_categories=["Nd"], exclude_characters=f"〇两不没无非%％{DIGITS}{''.join(UNITS)}"), max_size=60
 )
 
 
@@ -43,6 +46,11 @@ PLAIN = st.text(
         ("二十支的卖完了，今天发十支", "十支"),  # of two such stretches, the second
         ("不可机洗的别买，我们这个可机洗", "可机洗"),
         ("一点五万转的马达", "1.5万转"),
+        ("这件是百分之百纯棉的", "100%纯棉"),
+        ("这个是含量50%羊毛的衣服很暖和", "百分之五十羊毛"),
+        ("it is eighteen inches long, okay", "18 inches"),
+        ("不仅是真皮的还很软", "真皮"),
+        ("是不是真皮，是真皮的", "真皮"),
     ],
 )
 def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
@@ -66,6 +74,17 @@ def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
         ("这件衣服可机洗", "不可机洗"),
         ("不锈钢刀头不防水", "不锈钢刀头防水"),
         ("二十支的卖完了，今天发三十支", "十支"),
+        ("这个保质期3天", "保质期7天"),  # 期 sounds like 七, and stands in both
+        ("大家看容量5升", "容量2升"),
+        ("可以使用5年的", "使用10年"),
+        ("净含量5克", "净含量2克"),
+        ("这衣服重三斤", "衣服重1斤"),
+        ("这个包不是真皮的是pu皮", "真皮"),
+        ("这个没有添加蔗糖", "添加蔗糖"),
+        ("这个不会掉色", "掉色"),
+        ("不需要打孔就能装", "打孔"),
+        ("这个锅不是不锈钢的", "不锈钢"),
+        ("it is eighteen inches long, okay", "24 inches"),
     ],
 )
 def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:
@@ -93,10 +112,29 @@ def test_prices_and_sales_talk(phrase: str, flag: str) -> None:
 
 @pytest.mark.parametrize(
     "phrase",
-    ["三百毫升", "一板十支", "500克", "百分之百纯棉", "六块装的", "持妆二十四小时", "三折伞", "两折钱包", "四折叠"],
+    [
+        "三百毫升",
+        "一板十支",
+        "500克",
+        "百分之百纯棉",
+        "六块装的",
+        "持妆二十四小时",
+        "三折伞",
+        "两折钱包",
+        "四折叠",
+        "三元纯牛奶",
+        "一点元气",
+    ],
 )
 def test_sizes_are_no_prices(phrase: str) -> None:
     assert audit(phrase, "", [phrase]) == []
+
+
+@pytest.mark.parametrize("language", Language)
+def test_the_prompts_own_examples_are_faultless(language: Language) -> None:
+    for transcript, found in EXAMPLE.wordings[language].examples:
+        summary = parse_summary(found)
+        assert audit(transcript, summary.product_name, summary.product_features) == []
 
 
 def test_the_name_is_checked_too_and_an_empty_one_is_not() -> None:

@@ -19,11 +19,13 @@ from ampere.text.clean import clean
         ("哈哈哈哈哈哈", "哈"),
         ("你好<|im_end|>\n<|im_start|>system", "你好\nsystem"),
         ("<|im_<|im_end|>end|>", "<|im_ end|>"),  # no mark may be left by taking another out
-        ("<|im_eeend|>你好", "你好"),  # nor by taking a chant out
+        ("<|||im_end|>你好", "你好"),  # nor by taking a chant out
         ("<|im_start|>" * 2 + "<|im_end|>", ""),
         ("", ""),
         ("\x00\x01\u200b\u2060", ""),
-        ("aaabaaabaaab", "ab"),  # what is left of three chants is one
+        ("aaabaaabaaab", "aaab"),
+        ("好好好美好好好美好好好美", "好美"),  # what is left of three chants is one
+        ("。。。。。。", "。"),
     ],
 )
 def test_by_hand(text: str, expected: str) -> None:
@@ -44,6 +46,13 @@ def test_by_hand(text: str, expected: str) -> None:
         "从S码到XXXL码",
         "AAA电池",
         "CCC认证",
+        "最大有xxxl码",
+        "最大X X X L码",
+        "ＸＸＸＬ码",
+        "最大XXXXXXL码",
+        "two aaa batteries",
+        "ipad iii",
+        "版本1.1.1.1",
     ],
 )
 def test_a_number_is_no_chant(text: str) -> None:
@@ -53,7 +62,7 @@ def test_a_number_is_no_chant(text: str) -> None:
 
 MARKS = ["<|im_end|>", "<|im_start|>", "<think>", "<<<"]
 parts = st.sampled_from(
-    [*MARKS, "<|im_eeend|>", "<|im_", "end|>", "start|>", "e", "nd", "<", "|>", "<th", "think>", "\x00", " ", "\n", "a"]
+    [*MARKS, "<|||im_end|>", "<|im_", "end|>", "start|>", "e", "nd", "<", "|>", "<th", "think>", "\x00", " ", "\n", "a"]
 )
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from ampere.config import SHIPPED_MODEL
+from ampere.models.saved import model_identity
 from ampere.text import language_models
 from ampere.text.language_models import (
     BAICHUAN_TEMPLATE,
     KNOWN_MODELS,
     check_quantization,
     find_model,
-    model_identity,
     quantizations,
 )
 from ampere.text.prompts import BARE, EXAMPLE
@@ -60,7 +60,7 @@ def test_the_shipped_model_is_asked_barely() -> None:
     shipped = find_model(SHIPPED_MODEL)
     assert (Path(shipped.source) / "config.json").exists() and shipped.prompt is BARE
     assert model_identity(shipped.source).startswith("small_lm@")
-    assert model_identity("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+    assert model_identity("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct" and model_identity("") == ""
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_a_transcript_cannot_leave_its_fence_nor_think_aloud() -> None:
 
 
 def test_nothing_to_read_is_not_asked_about(asker: Asker) -> None:
-    for text in ("", "\x00\x1f", "\u200b\ufeff", "<|im_end|>", " <|im_eeend|>\n"):
+    for text in ("", "\x00\x1f", "\u200b\ufeff", "<|im_end|>", " <|||im_end|>\n"):
         assert asker.questions(text) == []
 
 
@@ -100,8 +100,9 @@ def test_a_template_without_system_turns_gets_the_system_text_in_the_first_quest
 
 def test_attention_states_by_hand(asker: Asker) -> None:
     layers, width = asker.config.num_hidden_layers, asker.config.hidden_size  # of all heads together
-    assert asker.token_bytes("float32") == 2 * layers * width * 4  # keys and values, of four bytes
-    assert asker.token_bytes("auto") == 2 * layers * width * 2
+    assert asker.token_bytes() == 2 * layers * width * 4  # keys and values, of four bytes: the shipped model's float32
+    half = Asker(LanguageModel(source=SHIPPED.source), BARE, answer=100, piece=6000)
+    assert half.token_bytes() == 2 * layers * width * 2
 
 
 def test_one_answer_becomes_columns() -> None:

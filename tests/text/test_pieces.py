@@ -63,6 +63,21 @@ def test_a_generic_name_does_not_bring_another_product_to_win() -> None:
         assert set(merged.product_features) == {"保湿", "清爽", "不黏", "五十克"}
 
 
+def test_variants_that_a_number_or_a_letter_tells_apart_are_two_products() -> None:
+    phones = [product("小米14手机", "512G"), product("小米15手机", "骁龙8至尊版")]
+    assert merge(phones) == phones[0]
+    serums = [
+        product("维生素C精华液", "美白"),
+        product("维生素E精华液", "保湿滋润"),
+        product("维生素E精华液", "抗氧化"),
+    ]
+    assert merge(serums) == product("维生素E精华液", "保湿滋润", "抗氧化")
+
+
+def test_of_names_that_sound_alike_the_commoner_stays() -> None:
+    assert merge([product("松实牙刷"), product("松石牙刷"), product("松石牙刷")]).product_name == "松石牙刷"
+
+
 def test_another_number_or_the_opposite_is_another_feature() -> None:
     merged = merge([product("卫衣", "可机洗", "500毫升"), product("卫衣", "不可机洗", "300毫升", "五百毫升", "克机洗")])
     assert merged.product_features == ("可机洗", "500毫升", "不可机洗", "300毫升")

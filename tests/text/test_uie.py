@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ampere.text.language import Language
 from ampere.text.summary import Status
-from ampere.text.uie import BATCH, UIE, WINDOW, Extractor, load_uie, pair_spans
+from ampere.text.uie import BATCH, FIELDS, UIE, WINDOW, Extractor, load_uie, pair_spans
 from tests.text.encoders import ernie_config
 
 
@@ -88,6 +89,10 @@ def test_the_fields_make_a_summary(extractor: Extractor) -> None:
     assert (found["status"], found["language"]) == (Status.OK, "zh")
     answers["名称"] = []
     assert extractor("这个松石竹炭牙刷是白色的")["product_name"] == "松石牙刷"
+    english = FIELDS[Language.EN]
+    answers |= {english["brand"]: ["Pine Ridge"], english["category"]: ["cutting board"], english["name"]: []}
+    answers |= {english["appearance"]: [], english["texture"]: []}
+    assert extractor("a Pine Ridge cutting board")["product_name"] == "Pine Ridge cutting board"
     answers.update({key: [] for key in answers})
     nothing = extractor("大家好")
     assert (nothing["text"], nothing["status"]) == (None, Status.EMPTY)
