@@ -36,6 +36,9 @@ class MediaKind(StrEnum):
     FRAMES = "frames"
 
 
+LONGEST_ID = 1000  # characters; figures are made over arrays that give every id the room of the longest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One page, short video or live clip.
@@ -45,6 +48,9 @@ class Sample:
         product_id: the product shown, or None where it is not known (such a sample is embedded, never trained on).
         text: a page's title or a clip's raw speech transcript, or None where there is none.
         timestamps_s: times of the frames for `MediaKind.FRAMES`, in seconds; else empty.
+
+    Raises:
+        ValueError: an id is longer than `LONGEST_ID`.
     """
 
     sample_id: str
@@ -56,6 +62,11 @@ class Sample:
     media_uris: tuple[str, ...]
     timestamps_s: tuple[float, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("sample_id", self.sample_id), ("product_id", self.product_id)):
+            if value is not None and len(value) > LONGEST_ID:
+                raise ValueError(f"the {name} has {len(value)} characters, and an id at most {LONGEST_ID}; is it one?")
 
     def to_row(self) -> dict[str, Any]:
         """The sample as a row of the `samples` table."""

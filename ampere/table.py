@@ -73,6 +73,11 @@ class Table:
         """
         self._append(self._checked(rows))
 
+    def create(self) -> None:
+        """Make it, empty, if it is not there."""
+        if self.dataset() is None:
+            lance.write_dataset(self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create")
+
     def _append(self, rows: pa.Table) -> None:
         if rows.num_rows:
             mode = "create" if self.dataset() is None else "append"
@@ -95,10 +100,19 @@ class Table:
             dataset.delete(where)
 
     def compact(self) -> None:
-        """Merge the many small files that small commits leave, and drop old versions that nobody can be reading."""
+        """Merge the many small files that small commits leave, and drop old versions that nobody can be reading.
+
+        Where another process wrote the same rows meanwhile, which a lock on a cloud store does not keep it from, they
+        are left to the next job.
+        """
         dataset = self.dataset()
         if dataset is not None and len(dataset.get_fragments()) > 1:
-            dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
+            try:
+                dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
+            except OSError as error:
+                if "commit conflict" not in str(error):
+                    raise
+                return
             # A version is old from the time when another took its place; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
             found = dataset.versions()

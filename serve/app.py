@@ -60,4 +60,5 @@ def build_app(args: SearchArgs) -> Application:
         for shard in range(meta["shards"])
     ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
-    return gateway.bind(embedder, searchers, workspace.uri, settings.max_upload_mb)
+    about = {"model": name, "index": meta}
+    return gateway.bind(embedder, searchers, workspace.uri, settings.max_upload_mb, about)

@@ -10,7 +10,7 @@ from ampere.config import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.pipeline.embed import own_model
+from ampere.pipeline.embed import own_embedder
 from ampere.records import Domain
 
 MAX_BATCH = 16
@@ -56,9 +56,7 @@ class EmbedderDeployment:
     """
 
     def __init__(self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str) -> None:
-        from ampere.models.embedder import Embedder  # torch and transformers, which the other deployments need not load
-
-        self.embedder = Embedder(own_model(workspace, model, name), device)
+        self.embedder = own_embedder(workspace, model, name, device)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
         self.process = IsolatedProcess(min(decode.time_limit_s, DECODE_LIMIT_S), decode.memory_limit_gb)
 
@@ -72,7 +70,7 @@ class EmbedderDeployment:
         results: dict[int, Embedded] = {}
         for at, query in enumerate(queries):
             try:
-                frames[at] = self._frames(query.media)
+                frames[at] = self._frames(query)
             except MediaError as error:
                 results[at] = Embedded(None, str(error))
             except Exception as error:
@@ -94,9 +92,9 @@ class EmbedderDeployment:
             return {at: self._vectors({at: one})[at] for at, one in decoded.items()}
         return {at: Embedded(vector.tolist()) for at, vector in zip(decoded, vectors, strict=True)}
 
-    def _frames(self, media: bytes) -> list[bytes]:
+    def _frames(self, query: Query) -> list[bytes]:
         """Frames of an upload, decoded where a hostile one does no harm."""
-        return self.process.call(query_frames, media, self.decode)
+        return self.process.call(query_frames, query.media, self.decode, query.domain)
 
     def model_name(self) -> str:
         return self.embedder.name

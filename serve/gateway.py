@@ -1,20 +1,22 @@
 """The HTTP side: checks requests, calls embedder and searchers, answers in JSON.
 
 GET  /                       a page to search by hand
-GET  /health                 model and index behind this endpoint
+GET  /health                 model and index behind this endpoint, and whether it is busy
 GET  /frames/{sample_id}     first stored frame of a sample, JPEG
 POST /embed                  multipart: file, text?, domain?   -> vector
 POST /search                 multipart: file, text?, domain?, domains?, k? -> hits per domain, timings
 """
 
 import asyncio
+import threading
 import time
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, HTTPException, UploadFile
-from fastapi.responses import HTMLResponse, Response
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +30,7 @@ from serve.searcher import best_of
 MAX_K = 100
 FORM_BYTES = 2**20  # of a request, besides its file
 ONGOING, QUEUED = 100, 200  # requests; those beyond are answered 503
+HEALTH_WAIT_S = 2.0  # for the embedder and the searchers; a probe must not wait behind uploads
 
 
 def too_large(max_upload_mb: int) -> HTTPException:
@@ -62,6 +65,13 @@ class UploadLimit:
 api = FastAPI(title="ampere", description="Which pages, shorts and lives show this product?")
 api.add_middleware(UploadLimit)
 
+
+@api.exception_handler(RequestValidationError)
+async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+    """What is wrong with a request, without what came: that may hold half a character, which no answer can."""
+    return JSONResponse({"detail": [{name: found[name] for name in ("loc", "msg")} for found in error.errors()]}, 422)
+
+
 MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
 Text = Annotated[str | None, Form(description="the title, or the product summary of the clip's speech")]
 
@@ -76,12 +86,19 @@ class Gateway:
     """The ingress deployment."""
 
     def __init__(
-        self, embedder: DeploymentHandle, searchers: list[DeploymentHandle], workspace: str, max_upload_mb: int
+        self,
+        embedder: DeploymentHandle,
+        searchers: list[DeploymentHandle],
+        workspace: str,
+        max_upload_mb: int,
+        about: dict[str, Any],
     ) -> None:
         self.embedder, self.searchers = embedder, searchers
         self.max_upload_mb = max_upload_mb
+        self.about = about
         self.workspace = Workspace.open(workspace)
         self.frames = LanceFrames(self.workspace)
+        self.opening = threading.Lock()
 
     @api.get("/", response_class=HTMLResponse)
     async def page(self) -> str:
@@ -89,11 +106,12 @@ class Gateway:
 
     @api.get("/health")
     async def health(self) -> dict[str, Any]:
-        return {
-            "status": "ok",
-            "model": await self.embedder.model_name.remote(),
-            "index": await self.searchers[0].meta.remote(),
-        }
+        asked = [self.embedder.model_name.remote(), *(searcher.meta.remote() for searcher in self.searchers)]
+        try:
+            model, index, *_ = await asyncio.wait_for(asyncio.gather(*asked), HEALTH_WAIT_S)
+        except TimeoutError:  # so much to do that it does not answer soon
+            return {"status": "busy"} | self.about
+        return {"status": "ok", "model": model, "index": index}
 
     @api.get("/frames/{sample_id:path}")
     def frame(self, sample_id: str) -> Response:
@@ -105,10 +123,21 @@ class Gateway:
 
     def _first_frame(self, sample_id: str) -> bytes:
         try:
-            return self.frames.take([sample_id])[0][0]
-        except (KeyError, OSError, ValueError):  # decoded since, or the version that was opened is gone
+            return self._frames_with(sample_id).take([sample_id])[0][0]
+        except (OSError, ValueError):  # the version that was opened is gone
             self.frames = LanceFrames(self.workspace)
-            return self.frames.take([sample_id])[0][0]
+            return self._frames_with(sample_id).take([sample_id])[0][0]
+
+    def _frames_with(self, sample_id: str) -> LanceFrames:
+        """The frames as they were opened, or as they are now if a sample was not there then.
+
+        Ids are read by one thread at a time, and of one version once: of a large catalogue they take a gigabyte.
+        """
+        with self.opening:
+            if sample_id not in self.frames and (newest := LanceFrames(self.workspace)).version != self.frames.version:
+                self.frames = newest
+                _ = sample_id in self.frames
+            return self.frames
 
     @api.post("/embed")
     async def embed(self, file: MediaFile, text: Text = None, domain: QueryDomain = None) -> dict[str, Any]:
@@ -142,5 +171,6 @@ class Gateway:
             raise HTTPException(422, "the text is not valid Unicode: it holds half a surrogate pair")
         result = await self.embedder.embed.remote(Query(media, text or None, domain))
         if result.error is not None:
-            raise HTTPException(result.status, f"{file.filename}: {result.error}")
+            name = (file.filename or "").encode(errors="replace").decode()
+            raise HTTPException(result.status, f"{name}: {result.error}")
         return result.vector

@@ -20,7 +20,7 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     Raises:
         FileNotFoundError: the workspace has no such model or no index of it.
         ValueError: the index is of other weights than the model's.
-        RuntimeError: the port is taken, or there is no GPU for `serve.gpus`.
+        RuntimeError: the port is taken, the cluster has an endpoint already, or there is no GPU for `serve.gpus`.
     """
     connect()
     require_gpus(settings.embedder_replicas * settings.gpus, "serve.gpus")
@@ -32,6 +32,11 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     host, port = arguments.pop("host"), arguments.pop("port")
     app = build_app(SearchArgs(workspace=workspace.uri, **arguments))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    if APPLICATION in serve.status().applications:
+        raise RuntimeError(
+            f"this Ray cluster serves an application {APPLICATION!r} already, which would be replaced; stop it first "
+            "(Ctrl-C where it was started, or `serve shutdown -y`)"
+        )
     if "RAY_ADDRESS" not in os.environ and not serve.status().proxies:
         refuse_taken(host, port)
     serve.start(

@@ -111,6 +111,26 @@ def test_compact_keeps_the_rows_and_merges_the_files(table: Table) -> None:
     assert contents(table) == before == {"0": 0, "1": 1, "2": 2, "4": 4, "5": 5, "shared": 5}
 
 
+def test_files_that_another_process_writes_to_are_left_to_the_next_job(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two jobs on a cloud store may: all their own work is done by then."""
+    for name in "ab":
+        table.append([row(name, 1)])
+    found: list[str] = []
+
+    def preempted(*_: object, **__: object) -> None:
+        raise OSError(found.pop())
+
+    monkeypatch.setattr(lance.dataset(table.uri).optimize.__class__, "compact_files", preempted)
+    found.append("Retryable commit conflict for version 4: This Rewrite transaction was preempted")
+    table.compact()
+    found.append("No space left on device")
+    with pytest.raises(OSError, match="No space"):
+        table.compact()
+    assert table.count() == 2
+
+
 def test_a_version_is_kept_from_when_another_took_its_place(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that opened the second version just before the third came reads it for `KEEP_VERSIONS` from then."""
     for at in range(3):

@@ -96,7 +96,11 @@ def _domain_samples(
                     yield where, Problem("InvalidRow", f"{sample_id} has no line in {images.name}")
                     continue
                 text, found = text_of.get(sample_id) or None, sorted(frames_of[sample_id])
-                yield where, _sample(sample_id, product_id, domain, split, text, found, prefix)
+                try:
+                    row: Sample | Problem = _sample(sample_id, product_id, domain, split, text, found, prefix)
+                except ValueError as error:
+                    row = Problem("InvalidRow", str(error))
+                yield where, row
             without_product[texts.name] += len(text_of.keys() - known)
             without_product[images.name] += len(frames_of.keys() - known)
     for name, left_out in without_product.items():

@@ -64,7 +64,7 @@ def content_hash(folder: Path | str) -> str:
 
 
 def model_identity(source: str) -> str:
-    """The name of somebody's model: a hub name as it is, a folder's or a file's name with a checksum of what is in it."""
+    """The name of somebody's model: a hub name as it is, a folder's or a file's name with a checksum of its content."""
     path = Path(source)
     if not source:  # of no model, and not the folder that we are in
         return source

@@ -30,6 +30,8 @@ from ampere.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
+    from ampere.models.embedder import Embedder
+
 
 def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
     """The embed stage of one model over all samples that have frames.
@@ -98,24 +100,35 @@ def model_folder(workspace: Workspace, name: str) -> Path:
     return workspace.fetch(f"models/{name}")
 
 
-def own_model(uri: str, model: str, name: str) -> Path:
-    """Local folder of a model, for a process that was started to work with just these weights.
+def own_embedder(uri: str, model: str, name: str, device: str, **settings: Any) -> "Embedder":
+    """A model, for a process that was started to work with just these weights.
 
     Args:
         uri: of the workspace.
         model, name: the model, and how `embedding_name` names it with its weights.
+        device: torch's name of it.
+        settings: what else `Embedder` takes.
 
     Raises:
         FileNotFoundError: the workspace has no such model.
         ValueError: the model was trained again since.
     """
+    from ampere.models.embedder import Embedder  # torch and transformers: seconds, which not all need spend
+
     folder = model_folder(Workspace.open(uri), model)
-    if (found := embedding_name(folder)) != name:
+    check_own(model, embedding_name(folder), name)
+    embedder = Embedder(folder, device, **settings)
+    check_own(model, embedder.name, name)  # the folder may have become another's while it was read
+    return embedder
+
+
+def check_own(model: str, found: str, name: str) -> None:
+    """Raise ValueError if a model is not the one that a process was started for."""
+    if found != name:
         raise ValueError(
             f"model {model} is {found} by now, and this was started for {name}; run `ampere embed` and `ampere index`, "
             "then start the endpoint again if there is one"
         )
-    return folder
 
 
 def wanted_rows(workspace: Workspace, folder: Path, name: str, frames: LanceFrames) -> pa.Table:
@@ -130,7 +143,7 @@ def wanted_rows(workspace: Workspace, folder: Path, name: str, frames: LanceFram
     texts = sample_texts(workspace, text_source(folder))
     # Product and domain are stored beside the vector, so a corrected catalogue makes the row due as well.
     prints = [
-        fingerprint(made_from[row["sample_id"]], texts[row["sample_id"]], name, row["product_id"], row["domain"])
+        fingerprint(made_from[row["sample_id"]], texts.get(row["sample_id"]), name, row["product_id"], row["domain"])
         for row in samples.to_pylist()
     ]
     return (
@@ -171,14 +184,14 @@ def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
 
 
 class EmbedBatch:
-    """The actor: holds one model, embeds one batch a call; see `own_model` for the arguments and what it raises."""
+    """The actor: holds one model, embeds one batch a call; see `own_embedder` for the arguments and what it raises."""
 
     def __init__(self, uri: str, name: str, settings: EmbedSettings) -> None:
-        from ampere.models.embedder import Embedder  # torch and transformers: seconds, which the driver need not spend
-
         self.batch_size = settings.batch_size
-        self.embedder = Embedder(
-            own_model(uri, settings.model, name),
+        self.embedder = own_embedder(
+            uri,
+            settings.model,
+            name,
             "cuda" if settings.gpus else "cpu",
             bf16=settings.bf16,
             fixed=settings.batch_size if settings.compile else None,

@@ -23,6 +23,7 @@ from ampere.retrieval.tables import format_comparison, format_groups, format_tab
 from ampere.workspace import Workspace
 
 CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
+LONGEST_CATEGORY = 100  # characters; numpy gives each value of an array the room of the longest
 TESTED = f"split = '{Split.TEST}' AND product_id IS NOT NULL"  # the samples that models are judged on
 
 
@@ -129,8 +130,8 @@ def query_groups(
     source = text_source(folder)
     if source != "none":
         texts = sample_texts(workspace, source)
-        groups["text"] = np.array(["with text" if texts[sample_id] else "without" for sample_id in ids])
+        groups["text"] = np.array(["with text" if texts.get(sample_id) else "without" for sample_id in ids])
     categories = [json.loads(extra).get(CATEGORY) if extra else None for extra in extras]
     if any(categories):
-        groups[CATEGORY] = np.array([str(category) if category else "none" for category in categories])
+        groups[CATEGORY] = np.array([str(category or "none")[:LONGEST_CATEGORY] for category in categories])
     return groups

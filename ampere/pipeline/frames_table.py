@@ -26,20 +26,25 @@ class LanceFrames:
         Raises:
             KeyError: a sample has no frames.
         """
-        dataset = self.dataset()
-        if self._position is None:
-            ids = dataset.to_table(columns=["sample_id"])["sample_id"].to_pylist()
-            self._position = {sample_id: at for at, sample_id in enumerate(ids)}
-        if not sample_ids:
-            return []
-        positions = [self._position[sample_id] for sample_id in sample_ids]
-        return dataset.take(positions, columns=["frames"])["frames"].to_pylist()
+        positions = [self._positions()[sample_id] for sample_id in sample_ids]
+        return self.dataset().take(positions, columns=["frames"])["frames"].to_pylist() if positions else []
+
+    def __contains__(self, sample_id: str) -> bool:
+        """Whether a sample has frames."""
+        return sample_id in self._positions()
 
     def dataset(self) -> lance.LanceDataset:
         """The table itself, at this version."""
         if self._dataset is None:
             self._dataset = lance.dataset(self.uri, version=self.version)
         return self._dataset
+
+    def _positions(self) -> dict[str, int]:
+        """Sample id -> row, read at the first need."""
+        if self._position is None:
+            ids = self.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist()
+            self._position = {sample_id: at for at, sample_id in enumerate(ids)}
+        return self._position
 
     def __getstate__(self) -> dict[str, object]:
         return {"uri": self.uri, "version": self.version, "_position": None, "_dataset": None}

@@ -49,6 +49,7 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     table = workspace.table(SAMPLES)
     report = Report("prepare", table.uri)
     start = time.monotonic()
+    workspace.table(FAILURES).create()  # by one process, before stages that run beside one another write it
     with workspace.lock(SAMPLES.name), tempfile.TemporaryDirectory(prefix="ampere-") as name:
         folder = Path(name)
         problems = Problems(folder / PROBLEMS_REPORT)
@@ -63,6 +64,7 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
         unsure = problems.count - problems.types["NoProduct"]
         if prune and not unsure:
             _prune(workspace, removed)
+        table.compact()
     report.done, report.skipped = added + updated, count - problems.types["DuplicateId"] - added - updated
     report.failed.update(problems.types)
     gone = len(removed) if prune and not unsure else 0

@@ -66,7 +66,7 @@ class Stage:
         output: the table it fills.
         wanted: its samples, as columns sample_id, fingerprint and whatever `build` needs.
         build: rows -> result rows, in any order; called only if a row needs work.
-        settle: due rows -> (result rows that need no work, the rows that do); None: all need work.
+        settle: due rows -> (result rows that need no work, in tables; the rows that do); None: all need work.
         share: rows of equal fingerprint have equal results, so that one of them is worked on for all.
         assemble: what `build` gave -> result rows, where several of its rows make one; None: it gave result rows.
         batch_size: due rows per block, and so per task and per commit (more only where blocks would be too many).
@@ -86,7 +86,7 @@ class Stage:
     wanted: pa.Table
     build: "Callable[[Work], ray.data.Dataset]"
     batch_size: int
-    settle: Callable[[pa.Table], tuple[pa.Table, pa.Table]] | None = None
+    settle: Callable[[pa.Table], tuple[Iterator[pa.Table], pa.Table]] | None = None
     share: bool = False
     assemble: Callable[[Iterator[pa.Table]], Iterator[pa.Table]] | None = None
     careful_sizes: tuple[int, ...] = ()
@@ -127,7 +127,8 @@ def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, re
         start = time.monotonic()
         if stage.settle is not None:
             settled, due = stage.settle(due)
-            committer.commit(settled)
+            for batch in settled:
+                committer.commit(batch)
         if due.num_rows:
             _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start

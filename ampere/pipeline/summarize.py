@@ -8,7 +8,8 @@ holds nothing to read is found there, and gets status `missing` without being su
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import lance
@@ -41,6 +42,7 @@ WANTED = pa.schema(
         ("length", pa.int32()),  # of the transcript, in characters; 0: there is none
     ]
 )
+SETTLED = 20_000  # rows per commit of those that need no engine
 CAREFUL_SIZES = (8, 1)  # of batches, for transcripts whose engine died
 
 
@@ -126,32 +128,38 @@ def wanted_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
     return pa.Table.from_batches(chunks, WANTED)
 
 
-def settle(due: pa.Table, summaries: Table, method: str) -> tuple[pa.Table, pa.Table]:
+def settle(due: pa.Table, summaries: Table, method: str) -> tuple[Iterator[pa.Table], pa.Table]:
     """Split due rows into finished ones and the rest: clips without a transcript, and transcripts known already."""
     blank = pc.equal(due["length"], 0)
-    rows = due.filter(blank).select(["sample_id", "fingerprint"]).to_pylist()
-    missing = result_table(SUMMARIES, [missing_row(**row, method=method) for row in rows])
-    due = due.filter(pc.invert(blank))
-    known = known_rows(due, summaries, method)
-    return pa.concat_tables([missing, known]), due.filter(
-        pc.invert(pc.is_in(due["sample_id"], value_set=known["sample_id"].combine_chunks()))
+    missing, due = due.filter(blank), due.filter(pc.invert(blank))
+    finished = map(functools.partial(missing_rows, method=method), slices(missing))
+    made = summaries.dataset()
+    if made is None:
+        return finished, due
+    prints = made.to_table(columns=["fingerprint"])["fingerprint"].combine_chunks()
+    due = due.append_column("place", pc.index_in(due["fingerprint"], value_set=prints))
+    known, due = due.filter(pc.is_valid(due["place"])), due.filter(pc.is_null(due["place"])).drop(["place"])
+    return chain(finished, map(functools.partial(known_rows, made=made, method=method), slices(known))), due
+
+
+def slices(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows in parts that fit into memory as Python objects, and into a commit."""
+    return (rows.slice(start, SETTLED) for start in range(0, rows.num_rows, SETTLED))
+
+
+def missing_rows(rows: pa.Table, method: str) -> pa.Table:
+    """Result rows of clips without a transcript."""
+    found = rows.select(["sample_id", "fingerprint"]).to_pylist()
+    return result_table(SUMMARIES, [missing_row(**row, method=method) for row in found])
+
+
+def known_rows(rows: pa.Table, made: lance.LanceDataset, method: str) -> pa.Table:
+    """Result rows of samples whose very transcript has a summary at `place`, by this method or one like it."""
+    found = zip(made.take(rows["place"].to_pylist()).to_pylist(), rows["sample_id"].to_pylist(), strict=True)
+    return result_table(
+        SUMMARIES,
+        [row | {"sample_id": sample_id, "method": method} | _as_method(row, method) for row, sample_id in found],
     )
-
-
-def known_rows(due: pa.Table, summaries: Table, method: str) -> pa.Table:
-    """Result rows of due samples whose very transcript has a summary already, by this method or one like it."""
-    dataset = summaries.dataset()
-    if dataset is None or not due.num_rows:
-        return result_table(SUMMARIES, [])
-    made = dataset.to_table(columns=["fingerprint"])["fingerprint"].combine_chunks()
-    places = pc.index_in(due["fingerprint"], value_set=made)
-    due, places = due.filter(pc.is_valid(places)), places.drop_null()
-    found = dataset.take(places.to_pylist())
-    rows = [
-        row | {"sample_id": sample_id, "method": method} | _as_method(row, method)
-        for row, sample_id in zip(found.to_pylist(), due["sample_id"].to_pylist(), strict=True)
-    ]
-    return result_table(SUMMARIES, rows)
 
 
 def _as_method(row: dict[str, Any], method: str) -> dict[str, Any]:

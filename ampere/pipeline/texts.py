@@ -57,5 +57,5 @@ def no_summaries(source: TextSource, lacking: int, clips: int) -> str | None:
 
 
 def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:
-    """The texts of some samples, in their order."""
-    return pa.array([texts[sample_id] for sample_id in ids], pa.string())
+    """The texts of some samples, in their order; null for one that was removed meanwhile."""
+    return pa.array([texts.get(sample_id) for sample_id in ids], pa.string())

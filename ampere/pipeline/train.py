@@ -172,7 +172,7 @@ def read_training_set(workspace: Workspace, decoded: Collection[str], settings: 
     texts = sample_texts(workspace, settings.text)
     return TrainingSet(
         products={product: domains for product, domains in products.items() if product not in validation},
-        texts={sample_id: texts[sample_id] for sample_id in sample_ids(products.values())},
+        texts={sample_id: texts.get(sample_id) for sample_id in sample_ids(products.values())},
         validation={product: products[product] for product in validation},
     )
 

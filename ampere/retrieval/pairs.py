@@ -20,14 +20,37 @@ def product_distances(found: Mapping[Domain, Vectors]) -> tuple[NDArray[np.float
     products = np.concatenate([v.products for v in found.values() if len(v.products)])
     rng = np.random.default_rng(0)
     order = np.argsort(products, kind="stable")
-    groups = np.split(order, np.flatnonzero(products[order][1:] != products[order][:-1]) + 1)
-    within = [np.stack(np.triu_indices(len(group), 1), axis=1) for group in groups]
-    same = np.concatenate([group[pairs] for group, pairs in zip(groups, within, strict=True)])
-    same = same[rng.permutation(len(same))[:PAIRS]]
+    _, sizes = np.unique(products, return_counts=True)
+    same = order[drawn_pairs(sizes, rng)]
     other = rng.integers(len(products), size=(4 * PAIRS, 2))
     other = other[products[other[:, 0]] != products[other[:, 1]]][:PAIRS]
     distances = [1 - np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]]) for pairs in (same, other)]
     return distances[0], distances[1]
+
+
+def drawn_pairs(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Pairs of two places within one group, at most `PAIRS` of them, none twice.
+
+    Of a group of 50,000, a placeholder product perhaps, all pairs would take gigabytes; so they are numbered, and those
+    drawn are worked out of their numbers.
+
+    Args:
+        sizes: int64 [G], of groups that stand one after the other.
+
+    Returns:
+        int64 [P, 2].
+    """
+    pairs = sizes * (sizes - 1) // 2
+    ends = np.cumsum(pairs)
+    numbers = rng.choice(ends[-1], min(PAIRS, ends[-1]), replace=False) if ends[-1] else np.zeros(0, np.int64)
+    group = np.searchsorted(ends, numbers, side="right")
+    number = numbers - (ends - pairs)[group]
+    # A pair (i, j) of i < j has the number j (j - 1) / 2 + i; rounding may put j one off.
+    j = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
+    j -= j * (j - 1) // 2 > number
+    j += j * (j + 1) // 2 <= number
+    i = number - j * (j - 1) // 2
+    return (np.cumsum(sizes) - sizes)[group][:, None] + np.stack([i, j], axis=1)
 
 
 def overlap(within: NDArray[np.float32], between: NDArray[np.float32]) -> float:

@@ -116,6 +116,7 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         "g,p,page,t, ",
         "h,p,page,t,h.jpg",
         "i,p,page,t,[i.jpg",
+        f"j,{'p' * 2000},page,t,j.jpg",
     ]
     path.write_text("\n".join(lines) + "\n")
     found = problems(path)
@@ -127,7 +128,9 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         "m.csv:8": "InvalidRow",
         "m.csv:9": "InvalidRow",
         "m.csv:11": "InvalidRow",
+        "m.csv:12": "InvalidRow",
     }
+    assert found["m.csv:12"].message == "the product_id has 2000 characters, and an id at most 1000; is it one?"
     assert found["m.csv:3"].message == "3 fields where the header has 5"
     assert found["m.csv:5"].message == "7 fields where the header has 5"
     assert "'radio'; expected one of page, short, live" in found["m.csv:7"].message

@@ -15,7 +15,7 @@ from ampere.media.images import decode_jpeg
 from ampere.media.query import query_frames
 from ampere.media.sample_frames import StoredFrames, decode_sample
 from ampere.media.source import load
-from ampere.pipeline.decode import decode_batch, decode_stage
+from ampere.pipeline.decode import decode_batch, decode_media, decode_stage
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind, Sample, Split
 from ampere.workspace import Workspace
 
@@ -137,6 +137,13 @@ def test_a_query_is_decoded_like_a_sample() -> None:
         jpegs = query_frames(data, SETTINGS)
         assert jpegs == decode_sample(kind, [data], SETTINGS).frames
         assert len(jpegs) == count
+
+
+def test_a_video_that_shows_a_page_is_one_picture_as_in_the_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "p.mp4").write_bytes(video())
+    row = {"domain": "page", "media_kind": "video", "media_uris": [str(tmp_path / "p.mp4")], "timestamps_s": None}
+    stored = decode_media(row, SETTINGS)["frames"]
+    assert query_frames(video(), SETTINGS, Domain.PAGE) == stored and len(stored) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"neither of both", bytes(5000), png(9)[:60]])

@@ -143,6 +143,14 @@ def test_what_did_not_change_is_not_written(workspace: Workspace) -> None:
     assert report.notes == ["samples: 1 added, 1 updated, 0 removed"]
 
 
+def test_it_leaves_one_file_and_the_ledger_for_the_stages_that_run_beside_one_another(workspace: Workspace) -> None:
+    for count in (1, 2, 3):
+        prepare(workspace, [(f"f:{i}", sample(f"s{i}")) for i in range(count)])
+    dataset = workspace.table(SAMPLES).dataset()
+    assert dataset is not None and len(dataset.get_fragments()) == 1 and dataset.count_rows() == 3
+    assert workspace.table(FAILURES).dataset() is not None
+
+
 def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
     prepare(workspace, [(f"f:{i}", sample(name)) for i, name in enumerate(["keep", "go", "it's"])])
     for name in ("keep", "go", "it's"):

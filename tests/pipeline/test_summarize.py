@@ -14,7 +14,7 @@ from ampere.pipeline import summarize
 from ampere.pipeline.chosen_model import asker, chosen_model
 from ampere.pipeline.engine import engine_config, sized
 from ampere.pipeline.engine_rows import FormPrompts, ReadAnswers, assembled, missing_row
-from ampere.pipeline.runner import run_stage
+from ampere.pipeline.runner import Committer, run_stage
 from ampere.pipeline.status import format_status
 from ampere.pipeline.summarize import ExtractBatch, extractor_identity, summarize_stage, wanted_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
@@ -111,6 +111,29 @@ def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspa
     }
     assert (report.done, report.skipped) == (3, 1)
     assert "summaries: 2 name a product, 0 transcripts name none (status empty), 2 clips have no" in str(report)
+
+
+def test_what_needs_no_engine_is_committed_in_parts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten million rows all at once would not fit into memory, in this run and in any other."""
+    workspace.table(SAMPLES).append(
+        [{"sample_id": f"s{i:02}", "domain": "live", "text": "这个松石牙刷软毛" if i % 2 else None} for i in range(20)]
+    )
+    answered(workspace, "s01", Summary(product_name="松石牙刷", product_features=("软毛",)))
+    monkeypatch.setattr("ampere.pipeline.summarize.SETTLED", 6)
+    commits, commit = [], Committer.commit
+
+    def counted(self: Committer, batch: pa.Table) -> None:
+        if len(commits) == 3:
+            raise RuntimeError("no room")
+        commits.append(batch.num_rows)
+        commit(self, batch)
+
+    monkeypatch.setattr(Committer, "commit", counted)
+    with pytest.raises(RuntimeError, match="no room"):
+        run_stage(summarize_stage(workspace, SHIPPED), workspace)
+    assert commits == [6, 4, 6]
+    monkeypatch.setattr(Committer, "commit", commit)
+    assert run_stage(summarize_stage(workspace, SHIPPED), workspace).done == 3
 
 
 def test_one_answer_serves_three_methods(clips: Workspace) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from ampere.records import Domain
 from ampere.retrieval.metrics import Vectors
-from ampere.retrieval.pairs import PAIRS, overlap, product_distances
+from ampere.retrieval.pairs import PAIRS, drawn_pairs, overlap, product_distances
 
 
 def of(rows: list[list[float]], products: str) -> Vectors:
@@ -22,6 +22,20 @@ def test_pairs_by_hand() -> None:
     # a-b 1, 1, 0.2, 1.8; a-c 0, 0.4; b-c 1, 1: eight pairs, drawn many times over
     assert sorted(set(between.round(4).tolist())) == pytest.approx([0, 0.2, 0.4, 1, 1.8])
     assert len(between) == PAIRS
+
+
+def test_drawn_pairs_are_all_pairs_where_there_are_few() -> None:
+    pairs = drawn_pairs(np.array([3, 1, 2, 120]), np.random.default_rng(0))
+    wanted = {(0, 1), (0, 2), (1, 2), (4, 5)} | {(i, j) for j in range(6, 126) for i in range(6, j)}
+    assert len(pairs) == len(wanted) and set(map(tuple, pairs.tolist())) == wanted
+    assert drawn_pairs(np.array([1, 1]), np.random.default_rng(0)).shape == (0, 2)
+
+
+def test_a_placeholder_product_costs_no_memory() -> None:
+    """Its pairs are 5e11; all of them listed would take terabytes."""
+    pairs = drawn_pairs(np.array([1_000_000, 2]), np.random.default_rng(0))
+    assert pairs.shape == (PAIRS, 2) and (pairs[:, 0] < pairs[:, 1]).all() and len(np.unique(pairs, axis=0)) == PAIRS
+    assert pairs.min() >= 0 and 900_000 < pairs.max() < 1_000_002
 
 
 def test_overlap_by_hand() -> None:

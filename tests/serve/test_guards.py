@@ -1,9 +1,9 @@
 """What keeps the endpoint up: limits of uploads, of batches and of ports."""
 
 import asyncio
-import functools
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
+from ampere.config import ServeSettings
 from ampere.media.decoder import MediaError
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import FRAMES
 from ampere.workspace import Workspace
 from serve.embedder import EmbedderDeployment, Query
 from serve.gateway import FORM_BYTES, Gateway, UploadLimit
-from serve.run import refuse_taken
+from serve.run import refuse_taken, start
 
 MB = 2**20
 
@@ -72,7 +73,7 @@ def deployment() -> Any:
             raise TypeError("no text")
         return np.full((len(frames), 2), len(frames), np.float32)
 
-    def call(function: object, media: bytes, decode: object) -> list[bytes]:
+    def call(function: object, media: bytes, decode: object, domain: object) -> list[bytes]:
         if media == b"junk":
             raise MediaError("neither an image nor a video")
         if media == b"break":
@@ -110,10 +111,59 @@ def test_frames_that_were_decoded_since_are_shown(workspace: Workspace, tmp_path
         return {"sample_id": sample_id, "frames": [b"jpeg of " + sample_id.encode()], "timestamps_s": [0.0]}
 
     workspace.table(FRAMES).append([frames_of("a/1")])
-    gateway = SimpleNamespace(workspace=workspace, frames=LanceFrames(workspace))
-    first_frame = functools.partial(Gateway.func_or_class._first_frame, gateway)
-    assert first_frame("a/1") == b"jpeg of a/1"
+    gateway = bare_gateway(workspace)
+    assert gateway._first_frame("a/1") == b"jpeg of a/1"
     workspace.table(FRAMES).append([frames_of("b")])
-    assert first_frame("b") == b"jpeg of b"
+    assert gateway._first_frame("b") == b"jpeg of b"
     with pytest.raises(KeyError):
-        first_frame("c")
+        gateway._first_frame("c")
+
+
+def bare_gateway(workspace: Workspace, embedder: object = None) -> Any:
+    """A gateway outside of Ray: the class without what Serve puts around it."""
+    own = next(base for base in Gateway.func_or_class.__mro__ if "_first_frame" in vars(base))
+    plain = type("Gateway", (), {name: what for name, what in vars(own).items() if callable(what)})
+    return plain(embedder, [], workspace.uri, 1, {"model": "m"})
+
+
+def test_ids_of_frames_are_read_once_for_a_version_however_many_ask_at_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten million they take a gigabyte; every unknown id read them again, in each of forty threads."""
+    workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
+    gateway, reads = bare_gateway(workspace), []
+    dataset = LanceFrames.dataset
+    monkeypatch.setattr(LanceFrames, "dataset", lambda self: reads.append(self.version) or dataset(self))
+
+    def ask(name: str) -> bool:
+        try:
+            return gateway._first_frame(name) == b"jpeg"
+        except KeyError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, ["a"] * 4 + ["gone"] * 4)) == 4
+    assert len(reads) == 1 + 4  # the ids once, and the row of each that is there
+
+
+def test_health_does_not_wait_behind_uploads(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
+    monkeypatch.setattr("serve.gateway.HEALTH_WAIT_S", 0.01)
+
+    async def never() -> str:
+        await asyncio.Event().wait()
+        return "unreachable"
+
+    gateway = bare_gateway(workspace, SimpleNamespace(model_name=SimpleNamespace(remote=never)))
+    assert asyncio.run(gateway.health()) == {"status": "busy", "model": "m"}
+
+
+def test_an_endpoint_that_another_one_serves_from_is_not_replaced(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.run.connect", lambda: None)
+    monkeypatch.setattr("serve.run.require_gpus", lambda *_: None)
+    monkeypatch.setattr("serve.app.build_app", lambda _: None)
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"ampere": "RUNNING"}, proxies={}))
+    with pytest.raises(RuntimeError, match="serves an application 'ampere' already, which would be replaced; stop it"):
+        start(workspace, ServeSettings())

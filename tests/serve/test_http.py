@@ -98,6 +98,10 @@ def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
     headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
     refused = client.post("/search", content=b"".join(parts), headers=headers)
     assert refused.status_code == 422 and "half a surrogate pair" in refused.json()["detail"]
+    for name, value in (("file", b'; filename="+2AA-.jpg"\r\n\r\nx'), ("domain", b"\r\n\r\n+2AA-")):
+        parts = [b'--b\r\nContent-Disposition: form-data; name="' + name.encode() + b'"' + value + b"\r\n--b--\r\n"]
+        told = client.post("/search", content=b"".join(parts), headers=headers)
+        assert told.status_code == 422 and told.json()["detail"]
 
 
 def test_a_searcher_of_other_shards_is_refused(demo: DemoRun) -> None:
@@ -177,6 +181,8 @@ def test_an_embedder_that_starts_after_another_training_is_refused(
 ) -> None:
     """The searchers hold vectors of the weights that the endpoint started with."""
     workspace, name = retrained
-    monkeypatch.setattr("ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name=name))
+    monkeypatch.setattr("ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name="m@later"))
     with pytest.raises(ValueError, match=f"model m is {name} by now, and this was started for m@old"):
         embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", "m@old", DecodeSettings(), "cpu")
+    with pytest.raises(ValueError, match=f"model m is m@later by now, and this was started for {name}"):
+        embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", name, DecodeSettings(), "cpu")
