@@ -153,5 +153,6 @@ def with_system(settings: Settings, system: str) -> Settings:
         embed=dataclasses.replace(settings.embed, model=system),
         index=dataclasses.replace(settings.index, model=system),
         evaluate=dataclasses.replace(settings.evaluate, models=(system,)),
+        figures=dataclasses.replace(settings.figures, models=(system,)),
         serve=dataclasses.replace(settings.serve, model=system),
     )
