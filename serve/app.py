@@ -22,9 +22,11 @@ class SearchArgs(BaseModel):
     Attributes:
         workspace: folder or URI that every node can reach.
         model: a model of the workspace that has an index.
+        revision: anything; `serve deploy` takes up a new index where it is another than before, and else does nothing.
     """
 
     workspace: str
+    revision: str = ""
     model: str | None = None
     max_upload_mb: int | None = None
     embedder_replicas: int | None = None
@@ -42,7 +44,7 @@ def build_app(args: SearchArgs) -> Application:
     """
     workspace = Workspace.open(args.workspace)
     preset = PRESETS[workspace.preset]()
-    settings = replace(preset.serve, **args.model_dump(exclude={"workspace"}, exclude_none=True))
+    settings = replace(preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True))
     name = embedding_name(model_folder(workspace, settings.model))
     meta = current_meta(workspace, settings.model)
     check_model(meta, name)

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+import yaml
+from ray.serve._private.deploy_utils import get_app_code_version
+from ray.serve.schema import ServeDeploySchema
 
 from ampere.config import DecodeSettings, ServeSettings
 from ampere.models.saved import embedding_name
@@ -153,6 +156,17 @@ def test_the_page_is_served(client: httpx.Client) -> None:
 def test_an_application_without_an_index_is_refused(workspace: Workspace) -> None:
     with pytest.raises(FileNotFoundError, match="no model 'ampere'"):
         build_app(SearchArgs(workspace=workspace.uri))
+
+
+def test_the_deployed_file_is_taken_as_it_stands_and_another_revision_is_another_application() -> None:
+    """Ray starts nothing anew for a file that it knows."""
+    text = (Path(__file__).parents[2] / "serve/config.yaml").read_text("utf-8")
+    one, other = (
+        ServeDeploySchema(**yaml.safe_load(text.replace('revision: "1"', f'revision: "{revision}"'))).applications[0]
+        for revision in (1, 2)
+    )
+    assert SearchArgs(**one.args).workspace == "/data/workspace" and SearchArgs(**other.args).revision == "2"
+    assert get_app_code_version(one) != get_app_code_version(other)
 
 
 @pytest.fixture
