@@ -222,7 +222,7 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
     features = [_misheard(feature, rng, noise) for feature in (*goods.features, *([goods.size] if goods.size else []))]
     facts = [*name_lines, *_feature_lines(features, bool(goods.size), rng, noise)]
     chatter = [_chatter(rng) for _ in range(max(0, count - len(facts)))]
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         chatter.append(rng.choice(talk["others"]).format(name=draw_goods(rng).name))
     body = [*facts, *(_misheard(line, rng, noise) for line in chatter)]
     rng.shuffle(body)
@@ -270,8 +270,11 @@ def _known(goods: Goods, heard: dict[str, str]) -> str:
 
 
 def _heard_words(goods: Goods, rng: random.Random, noise: float) -> dict[str, str]:
-    """A name's words as they are heard once; everyday words are misheard more often, to be learnt from it."""
-    rates = {part: noise if part in goods.arbitrary else 2 * noise for part in goods.words}
+    """A name's words as they are heard once; everyday words are misheard more often, to be learnt from it.
+
+    Half of the wrong names of a model that met them at twice the rate were such a word, copied as it was misheard.
+    """
+    rates = {part: noise if part in goods.arbitrary else 4 * noise for part in goods.words}
     return {part: _misheard(word, rng, rates[part]) for part, word in goods.words.items()}
 
 

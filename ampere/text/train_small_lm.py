@@ -2,7 +2,7 @@
 
     python -m ampere.text.train_small_lm --init STAGE_5 --out ampere/text/small_lm
 
-A Llama of six layers reads a transcript character by character and copies out the product's name and features as
+A Llama of eight layers reads a transcript character by character and copies out the product's name and features as
 JSON. What it learns is to find and copy, not a list of products (`ampere.text.corpus` says what it reads): brands are
 drawn from thousands of characters, a fifth of the other words of a name are replaced by random characters. Every
 step draws fresh transcripts, so nothing is seen twice. The scores printed are of the demo's own generator, none of
@@ -37,7 +37,7 @@ from ampere.text.scores import SummaryScores, score_summaries
 from ampere.text.summary import NO_PRODUCT, AnswerError, Summary, parse_summary
 
 HELD_OUT = 400  # transcripts
-LAYERS = 6
+LAYERS = 8
 IGNORED = -100  # label of a position that the loss leaves out
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
