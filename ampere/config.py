@@ -26,6 +26,17 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _make_absolute(settings: Any, *names: str) -> None:
+    """Make absolute the names of models that are paths of what is there; a bare name may be a preset or the hub's.
+
+    Settings are saved, and read by processes that run in other folders.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if "/" in value and (path := Path(value).expanduser()).exists():
+            object.__setattr__(settings, name, str(path.resolve()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecodeSettings:
     """From media files to stored frames."""
@@ -126,11 +137,7 @@ class SummarizeSettings:
     """Ray's name of the GPU that an engine needs, such as H100."""
 
     def __post_init__(self) -> None:
-        for name in ("model", "encoder", "extractor"):
-            value = getattr(self, name)
-            # Settings are saved, and read by commands that may run in another folder. A bare name may be a preset.
-            if "/" in value and (path := Path(value).expanduser()).is_dir():
-                object.__setattr__(self, name, str(path.resolve()))
+        _make_absolute(self, "model", "encoder", "extractor")
         worker_range("summarize.workers", self.workers)
         for name in ("batch_size", "tensor_parallel_size", "piece_tokens", "max_tokens", "max_num_seqs"):
             value = getattr(self, name)
@@ -195,11 +202,7 @@ class ModelSettings:
     """Hub name or folder of a BERT to start from; empty: from scratch, with a vocabulary of the training text."""
 
     def __post_init__(self) -> None:
-        for name in ("weights", "vision_weights", "text_weights"):
-            value = getattr(self, name)
-            # As of a language model: settings are saved, and read by processes that run in other folders.
-            if "/" in value and (path := Path(value).expanduser()).exists():
-                object.__setattr__(self, name, str(path.resolve()))
+        _make_absolute(self, "weights", "vision_weights", "text_weights")
         _require(
             self.image_size % self.patch_size == 0,
             f"model.image_size is {self.image_size}; it must be a multiple of patch_size ({self.patch_size})",

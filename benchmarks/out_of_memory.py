@@ -40,7 +40,7 @@ def main() -> int:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
             while job.poll() is None and not summaries.count():
                 time.sleep(LOOK_S)
-            for pid in engines_of(psutil.Process(job.pid)):
+            for pid in engines_of(psutil.Process(job.pid)) if job.poll() is None else ():
                 engine, start = psutil.Process(pid), time.monotonic()
                 most = engine.memory_info().vms + LEFT
                 resource.prlimit(pid, resource.RLIMIT_AS, (most, most))

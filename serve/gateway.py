@@ -132,11 +132,15 @@ class Gateway:
         """The frames as they were opened, or as they are now if a sample was not there then.
 
         Ids are read by one thread at a time, and of one version once: of a large catalogue they take a gigabyte.
+
+        Raises:
+            KeyError: there is no such sample.
         """
         with self.opening:
             if sample_id not in self.frames and (newest := LanceFrames(self.workspace)).version != self.frames.version:
                 self.frames = newest
-                _ = sample_id in self.frames
+            if sample_id not in self.frames:
+                raise KeyError(sample_id)
             return self.frames
 
     @api.post("/embed")
