@@ -10,9 +10,10 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/ampere demo
 
-# The same examples of the property tests each time: a commit passes or it does not. `pytest` alone looks for new ones.
+# Two processes, for a quarter of the time is waiting for others to start. The same examples of the property tests each
+# time: a commit passes or it does not. `pytest` alone is one process, and looks for new examples.
 test: $(STAMP) lint
-	$(BIN)/pytest --hypothesis-profile=ci
+	$(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,6 +20,18 @@ DEMO_PRODUCTS = 30
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several test processes one has the tests of the demo, so that it runs once; the others share the files."""
+    for item in items:
+        group = "demo" if _needs_demo(item) else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not _needs_demo(item), "pipeline" not in item.path.parts))
+
+
+def _needs_demo(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "demo" in item.fixturenames
+
+
 @dataclass(frozen=True)
 class DemoRun:
     """One finished `ampere demo`."""
