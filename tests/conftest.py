@@ -20,6 +20,7 @@ DEMO_PRODUCTS = 30
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several test processes one has the tests of the demo, so that it runs once; the others share the files."""
     for item in items:
