@@ -13,7 +13,7 @@ demo: $(STAMP)
 # Two processes, for a quarter of the time is waiting for others to start. The same examples of the property tests each
 # time: a commit passes or it does not. `pytest` alone is one process, and looks for new examples.
 test: $(STAMP) lint
-	$(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,27 +10,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from ampere.catalog.demo import write_demo_catalogue
 from ampere.cli import main
 from ampere.workspace import Workspace
 
 DEMO_PRODUCTS = 30
+DEMO_FILES = {
+    "tests/pipeline/test_ablate.py",
+    "tests/pipeline/test_demo.py",
+    "tests/pipeline/test_kill.py",
+    "tests/serve/test_http.py",
+}
 # Ray and torch would each start a thread per core in every worker process and fight over two cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class FilesOfTheDemoTogether(LoadScopeScheduling):
+    """Of several test processes one has the tests of the demo, so that it runs once; the others share the other files.
+
+    xdist's own groups (`--dist loadgroup`) are not seen by pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "demo" if file in DEMO_FILES else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return FilesOfTheDemoTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several test processes one has the tests of the demo, so that it runs once; the others share the files."""
-    for item in items:
-        group = "demo" if _needs_demo(item) else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (not _needs_demo(item), "pipeline" not in item.path.parts))
-
-
-def _needs_demo(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "demo" in item.fixturenames
+    """What takes longest goes first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: (item.location[0] not in DEMO_FILES, "pipeline" not in item.path.parts))
 
 
 @dataclass(frozen=True)
