@@ -1,7 +1,9 @@
 """Fixtures that rooms share. The demo's folder is made once a session, by the command that users run."""
 
+import contextlib
 import csv
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -45,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest goes first, so that no process is left with it at the end."""
-    items.sort(key=lambda item: (item.location[0] not in DEMO_FILES, "pipeline" not in item.path.parts))
+    items.sort(key=lambda item: item.location[0] not in DEMO_FILES)
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,12 @@ def run_demo(folder: Path) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the system gives out: of these another Ray may take it before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def manifest_rows(catalogue: Path) -> list[dict[str, str]]:

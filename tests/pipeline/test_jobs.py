@@ -32,6 +32,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        # Beside other tests the dashboard's eight processes may need more than a minute.
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "200",
+        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200",
     }
     command = [
         "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2", f"--port={free_port()}",
