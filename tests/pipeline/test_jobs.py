@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,15 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """A head node of its own; yields the environment that reaches it."""
-    folder, dashboard = tmp_path_factory.mktemp("ray"), free_port()
+    # Its sockets lie under it, whose names may have 107 characters: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield from head_node(folder)
+
+
+def head_node(folder: str) -> Iterator[dict[str, str]]:
+    dashboard = free_port()
     # What Ray put into this process's environment for its own cluster must not reach another.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {
@@ -32,9 +39,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        # Beside other tests the dashboard's eight processes may need more than a minute.
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "200",
-        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200",
     }
     command = [
         "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2", f"--port={free_port()}",
