@@ -22,6 +22,8 @@ def connect() -> None:
         options |= {"address": "local", "include_dashboard": False}
         # Nobody takes this machine away; the watcher is one more process to start with each training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # A worker for each core at once would take the cores from those that the job itself is about to start.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     ray.init(**options)
     context = ray.data.DataContext.get_current()
     # An engine that dies while it starts is started anew; one that cannot start at all still ends the job.
