@@ -283,7 +283,9 @@ def autofaiss_python(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         run_quietly([sys.executable, "-m", "venv", str(folder)])
-        run_quietly([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "autofaiss"])
+        # autofaiss 2.18 wants NumPy 1, for which the newest pyarrow is too new.
+        wanted = ["autofaiss", "pyarrow<22"]
+        run_quietly([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
     run_quietly([str(python), "-c", "import autofaiss"])
     return python
 
