@@ -283,8 +283,8 @@ def autofaiss_python(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         run_quietly([sys.executable, "-m", "venv", str(folder)])
-        # autofaiss 2.18 wants NumPy 1, for which the newest pyarrow is too new.
-        wanted = ["autofaiss", "pyarrow<22"]
+        # autofaiss 2.18 wants NumPy 1, for which the newest pyarrow is too new, and fails on FAISS 1.15.
+        wanted = ["autofaiss", "pyarrow<22", "faiss-cpu<1.12"]
         run_quietly([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
     run_quietly([str(python), "-c", "import autofaiss"])
     return python
