@@ -46,7 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest goes first, so that no process is left with it at the end."""
+    """What takes longest goes first, so that no process is left with it at the end.
+
+    Raises:
+        pytest.UsageError: a file needs the demo and is not known to.
+    """
+    needed = {item.location[0] for item in items if isinstance(item, pytest.Function) and "demo" in item.fixturenames}
+    if unknown := needed - DEMO_FILES:
+        raise pytest.UsageError(f"{', '.join(sorted(unknown))}: name it in DEMO_FILES, or the demo would run twice")
     items.sort(key=lambda item: item.location[0] not in DEMO_FILES)
 
 

@@ -210,10 +210,8 @@ def test_256_open_files_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     images = "".join(f"20001, {i}, {i}.jpg\n" for i in range(100))
     write_rope(tmp_path, video_frames=images)
-    # A command has about 20 files open, this process those of the tests before it.
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (max(int(file.name) for file in Path("/proc/self/fd").iterdir()) + 236, limits[1])
-    )
+    others = max(int(file.name) for file in Path("/proc/self/fd").iterdir())  # open since the tests before it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (others + 236, limits[1]))  # a command alone has about 20
     try:
         found, _ = read(tmp_path)
     finally:
