@@ -1,5 +1,6 @@
 """`ampere inspect`: a sample's transcript and its summaries side by side, with what the checks found."""
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group
@@ -27,18 +28,20 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     table = Table(
         title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}", expand=True
     )
+    # Chinese has no spaces to break a line at: rich would show the first line and three dots.
+    add_column = partial(table.add_column, ratio=1, overflow="fold")
     kind = "title" if sample["domain"] == "page" else "transcript"
     text = sample["text"]
-    table.add_column(f"{kind}, {len(text)} characters" if text else kind, ratio=1)
+    add_column(f"{kind}, {len(text)} characters" if text else kind)
     cells: list[Group | Text] = [Text(text or "(none)")]
     for summary in summaries:
-        table.add_column(f"method {summary['method']}: {summary['status']}", ratio=1)
+        add_column(f"method {summary['method']}: {summary['status']}")
         cells.append(_summary(summary))
     for failure in failures:
-        table.add_column("failed", ratio=1)
+        add_column("failed")
         cells.append(Text(f"{failure['error_type']}: {failure['message']}", "red"))
     if not summaries and not failures:
-        table.add_column("no summary yet", ratio=1)
+        add_column("no summary yet")
         cells.append(Text("pages keep their title" if kind == "title" else "run `ampere summarize`"))
     table.add_row(*cells)
     console.print(table)

@@ -50,6 +50,17 @@ def test_transcript_summary_and_flags_stand_together(told: Workspace, capsys: py
     assert line.count("洗发水") == 2  # beside each other
 
 
+def test_a_long_transcript_and_answer_are_shown_whole(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither has a space to break a line at."""
+    transcript = "".join(chr(0x4E00 + i) for i in range(300))
+    answer = "".join(chr(0x5E00 + i) for i in range(200))
+    told.table(SAMPLES).append([{"sample_id": "s9", "domain": "live", "text": transcript}])
+    told.table(SUMMARIES).append([{"sample_id": "s9", "method": "llm", "status": "ok", "raw_output": answer}])
+    cells = [line.split("│")[1:3] for line in inspect(told, "s9", capsys).splitlines() if line.startswith("│")]
+    left, right = ("".join(cell.strip() for cell in column) for column in zip(*cells, strict=True))
+    assert left == transcript and right.endswith(answer)
+
+
 def test_a_text_without_a_name_is_shown(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"method": "keybert", "model": "rbt@1", "language": "zh", "text": "控油 洗发", "product_features": ["控油"]},
