@@ -227,9 +227,10 @@ class TrainSettings:
     text: TextSource = "llm"
     """What the text branch reads for clips: what a method of summarizing gave, the raw transcripts, or nothing (visual
     branch alone)."""
-    supervision: Literal["products", "frames"] = "products"
+    supervision: Literal["products", "frames", "training-frames"] = "products"
     """products: samples of one product belong together. frames: one frame of a sample and the whole sample do, of all
-    samples, known or not; a start for another training, with --train.text none."""
+    samples, known or not, test products' among them; a start for another training, with --train.text none.
+    training-frames: the same of the training split alone."""
     start_from: str = ""
     """A model of the workspace whose weights to start from, as far as they fit; empty: from scratch."""
     domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
@@ -294,7 +295,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         _require(
             self.supervision == "products" or self.text == "none",
-            f"train.supervision is frames and train.text is {self.text}; frames have no text, so set --train.text none",
+            f"train.supervision is {self.supervision} and train.text is {self.text}; frames have no text, so set "
+            "--train.text none",
         )
         _require(self.epochs >= 0, f"train.epochs is {self.epochs}; it must be at least 0")
         _require(len(set(self.domains)) >= 2, f"train.domains is {self.domains}; name at least two domains")

@@ -1,14 +1,15 @@
 """How fast training is: the full-size step beside a bare matrix product, the page way, and Ray Train beside torchrun.
 
     python benchmarks/train.py step [--device cuda] [--products 64]
-    python benchmarks/train.py ray [--steps 60] [--rounds 3]
+    python benchmarks/train.py ray [--steps 60] [--rounds 3] [--ranks 2]
 
 `step` needs neither Ray nor vLLM nor Lance. It makes forward, losses, backward and update of the full-size network
 (random weights and frames) in bfloat16, and prints the share of the rate of a bare product of the same type, and the
 time of a step whose pages go through the frame tower once over one whose pages go through it eight times.
 
-`ray` trains the demo's network on two ranks by Ray Train and by torchrun, on the same Lance table of frames; it prints
-samples per second of both, start apart, their ratio, and the share of a step that is spent waiting for data.
+`ray` trains the demo's network by Ray Train and by torchrun, on the same Lance table of frames; it prints samples per
+second of both, start apart, their ratio, and the share of a step that is spent waiting for data. Ray's own dozen
+processes take a tenth of a core together, which as many ranks as cores have to give; with a core to spare they do not.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     return judge(("share of the bare product's rate", rate / bare, GPU_SHARE)) if device == "cuda" else 0
 
 
-def ray_job(steps: int, loader_workers: int) -> TrainJob:
+def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
     settings = PRESETS["demo"]()
     products = {f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain} for i in range(PRODUCTS)}
     texts = {name: TEXT for domains in products.values() for ids in domains.values() for name in ids}
@@ -94,7 +95,7 @@ def ray_job(steps: int, loader_workers: int) -> TrainJob:
         settings.train,
         epochs=max(1, steps * BATCH // PRODUCTS),
         batch_size=BATCH,
-        workers=2,
+        workers=ranks,
         loader_workers=loader_workers,
         log_every=5,
         checkpoint_every=0,
@@ -132,7 +133,8 @@ def on_rank(folder: str, steps: int, loader_workers: int) -> None:
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    training = Training(ray_job(steps, loader_workers), LanceFrames(Workspace.open(f"{folder}/workspace")))
+    job = ray_job(steps, torch.distributed.get_world_size(), loader_workers)
+    training = Training(job, LanceFrames(Workspace.open(f"{folder}/workspace")))
     training.run(lambda _: None)
     if torch.distributed.get_rank() == 0:
         (Path(folder) / "history.json").write_text(json.dumps(training.history))
@@ -140,9 +142,9 @@ def on_rank(folder: str, steps: int, loader_workers: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def by_torchrun(folder: str, steps: int, loader_workers: int) -> list[Any]:
+def by_torchrun(folder: str, steps: int, ranks: int, loader_workers: int) -> list[Any]:
     """The metrics of a training under torchrun, but for the first, which have the start in them."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     own = [__file__, "rank", "--folder", folder, "--steps", str(steps), "--loader-workers", str(loader_workers)]
     subprocess.run([*torchrun, *own], check=True)
     return json.loads((Path(folder) / "history.json").read_text())[1:]
@@ -162,14 +164,14 @@ def by_ray(job: TrainJob, frames: Any, folder: Path) -> list[Any]:
     return progress.history[1:]
 
 
-def ray_benchmark(steps: int, rounds: int, loader_workers: int) -> int:
+def ray_benchmark(steps: int, rounds: int, ranks: int, loader_workers: int) -> int:
     """Both in turns, since one machine is slower at one time than at another; Ray's own processes end in between."""
-    job = ray_job(steps, loader_workers)
+    job = ray_job(steps, ranks, loader_workers)
     histories: dict[str, list[Any]] = {"torchrun": [], "Ray Train": []}
     with tempfile.TemporaryDirectory() as folder:
         frames = stored_frames(Path(folder) / "workspace", job)
         for turn in range(rounds):
-            histories["torchrun"] += by_torchrun(folder, steps, loader_workers)
+            histories["torchrun"] += by_torchrun(folder, steps, ranks, loader_workers)
             histories["Ray Train"] += by_ray(job, frames, Path(folder) / f"turn-{turn}")
     rates, working = {}, {}
     for name, history in histories.items():
@@ -194,11 +196,12 @@ def main() -> int:
         "--loader-workers", type=int, default=0, help="of ray, processes a rank; 0, as in the demo: a thread"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of ray: turns that each of the two has")
+    parser.add_argument("--ranks", type=int, default=2, help="of ray: processes that train together")
     args = parser.parse_args()
     if args.part == "step":
         return step_benchmark(args.device, args.products, args.repeats)
     if args.part == "ray":
-        return ray_benchmark(args.steps, args.rounds, args.loader_workers)
+        return ray_benchmark(args.steps, args.rounds, args.ranks, args.loader_workers)
     on_rank(args.folder, args.steps, args.loader_workers)
     return 0
 

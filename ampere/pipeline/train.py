@@ -107,7 +107,8 @@ def training_data(
     decoded = set(frames.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist())
     if settings.supervision == "products":
         return read_training_set(workspace, decoded, settings), frames
-    rows = workspace.table(SAMPLES).read(["sample_id", "domain"]).sort_by("sample_id").to_pylist()
+    chosen = None if settings.supervision == "frames" else f"split = '{Split.TRAIN}'"
+    rows = workspace.table(SAMPLES).read(["sample_id", "domain"], chosen).sort_by("sample_id").to_pylist()
     counts = [
         (row["sample_id"], 1 if row["domain"] == Domain.PAGE else model.num_frames)
         for row in rows
@@ -193,7 +194,7 @@ def training_fingerprint(
     """A name of all that a training depends on: samples, frames, texts, settings, code, the weights it starts from."""
     prints = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
     made_from = dict(zip(prints["sample_id"].to_pylist(), prints["fingerprint"].to_pylist(), strict=True))
-    stored = {name: made_from[name.rsplit(MARK, 1)[0] if settings.supervision == "frames" else name]
+    stored = {name: made_from[name if settings.supervision == "products" else name.rsplit(MARK, 1)[0]]
               for name in training_set.texts}  # fmt: skip
     inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
     made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}

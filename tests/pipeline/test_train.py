@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from ampere.cli import main
+from ampere.config import ModelSettings, TrainSettings
 from ampere.models.checkpoint import load_weights
 from ampere.models.embedder import Embedder
 from ampere.pipeline import train
@@ -28,6 +29,7 @@ from ampere.pipeline.train import (
     run_training,
     tokenizer_for,
     train_on_ray,
+    training_data,
     training_fingerprint,
 )
 from ampere.pipeline.train_worker import train_worker
@@ -122,6 +124,13 @@ def test_frames_alone_train_a_start_for_another_training(
     assert {name for name in ours if name.startswith("video.")} <= set(taken)
     assert told and (int(told[1]), int(told[2])) == (len(taken), len(ours)) and "fusion, no_text, text" in told[3]
     assert main(["train", "--workspace", decoded.uri, "--train.start-from", "none"]) == 2
+
+
+def test_a_start_on_training_frames_sees_no_picture_of_a_test_product(decoded: Workspace) -> None:
+    settings = TrainSettings(supervision="training-frames", text="none")
+    found, _ = training_data(decoded, LanceFrames(decoded), ModelSettings(), settings)
+    ids = decoded.table(SAMPLES).read(["sample_id"], f"split = '{Split.TRAIN}'")["sample_id"].to_pylist()
+    assert sorted(found.products) == sorted(ids)
 
 
 def test_weights_that_cannot_be_had_stop_a_training_before_any_work(

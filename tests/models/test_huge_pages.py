@@ -1,0 +1,23 @@
+"""Large tensors take their memory in huge pages, without the caller's doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+SIZE = 64 << 20  # bytes; 16,384 pages of 4 KiB
+PROGRAM = f"""
+import resource
+import ampere, torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros({SIZE}, dtype=torch.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not OFFERED.exists() or "[never]" in OFFERED.read_text(), reason="this kernel has no huge pages")
+def test_a_large_tensor_faults_far_fewer_times_than_it_has_small_pages() -> None:
+    shown = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120)
+    assert int(shown.stdout) < SIZE / 4096 / 2
