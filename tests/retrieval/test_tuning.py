@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -38,6 +39,19 @@ def test_every_type_finds_nearly_all_with_enough_effort(kind: IndexType, cluster
     assert min(most) >= 0.95
     if kind != "flat":
         assert truth.recalls(index, EFFORTS[kind][0])[1] < most[1]
+
+
+def test_a_batch_is_compared_by_one_matrix_product_and_answered_the_same(
+    clustered: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """See `benchmarks/index.py` for what it brings."""
+    vectors, queries = clustered
+    threads, bound = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
+    assert 640 * threads <= bound <= 1280 * threads  # between these FAISS's pull request 5109 found them alike
+    index = build("flat", vectors)
+    similarities, _ = search(index, queries, 10, 0)
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", queries.size + 1)
+    assert np.allclose(search(index, queries, 10, 0)[0], similarities, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", TYPES)
