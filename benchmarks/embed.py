@@ -1,6 +1,6 @@
 """How fast the full-size model embeds clips and pages, over a plain loop, and what the page way brings.
 
-    python benchmarks/embed.py --device cpu --dtype bfloat16 --batch 2 --repeats 3
+    python benchmarks/embed.py --device cpu --dtype bfloat16 --batch 16 --repeats 3
 
 Needs torch, transformers and numpy alone, and a C++ compiler. Weights are random: speed does not depend on them. The
 network is compiled as `ampere embed --embed.compile` does it. The plain loop is what one writes first: the same network
@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 

@@ -19,7 +19,7 @@ from ampere.catalog.demo import write_demo_catalogue
 from ampere.cli import main
 from ampere.workspace import Workspace
 
-DEMO_PRODUCTS = 30
+DEMO_PRODUCTS = 20
 DEMO_FILES = {
     "tests/pipeline/test_ablate.py",
     "tests/pipeline/test_demo.py",
@@ -93,7 +93,7 @@ def prepared(tmp_path: Path, catalogue: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    """The main job, whole: `ampere demo` on thirty products."""
+    """The main job, whole: `ampere demo` on twenty products."""
     folder = tmp_path_factory.mktemp("demo")
     return DemoRun(folder, run_demo(folder))
 

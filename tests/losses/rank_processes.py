@@ -1,5 +1,6 @@
 """Runs a function in several gloo processes and collects what each returns."""
 
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+# Ranks are forked from one process that has imported what takes seconds, and done nothing else.
+multiprocessing.set_forkserver_preload(["ampere.training.loop"])
+
 
 def run_on_ranks(worker: Callable[..., Any], folder: Path, *args: Any, ranks: int = 2) -> list[Any]:
     """Call `worker(rank, *args)` on every rank; a list of the results (tensors in dicts and lists), by rank."""
-    mp.spawn(_enter, args=(worker, folder, ranks, args), nprocs=ranks)
+    mp.start_processes(_enter, args=(worker, folder, ranks, args), nprocs=ranks, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
