@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,36 @@ BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)
 
 
+TRIES = 3  # to start a head: between the look at a port and its use another process of the tests may take it
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
     """A head node of its own; yields the environment that reaches it."""
-    # Its sockets lie under it, whose names may have 107 characters: pytest's own folders are too deep.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        yield from head_node(folder)
+    told = []
+    for _ in range(TRIES):
+        # Its sockets lie under it, whose names may have 107 characters: pytest's own folders are too deep.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, head_node(folder) as (head, reached):
+            told = until_started(head)
+            if head.poll() is None:
+                yield reached
+                return
+    pytest.fail(f"no head node started: {''.join(told)}")
 
 
-def head_node(folder: str) -> Iterator[dict[str, str]]:
+def until_started(head: subprocess.Popen[str]) -> list[str]:
+    """What a head node prints until it runs or has ended."""
+    told = []
+    for line in head.stdout or ():
+        told.append(line)
+        if "Ray runtime started" in line:
+            return told
+    head.wait()
+    return told
+
+
+@contextmanager
+def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     dashboard = free_port()
     # What Ray put into this process's environment for its own cluster must not reach another.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -49,11 +71,9 @@ def head_node(folder: str) -> Iterator[dict[str, str]]:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
     ) as head:
-        for line in head.stdout or ():
-            if "Ray runtime started" in line:
-                break
-        yield environment
-        os.killpg(head.pid, signal.SIGKILL)  # a head that is asked to end takes half a minute over it
+        yield head, environment
+        with suppress(ProcessLookupError):  # it has ended, and all that it started with it
+            os.killpg(head.pid, signal.SIGKILL)  # a head that is asked to end takes half a minute over it
 
 
 def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.CompletedProcess[str]:
