@@ -54,7 +54,7 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
         numbers = shard_numbers(chosen["sample_id"].to_pylist(), settings.shards)
         shards: list[dict[str, Any]] = []
         for number in np.argsort(-np.bincount(numbers), kind="stable")[: len(set(numbers.tolist()))].tolist():
-            part = chosen.filter(numbers == number)
+            part = chosen.filter(numbers == number) if settings.shards > 1 else chosen  # which would be one copy more
             vectors = stacked_vectors(part["vector"])
             # What keeps to the limits on the largest shard does so on the others, which follow it.
             asked = settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
