@@ -1,9 +1,10 @@
 """What the embed job costs beside its model: clips a second of the job on one actor over those of the bare model.
 
-    python benchmarks/embed_job.py [--clips 48] [--batch 8] [--float32]
+    python benchmarks/embed_job.py [--clips 48] [--batch 8] [--float32] [--compile] [--workers MIN:MAX]
 
 The full-size network with random weights, on one thread, over clips of random frames. The job's time is that from its
 first results to its last, so that the start of Ray and of the actor is left out; the bare model is fed decoded pixels.
+Of several workers the bare model's rate is that of one, and the job's line on its pool tells whether it grew.
 """
 
 import argparse
@@ -53,10 +54,11 @@ def filled(folder: Path, clips: int) -> Workspace:
 def bare_rate(workspace: Workspace, settings: EmbedSettings, clips: int) -> float:
     """Clips a second of the network alone."""
     torch.set_num_threads(1)
-    embedder = Embedder(Path(workspace.uri) / "models" / "full", bf16=settings.bf16)
+    fixed = settings.batch_size if settings.compile else None
+    embedder = Embedder(Path(workspace.uri) / "models" / "full", bf16=settings.bf16, fixed=fixed)
     stored = LanceFrames(workspace).take([f"s{i}" for i in range(clips)])
     pixels = [model_input(jpegs, embedder.model.image_size) for jpegs in stored]
-    embedder.warm_up()
+    (embedder.compile if settings.compile else embedder.warm_up)()
     start = time.perf_counter()
     for at in range(0, clips, settings.batch_size):
         part = pixels[at : at + settings.batch_size]
@@ -69,9 +71,13 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--float32", action="store_true", help="rather than bfloat16")
+    parser.add_argument("--compile", action="store_true", help="as --embed.compile")
+    parser.add_argument("--workers", default="1", help="as --embed.workers")
     args = parser.parse_args()
 
-    settings = EmbedSettings(model="full", batch_size=args.batch, bf16=not args.float32)
+    settings = EmbedSettings(
+        model="full", batch_size=args.batch, bf16=not args.float32, compile=args.compile, workers=args.workers
+    )
     with tempfile.TemporaryDirectory() as folder:
         workspace = filled(Path(folder) / "workspace", args.clips)
         connect()

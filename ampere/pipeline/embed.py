@@ -4,6 +4,7 @@ Tasks read and decode the frames, so that an actor, which may hold a GPU, does n
 """
 
 import functools
+import os
 import sys
 import time
 import uuid
@@ -17,13 +18,13 @@ import pyarrow.compute as pc
 
 from ampere.config import EmbedSettings, worker_range
 from ampere.media.images import model_input
-from ampere.models.saved import embedding_name, frame_size, text_source
+from ampere.models.saved import architecture, embedding_name, frame_size, text_source
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.mapping import map_batches
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
 from ampere.pipeline.runner import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
-from ampere.pipeline.texts import sample_texts, text_array
+from ampere.pipeline.texts import sample_texts, text_array, text_notes
 from ampere.records import EMBEDDINGS, SAMPLES, Domain
 from ampere.workspace import Workspace
 
@@ -38,11 +39,15 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
 
     Raises:
         FileNotFoundError: the workspace has no such model, or no frames.
+        ValueError: the model reads summaries and no clip has one, or it is one that cannot be compiled and should be.
     """
     folder = model_folder(workspace, settings.model)
+    check_compile(folder, settings)
     name = embedding_name(folder)
     frames = LanceFrames(workspace)
     wanted = wanted_rows(workspace, folder, name, frames)
+    reads = f"what model {settings.model} reads"
+    notes = text_notes(workspace, "embed", reads, text_source(folder), wanted["sample_id"].to_pylist())
     least, most = worker_range("embed.workers", settings.workers, least=0)
     watch = PoolWatch(most, settings.hourly_price)
 
@@ -80,9 +85,11 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         wanted=wanted,
         build=build,
         assemble=watch.watched,
-        describe=lambda _: str(watch),
+        describe=lambda _: "\n".join(filter(None, [str(watch), *notes])),
         batch_size=settings.batch_size,
         where=f"model = '{name}'",
+        # The vectors of weights that are gone: nothing but an index asks for them, and that has its own.
+        outdated=f"starts_with(model, '{settings.model}@') AND model <> '{name}'",
         gpus=settings.gpus,
     )
 
@@ -98,6 +105,15 @@ def model_folder(workspace: Workspace, name: str) -> Path:
         have = f"it has {', '.join(names)}" if names else "run `ampere train` first"
         raise FileNotFoundError(f"{workspace.uri} has no model {name!r}; {have}")
     return workspace.fetch(f"models/{name}")
+
+
+def check_compile(folder: Path, settings: EmbedSettings) -> None:
+    """Raise ValueError if a network is to be compiled that reads texts as they are, and so has no fixed shapes."""
+    if settings.compile and architecture(folder) == "MLLM":
+        raise ValueError(
+            f"embed.compile is set and {settings.model} is a multimodal language model, which reads texts of any "
+            "length; set --embed.no-compile"
+        )
 
 
 def own_embedder(uri: str, model: str, name: str, device: str, **settings: Any) -> "Embedder":
@@ -224,6 +240,7 @@ class EmbedBatch:
         try:
             return self._embed(rows)
         except Exception as error:  # the per-row edge: find the row that spoils the batch, keep the others
+            end_if_not_the_rows(error, alone=len(rows) == 1)
             if len(rows) == 1:
                 return [error_row(rows[0]["sample_id"], rows[0]["fingerprint"], error)]
             print(f"embed: {len(rows)} samples again, one by one: {type(error).__name__}: {error}", file=sys.stderr)
@@ -239,3 +256,23 @@ class EmbedBatch:
         if not np.isfinite(vectors).all():
             raise ValueError("the vector is not finite; are the network's weights sound, and is its type wide enough?")
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+
+
+def end_if_not_the_rows(error: Exception, *, alone: bool) -> None:
+    """Go no further where the accelerator fails and not the rows, which would all come to the ledger.
+
+    Args:
+        error: what a batch raised while it is handled.
+        alone: the batch was a single row.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for one row; the job ends with it.
+    """
+    import torch
+
+    if isinstance(error, torch.AcceleratorError):
+        # CUDA answers every later call of this process with it. Ray starts another and tries the batch there.
+        print(f"embed: this worker ends: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    if alone and isinstance(error, torch.OutOfMemoryError):
+        raise error

@@ -23,7 +23,7 @@ from ampere.pipeline.embed import model_folder
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
 from ampere.pipeline.texts import sample_texts, text_array
-from ampere.records import EMBEDDINGS, SAMPLES
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
 from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, check_files, check_version, read_meta
 from ampere.retrieval.index_build import (
     changed_rows,
@@ -63,12 +63,13 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
             raise ValueError(f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first")
         made_by = {field: value for field, value in dataclasses.asdict(settings).items() if field not in HOW}
         meta = {"model": name, "settings": made_by, "content": fingerprint(sorted(rows["fingerprint"].to_pylist()))}
+        lacking = not_embedded(workspace, rows, settings)
         current = current_folder(workspace, settings.model)
         if current and is_current(current, settings, meta):
-            return Report("index", index_uri(workspace, settings.model), skipped=rows.num_rows)
+            return Report("index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=lacking)
         base = reusable_base(current, meta) if current else None
         version = next_version(workspace, settings.model)
-        notes = write_version(Path(scratch) / version, base, rows, settings, meta)
+        notes = write_version(Path(scratch) / version, base, rows, settings, meta) + lacking
         before = current.name if current else None
         write_meta(Path(scratch) / version, read_meta(Path(scratch) / version) | {"before": before})
         where = workspace.publish(Path(scratch) / version, f"indexes/{settings.model}/{version}", last=META_FILE)
@@ -92,7 +93,7 @@ def write_version(
     folder.mkdir()
     told = []
     changed, held = changed_rows(base, rows) if base else (rows.num_rows, 0)
-    if base and changed <= settings.delta_share * held:
+    if base and settings.delta_share > 0 and changed <= settings.delta_share * held:
         write_delta(folder, base, rows, meta)
         (folder.parent / base.name).symlink_to(base)
         try:
@@ -287,12 +288,26 @@ def index_uri(workspace: Workspace, model: str) -> str:
     return f"{workspace.uri}/indexes/{model}/{current_version(workspace, model)}"
 
 
+def of_split(split: str) -> str | None:
+    """The condition on samples of a split; None: all are of it."""
+    return None if split == "all" else f"split = '{split}'"
+
+
+def not_embedded(workspace: Workspace, rows: pa.Table, settings: IndexSettings) -> list[str]:
+    """What is to be said of samples that have frames and are not in an index of these rows; nothing if all are."""
+    samples = workspace.table(SAMPLES).read(["sample_id"], of_split(settings.split))["sample_id"]
+    framed = workspace.table(FRAMES).read(["sample_id"])["sample_id"]
+    due = samples.filter(pc.is_in(samples, value_set=framed))
+    lacking = len(due) - (pc.sum(pc.is_in(due, value_set=rows["sample_id"])).as_py() or 0)
+    told = f"index: {lacking} of {len(due)} samples with frames have no current vector and cannot be found"
+    return [f"{told}; run `ampere embed --embed.model {settings.model}`"] if lacking else []
+
+
 def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     """The embeddings of a model with what a search answer shows of each sample."""
     wanted = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
     embeddings = workspace.table(EMBEDDINGS).read(wanted, f"model = '{model}'").sort_by("sample_id")
-    where = None if split == "all" else f"split = '{split}'"
-    samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], where)
+    samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], of_split(split))
     at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())
     embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     texts = text_array(sample_texts(workspace, "llm"), embeddings["sample_id"].to_pylist())

@@ -74,6 +74,7 @@ class Stage:
             the other; those lost with the last go to the ledger. None: they stay pending.
         passing_errors: error types that are tried again in the same way.
         where: which rows of `output` belong to this stage; None: all.
+        outdated: rows of `output` that go once all of this stage's are there; None: none.
         describe: one line on the whole output, or on the run, after it; None or an empty line: nothing to say.
         spread: a short list is cut into smaller batches, so that every core has several.
         gpus: those without which it cannot start.
@@ -92,6 +93,7 @@ class Stage:
     careful_sizes: tuple[int, ...] = ()
     passing_errors: frozenset[str] = frozenset()
     where: str | None = None
+    outdated: str | None = None
     describe: Callable[[Table], str] | None = None
     spread: bool = False
     gpus: float = 0.0
@@ -132,6 +134,9 @@ def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, re
         if due.num_rows:
             _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start
+        if stage.outdated is not None and not report.unanswered and (old := output.count(stage.outdated)):
+            output.delete(stage.outdated)
+            report.notes.append(f"{stage.name}: {old} rows removed, whose place these take")
         output.compact()
         compact_ledger(workspace)
         if stage.describe is not None and (note := stage.describe(output)):

@@ -56,6 +56,23 @@ def no_summaries(source: TextSource, lacking: int, clips: int) -> str | None:
     )
 
 
+def text_notes(workspace: Workspace, stage: str, setting: str, source: TextSource, ids: Collection[str]) -> list[str]:
+    """What a stage has to say of clips whose speech nobody has summarized yet; nothing where there are none.
+
+    Args:
+        setting: what makes the stage read `source`.
+        ids: the samples that it works on.
+
+    Raises:
+        ValueError: that is so of all of them.
+    """
+    lacking, clips = unsummarized(workspace, source, ids)
+    if reason := no_summaries(source, lacking, clips):
+        raise ValueError(f"{setting} is {source} and there are {reason}")
+    told = f"{stage}: {lacking} of {clips} clips with a transcript have no row of method {source} yet"
+    return [f"{told}; they count as clips without text"] if lacking else []
+
+
 def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:
     """The texts of some samples, in their order; null for one that was removed meanwhile."""
     return pa.array([texts.get(sample_id) for sample_id in ids], pa.string())

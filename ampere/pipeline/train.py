@@ -27,7 +27,7 @@ from ampere.pipeline.embed import model_folder
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.report import Report
-from ampere.pipeline.texts import no_summaries, sample_texts, unsummarized
+from ampere.pipeline.texts import sample_texts, text_notes
 from ampere.pipeline.trackers import Progress, check_trackers
 from ampere.pipeline.train_worker import SCORES_FILE, train_worker
 from ampere.records import CLIP_DOMAINS, SAMPLES, Domain, Split
@@ -61,7 +61,7 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     check_weights(model)
     stored = LanceFrames(workspace)  # one version of them for all that follows, though `ampere decode` may go on
     training_set, frames = training_data(workspace, stored, model, settings)
-    notes = text_notes(workspace, training_set, settings)
+    notes = text_notes(workspace, "train", "train.text", settings.text, training_set.texts.keys())
     check_frame_count(training_set, frames, model.num_frames)
     start = start_folder(workspace, settings.start_from)
     made_from = training_fingerprint(stored, training_set, model, settings, start)
@@ -115,19 +115,6 @@ def training_data(
         if row["sample_id"] in decoded
     ]
     return frame_training_set(counts), FrameViews(frames, model.num_frames)
-
-
-def text_notes(workspace: Workspace, training_set: TrainingSet, settings: TrainSettings) -> list[str]:
-    """What is to be said of clips whose speech nobody has summarized yet.
-
-    Raises:
-        ValueError: that is so of all of them.
-    """
-    lacking, clips = unsummarized(workspace, settings.text, training_set.texts.keys())
-    if reason := no_summaries(settings.text, lacking, clips):
-        raise ValueError(f"train.text is {settings.text} and there are {reason}. Or read another text, or none")
-    told = f"train: {lacking} of {clips} clips with a transcript have no row of method {settings.text} yet"
-    return [f"{told}; they count as clips without text"] if lacking else []
 
 
 def start_folder(workspace: Workspace, name: str) -> Path | None:

@@ -14,12 +14,12 @@ from torch._dynamo.utils import counters
 from ampere.config import EmbedSettings
 from ampere.media.images import model_input
 from ampere.models.embedder import Embedder
-from ampere.models.saved import SETTINGS_FILE, embedding_name
+from ampere.models.saved import CONFIG_FILE, SETTINGS_FILE, embedding_name
 from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
 from ampere.pipeline.runner import run_stage
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, Domain
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.training.loop import build_model
 from ampere.workspace import Workspace
 
@@ -99,6 +99,81 @@ def test_a_row_that_spoils_its_batch_costs_itself_alone(filled: Workspace) -> No
     results = actor(filled)(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
     assert {row["sample_id"] for row in results if row["error_type"]} == {BROKEN, victim["sample_id"]}
     assert sum(row["vector"] is not None for row in results) == PRODUCTS * 6 - 2
+
+
+def test_rows_share_batches_with_their_own_domain(filled: Workspace) -> None:
+    domains = embed_stage(filled, EmbedSettings(model="m")).wanted["domain"].to_pylist()
+    assert domains == sorted(domains) and set(domains) == set(Domain)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, embed: EmbedBatch, error: Exception, least: int = 1) -> None:
+    """Let batches of so many samples fail."""
+    whole = embed.embedder.embed_pixels
+
+    def fail(pixels: Any, texts: Any, domains: Any) -> Any:
+        if len(pixels) >= least:
+            raise error
+        return whole(pixels, texts, domains)
+
+    monkeypatch.setattr(embed.embedder, "embed_pixels", fail)
+
+
+def test_a_worker_whose_accelerator_fails_ends_and_blames_no_row(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed = actor(filled)
+    failing(monkeypatch, embed, torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    monkeypatch.setattr("os._exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))
+    with pytest.raises(SystemExit) as ended:
+        embed(pixels_of(filled))
+    assert ended.value.code == 1 and "this worker ends: AcceleratorError: CUDA error" in capsys.readouterr().err
+
+
+def test_a_batch_that_finds_no_memory_is_parted_and_one_row_that_finds_none_ends_the_job(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = actor(filled)
+    with monkeypatch.context() as patch:
+        failing(patch, embed, torch.OutOfMemoryError("CUDA out of memory"), least=2)
+        found = embed(pixels_of(filled)).to_pylist()
+        assert [row["sample_id"] for row in found if row["error_type"]] == [BROKEN]
+    failing(monkeypatch, embed, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        embed(pixels_of(filled))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_actor_is_warm_before_it_is_ready(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """Compiling itself takes minutes; see `test_a_compiled_network_gives_the_same_vectors`."""
+    clock = iter(range(100))
+    monkeypatch.setattr("ampere.pipeline.embed.time.time", lambda: next(clock))
+    warmed: list[tuple[str, int | None, int]] = []
+    for name in ("compile", "warm_up"):
+        note = lambda self, name=name: warmed.append((name, self.fixed, next(clock)))  # noqa: E731
+        monkeypatch.setattr(Embedder, name, note)
+    found = actor(filled, compile=compiled, batch_size=5)
+    [(name, fixed, when)] = warmed
+    assert (name, fixed) == (("compile", 5) if compiled else ("warm_up", None)) and when < found.ready
+
+
+def test_clips_that_nobody_summarized_are_told(filled: Workspace) -> None:
+    (model_path(filled) / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "llm"}}))
+    with pytest.raises(ValueError, match=r"what model m reads is llm and there are no summaries of method llm; run"):
+        embed_stage(filled, EmbedSettings(model="m"))
+    spoken = filled.table(SAMPLES).read(["sample_id"], "domain <> 'page' AND text <> ''")["sample_id"].to_pylist()
+    filled.table(SUMMARIES).upsert([{"sample_id": spoken[0], "method": "llm", "text": "a"}])
+    describe = embed_stage(filled, EmbedSettings(model="m")).describe
+    assert describe is not None
+    told = describe(filled.table(EMBEDDINGS))
+    assert told.startswith(f"embed: {len(spoken) - 1} of {len(spoken)} clips with a transcript have no row of method")
+
+
+def test_a_network_of_no_fixed_shape_is_not_compiled(filled: Workspace) -> None:
+    (model_path(filled) / CONFIG_FILE).write_text(json.dumps({"architecture": "MLLM"}))
+    with pytest.raises(ValueError, match=r"m is a multimodal language model.*set --embed.no-compile"):
+        embed_stage(filled, EmbedSettings(model="m", compile=True))
 
 
 def test_a_vector_that_is_not_finite_is_listed(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,13 +259,18 @@ def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_stage_embeds_lists_what_it_could_not_and_tells_of_its_pool(filled: Workspace) -> None:
+    earlier = [{"sample_id": "page-00-0", "model": model, "vector": [1.0]} for model in ("m@old", "n@old")]
+    filled.table(EMBEDDINGS).upsert([row | {"domain": "page"} for row in earlier])
     settings = EmbedSettings(model="m", batch_size=4, workers="1:2", hourly_price=3.0)
     report = run_stage(embed_stage(filled, settings), filled)
     assert report.done == PRODUCTS * 6 - 1 and report.failed.total() == 1
     (failure,) = filled.table(FAILURES).read(["sample_id", "message"]).to_pylist()
     assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
+    removed, note = report.notes
+    assert removed == "embed-m: 1 rows removed, whose place these take"
+    assert filled.table(EMBEDDINGS).count("model = 'n@old'") == 1
+    filled.table(EMBEDDINGS).delete("model = 'n@old'")
     assert filled.table(EMBEDDINGS).read(["sample_id"]).num_rows == report.done
-    (note,) = report.notes
     assert "of at most 2 workers gave results" in note and "at 3 an hour)" in note
     again = run_stage(embed_stage(filled, settings), filled)
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])

@@ -69,8 +69,10 @@ def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
     told = str(evaluate(judged, settings))
     assert "m: 1 of 6 test samples have no current embedding and are left out" in told
     assert "run `ampere embed --embed.model m`" in told
+    assert "2 queries have no sample of their product in the gallery; they are left out" in told  # a page's, a short's
     report = json.loads(judged.read_report("evaluation.json") or "")
     assert (report["test_samples"], report["without_embedding"]) == (6, 1)
+    assert [report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")] == [1, 1, 0, 0]
     assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
 
 

@@ -14,7 +14,7 @@ from ampere.models.saved import WEIGHTS_FILE, embedding_name
 from ampere.pipeline import index, search
 from ampere.pipeline.embed import model_folder
 from ampere.pipeline.index import build_index, current_version, open_index, roll_back, version_folder, versions
-from ampere.records import EMBEDDINGS, SAMPLES, Domain
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.retrieval.index import SearchIndex
 from ampere.workspace import Workspace
 
@@ -78,6 +78,29 @@ def test_few_changes_are_a_delta_and_many_a_new_base(embedded: Workspace) -> Non
     put(embedded, range(42, 60))
     assert "beside base" not in str(build_index(embedded, SETTINGS))  # too many
     assert len(shown(embedded)) == 60
+
+
+def test_a_base_takes_the_place_of_a_delta_without_changes(embedded: Workspace) -> None:
+    build_index(embedded, SETTINGS)
+    put(embedded, range(40, 41))
+    assert "2 changes beside base" in str(build_index(embedded, SETTINGS))
+    embedded.table(EMBEDDINGS).delete("sample_id IN ('page-40', 'short-40')")
+    merged = IndexSettings(model="m", delta_share=0.0)
+    assert "beside base" not in str(build_index(embedded, merged))
+    assert "80 were done before" in str(build_index(embedded, merged))
+    assert meta_of(embedded, "v000003")["base"] is None and len(versions(embedded, "m")) == 3
+
+
+def test_samples_that_cannot_be_found_are_told(embedded: Workspace) -> None:
+    """They have frames and no vector yet, as when a job was killed; what has no frames is another stage's matter."""
+    put(embedded, range(40, 44))
+    names = [f"page-{number}" for number in range(38, 44)]
+    embedded.table(FRAMES).upsert([{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in names])
+    assert "cannot be found" not in str(build_index(embedded, SETTINGS))
+    embedded.table(EMBEDDINGS).delete("sample_id IN ('page-41', 'page-42', 'short-1')")
+    told = "index: 2 of 6 samples with frames have no current vector and cannot be found; run `ampere embed "
+    assert told in str(build_index(embedded, SETTINGS))
+    assert told in str(build_index(embedded, SETTINGS))  # also where nothing is to be done
 
 
 def test_nothing_new_beside_a_delta_is_nothing_to_do(embedded: Workspace) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ampere.config import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval import index_types
-from ampere.retrieval.index import Hit, SearchIndex, stacked_vectors
+from ampere.retrieval.index import Hit, SearchIndex, read_meta, stacked_vectors
 from ampere.retrieval.index_build import (
     changed_rows,
     check_limits,
@@ -20,6 +20,7 @@ from ampere.retrieval.index_build import (
     write_base,
     write_delta,
 )
+from ampere.retrieval.index_types import FEWEST
 
 from .index_rows import DIM, alike, rows
 
@@ -308,9 +309,11 @@ def test_no_answers_are_not_asked_for(tmp_path: Path) -> None:
 
 def test_a_domain_that_a_delta_empties_is_searched_in_vain(tmp_path: Path) -> None:
     """A graph or lists keep what is gone and leave it out, so the domain is still there."""
-    table = rows([Domain.PAGE] * 300 + [Domain.LIVE] * 300)
+    table = rows([Domain.PAGE] * FEWEST + [Domain.LIVE] * FEWEST)
     (tmp_path / "v1").mkdir()
-    write_base(tmp_path / "v1", table, IndexSettings(type="hnsw", max_memory_gb=1.0), {})
+    write_base(tmp_path / "v1", table, IndexSettings(type="hnsw", target_recall=0.9, max_memory_gb=1.0), {})
+    [shard] = read_meta(tmp_path / "v1")["domains"]["live"]["shards"]
+    assert shard["type"] == "hnsw"
     left = table.filter(pc.equal(table["domain"], "page"))
     index = delta(tmp_path / "v2", tmp_path / "v1", left)
     check_limits(tmp_path / "v2", left, IndexSettings(max_memory_gb=1.0))

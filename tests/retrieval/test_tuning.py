@@ -105,6 +105,19 @@ def test_recall_by_hand() -> None:
     assert truth.recalls(build("flat", vectors[:1]), 0) == (1, 0.5)  # the second is not in it
 
 
+def test_of_efforts_that_reach_no_target_the_one_that_finds_most_is_taken(
+    clustered: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recall of compressed lists levels off, and falls again."""
+    vectors, queries = clustered
+    recalls = dict.fromkeys(EFFORTS["ivf-pq"], (0.9, 0.8613)) | {1: (0.5, 0.5), 128: (0.9, 0.8633), 256: (0.9, 0.8633)}
+    monkeypatch.setattr(Truth, "recalls", lambda self, index, effort: recalls[effort])
+    truth = Truth(vectors, queries, build("flat", vectors))
+    assert truth.least_effort("ivf-pq", build("ivf-pq", vectors), 0.93) == (128, 0.9, 0.8633)
+    choice = choose_index(vectors, queries, IndexSettings(type="ivf-pq", target_recall=0.862))
+    assert (choice.trial.effort, choice.trial.recall_at_10) == (128, 0.8633)
+
+
 def test_an_index_that_is_too_slow_may_find_less_if_it_still_finds_enough(
     clustered: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
