@@ -20,12 +20,13 @@ from ampere.config import Settings
 from ampere.models.saved import embedding_name
 from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import embed_stage, model_folder
-from ampere.pipeline.evaluate import test_vectors, without_nan
+from ampere.pipeline.evaluate import TESTED, not_embedded, test_vectors, without_nan
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.report import Report
 from ampere.pipeline.runner import run_stage
 from ampere.pipeline.texts import no_summaries, unsummarized
 from ampere.pipeline.train import run_training
+from ampere.records import SAMPLES, Split
 from ampere.retrieval.evaluation import evaluate_model, judge, mr1_interval
 from ampere.retrieval.metrics import TASKS
 from ampere.systems import SYSTEMS, TABLES, check_base, with_system
@@ -41,12 +42,14 @@ class Row:
     Attributes:
         results: of each seed, as `evaluate_model` gives them.
         interval: of the mean mR1, in percent.
+        left_out: what is to be said of test samples that a model has no vector of, a line for each seed with any.
         reason: why there are no results.
     """
 
     system: str
     results: tuple[dict[str, Any], ...] = ()
     interval: tuple[float, float] = (float("nan"), float("nan"))
+    left_out: tuple[str, ...] = ()
     reason: str | None = None
 
     @property
@@ -89,7 +92,7 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     connect()
     # As many rows at a time as are trained at once: embedding, which takes one model at a time, then has the cluster.
     for group in (due[at : at + chosen.parallel] for at in range(0, len(due), chosen.parallel)):
-        runs = [(system, seeded(settings, system, seed)) for system in group for seed in chosen.seeds]
+        runs = [(system, run) for system in group for run in seeded(settings, system)]
         reports = train_together(workspace, [settings for _, settings in runs], chosen.parallel)
         failed = {system: found for (system, _), found in zip(runs, reports, strict=True) if isinstance(found, str)}
         trained = [report for report in reports if isinstance(report, Report)]
@@ -102,9 +105,11 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     where = write_reports(workspace, rows, settings)
     left_out = [f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason]
     notes = [to_markdown(rows, settings), *left_out]
+    nothing = "" if any(row.results for row in rows.values()) else "no system has a result"
     return Report(
-        "ablate", where, done=done, skipped=skipped, seconds=time.monotonic() - start, notes=notes, unit="trainings"
-    )
+        "ablate", where, done=done, skipped=skipped, seconds=time.monotonic() - start, notes=notes, refused=nothing,
+        unit="trainings",
+    )  # fmt: skip
 
 
 def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[str]) -> dict[str, str]:
@@ -114,15 +119,14 @@ def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[st
     return {system: reason for system, text in texts.items() if (reason := reasons[text])}
 
 
-def seeded(settings: Settings, system: str, seed: int) -> Settings:
-    """The settings of one training."""
+def seeded(settings: Settings, system: str) -> list[Settings]:
+    """The settings of a system's trainings, one for each seed; one in all where nothing is trained."""
     changed = with_system(settings, system)
     weights = {"ampere": "", "cn-clip": settings.ablate.cn_clip, "mllm": settings.ablate.mllm}
-    return dataclasses.replace(
-        changed,
-        model=dataclasses.replace(changed.model, weights=weights[changed.model.network]),
-        train=dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed),
-    )
+    model = dataclasses.replace(changed.model, weights=weights[changed.model.network])
+    seeds = settings.ablate.seeds if changed.train.epochs else settings.ablate.seeds[:1]
+    trains = [dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed) for seed in seeds]
+    return [dataclasses.replace(changed, model=model, train=train) for train in trains]
 
 
 def train_together(workspace: Workspace, runs: Sequence[Settings], parallel: int) -> list[Report | str]:
@@ -163,15 +167,19 @@ def reason_of(error: Exception) -> str:
 
 
 def judged_row(workspace: Workspace, settings: Settings, system: str) -> Row:
-    """Embed what is not embedded yet, and evaluate."""
-    runs, results = [], []
-    for seed in settings.ablate.seeds:
-        name = f"{system}-{seed}"
-        print(run_stage(embed_stage(workspace, dataclasses.replace(settings.embed, model=name)), workspace), flush=True)
+    """Embed the test samples that are not embedded yet, and evaluate."""
+    runs, results, left_out = [], [], []
+    tested = workspace.table(SAMPLES).count(TESTED)
+    for name in (run.train.name for run in seeded(settings, system)):
+        stage = embed_stage(workspace, dataclasses.replace(settings.embed, model=name), Split.TEST)
+        print(run_stage(stage, workspace), flush=True)
         folder = model_folder(workspace, name)
-        runs.append(judge(test_vectors(workspace, folder)))
+        vectors = test_vectors(workspace, folder)
+        if lacking := tested - sum(len(found.products) for found in vectors.values()):
+            left_out.append(not_embedded(name, lacking, tested))
+        runs.append(judge(vectors))
         results.append(evaluate_model(embedding_name(folder), runs[-1]))
-    row = Row(system, tuple(results))
+    row = Row(system, tuple(results), left_out=tuple(left_out))
     return dataclasses.replace(row, interval=mr1_interval(runs)) if row.mr1() else row
 
 
@@ -191,6 +199,7 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
             "spread": row.spread(),
             "tasks": {task: row.mean(task) for task in row.tasks},
             "runs": list(row.results),
+            "left_out": list(row.left_out),
             "reason": row.reason,
             "paper_on_ROPE": {table: TABLES[table][system] for table in TABLES if system in TABLES[table]},
         }
@@ -217,6 +226,7 @@ def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
             told = without_text(rows[system]) if table == "missing-text" else NONE if paper is None else paper
             lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {told} |")
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
+    lines += [f"- {told}" for row in rows.values() for told in row.left_out]
     return "\n".join(lines)
 
 

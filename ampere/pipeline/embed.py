@@ -25,7 +25,7 @@ from ampere.pipeline.plan import fingerprint
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
 from ampere.pipeline.runner import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
 from ampere.pipeline.texts import sample_texts, text_array, text_notes
-from ampere.records import EMBEDDINGS, SAMPLES, Domain
+from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from ampere.models.embedder import Embedder
 
 
-def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
+def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | None = None) -> Stage:
     """The embed stage of one model over all samples that have frames.
+
+    Args:
+        split: embed the samples of this one alone; None: all.
 
     Raises:
         FileNotFoundError: the workspace has no such model, or no frames.
@@ -45,7 +48,7 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
     check_compile(folder, settings)
     name = embedding_name(folder)
     frames = LanceFrames(workspace)
-    wanted = wanted_rows(workspace, folder, name, frames)
+    wanted = wanted_rows(workspace, folder, name, frames, split)
     reads = f"what model {settings.model} reads"
     notes = text_notes(workspace, "embed", reads, text_source(folder), wanted["sample_id"].to_pylist())
     least, most = worker_range("embed.workers", settings.workers, least=0)
@@ -88,6 +91,7 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings) -> Stage:
         describe=lambda _: "\n".join(filter(None, [str(watch), *notes])),
         batch_size=settings.batch_size,
         where=f"model = '{name}'",
+        partial=split is not None,
         # The vectors of weights that are gone: nothing but an index asks for them, and that has its own.
         outdated=f"starts_with(model, '{settings.model}@') AND model <> '{name}'",
         gpus=settings.gpus,
@@ -147,12 +151,15 @@ def check_own(model: str, found: str, name: str) -> None:
         )
 
 
-def wanted_rows(workspace: Workspace, folder: Path, name: str, frames: LanceFrames) -> pa.Table:
+def wanted_rows(
+    workspace: Workspace, folder: Path, name: str, frames: LanceFrames, split: Split | None = None
+) -> pa.Table:
     """One row per sample with frames: ids, domain, text, fingerprint, position in the frames table; sorted by domain,
     so that pages share batches."""
     stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
     made_from = dict(zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True))
-    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"])
+    chosen = None if split is None else f"split = '{split}'"
+    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], chosen)
     samples = samples.filter(pc.is_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()

@@ -74,6 +74,7 @@ class Stage:
             the other; those lost with the last go to the ledger. None: they stay pending.
         passing_errors: error types that are tried again in the same way.
         where: which rows of `output` belong to this stage; None: all.
+        partial: it wants some of its rows alone; the others stay as they are.
         outdated: rows of `output` that go once all of this stage's are there; None: none.
         describe: one line on the whole output, or on the run, after it; None or an empty line: nothing to say.
         spread: a short list is cut into smaller batches, so that every core has several.
@@ -93,6 +94,7 @@ class Stage:
     careful_sizes: tuple[int, ...] = ()
     passing_errors: frozenset[str] = frozenset()
     where: str | None = None
+    partial: bool = False
     outdated: str | None = None
     describe: Callable[[Table], str] | None = None
     spread: bool = False
@@ -121,7 +123,7 @@ def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, re
         due = plan.due(retry_failed=retry_failed)
         report = Report(stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s")
         committer = Committer(workspace, stage, report, plan.present())
-        if orphans := plan.orphans.to_pylist():
+        if not stage.partial and (orphans := plan.orphans.to_pylist()):
             remove_rows(output, orphans, stage.where)
             report.notes.append(
                 f"{stage.name}: {len(orphans)} rows removed, of samples that it has no input for any more"

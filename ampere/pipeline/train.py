@@ -239,18 +239,22 @@ def train_on_ray(
         RuntimeError: the training failed, at once or as often as it was tried, or a tracker cannot be started.
     """
     connect()
-    from ray import cloudpickle
+    import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     settings = job.train
     require_gpus(settings.workers * settings.gpus, "train.gpus")
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Beside the driver, which alone reads it: on a machine that goes, it would end each further try.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"work": cloudpickle.dumps((job, frames)), "queue": queue, "source": source},
+        # By reference: Ray Train keeps several copies of this, in the controller and for each worker.
+        train_loop_config={"work": ray.put((job, frames)), "queue": queue, "source": source},
         torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker

@@ -6,7 +6,6 @@ seconds on importing torch and transformers before the workers start to do the s
 
 import dataclasses
 import json
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,21 +21,22 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
     """Train on one worker from the last checkpoint, if there is one; hand in checkpoints and the finished model.
 
     Args:
-        config: `work`, a pickled (TrainJob, FrameSource) of this very job; `queue`, where the metrics go; `source`, the
-            workspace and the model folder in it whose weights to start from, or None.
+        config: `work`, Ray's reference to the (TrainJob, FrameSource) of this very job; `queue`, where the metrics go;
+            `source`, the workspace and the model folder in it whose weights to start from, or None.
 
     Returns:
         An error that every further try would end in too, as it follows from the job and meets all workers at once: also
         that weights to start from cannot be had. None if all went well. Other errors are raised, such as one of reading
         frames, and Ray Train tries again.
     """
+    import ray
     import ray.train
 
     from ampere.losses.gather import rank_and_world_size
     from ampere.training.loop import Training
     from ampere.workspace import Workspace
 
-    job, frames = pickle.loads(config["work"])
+    job, frames = ray.get(config["work"])
     if config["source"] is not None:
         uri, name = config["source"]
         job = dataclasses.replace(job, start=Workspace.open(uri).fetch(name))

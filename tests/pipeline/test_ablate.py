@@ -5,15 +5,16 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ampere.cli import main
 from ampere.config import AblateSettings, ModelSettings, Settings, TrainSettings
 from ampere.pipeline import ablate
-from ampere.pipeline.ablate import Row, missing_texts, run_ablation, to_json, to_markdown
+from ampere.pipeline.ablate import Row, missing_texts, run_ablation, seeded, to_json, to_markdown
 from ampere.pipeline.report import Report
-from ampere.records import FRAMES, SAMPLES, SUMMARIES
+from ampere.records import FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.systems import SYSTEMS, TABLES, named_settings
 from ampere.workspace import Workspace
 from tests.conftest import DemoRun
@@ -100,6 +101,8 @@ def test_rice_has_its_own_task_alone_and_no_figure_of_the_paper() -> None:
 def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """One fails in training, one in embedding; the report is there before the third is trained."""
     workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
+    tested = [{"sample_id": name, "product_id": "p", "split": "test"} for name in "st"]
+    workspace.table(SAMPLES).append(tested)
     reports: list[str | None] = []
 
     def run_training(_: Workspace, __: ModelSettings, train: TrainSettings) -> Report:
@@ -117,11 +120,11 @@ def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, m
         "TABLES": {"V": {"visual": 56.9, "raw": 57.3, "text-raw": 11.5}},
         "connect": lambda: None,
         "run_training": run_training,
-        "embed_stage": lambda _, settings: settings.model,
+        "embed_stage": lambda _, settings, split: settings.model if split == "test" else None,
         "run_stage": run_stage,
         "model_folder": lambda _, name: Path(name),
         "embedding_name": str,
-        "test_vectors": lambda *_: None,
+        "test_vectors": lambda *_: {Domain.PAGE: SimpleNamespace(products=["p"])},
         "judge": lambda _: None,
         "evaluate_model": lambda *_: result(P2S=60.0),
         "mr1_interval": lambda _: (8.0, 12.0),
@@ -132,8 +135,29 @@ def test_a_row_that_fails_is_listed_and_the_others_go_on(workspace: Workspace, m
     assert report.done == 2 and "ablate: visual has no result: KeyError: 'a frame'" in report.notes
     text = workspace.read_text("reports/ablation.md")
     assert text and r"no result | IndexError: a \| vector |" in text and "10.0 (8.0 to 12.0) | 11.5 |" in text
+    lacking = "text-raw-0: 1 of 2 test samples have no current embedding and are left out"
+    assert f"\n- {lacking}" in text
+    assert (
+        lacking in json.loads(workspace.read_text("reports/ablation.json") or "")["systems"]["text-raw"]["left_out"][0]
+    )
+    assert report.succeeded
     assert reports[0] is None and "not made yet" not in text
     assert reports[2] and "KeyError" in reports[2] and "IndexError" in reports[2] and "not made yet" in reports[2]
+
+
+def test_tables_without_any_result_are_a_failure(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
+    monkeypatch.setattr(ablate, "TABLES", {"V": {"visual": 56.9}})
+    monkeypatch.setattr(ablate, "connect", lambda: None)
+    monkeypatch.setattr(ablate, "run_training", lambda *_: {}["no such thing"])
+    report = run_ablation(workspace, Settings(ablate=AblateSettings(tables=("V",))))
+    assert not report.succeeded and "no system has a result" in str(report)
+
+
+def test_what_is_not_trained_needs_no_seeds() -> None:
+    settings = Settings(ablate=AblateSettings(seeds=(3, 4)))
+    assert [run.train.name for run in seeded(settings, "sum")] == ["sum-3", "sum-4"]
+    assert [(run.train.name, run.train.epochs) for run in seeded(settings, "mllm-0")] == [("mllm-0-3", 0)]
 
 
 def test_a_base_that_is_a_system_is_refused_before_any_work(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
 from ampere.pipeline.frames_table import LanceFrames
 from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
 from ampere.pipeline.runner import run_stage
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
+from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, Split
 from ampere.training.loop import build_model
 from ampere.workspace import Workspace
 
@@ -104,6 +104,17 @@ def test_a_row_that_spoils_its_batch_costs_itself_alone(filled: Workspace) -> No
 def test_rows_share_batches_with_their_own_domain(filled: Workspace) -> None:
     domains = embed_stage(filled, EmbedSettings(model="m")).wanted["domain"].to_pylist()
     assert domains == sorted(domains) and set(domains) == set(Domain)
+
+
+def test_the_rows_of_another_split_stay(filled: Workspace) -> None:
+    """As of a model whose test samples alone are judged: what it has besides is not removed."""
+    name = embedding_name(model_path(filled))
+    filled.table(EMBEDDINGS).upsert([{"sample_id": "page-00-0", "model": name, "vector": [1.0], "domain": "page"}])
+    settings = EmbedSettings(model="m")
+    assert embed_stage(filled, settings, Split.TEST).wanted.num_rows == PRODUCTS * 6
+    stage = embed_stage(filled, settings, Split.TRAIN)
+    assert stage.wanted.num_rows == 0 and run_stage(stage, filled).notes == []
+    assert filled.table(EMBEDDINGS).count() == 1
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, embed: EmbedBatch, error: Exception, least: int = 1) -> None:

@@ -251,6 +251,7 @@ def test_a_worker_hands_back_what_would_come_again_and_raises_the_rest(monkeypat
     import ray.train
 
     monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(ray, "get", pickle.loads)
     training_set, frames = small_set(4)
     diverged = train_worker(work_of(small_job(training_set, margin=math.inf), frames))
     assert type(diverged) is FloatingPointError and "by step 1" in str(diverged)
@@ -267,9 +268,11 @@ def test_a_worker_hands_back_what_would_come_again_and_raises_the_rest(monkeypat
 
 
 class Line(queue.Queue):
-    """Stands for Ray's queue."""
+    """Stands for Ray's queue, which must be where the driver is."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, actor_options: dict[str, Any]) -> None:
+        beside = actor_options["scheduling_strategy"]
+        assert (beside.node_id, beside.soft) == ("here", False)
         super().__init__()
 
     def shutdown(self) -> None:
@@ -294,8 +297,15 @@ def trained(
         return SimpleNamespace(return_value=outcome)
 
     monkeypatch.setattr(train, "connect", lambda: None)
+
+    def trainer(*_: object, train_loop_config: dict[str, Any], **__: object) -> SimpleNamespace:
+        assert train_loop_config["work"] == "a reference"  # Ray Train copies this for every worker
+        return SimpleNamespace(fit=fit)
+
+    monkeypatch.setattr(ray, "put", lambda _: "a reference")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
     monkeypatch.setattr(ray.util.queue, "Queue", Line)
-    monkeypatch.setattr(ray.train.torch, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(ray.train.torch, "TorchTrainer", trainer)
     training_set, frames = small_set(4)
     job = small_job(training_set, trackers=trackers)
     return train_on_ray(job, frames, str(folder), "run", Progress(job, None), folder)
