@@ -267,12 +267,15 @@ def test_a_worker_hands_back_what_would_come_again_and_raises_the_rest(monkeypat
         train_worker(work_of(small_job(training_set), LostStore({})))
 
 
+HERE = "0f" * 28  # a node of Ray
+
+
 class Line(queue.Queue):
     """Stands for Ray's queue, which must be where the driver is."""
 
     def __init__(self, actor_options: dict[str, Any]) -> None:
         beside = actor_options["scheduling_strategy"]
-        assert (beside.node_id, beside.soft) == ("here", False)
+        assert (beside.node_id, beside.soft) == (HERE, False)
         super().__init__()
 
     def shutdown(self) -> None:
@@ -303,7 +306,8 @@ def trained(
         return SimpleNamespace(fit=fit)
 
     monkeypatch.setattr(ray, "put", lambda _: "a reference")
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: HERE))
+    monkeypatch.setattr(train, "require_gpus", lambda *_: None)
     monkeypatch.setattr(ray.util.queue, "Queue", Line)
     monkeypatch.setattr(ray.train.torch, "TorchTrainer", trainer)
     training_set, frames = small_set(4)
