@@ -1,9 +1,10 @@
 """What exact evaluation costs: ranks of all right answers of many queries in a large gallery, and the intervals.
 
-    python benchmarks/evaluate.py [--queries 31000] [--gallery 31000]
+    python benchmarks/evaluate.py [--queries 31000] [--gallery 31000] [--device cuda]
 
 Prints seconds of one task's ranks and how much of them the similarities take (a product of float64, so that equals
-tie); seconds of the bootstrap over six such tasks; and peak memory. There is no bar to miss.
+tie); seconds of the bootstrap over six such tasks; and peak memory. With a device, the same ranks on it, which must be
+equal. There is no other bar to miss.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=31_000)
     parser.add_argument("--gallery", type=int, default=31_000)
+    parser.add_argument("--device", help="torch's name of a device to rank on, too")
     args = parser.parse_args()
     products = max(1, args.gallery // PER_PRODUCT)
     queries, gallery = random_vectors(args.queries, products, 1), random_vectors(args.gallery, products, 2)
@@ -42,6 +44,14 @@ def main() -> int:
     start = time.perf_counter()
     ranking = rank_queries(queries, gallery)
     whole = time.perf_counter() - start
+    if args.device:
+        rank_queries(random_vectors(100, 10, 1), gallery, device=args.device)  # kernels are loaded at their first use
+        start = time.perf_counter()
+        theirs = rank_queries(queries, gallery, device=args.device)
+        print(f"numpy's time / {args.device}'s {whole / (time.perf_counter() - start):.1f}")
+        if not (np.array_equal(ranking.first, theirs.first) and np.array_equal(ranking.precision, theirs.precision)):
+            print(f"the ranks on {args.device} are others")
+            return 1
     values = ranking.values()
     start = time.perf_counter()
     resample([dict.fromkeys(TASKS, (queries.products[ranking.rows], values))])

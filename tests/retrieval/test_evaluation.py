@@ -6,7 +6,7 @@ import pytest
 
 from ampere.records import Domain
 from ampere.retrieval.evaluation import compare, evaluate_model, judge, mr1_interval
-from ampere.retrieval.metrics import MEASURES, TASKS, Vectors
+from ampere.retrieval.metrics import MEASURES, TASKS, Ranking, Vectors, rank_queries
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 
 E1, E2, E3 = np.eye(3, dtype=np.float32)
@@ -55,6 +55,26 @@ def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
 def test_nothing_to_judge_gives_nan() -> None:
     result = evaluate({domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)})
     assert math.isnan(result["mR1"]) and math.isnan(result["chance_mR1"])
+
+
+@pytest.mark.parametrize(("rows", "gpu", "device"), [(3, True, None), (4, True, "cuda"), (4, False, None)])
+def test_large_galleries_are_ranked_on_a_gpu_if_there_is_one(
+    rows: int, gpu: bool, device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is the one thing that cannot be here; what is done on it, torch's CPU does in test_metrics."""
+    asked = []
+
+    def rank(*found: Vectors, device: str | None) -> Ranking:
+        asked.append(device)
+        return rank_queries(*found, device=device and "cpu")
+
+    monkeypatch.setattr("ampere.retrieval.evaluation.WORTH_A_GPU", 4)
+    monkeypatch.setattr("ampere.retrieval.evaluation.rank_queries", rank)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    found = {domain: vectors(*[E1, E2, E3, E1][:rows], products="abca"[:rows]) for domain in Domain}
+    results = judge(found)
+    assert asked == [device] * len(TASKS)
+    assert [result.means()["R1"] for result in results.values()] == [100] * len(TASKS)
 
 
 def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:

@@ -121,10 +121,11 @@ def brute_force(queries: Vectors, gallery: Vectors) -> list[list[int]]:
     return [found for found in ranks if found]
 
 
+# Torch's way is a GPU's; its device here is the CPU.
 @settings(deadline=None)
-@given(galleries(), galleries(), st.integers(1, 5))
-def test_ranks_against_brute_force(queries: Vectors, gallery: Vectors, chunk: int) -> None:
-    found, expected = rank_queries(queries, gallery, chunk), brute_force(queries, gallery)
+@given(galleries(), galleries(), st.integers(1, 5), st.sampled_from([None, "cpu"]))
+def test_ranks_against_brute_force(queries: Vectors, gallery: Vectors, chunk: int, device: str | None) -> None:
+    found, expected = rank_queries(queries, gallery, chunk, device), brute_force(queries, gallery)
     assert found.first.dtype == np.int64
     assert found.first.tolist() == [ranks[0] for ranks in expected]
     precisions = [np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(ranks)]) for ranks in expected]
@@ -154,6 +155,23 @@ def test_equal_vectors_tie_wherever_they_stand(chunk: int) -> None:
     exact = asked.astype(np.float64) @ held.astype(np.float64).T
     order = (exact > np.diagonal(exact)[:, None]).sum(axis=1)
     assert (ranks[0].first == 2 * order).all()
+
+
+def test_a_device_of_torch_ranks_like_numpy_to_the_last_bit() -> None:
+    """Vectors close to each other, one in three of them there twice, and products of one to some two hundred rows."""
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=16)
+    products = np.array([f"p{int(p)}" for p in rng.pareto(0.7, 600) % 40])
+    rows = centre + 1e-3 * rng.normal(size=(600, 16))
+    rows[::3] = rows[1::3]
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    queries = Vectors(vectors=rows[:250], products=products[:250])
+    gallery = Vectors(vectors=rows[100:], products=products[100:])
+    by_numpy, by_torch = rank_queries(queries, gallery), rank_queries(queries, gallery, device="cpu")
+    assert len(np.unique(by_numpy.first)) > 30
+    assert np.array_equal(by_numpy.rows, by_torch.rows)
+    assert np.array_equal(by_numpy.first, by_torch.first)
+    assert np.array_equal(by_numpy.precision, by_torch.precision)
 
 
 def test_chance_by_hand() -> None:
