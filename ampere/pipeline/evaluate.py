@@ -55,9 +55,11 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
         notes.append(format_comparison(*settings.compare, comparison))
     where = workspace.write_report("evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False))
     queries = sum(int(scores["queries"]) for scores in results[0]["tasks"].values())
-    unanswered = sum(int(scores["queries_without_answer"]) for scores in results[0]["tasks"].values())
-    if unanswered:
-        notes.append(f"{unanswered} queries have no sample of their product in the gallery; they are left out")
+    notes += [
+        f"{name}: {count} queries have no sample of their product in the gallery; they are left out"
+        for name, found in judged.items()
+        if (count := sum(result.unanswered for result in found.values()))
+    ]
     notes += [not_embedded(name, count, tested) for name, count in left_out.items() if count]
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
 

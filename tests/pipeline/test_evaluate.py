@@ -1,6 +1,7 @@
 """The evaluate stage's own rules; its whole way is in test_demo."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,11 +70,22 @@ def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
     told = str(evaluate(judged, settings))
     assert "m: 1 of 6 test samples have no current embedding and are left out" in told
     assert "run `ampere embed --embed.model m`" in told
-    assert "2 queries have no sample of their product in the gallery; they are left out" in told  # a page's, a short's
+    assert "m: 2 queries have no sample of their product in the gallery" in told  # a page's, a short's
     report = json.loads(judged.read_report("evaluation.json") or "")
     assert (report["test_samples"], report["without_embedding"]) == (6, 1)
     assert [report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")] == [1, 1, 0, 0]
     assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
+
+
+def test_each_models_queries_without_an_answer_are_told(judged: Workspace) -> None:
+    shutil.copytree(f"{judged.uri}/models/m", f"{judged.uri}/models/n")
+    name = embedding_name(model_folder(judged, "n"))
+    judged.table(EMBEDDINGS).upsert(
+        [{"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]} for sample_id in ("page-p", "live-p", "live-q")]
+    )
+    told = str(evaluate(judged, EvaluateSettings(models=("m", "n"))))
+    assert "n: 4 queries have no sample of their product in the gallery; they are left out" in told
+    assert "m: " not in told
 
 
 def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> None:
