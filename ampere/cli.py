@@ -13,10 +13,10 @@ from typing import Any
 import tyro
 
 from ampere.commands import COMMANDS, AnyCommand
-from ampere.config import Settings
+from ampere.config.settings import Settings
+from ampere.config.systems import named_settings
 from ampere.media.decoder import MediaError
-from ampere.systems import named_settings
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 
 WRONG_USE = 2
 WRONG_PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)

@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from ampere.config import (
-    AblateSettings,
-    DecodeSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    FiguresSettings,
-    IndexSettings,
-    ModelSettings,
-    ServeSettings,
-    Settings,
-    SummarizeSettings,
-    TrainSettings,
-)
-from ampere.workspace import Workspace
+from ampere.config.decode import DecodeSettings
+from ampere.config.embed import EmbedSettings
+from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
+from ampere.config.index import IndexSettings
+from ampere.config.model import ModelSettings
+from ampere.config.serve import ServeSettings
+from ampere.config.settings import Settings
+from ampere.config.summarize import SummarizeSettings
+from ampere.config.train import TrainSettings
+from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from ampere.pipeline.report import Report
+    from ampere.pipeline.runner.report import Report
 
 PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")]
 
@@ -80,7 +76,7 @@ class Prepare(Command):
     def run(self) -> int:
         from ampere.catalog.manifest import read_manifest
         from ampere.catalog.rope import read_rope
-        from ampere.pipeline.prepare import prepare
+        from ampere.pipeline.prepare.stage import prepare
 
         if (self.rope is None) == (self.manifest is None):
             raise ValueError("give either --rope DIR or --manifest FILE")
@@ -112,7 +108,7 @@ class Decode(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.decode import decode_stage
-        from ampere.pipeline.runner import run_stage
+        from ampere.pipeline.runner.run import run_stage
 
         workspace = self.open()
         stage = decode_stage(workspace, self.decode)
@@ -128,9 +124,9 @@ class Summarize(StageCommand):
     name: ClassVar[str] = "summarize"
 
     def run(self) -> int:
-        from ampere.pipeline.runner import run_stage
-        from ampere.pipeline.summarize import summarize_stage
-        from ampere.pipeline.summary_page import write_summary_page
+        from ampere.pipeline.runner.run import run_stage
+        from ampere.pipeline.summarize.stage import summarize_stage
+        from ampere.reports.summaries import write_summary_page
 
         workspace = self.open()
         stage = summarize_stage(workspace, self.summarize)
@@ -159,7 +155,7 @@ class EvaluateSummaries:
     def run(self) -> int:
         from rich.console import Console
 
-        from ampere.pipeline.evaluate_summaries import (
+        from ampere.workflows.evaluate_summaries import (
             read_gold,
             score_workspace,
             scores_json,
@@ -191,7 +187,7 @@ class Train(Command):
     name: ClassVar[str] = "train"
 
     def run(self) -> int:
-        from ampere.pipeline.train import run_training
+        from ampere.pipeline.train.stage import run_training
 
         return finish(run_training(self.open(), self.model, self.train))
 
@@ -206,7 +202,7 @@ class Embed(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.embed import embed_stage
-        from ampere.pipeline.runner import run_stage
+        from ampere.pipeline.runner.run import run_stage
 
         workspace = self.open()
         stage = embed_stage(workspace, self.embed)
@@ -254,7 +250,7 @@ class Figures(Command):
     name: ClassVar[str] = "figures"
 
     def run(self) -> int:
-        from ampere.pipeline.figures import draw_figures
+        from ampere.reports.figures import draw_figures
 
         return finish(draw_figures(self.open(), self.figures))
 
@@ -271,7 +267,7 @@ class Ablate(Command):
     name: ClassVar[str] = "ablate"
 
     def run(self) -> int:
-        from ampere.pipeline.ablate import run_ablation
+        from ampere.workflows.ablate import run_ablation
 
         settings = Settings(ablate=self.ablate, model=self.model, train=self.train, embed=self.embed)
         return finish(run_ablation(self.open(), settings))
@@ -294,7 +290,7 @@ class Search(Command):
     name: ClassVar[str] = "search"
 
     def run(self) -> int:
-        from ampere.pipeline.search import format_hits, search
+        from ampere.reports.search import format_hits, search
 
         hits = search(self.open(), self.model, self.file, self.text, self.k)
         print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
@@ -327,7 +323,7 @@ class Frames(Command):
     name: ClassVar[str] = "frames"
 
     def run(self) -> int:
-        from ampere.pipeline.strip import write_strip
+        from ampere.reports.frames import write_strip
 
         return finish(write_strip(self.open(), self.sample_id, self.out))
 
@@ -344,7 +340,7 @@ class Inspect(Command):
     def run(self) -> int:
         from rich.console import Console
 
-        from ampere.pipeline.inspect import print_inspection
+        from ampere.reports.inspect import print_inspection
 
         print_inspection(self.open(), self.sample_id, Console())
         return 0
@@ -361,7 +357,7 @@ class Status(Command):
     name: ClassVar[str] = "status"
 
     def run(self) -> int:
-        from ampere.pipeline.status import format_failures, format_status
+        from ampere.reports.status import format_failures, format_status
 
         workspace = self.open()
         print(format_failures(workspace) if self.failures else format_status(workspace, self.settings))
@@ -379,7 +375,7 @@ class Export(Command):
     name: ClassVar[str] = "export"
 
     def run(self) -> int:
-        from ampere.pipeline.export import export_tables
+        from ampere.reports.export import export_tables
 
         return finish(export_tables(self.open(), self.out, self.tables))
 
@@ -400,7 +396,7 @@ class Demo:
 
     def run(self) -> int:
         from ampere.cli import main
-        from ampere.pipeline.demo import run_demo
+        from ampere.workflows.demo import run_demo
 
         return run_demo(main, folder=self.folder, products=self.products, seed=self.seed, port=self.port)
 

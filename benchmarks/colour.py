@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import FRAMES, SAMPLES, Domain, Split
 from ampere.retrieval.evaluation import judge, mean_recall
 from ampere.retrieval.metrics import Vectors
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 
 BINS = (16, 4, 4)  # of hue, saturation, value
 MARGIN = 1 / 6  # of a picture's width and height, left out on each side

@@ -29,17 +29,17 @@ import av
 import numpy as np
 from memory import PeakMemory
 
-from ampere.config import DecodeSettings
+from ampere.cluster import connect
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import Sampling
 from ampere.media.pyav_decoder import PyavDecoder
 from ampere.media.sample_frames import decode_sample
 from ampere.media.sampling import uniform_indices
-from ampere.pipeline.cluster import connect
 from ampere.pipeline.decode import decode_stage
-from ampere.pipeline.prepare import prepare
-from ampere.pipeline.runner import run_stage
+from ampere.pipeline.prepare.stage import prepare
+from ampere.pipeline.runner.run import run_stage
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 
 FRAMES, RATE, WIDTH, HEIGHT = 8, 30, 720, 1280
 KINDS = [(seconds, gap) for seconds in (35, 112) for gap in (2, 8)]

@@ -20,7 +20,7 @@ from torch._inductor import config as inductor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 
 BERT_VOCABULARY = 21128

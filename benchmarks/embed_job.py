@@ -18,18 +18,19 @@ import torch
 from bars import judge
 from PIL import Image
 
-from ampere.config import EmbedSettings, ModelSettings
+from ampere.cluster import connect
+from ampere.config.embed import EmbedSettings
+from ampere.config.model import ModelSettings
 from ampere.media.images import encode_jpeg, model_input
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.embedder import Embedder
-from ampere.models.saved import SETTINGS_FILE
+from ampere.models.model_folder import SETTINGS_FILE
 from ampere.models.tokenizer import build_tokenizer
-from ampere.pipeline.cluster import connect
 from ampere.pipeline.embed import embed_stage
-from ampere.pipeline.frames_table import LanceFrames
-from ampere.pipeline.runner import run_stage
+from ampere.pipeline.runner.run import run_stage
 from ampere.records import FRAMES, SAMPLES, Domain
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 
 TEXT = "云岚薄荷控油洗发水 去屑 不刺激 五百毫升"
 

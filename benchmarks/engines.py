@@ -18,7 +18,7 @@ import psutil
 from bars import judge
 from summarize import workspace_of
 
-from ampere.text.train_small_lm import held_out_examples
+from ampere.synthetic.held_out import held_out_examples
 
 ENGINE = "VLLM::EngineCore"
 LOOK_S = 0.5  # between two looks at the job's processes

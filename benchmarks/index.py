@@ -44,13 +44,14 @@ import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ampere.config import IndexSettings, IndexType
-from ampere.pipeline.index import set_current, write_version
+from ampere.config.index import IndexSettings, IndexType
+from ampere.pipeline.index import write_version
 from ampere.records import Domain
 from ampere.retrieval.index import SearchIndex
 from ampere.retrieval.index_build import write_delta
 from ampere.retrieval.index_types import EFFORTS, SAME, build, factory, search
-from ampere.workspace import Workspace
+from ampere.store.indexes import set_current
+from ampere.store.workspace import Workspace
 
 BATCH, K, TARGET = 256, 10, 0.99
 # Fresh queries, and those that the index is tuned and gated with: another domain, too small for more than exact search.

@@ -12,8 +12,8 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from ampere.catalog.goods import demo_products
-from ampere.catalog.speech import homophones
+from ampere.synthetic.products import demo_products
+from ampere.synthetic.speech import homophones
 
 MISHEARD = 0.03  # of the characters, as in `ampere.catalog.speech.recognise`
 

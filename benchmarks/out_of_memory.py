@@ -21,7 +21,7 @@ from engines import engines_of
 from summarize import workspace_of
 
 from ampere.records import FAILURES, SUMMARIES
-from ampere.text.train_small_lm import held_out_examples
+from ampere.synthetic.held_out import held_out_examples
 
 LOOK_S = 0.1
 LEFT = 2**16  # bytes

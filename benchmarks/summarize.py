@@ -26,16 +26,16 @@ from typing import Any
 from bars import judge
 from memory import PeakMemory
 
-from ampere.config import SHIPPED_MODEL, SummarizeSettings
-from ampere.pipeline.chosen_model import asker
-from ampere.pipeline.cluster import connect
-from ampere.pipeline.engine import CPU_ENGINE_ENV, ENGINE_ENV, engine_config, sized
-from ampere.pipeline.runner import run_stage
-from ampere.pipeline.summarize import summarize_stage
+from ampere.cluster import connect
+from ampere.config.summarize import SHIPPED_MODEL, SummarizeSettings
+from ampere.pipeline.runner.run import run_stage
+from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV, engine_config, sized
+from ampere.pipeline.summarize.model import asker
+from ampere.pipeline.summarize.stage import summarize_stage
 from ampere.records import SAMPLES
+from ampere.store.workspace import Workspace
+from ampere.synthetic.held_out import held_out_examples
 from ampere.text.summary import SCHEMA
-from ampere.text.train_small_lm import held_out_examples
-from ampere.workspace import Workspace
 
 PREFIX_ROWS = 200
 

@@ -29,7 +29,9 @@ from PIL import Image
 from rates import bare_product, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
-from ampere.config import PRESETS, ModelSettings, TrainSettings
+from ampere.config.model import ModelSettings
+from ampere.config.presets import PRESETS
+from ampere.config.train import TrainSettings
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
@@ -111,9 +113,9 @@ def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
 
 def stored_frames(folder: Path, job: TrainJob) -> Any:
     """A Lance table of random pictures for all samples of a job, as a `LanceFrames`."""
-    from ampere.pipeline.frames_table import LanceFrames
     from ampere.records import FRAMES
-    from ampere.workspace import Workspace
+    from ampere.store.frames import LanceFrames
+    from ampere.store.workspace import Workspace
 
     rng, rows = np.random.default_rng(0), []
     for sample_id in job.training_set.texts:
@@ -128,8 +130,8 @@ def stored_frames(folder: Path, job: TrainJob) -> Any:
 
 def on_rank(folder: str, steps: int, loader_workers: int) -> None:
     """What each process of torchrun does."""
-    from ampere.pipeline.frames_table import LanceFrames
-    from ampere.workspace import Workspace
+    from ampere.store.frames import LanceFrames
+    from ampere.store.workspace import Workspace
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -154,8 +156,8 @@ def by_ray(job: TrainJob, frames: Any, folder: Path) -> list[Any]:
     """The same of a training under Ray Train."""
     import ray
 
-    from ampere.pipeline.trackers import Progress
-    from ampere.pipeline.train import train_on_ray
+    from ampere.pipeline.train.stage import train_on_ray
+    from ampere.pipeline.train.trackers import Progress
 
     progress = Progress(job, None)
     (folder / "model").mkdir(parents=True)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pydantic import BaseModel
 from ray.serve import Application
 
-from ampere.config import PRESETS
-from ampere.models.saved import embedding_name
-from ampere.pipeline.embed import model_folder
-from ampere.pipeline.index import check_model, current_meta
-from ampere.pipeline.status import last_settings
-from ampere.workspace import Workspace
+from ampere.config.presets import PRESETS
+from ampere.models.model_folder import embedding_name
+from ampere.store.indexes import check_model, current_meta
+from ampere.store.models import model_folder
+from ampere.store.settings import last_settings
+from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment
 from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from ray import serve
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.pipeline.embed import own_embedder
 from ampere.records import Domain
+from ampere.store.models import own_embedder
 
 MAX_BATCH = 16
 BATCH_WAIT_S = 0.005

@@ -21,9 +21,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import Domain
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 from serve.embedder import Query
 from serve.searcher import best_of
 

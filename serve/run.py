@@ -6,9 +6,9 @@ import os
 import socket
 import threading
 
-from ampere.config import ServeSettings
-from ampere.pipeline.cluster import connect, require_gpus
-from ampere.workspace import Workspace
+from ampere.cluster import connect, require_gpus
+from ampere.config.serve import ServeSettings
+from ampere.store.workspace import Workspace
 
 APPLICATION = "ampere"
 REQUEST_TIMEOUT_S = 120.0

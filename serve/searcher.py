@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from ray import serve
 
-from ampere.pipeline.index import open_index
 from ampere.records import Domain
 from ampere.retrieval.index import Hit
-from ampere.workspace import Workspace
+from ampere.store.indexes import open_index
+from ampere.store.workspace import Workspace
 
 
 @serve.deployment(max_ongoing_requests=32)

@@ -1,28 +1,21 @@
 """Fixtures that rooms share. The demo's folder is made once a session, by the command that users run."""
 
-import contextlib
-import csv
 import os
-import random
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from ampere.catalog.demo import write_demo_catalogue
 from ampere.cli import main
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
+from ampere.synthetic.catalog import write_demo_catalogue
+from tests.helpers.demo import DemoRun, run_demo
 
-DEMO_PRODUCTS = 20
 DEMO_FILES = {
-    "tests/pipeline/test_ablate.py",
-    "tests/pipeline/test_demo.py",
+    "tests/workflows/test_ablate.py",
+    "tests/workflows/test_demo.py",
     "tests/pipeline/test_kill.py",
     "tests/serve/test_http.py",
 }
@@ -57,18 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.location[0] not in DEMO_FILES)
 
 
-@dataclass(frozen=True)
-class DemoRun:
-    """One finished `ampere demo`."""
-
-    folder: Path
-    output: str
-
-    @property
-    def workspace(self) -> Workspace:
-        return Workspace.open(self.folder / "workspace")
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace of the demo preset."""
@@ -98,45 +79,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     return DemoRun(folder, run_demo(folder))
 
 
-def run_demo(folder: Path) -> str:
-    """Run the demo in a process of its own, as a user would; returns what it prints."""
-    command = [sys.executable, "-m", "ampere.cli", "demo", "--folder", str(folder)]
-    result = subprocess.run(
-        [*command, "--products", str(DEMO_PRODUCTS), "--port", str(free_port())],
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-4000:]}"
-    return result.stdout
-
-
-def free_port() -> int:
-    """A port below those that the system gives out: of these another Ray may take it before it is used."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def manifest_rows(catalogue: Path) -> list[dict[str, str]]:
-    """Rows of a catalogue's manifest, with absolute media."""
-    with (catalogue / "manifest.csv").open(encoding="utf-8") as file:
-        return [row | {"media": str(catalogue / row["media"])} for row in csv.DictReader(file)]
-
-
-def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of this process alone."""
     import ray
 
-    from ampere.pipeline.cluster import connect
+    from ampere.cluster import connect
 
     connect()
     yield

@@ -13,11 +13,10 @@ import pytest
 
 from ampere.cli import main, read_flags
 from ampere.commands import COMMANDS, Decode, Prepare, Summarize, Train
-from ampere.config import PRESETS
+from ampere.config.presets import PRESETS
 from ampere.records import SAMPLES
-from ampere.workspace import META_FILE, Workspace
-
-from .catalog.test_rope import write_rope
+from ampere.store.workspace import META_FILE, Workspace
+from tests.helpers.catalogs import write_rope
 
 COLUMNS = ["sample_id", "product_id", "domain", "text", "media"]
 STAGES = [name for name in COMMANDS if name not in ("demo", "prepare")]

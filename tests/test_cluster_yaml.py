@@ -7,7 +7,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ampere.config import rope
+from ampere.config.presets import rope
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,8 +11,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ampere.records import FRAMES, SAMPLES
-from ampere.workspace import Workspace
-from tests.conftest import manifest_rows
+from ampere.store.workspace import Workspace
+from tests.helpers.catalogs import manifest_rows
 
 pytestmark = pytest.mark.timeout(300)
 BUCKET = "shop"

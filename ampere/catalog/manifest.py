@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.workspace import absolute
+from ampere.uris import absolute
 
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")

@@ -18,7 +18,7 @@ from ampere.catalog.buckets import Buckets
 from ampere.catalog.manifest import absolute_media
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.workspace import absolute
+from ampere.uris import absolute
 
 SPLIT_FILES = {Split.TRAIN: "training", Split.TEST: "test"}
 DOMAIN_FILES = {  # domain: product pairs, texts, images

@@ -1,6 +1,6 @@
 """A media file that someone searches by, as the stored frames of a sample."""
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import MediaError
 from ampere.media.sample_frames import decode_sample
 from ampere.records import Domain, MediaKind

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import MissingMedia, Sampling
 from ampere.media.images import encode_jpeg, read_image, scale_down
 from ampere.media.sampling import uniform_indices

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
-from ampere.config import ModelSettings
-from ampere.models import checkpoint, saved
+from ampere.config.model import ModelSettings
+from ampere.models import checkpoint
+from ampere.models import model_folder as saved
 from ampere.models.card import CARD_FILE, model_card
 from ampere.models.fusion import FUSIONS
 from ampere.models.video import VideoBranch

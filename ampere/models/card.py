@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 
 if TYPE_CHECKING:  # ampere.py writes cards, so it imports this module
     from ampere.models.ampere import AMPereConfig

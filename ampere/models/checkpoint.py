@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ampere.models.saved import ARCHITECTURE, CONFIG_FILE, WEIGHTS_FILE
+from ampere.models.model_folder import ARCHITECTURE, CONFIG_FILE, WEIGHTS_FILE
 
 
 def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenizerBase
 
-from ampere.config import Combine
-from ampere.models import checkpoint, saved
+from ampere.config.model import Combine
+from ampere.models import checkpoint
+from ampere.models import model_folder as saved
 from ampere.models.ampere import _check_tokens
 from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ampere.media.images import model_input
+from ampere.models.model_folder import embedding_name, text_source
 from ampere.models.networks import load_network, text_inputs
-from ampere.models.saved import embedding_name, text_source
 from ampere.models.tokenizer import load_tokenizer
 from ampere.records import Domain
 

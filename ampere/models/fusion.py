@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ampere.config import FusionChoice, ModelSettings
+from ampere.config.model import FusionChoice, ModelSettings
 from ampere.models.blocks import all_visible, transformer_blocks
 
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-from ampere.models import checkpoint, saved
+from ampere.models import checkpoint
+from ampere.models import model_folder as saved
 from ampere.models.card import write_comparison_card
 
 PROMPT = "以上画面取自同一件商品的展示。"

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ampere.config import ModelSettings
-from ampere.models import saved
+from ampere.config.model import ModelSettings
+from ampere.models import model_folder as saved
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
+from ampere.models.model_folder import model_identity
 from ampere.models.pretrained import load_pretrained_towers
-from ampere.models.saved import model_identity
 from ampere.models.tokenizer import encode
 from ampere.models.xclip_checkpoint import SUFFIXES
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import XCLIPVisionConfig, XCLIPVisionModel
 from transformers.models.x_clip.modeling_x_clip import XCLIPMultiframeIntegrationTransformer
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 
 # ImageNet's pixel statistics, which X-CLIP's weights were trained with, though they began as CLIP's.
 PIXEL_MEAN = (0.485, 0.456, 0.406)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import lance
 import pyarrow as pa
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
-from ampere.pipeline.mapping import map_batches
-from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.runner import Stage, Work, error_row, result_table
+from ampere.pipeline.runner.plan import fingerprint
+from ampere.pipeline.runner.ray_data import map_batches
+from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data

@@ -16,22 +16,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.config import EmbedSettings, worker_range
+from ampere.config.checks import worker_range
+from ampere.config.embed import EmbedSettings
 from ampere.media.images import model_input
-from ampere.models.saved import architecture, embedding_name, frame_size, text_source
-from ampere.pipeline.frames_table import LanceFrames
-from ampere.pipeline.mapping import map_batches
-from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
-from ampere.pipeline.runner import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
-from ampere.pipeline.texts import sample_texts, text_array, text_notes
+from ampere.models.model_folder import architecture, embedding_name, frame_size, text_source
+from ampere.pipeline.runner.plan import fingerprint
+from ampere.pipeline.runner.pool_stats import COLUMNS, PoolWatch
+from ampere.pipeline.runner.ray_data import map_batches
+from ampere.pipeline.runner.stage import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.models import model_folder, own_embedder
+from ampere.store.texts import sample_texts, text_array, text_notes
+from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data
-
-    from ampere.models.embedder import Embedder
 
 
 def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | None = None) -> Stage:
@@ -98,56 +98,12 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | No
     )
 
 
-def model_folder(workspace: Workspace, name: str) -> Path:
-    """Local folder of a model of the workspace.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-    """
-    names = workspace.names("models")
-    if name not in names:
-        have = f"it has {', '.join(names)}" if names else "run `ampere train` first"
-        raise FileNotFoundError(f"{workspace.uri} has no model {name!r}; {have}")
-    return workspace.fetch(f"models/{name}")
-
-
 def check_compile(folder: Path, settings: EmbedSettings) -> None:
     """Raise ValueError if a network is to be compiled that reads texts as they are, and so has no fixed shapes."""
     if settings.compile and architecture(folder) == "MLLM":
         raise ValueError(
             f"embed.compile is set and {settings.model} is a multimodal language model, which reads texts of any "
             "length; set --embed.no-compile"
-        )
-
-
-def own_embedder(uri: str, model: str, name: str, device: str, **settings: Any) -> "Embedder":
-    """A model, for a process that was started to work with just these weights.
-
-    Args:
-        uri: of the workspace.
-        model, name: the model, and how `embedding_name` names it with its weights.
-        device: torch's name of it.
-        settings: what else `Embedder` takes.
-
-    Raises:
-        FileNotFoundError: the workspace has no such model.
-        ValueError: the model was trained again since.
-    """
-    from ampere.models.embedder import Embedder  # torch and transformers: seconds, which not all need spend
-
-    folder = model_folder(Workspace.open(uri), model)
-    check_own(model, embedding_name(folder), name)
-    embedder = Embedder(folder, device, **settings)
-    check_own(model, embedder.name, name)  # the folder may have become another's while it was read
-    return embedder
-
-
-def check_own(model: str, found: str, name: str) -> None:
-    """Raise ValueError if a model is not the one that a process was started for."""
-    if found != name:
-        raise ValueError(
-            f"model {model} is {found} by now, and this was started for {name}; run `ampere embed` and `ampere index`, "
-            "then start the endpoint again if there is one"
         )
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ampere.config import EvaluateSettings
-from ampere.models.saved import embedding_name, text_source
-from ampere.pipeline.embed import model_folder
-from ampere.pipeline.report import Report
-from ampere.pipeline.texts import sample_texts
+from ampere.config.evaluate import EvaluateSettings
+from ampere.models.model_folder import embedding_name, text_source
+from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
-from ampere.workspace import Workspace
+from ampere.store.models import model_folder
+from ampere.store.texts import sample_texts
+from ampere.store.workspace import Workspace
 
 CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
 LONGEST_CATEGORY = 100  # characters; numpy gives each value of an array the room of the longest

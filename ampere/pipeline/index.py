@@ -6,23 +6,19 @@ indexes/ampere/v000002/       a delta to it
 """
 
 import dataclasses
-import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.config import IndexSettings
-from ampere.models.saved import embedding_name
-from ampere.pipeline.embed import model_folder
-from ampere.pipeline.plan import fingerprint
-from ampere.pipeline.report import Report
-from ampere.pipeline.texts import sample_texts, text_array
+from ampere.config.index import IndexSettings
+from ampere.models.model_folder import embedding_name
+from ampere.pipeline.runner.plan import fingerprint
+from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
 from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, check_files, check_version, read_meta
 from ampere.retrieval.index_build import (
@@ -34,11 +30,23 @@ from ampere.retrieval.index_build import (
     write_meta,
 )
 from ampere.retrieval.index_types import check_gpu
-from ampere.workspace import Workspace
+from ampere.store.indexes import (
+    UNUSABLE,
+    current_folder,
+    current_version,
+    index_uri,
+    next_version,
+    remove_old,
+    served_before,
+    set_current,
+    version_folder,
+    versions,
+)
+from ampere.store.models import model_folder
+from ampere.store.texts import sample_texts, text_array
+from ampere.store.workspace import Workspace
 
-CURRENT_FILE = "current.json"
 HOW = ("delta_share", "keep", "gpu")  # settings that leave what an index finds as it is
-UNUSABLE = (OSError, ValueError, KeyError)  # raised by a version whose files are missing, spoilt or not ours
 
 
 def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
@@ -158,93 +166,6 @@ def roll_back(workspace: Workspace, model: str) -> str:
     return before[-1]
 
 
-def served_before(workspace: Workspace, model: str, version: str) -> str:
-    """The version that served when this one was built, which a way back may have left older than others; or this one,
-    where its index.json does not tell."""
-    try:
-        return current_meta(workspace, model)["before"] or version
-    except UNUSABLE:
-        return version
-
-
-def open_index(workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None) -> SearchIndex:
-    """The current version of a model's index, in memory.
-
-    Args:
-        name: of the model that embeds the queries, with the checksum of its weights; see `embedding_name`.
-        shards: those to load; None: all.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is an index of other weights, or a file is not what was written.
-    """
-    folder = version_folder(workspace, model, current_version(workspace, model))
-    check_model(read_meta(folder), name)
-    return SearchIndex(folder, shards)
-
-
-def check_model(meta: dict[str, Any], name: str) -> None:
-    """Raise ValueError unless an index, as its index.json tells, is of the weights that embed the queries."""
-    if meta["model"] != name:
-        model = name.split("@")[0]
-        raise ValueError(
-            f"the index holds vectors of {meta['model']} and queries are embedded by {name}, so what it finds would "
-            f"mean nothing; run `ampere embed --embed.model {model}` and `ampere index --index.model {model}`"
-        )
-
-
-def current_meta(workspace: Workspace, model: str) -> dict[str, Any]:
-    """What index.json of the current version tells.
-
-    Raises:
-        FileNotFoundError: there is no index.
-    """
-    version = current_version(workspace, model)
-    found = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
-    if found is None:
-        raise FileNotFoundError(f"{workspace.uri} has no {version} of index {model}; run `ampere index` again")
-    return json.loads(found)
-
-
-def version_folder(workspace: Workspace, model: str, version: str) -> Path:
-    """Local folder of a version, with its base beside it."""
-    folder = workspace.fetch(f"indexes/{model}/{version}")
-    base = base_folder(folder, read_meta(folder))
-    if not base.exists():
-        base.symlink_to(workspace.fetch(f"indexes/{model}/{base.name}"))
-    return folder
-
-
-def versions(workspace: Workspace, model: str) -> list[str]:
-    """Versions of a model's index, oldest first; a folder without index.json is none."""
-    names = workspace.names(f"indexes/{model}")
-    return [name for name in names if workspace.read_text(f"indexes/{model}/{name}/{META_FILE}") is not None]
-
-
-def current_version(workspace: Workspace, model: str) -> str:
-    found = workspace.read_text(f"indexes/{model}/{CURRENT_FILE}")
-    if found is None:
-        raise FileNotFoundError(f"{workspace.uri} has no index of model {model!r}; run `ampere index` first")
-    return json.loads(found)["version"]
-
-
-def set_current(workspace: Workspace, model: str, version: str) -> None:
-    workspace.write_text(f"indexes/{model}/{CURRENT_FILE}", json.dumps({"version": version}))
-
-
-def next_version(workspace: Workspace, model: str) -> str:
-    found = versions(workspace, model)
-    return f"v{int(found[-1][1:]) + 1 if found else 1:06}"
-
-
-def current_folder(workspace: Workspace, model: str) -> Path | None:
-    """Local folder of the current version, with its base beside it; None where there is none that can be read."""
-    try:
-        return version_folder(workspace, model, current_version(workspace, model))
-    except UNUSABLE:
-        return None
-
-
 def is_current(folder: Path, settings: IndexSettings, meta: dict[str, Any]) -> bool:
     """Whether a version was made from just these rows with these settings, and is whole."""
     try:
@@ -263,29 +184,6 @@ def reusable_base(folder: Path, meta: dict[str, Any]) -> Path | None:
     except UNUSABLE:
         return None
     return base if all(found.get(name) == meta[name] for name in ("model", "settings")) else None
-
-
-def remove_old(workspace: Workspace, model: str, keep: int, before: str) -> None:
-    """Delete all versions but the last ones, the bases they stand on, and `before`, which a reader may just open."""
-    found = versions(workspace, model)
-    kept = {*found[-keep:], before}
-    kept = kept.union(*(bases(workspace, model, version) for version in kept))
-    for version in found:
-        if version not in kept:
-            workspace.remove(f"indexes/{model}/{version}")
-
-
-def bases(workspace: Workspace, model: str, version: str) -> set[str]:
-    """The base that a version stands on, if any; of a version that cannot be read, none."""
-    try:
-        base = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")["base"]
-    except UNUSABLE:
-        return set()
-    return {base} if base else set()
-
-
-def index_uri(workspace: Workspace, model: str) -> str:
-    return f"{workspace.uri}/indexes/{model}/{current_version(workspace, model)}"
 
 
 def of_split(split: str) -> str | None:

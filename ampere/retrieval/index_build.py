@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ampere.config import IndexSettings
+from ampere.config.index import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval.index import (
     META_FILE,

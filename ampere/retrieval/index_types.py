@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ampere.config import IndexType
+from ampere.config.index import IndexType
 
 _untyped: Any = faiss  # whose type stubs lack the search parameters, and how Python calls the rest
 # FAISS 1.15 compares a batch by one matrix product only from 128,000 / D queries, which is right for 80 threads. On two

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ampere.config import IndexSettings, IndexType
+from ampere.config.index import IndexSettings, IndexType
 from ampere.retrieval.index_types import EFFORTS, FEWEST, SAME, build, factory, search, size_in_bytes
 
 EXACT_BELOW = 1_000_000  # vectors; exact search is usually right for fewer

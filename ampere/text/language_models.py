@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ampere.config import SHIPPED_MODEL
+from ampere.config.summarize import SHIPPED_MODEL
 from ampere.text.prompts import BARE, EXAMPLE, Prompt
 
 # Baichuan 2 has no template in its files: its own code puts one reserved token before each turn.

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from ampere.text.audit import audit
+from ampere.text.checks.audit import audit
 from ampere.text.clean import clean
 from ampere.text.language import Language, language_of
 from ampere.text.language_models import LanguageModel

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from rapidfuzz import fuzz
 
-from ampere.text.sounds import Speech, agree, keeps, sounds, speech
+from ampere.text.checks.sounds import Speech, agree, keeps, sounds, speech
 from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
 
 # After a line break, else after a mark that ends a sentence, else after any other mark or space.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ampere.config import TrainSettings
+from ampere.config.train import TrainSettings
 from ampere.records import CLIP_DOMAINS, Domain
 from ampere.training.augment import augmented_input
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedTokenizerBase
 
-from ampere.config import ModelSettings, TrainSettings
+from ampere.config.model import ModelSettings
+from ampere.config.train import TrainSettings
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 from ampere.models.checkpoint import copy_fitting_weights, copy_tensors, load_weights

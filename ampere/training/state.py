@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC
 from ampere.models.checkpoint import copy_tensors
-from ampere.models.saved import WEIGHTS_FILE
+from ampere.models.model_folder import WEIGHTS_FILE
 
 STATE_FILE = "state.json"
 BEST_FILE = "best.safetensors"

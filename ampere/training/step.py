@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedTokenizerBase
 
-from ampere.config import TrainSettings
+from ampere.config.train import TrainSettings
 from ampere.losses.contrastive import contrastive_loss
 from ampere.losses.gather import all_gather, rank_and_world_size
 from ampere.losses.partial_fc import PartialFC

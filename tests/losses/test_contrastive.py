@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from ampere.losses.contrastive import contrastive_loss, count_queries
 from ampere.losses.gather import all_gather
-
-from .rank_processes import run_on_ranks
+from tests.helpers.ranks import run_on_ranks
 
 # Four rows of three domains. Of two ranks the second has one query pair only; the fourth row has no pair at all.
 PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, True], [False, True, False]])

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from ampere.losses.gather import all_gather, rank_and_world_size
-
-from .rank_processes import run_on_ranks
+from tests.helpers.ranks import run_on_ranks
 
 
 def _gather_and_weigh(rank: int, weights: Tensor) -> dict[str, Tensor]:

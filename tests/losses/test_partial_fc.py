@@ -11,8 +11,7 @@ from torch.nn import functional
 from ampere.losses import partial_fc
 from ampere.losses.gather import all_gather
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
-
-from .rank_processes import run_on_ranks
+from tests.helpers.ranks import run_on_ranks
 
 DIM = 6
 

@@ -10,8 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ampere.losses.contrastive import contrastive_loss
 from ampere.losses.gather import all_gather
 from ampere.losses.partial_fc import PartialFC
-
-from .rank_processes import run_on_ranks
+from tests.helpers.ranks import run_on_ranks
 
 DIM, WEIGHT = 6, 0.3
 PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, True], [False, True, False]])

@@ -18,13 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import Clip, DecoderCrashed, MediaError, RefusedMedia, Sampling, TooLarge
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_frames
 from ampere.media.video import decode_video
-
-from .videos import encode, numbered_frames, numbers_of
+from tests.helpers.videos import encode, numbered_frames, numbers_of
 
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n",

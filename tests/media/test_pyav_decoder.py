@@ -15,8 +15,7 @@ from ampere.media.decoder import MediaError, NotAVideo, Sampling, TooLarge
 from ampere.media.hdr import hlg_scene, pq_nits, to_ordinary
 from ampere.media.pyav_decoder import PyavDecoder, ToRgb
 from ampere.media.sampling import uniform_indices
-
-from .videos import X265, encode, numbered_frames, numbers_of, packets_of, reference, remux
+from tests.helpers.videos import X265, encode, numbered_frames, numbers_of, packets_of, reference, remux
 
 COUNT = 30
 B_FRAMES = {"bf": "3", "g": "12"}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import MediaError, MissingMedia, TooLarge
 from ampere.media.images import decode_jpeg
 from ampere.media.query import query_frames
@@ -17,9 +17,8 @@ from ampere.media.sample_frames import StoredFrames, decode_sample
 from ampere.media.source import load
 from ampere.pipeline.decode import decode_batch, decode_media, decode_stage
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind, Sample, Split
-from ampere.workspace import Workspace
-
-from .videos import encode, numbered_frames, numbers_of
+from ampere.store.workspace import Workspace
+from tests.helpers.videos import encode, numbered_frames, numbers_of
 
 SETTINGS = DecodeSettings(num_frames=4, short_side=32, jpeg_quality=95, batch_size=8)
 

@@ -17,8 +17,7 @@ from ampere.media.decord_decoder import DecordDecoder
 from ampere.media.pyav_decoder import PyavDecoder
 from ampere.media.sampling import uniform_indices
 from ampere.media.video import DECODERS, decode_video
-
-from .videos import X265, encode, numbered_frames, numbers_of
+from tests.helpers.videos import X265, encode, numbered_frames, numbers_of
 
 VIDEOS = Path(__file__).parents[2].parent / "shared" / "data" / "videos"
 needs_videos = pytest.mark.skipif(not VIDEOS.exists(), reason="the real videos are not here")

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
-
-VOCAB_SIZE = 60
+from tests.helpers.models import VOCAB_SIZE
 
 
 @pytest.fixture

@@ -5,22 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD
 from ampere.models.video import normalise_pixels
-
-from .conftest import VOCAB_SIZE
-
-
-def random_frames(batch: int, num_frames: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, num_frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
-
-
-def random_tokens(batch: int, length: int) -> tuple[Tensor, Tensor]:
-    ids = torch.randint(5, VOCAB_SIZE, (batch, length), generator=torch.Generator().manual_seed(1))
-    return ids, torch.ones_like(ids)
+from tests.helpers.models import random_frames, random_tokens
 
 
 def visual_only(config: AMPereConfig) -> AMPere:

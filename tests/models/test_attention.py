@@ -5,8 +5,7 @@ import torch
 
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.attention import cls_attention
-
-from .test_ampere import random_frames
+from tests.helpers.models import random_frames
 
 
 @pytest.mark.parametrize("frames", [1, 4])

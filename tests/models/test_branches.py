@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ampere.config import FusionChoice, ModelSettings
+from ampere.config.model import FusionChoice, ModelSettings
 from ampere.models.blocks import TransformerBlock
 from ampere.models.fusion import FUSIONS, SelfAttention
 from ampere.models.video import VideoBranch
-
-from .test_ampere import random_frames
+from tests.helpers.models import random_frames
 
 # Names of PyTorch's layer for ours.
 TORCH_NAMES = {

@@ -1,24 +1,14 @@
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ampere.models.ampere import AMPere, read_config
-from ampere.models.saved import content_hash
+from ampere.models.model_folder import content_hash
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
-
-from .test_ampere import random_frames, random_tokens
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors")
+from tests.helpers.models import change_weights, random_frames, random_tokens
 
 
 def test_round_trip(model: AMPere, tmp_path: Path) -> None:

@@ -7,36 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import ChineseCLIPConfig, ChineseCLIPModel
+from transformers import ChineseCLIPModel
 
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD, CNCLIP, CNCLIPConfig, Combine, load_cn_clip
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.models.video import normalise_pixels
-
-from .conftest import VOCAB_SIZE
-from .test_ampere import random_frames, random_tokens
-from .test_checkpoint import change_weights
+from tests.helpers.models import change_weights, random_frames, random_tokens, tiny_clip_config
 
 COMBINES: list[Combine] = ["visual", "mean", "concat"]
-
-
-def tiny_clip_config() -> ChineseCLIPConfig:
-    text = {"vocab_size": VOCAB_SIZE, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "max_position_embeddings": 20}  # fmt: skip
-    vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2, "num_attention_heads": 3,
-              "image_size": 32, "patch_size": 16}  # fmt: skip
-    return ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-
-
-def save_tiny_clip(folder: Path) -> None:
-    """A model and its tokenizer, in a folder as the hub has them."""
-    config, tokenizer = tiny_clip_config(), build_tokenizer(["product 1"], vocab_size=5000)
-    config.text_config.vocab_size = len(tokenizer)
-    # Else a batch in chunks draws other dropout than the whole one.
-    config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
-    torch.manual_seed(0)
-    ChineseCLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def build(combine: Combine) -> CNCLIP:

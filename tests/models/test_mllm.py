@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import (
@@ -12,93 +11,20 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertModel,
-    CLIPVisionConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     ProcessorMixin,
 )
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from ampere.models.mllm import PROMPT, PROMPT_END, PROMPT_TEXT, MLLMConfig, MLLMEmbedder, last_tokens, load_mllm
-from ampere.models.saved import model_identity
-
-from .test_ampere import random_frames
-from .test_checkpoint import change_weights
+from ampere.models.mllm import PROMPT, PROMPT_END, MLLMConfig, MLLMEmbedder, last_tokens, load_mllm
+from ampere.models.model_folder import model_identity
+from tests.helpers.models import TEMPLATE, change_weights, llava, random_frames, tiny_parts, tiny_tokenizer
 
 TEXTS = ["云杉牌电动牙刷", None, "牙刷"]
-MARKS = ["<pad>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
-TEMPLATE = (
-    "{% for message in messages %}问{% for part in message.content %}"
-    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}答{% endif %}"
-)
 Family = Callable[[str], tuple[PreTrainedModel, ProcessorMixin]]
-
-
-def tiny_tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
-    """One token per character."""
-    characters = sorted(set("".join([PROMPT, PROMPT_TEXT, PROMPT_END, "问答\n 云杉牌电动牙刷"])))
-    words = models.WordLevel({token: i for i, token in enumerate(MARKS + characters)}, unk_token="<unk>")
-    tokenizer = Tokenizer(words)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", padding_side=padding_side
-    )
-    fast.add_special_tokens({"additional_special_tokens": MARKS[2:]})
-    return fast
-
-
-def tiny_parts(tokenizer: PreTrainedTokenizerFast, *, tied: bool = False) -> tuple[LlamaConfig, dict[str, int]]:
-    """Sizes of a language model, with dropout so that training mode would show, and of a vision tower.
-
-    Args:
-        tied: the language model's word embeddings are its output layer too.
-    """
-    language = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(tokenizer),
-        pad_token_id=0,
-        attention_dropout=0.5,
-        tie_word_embeddings=tied,
-    )
-    vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2, "num_attention_heads": 3,
-              "image_size": 32}  # fmt: skip
-    return language, vision
-
-
-def llava(padding_side: str = "left", *, tied: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
-    tokenizer = tiny_tokenizer(padding_side)
-    language, vision = tiny_parts(tokenizer, tied=tied)
-    torch.manual_seed(0)
-    base = LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=CLIPVisionConfig(**vision, patch_size=16),
-            text_config=language,
-            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-            image_seq_length=4,
-            tie_word_embeddings=tied,
-        )
-    )
-    return base, LlavaProcessor(
-        LlavaImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer,
-        patch_size=16,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    )
 
 
 def idefics3(padding_side: str = "left") -> tuple[PreTrainedModel, ProcessorMixin]:

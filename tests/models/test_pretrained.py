@@ -13,17 +13,14 @@ from transformers import (
     XCLIPModel,
 )
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
+from ampere.config.systems import SYSTEMS, named_settings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.networks import build_network, check_weights
 from ampere.models.pretrained import _load_vision, load_pretrained_towers
 from ampere.models.tokenizer import build_tokenizer
 from ampere.models.video import VideoBranch, normalise_pixels
-from ampere.systems import SYSTEMS, named_settings
-
-from .conftest import VOCAB_SIZE
-from .test_ampere import random_frames, random_tokens
-from .test_checkpoint import change_weights
+from tests.helpers.models import VOCAB_SIZE, change_weights, random_frames, random_tokens
 
 
 def shake(network: nn.Module) -> None:

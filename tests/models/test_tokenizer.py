@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ampere.catalog.goods import common_characters
 from ampere.models.tokenizer import build_tokenizer, encode
+from ampere.text.characters import common_characters
 
 TEXTS = ["云杉牌电动牙刷 声波震动", "云杉电动牙刷 shampoo 500ml", "shampoo 500ml"]
 

@@ -13,13 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.video import normalise_pixels
-
-from .conftest import VOCAB_SIZE
-from .test_ampere import random_frames
+from tests.helpers.models import VOCAB_SIZE, random_frames
 
 WIDTH, HEADS, FRAMES = 128, 2, 4
 FEATURES = 64  # width of frame features: one head of the integration

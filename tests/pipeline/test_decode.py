@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ampere.cli import main
-from ampere.config import DecodeSettings
+from ampere.config.decode import DecodeSettings
 from ampere.pipeline.decode import decode_stage
 from ampere.records import FAILURES, FRAMES
-from ampere.workspace import Workspace
-from tests.conftest import manifest_rows, write_manifest
+from ampere.store.workspace import Workspace
+from tests.helpers.catalogs import manifest_rows, write_manifest
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -11,19 +11,18 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ampere.config import EmbedSettings
+from ampere.config.embed import EmbedSettings
 from ampere.media.images import model_input
 from ampere.models.embedder import Embedder
-from ampere.models.saved import CONFIG_FILE, SETTINGS_FILE, embedding_name
+from ampere.models.model_folder import CONFIG_FILE, SETTINGS_FILE, embedding_name
 from ampere.pipeline.embed import EmbedBatch, embed_stage, read_pixels
-from ampere.pipeline.frames_table import LanceFrames
-from ampere.pipeline.pool_watch import COLUMNS, PoolWatch
-from ampere.pipeline.runner import run_stage
+from ampere.pipeline.runner.pool_stats import COLUMNS, PoolWatch
+from ampere.pipeline.runner.run import run_stage
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, Split
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 from ampere.training.loop import build_model
-from ampere.workspace import Workspace
-
-from ..training.small_job import SIZES, coloured, small_job, small_set
+from tests.helpers.training import SIZES, coloured, small_job, small_set
 
 PRODUCTS = 4
 BROKEN = "live-02-1"
@@ -301,7 +300,7 @@ def seen(worker: str | None, ready: float | None, seconds: float | None, rows: i
 
 def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 112.0, 120.0, 140.0])  # begin, and the three batches with workers
-    monkeypatch.setattr("ampere.pipeline.pool_watch.time.time", lambda: next(clock))
+    monkeypatch.setattr("ampere.pipeline.runner.pool_stats.time.time", lambda: next(clock))
     watch = PoolWatch(most=3, hourly_price=2.0)
     watch.begin()
 

@@ -7,18 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ampere.config import EvaluateSettings
-from ampere.models.saved import embedding_name
-from ampere.pipeline.embed import model_folder
+from ampere.config.evaluate import EvaluateSettings
+from ampere.models.model_folder import embedding_name
 from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
 from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test
-from ampere.pipeline.figures import Gallery, comparisons
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
+from ampere.reports.figures import Gallery, comparisons
 from ampere.retrieval.evaluation import Results, judge
 from ampere.retrieval.metrics import Vectors
-from ampere.workspace import Workspace
-
-from .test_plan import embedding_model
+from ampere.store.models import model_folder
+from ampere.store.workspace import Workspace
+from tests.helpers.workspaces import embedding_model
 
 
 def results(products: str, samples: str) -> Results:

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from ampere.cli import main
-from ampere.config import IndexSettings
-from ampere.models.saved import WEIGHTS_FILE, embedding_name
-from ampere.pipeline import index, search
-from ampere.pipeline.embed import model_folder
-from ampere.pipeline.index import build_index, current_version, open_index, roll_back, version_folder, versions
+from ampere.config.index import IndexSettings
+from ampere.models.model_folder import WEIGHTS_FILE, embedding_name
+from ampere.pipeline import index
+from ampere.pipeline.index import build_index, roll_back
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
+from ampere.reports import search
 from ampere.retrieval.index import SearchIndex
-from ampere.workspace import Workspace
-
-from .test_plan import embedding_model
+from ampere.store.indexes import current_version, open_index, version_folder, versions
+from ampere.store.models import model_folder
+from ampere.store.workspace import Workspace
+from tests.helpers.workspaces import embedding_model
 
 SETTINGS = IndexSettings(model="m")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ampere.catalog.goods import demo_products
-from ampere.catalog.speech import recognise, say
 from ampere.records import EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES
-from ampere.workspace import Workspace
-from tests.conftest import DemoRun
-from tests.killing import ids, kill, kill_half_way, parts_of, run_whole, start, wait_until
+from ampere.store.workspace import Workspace
+from ampere.synthetic.products import demo_products
+from ampere.synthetic.speech import recognise, say
+from tests.helpers.demo import DemoRun
+from tests.helpers.processes import ids, kill, kill_half_way, parts_of, run_whole, start, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 NEW_ROWS = 20  # transcripts besides the demo's: enough that both engines are at work when one is killed

@@ -7,9 +7,9 @@ import pytest
 
 from ampere.cli import main
 from ampere.records import FAILURES, FRAMES, SAMPLES
-from ampere.workspace import Workspace
-from tests.conftest import manifest_rows, write_manifest
-from tests.killing import ids, kill, run_whole, start, wait_for_rows
+from ampere.store.workspace import Workspace
+from tests.helpers.catalogs import manifest_rows, write_manifest
+from tests.helpers.processes import ids, kill, run_whole, start, wait_for_rows
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.config import IndexSettings
+from ampere.config.index import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval import index_types
 from ampere.retrieval.index import Hit, SearchIndex, read_meta, stacked_vectors
@@ -21,8 +21,7 @@ from ampere.retrieval.index_build import (
     write_delta,
 )
 from ampere.retrieval.index_types import FEWEST
-
-from .index_rows import DIM, alike, rows
+from tests.helpers.index_rows import DIM, alike, rows
 
 MIXED = [Domain.PAGE] * 5 + [Domain.LIVE] * 4 + [Domain.PAGE] * 3
 EXACT = IndexSettings(type="flat")

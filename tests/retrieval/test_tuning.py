@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ampere.config import IndexSettings, IndexType
+from ampere.config.index import IndexSettings, IndexType
 from ampere.retrieval import tuning
 from ampere.retrieval.index_types import EFFORTS, build, factory, leave_out, search, size_in_bytes
 from ampere.retrieval.tuning import Truth, candidates, choose_index

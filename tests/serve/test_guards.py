@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
-from ampere.config import ServeSettings
+from ampere.config.serve import ServeSettings
 from ampere.media.decoder import MediaError
-from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import FRAMES
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment, Query
 from serve.gateway import FORM_BYTES, Gateway, UploadLimit
 from serve.run import refuse_taken, start

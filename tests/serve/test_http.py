@@ -15,18 +15,20 @@ import yaml
 from ray.serve._private.deploy_utils import get_app_code_version
 from ray.serve.schema import ServeDeploySchema
 
-from ampere.config import DecodeSettings, ServeSettings
-from ampere.models.saved import embedding_name
-from ampere.pipeline.texts import sample_texts
+from ampere.config.decode import DecodeSettings
+from ampere.config.serve import ServeSettings
+from ampere.models.model_folder import embedding_name
 from ampere.records import EMBEDDINGS, SAMPLES
-from ampere.workspace import Workspace
+from ampere.store.texts import sample_texts
+from ampere.store.workspace import Workspace
 from serve import embedder
 from serve.app import SearchArgs, build_app
 from serve.gateway import ONGOING, QUEUED
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
-from tests.conftest import DemoRun, free_port
-from tests.pipeline.test_plan import embedding_model
+from tests.helpers.demo import DemoRun
+from tests.helpers.processes import free_port
+from tests.helpers.workspaces import embedding_model
 
 pytestmark = pytest.mark.timeout(900)
 MAX_UPLOAD_MB = 1

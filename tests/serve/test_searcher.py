@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ampere.config import IndexSettings
+from ampere.config.index import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.index_build import write_base
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 from serve.searcher import SearcherDeployment, best_of
-from tests.retrieval.index_rows import alike, rows
+from tests.helpers.index_rows import alike, rows
 
 MIXED = [Domain.PAGE] * 25 + [Domain.LIVE] * 12 + [Domain.SHORT]
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from ampere.catalog.goods import common_characters
+from ampere.text.characters import common_characters
 from ampere.text.keybert import KEYWORDS, Keywords
 from ampere.text.summary import Status
-from tests.text.encoders import write_bert
+from tests.helpers.encoders import write_bert
 
 
 @pytest.fixture(scope="module")

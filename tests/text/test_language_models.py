@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ampere.config import SHIPPED_MODEL
-from ampere.models.saved import model_identity
+from ampere.config.summarize import SHIPPED_MODEL
+from ampere.models.model_folder import model_identity
 from ampere.text import language_models
 from ampere.text.language_models import (
     BAICHUAN_TEMPLATE,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.config import SHIPPED_MODEL
+from ampere.config.summarize import SHIPPED_MODEL
 from ampere.text.language import Language
 from ampere.text.language_models import LanguageModel, find_model
 from ampere.text.llm import JOIN_TOKENS, Answer, Asker, summary_fields

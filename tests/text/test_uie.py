@@ -4,21 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ampere.text.language import Language
 from ampere.text.summary import Status
-from ampere.text.uie import BATCH, FIELDS, UIE, WINDOW, Extractor, load_uie, pair_spans
-from tests.text.encoders import ernie_config
-
-
-def write_uie(folder: Path, *, prefix: str = "encoder.", without: str = "") -> Path:
-    torch.manual_seed(0)
-    weights = UIE(ernie_config(folder)).state_dict()
-    named = {n.replace("encoder.", prefix, 1): v.clone() for n, v in weights.items() if n != without}
-    save_file(named, folder / "model.safetensors")
-    return folder
+from ampere.text.uie import BATCH, FIELDS, WINDOW, Extractor, load_uie, pair_spans
+from tests.helpers.encoders import write_uie
 
 
 class Told(torch.nn.Module):

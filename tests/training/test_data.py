@@ -1,51 +1,14 @@
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.config import TrainSettings
 from ampere.media.images import model_input
 from ampere.records import Domain
-from ampere.training.data import Batch, ProductBatches, TrainingSet
-
-from .small_job import SIZES, MemoryFrames, coloured, small_set
-
-MIXED = {1: (Domain.PAGE, Domain.SHORT), 2: (Domain.SHORT, Domain.LIVE), 4: (Domain.PAGE, Domain.LIVE)}
-
-
-class Sampler:
-    """The batches of one rank, an epoch at a time."""
-
-    def __init__(self, training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0,
-                 text_dropout: float = 0.0) -> None:  # fmt: skip
-        self.set, self.rank, self.ranks = training_set, rank, ranks
-        self.settings = TrainSettings(
-            batch_size=max(2, batch_size), crop_scale=0.8, seed=seed, text_dropout=text_dropout, warmup_epochs=0.0
-        )
-
-    def batches(self, frames: MemoryFrames) -> ProductBatches:
-        return ProductBatches(
-            self.set,
-            frames,
-            self.settings,
-            num_frames=SIZES.num_frames,
-            image_size=SIZES.image_size,
-            rank=self.rank,
-            ranks=self.ranks,
-        )
-
-    def epoch(self, number: int, frames: MemoryFrames) -> Iterator[Batch]:
-        batches = self.batches(frames)
-        return (batches[step] for step in self.steps(number, batches))
-
-    def steps(self, number: int, batches: ProductBatches) -> range:
-        return range(number * batches.steps_per_epoch, (number + 1) * batches.steps_per_epoch)
-
-
-sampler = Sampler
+from ampere.training.data import Batch, TrainingSet
+from tests.helpers.training import MIXED, SIZES, MemoryFrames, coloured, sampler, small_set
 
 
 def equal(one: Batch, other: Batch) -> bool:

@@ -9,8 +9,7 @@ from ampere.models.checkpoint import copy_fitting_weights
 from ampere.records import Domain
 from ampere.training.frame_views import FrameViews, frame_training_set
 from ampere.training.loop import Training, TrainJob, build_model
-
-from .small_job import SIZES, MemoryFrames, coloured, small_job, small_set
+from tests.helpers.training import SIZES, MemoryFrames, coloured, small_job, small_set
 
 
 def samples(count: int) -> tuple[MemoryFrames, list[tuple[str, int]]]:

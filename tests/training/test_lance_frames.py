@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from ampere.pipeline.frames_table import LanceFrames
 from ampere.records import FRAMES
-from ampere.table import sql_in
-from ampere.workspace import Workspace
+from ampere.store.frames import LanceFrames
+from ampere.store.table import sql_in
+from ampere.store.workspace import Workspace
 
 
 def row(name: str, *frames: bytes) -> dict[str, object]:

@@ -28,9 +28,7 @@ from ampere.training.loop import (
 )
 from ampere.training.step import ProductModel, Step
 from ampere.training.validation import by_domain, in_fixed_order, judges, validation_score
-
-from .small_job import SIZES, MemoryFrames, small_job, small_set
-from .test_data import MIXED, sampler
+from tests.helpers.training import MIXED, SIZES, MemoryFrames, sampler, small_job, small_set
 
 CPU = torch.device("cpu")
 

@@ -10,20 +10,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import ChineseCLIPModel
 
-from ampere.config import ModelSettings
+from ampere.config.model import ModelSettings
 from ampere.models.cn_clip import CNCLIP
 from ampere.models.embedder import Embedder
 from ampere.models.mllm import MLLMEmbedder
+from ampere.models.model_folder import SETTINGS_FILE
 from ampere.models.networks import load_network, pretrained_tokenizer
-from ampere.models.saved import SETTINGS_FILE
-from ampere.pipeline.train_worker import save_model
+from ampere.pipeline.train.worker import save_model
 from ampere.records import Domain
 from ampere.training.data import TrainingSet
 from ampere.training.loop import Trained, Training, TrainJob, build_model
-
-from ..models.test_cn_clip import save_tiny_clip
-from ..models.test_mllm import llava
-from .small_job import SIZES, MemoryFrames, small_job, small_set
+from tests.helpers.models import llava, save_tiny_clip
+from tests.helpers.training import SIZES, MemoryFrames, small_job, small_set
 
 
 @pytest.fixture(scope="module")

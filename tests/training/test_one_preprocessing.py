@@ -13,14 +13,13 @@ from PIL import Image
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg, model_input
 from ampere.models.embedder import Embedder
-from ampere.models.saved import SETTINGS_FILE, embedding_name, text_source
+from ampere.models.model_folder import SETTINGS_FILE, embedding_name, text_source
 from ampere.records import Domain
 from ampere.training import data
 from ampere.training.data import ProductBatches, TrainingSet
 from ampere.training.loop import TrainJob, build_model
 from ampere.training.step import ProductModel, Step
-
-from .small_job import SIZES, MemoryFrames, small_job, small_set
+from tests.helpers.training import SIZES, MemoryFrames, small_job, small_set
 
 DOMAINS = [Domain.SHORT, Domain.PAGE, Domain.LIVE, Domain.PAGE]
 

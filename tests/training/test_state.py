@@ -12,10 +12,8 @@ from torch import Tensor
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 from ampere.training.loop import Metrics, Training, TrainJob
 from ampere.training.state import load_classes, save_classes
-
-from ..losses.rank_processes import run_on_ranks
-from .small_job import MemoryFrames, small_job, small_set
-from .test_data import MIXED
+from tests.helpers.ranks import run_on_ranks
+from tests.helpers.training import MIXED, MemoryFrames, small_job, small_set
 
 CURVE = ("step", "contrastive", "classifier", "validation_mR1")
 

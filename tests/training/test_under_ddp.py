@@ -13,11 +13,9 @@ from ampere.losses.gather import rank_and_world_size
 from ampere.training.data import TrainingSet
 from ampere.training.loop import Metrics, Training, TrainJob, Window, build_model
 from ampere.training.validation import validation_score
-
-from ..losses.rank_processes import run_on_ranks
-from ..models.test_mllm import llava
-from .small_job import SIZES, MemoryFrames, small_job, small_set
-from .test_data import MIXED
+from tests.helpers.models import llava
+from tests.helpers.ranks import run_on_ranks
+from tests.helpers.training import MIXED, SIZES, MemoryFrames, small_job, small_set
 
 
 class StepFrames(MemoryFrames):

@@ -1,0 +1,71 @@
+"""The named presets: functions that return whole `Settings`."""
+
+from collections.abc import Callable
+
+from ampere.config.decode import DecodeSettings
+from ampere.config.embed import EmbedSettings
+from ampere.config.model import ModelSettings
+from ampere.config.serve import ServeSettings
+from ampere.config.settings import Settings
+from ampere.config.summarize import SummarizeSettings
+from ampere.config.train import TrainSettings
+
+
+def demo() -> Settings:
+    """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
+    return Settings(
+        decode=DecodeSettings(short_side=72, batch_size=32),
+        summarize=SummarizeSettings(batch_size=128),
+        model=ModelSettings(
+            image_size=64,
+            patch_size=16,
+            vision_width=128,
+            vision_layers=3,
+            vision_heads=4,
+            message_width=128,
+            text_width=128,
+            text_layers=2,
+            text_heads=4,
+            width=128,
+            heads=4,
+            mlp_width=256,
+            temporal_layers=1,
+            fusion_layers=2,
+        ),
+        train=TrainSettings(
+            epochs=24,
+            batch_size=32,
+            workers=2,
+            warmup_epochs=2,
+            lr_text=1e-3,
+            lr_video=5e-4,
+            lr_fusion=1e-3,
+            lr_rest=5e-4,
+            # Towers that start from nothing must first learn from the pairs: with the paper's temperature and the
+            # classifier's full gradients all embeddings fall together (docs/results.md).
+            temperature=0.1,
+            classifier_weight=0.005,
+            crop_scale=0.8,
+            # So few products that each is needed to train on, and steps that take less than a process to start.
+            validation_share=0.0,
+            loader_workers=0,
+            checkpoint_every=25,  # of some hundred steps
+        ),
+        serve=ServeSettings(cpus=0.5),
+    )
+
+
+def rope() -> Settings:
+    """The paper: X-CLIP-B/16, RoBERTa and a language model from the hub; one GPU per worker."""
+    return Settings(
+        # The paper's Baichuan2-13B-Chat is no longer run by vLLM; docs/summaries.md.
+        summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
+        model=ModelSettings(vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"),
+        # Decoding and cropping a step's 136 frames takes half a second of a core.
+        train=TrainSettings(workers=16, gpus=1.0, bf16=True, loader_workers=4),
+        embed=EmbedSettings(batch_size=64, workers="0:8", gpus=1.0, bf16=True),
+        serve=ServeSettings(gpus=1.0),
+    )
+
+
+PRESETS: dict[str, Callable[[], Settings]] = {"demo": demo, "rope": rope}

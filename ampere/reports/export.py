@@ -1,0 +1,33 @@
+"""`ampere export`: the tables as Parquet, for tools that read no Lance."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ampere.pipeline.runner.report import Report
+from ampere.records import TABLES
+from ampere.store.workspace import Workspace
+
+
+def export_tables(workspace: Workspace, out: Path, names: Sequence[str]) -> Report:
+    """Write OUT/NAME.parquet for each table, batch by batch.
+
+    Raises:
+        ValueError: an unknown table.
+    """
+    unknown = [name for name in names if name not in TABLES]
+    if unknown:
+        raise ValueError(f"no table {', '.join(unknown)}; there are {', '.join(TABLES)}")
+    start = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    report = Report("export", str(out.resolve()))
+    for name in names:
+        dataset = workspace.table(TABLES[name]).dataset()
+        with pq.ParquetWriter(out / f"{name}.parquet", TABLES[name].schema) as writer:
+            for batch in dataset.to_batches() if dataset is not None else ():
+                writer.write_batch(batch.cast(TABLES[name].schema))
+                report.done += batch.num_rows
+    report.seconds = time.monotonic() - start
+    return report

@@ -1,0 +1,66 @@
+"""`ampere inspect`: a sample's transcript and its summaries side by side, with what the checks found."""
+
+from functools import partial
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ampere.records import FAILURES, SAMPLES, SUMMARIES
+from ampere.store.table import sql_in
+from ampere.store.workspace import Workspace
+
+
+def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> None:
+    """Print a sample's text beside each summary made of it.
+
+    Raises:
+        FileNotFoundError: there is no such sample.
+    """
+    where = sql_in("sample_id", [sample_id])
+    samples = workspace.table(SAMPLES).read(["domain", "product_id", "text"], where).to_pylist()
+    if not samples:
+        raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
+    sample = samples[0]
+    summaries = workspace.table(SUMMARIES).read(where=where).sort_by("method").to_pylist()
+    failures = workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
+    table = Table(
+        title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}", expand=True
+    )
+    # Chinese has no spaces to break a line at: rich would show the first line and three dots.
+    add_column = partial(table.add_column, ratio=1, overflow="fold")
+    kind = "title" if sample["domain"] == "page" else "transcript"
+    text = sample["text"]
+    add_column(f"{kind}, {len(text)} characters" if text else kind)
+    cells: list[Group | Text] = [Text(text or "(none)")]
+    for summary in summaries:
+        add_column(f"method {summary['method']}: {summary['status']}")
+        cells.append(_summary(summary))
+    for failure in failures:
+        add_column("failed")
+        cells.append(Text(f"{failure['error_type']}: {failure['message']}", "red"))
+    if not summaries and not failures:
+        add_column("no summary yet")
+        cells.append(Text("pages keep their title" if kind == "title" else "run `ampere summarize`"))
+    table.add_row(*cells)
+    console.print(table)
+
+
+def _summary(row: dict[str, Any]) -> Group:
+    # A method that tells no names from features has a text alone.
+    name = row["text"] if row["product_name"] is None else row["product_name"]
+    lines = [Text(name or "(no product)", "bold")]
+    lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
+    lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
+    if row["model"]:
+        prompt = f", prompt {row['prompt_version']}" if row["prompt_version"] else ""
+        lines.append(Text(f"\n{row['model']}{prompt}, {row['language']}", "dim"))
+    if row["raw_output"] is not None:
+        pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
+        told = (
+            f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
+        )
+        lines.append(Text(told, "dim"))
+        lines.append(Text(f"answer: {row['raw_output']}", "dim"))
+    return Group(*lines)

@@ -1,0 +1,50 @@
+"""Random reads of stored frames out of the Lance table, as training and embedding need them."""
+
+from collections.abc import Sequence
+
+import lance
+
+from ampere.records import FRAMES
+from ampere.store.workspace import Workspace
+
+
+class LanceFrames:
+    """The `frames` table at one version, read by sample id. Small to send to another process."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        table = workspace.table(FRAMES)
+        dataset = table.dataset()
+        if dataset is None:
+            raise FileNotFoundError(f"{workspace.uri} has no frames yet; run `ampere decode` first")
+        self.uri, self.version = table.uri, dataset.version
+        self._position: dict[str, int] | None = None
+        self._dataset: lance.LanceDataset | None = None
+
+    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
+        """JPEG frames of some samples, in their order.
+
+        Raises:
+            KeyError: a sample has no frames.
+        """
+        positions = [self._positions()[sample_id] for sample_id in sample_ids]
+        return self.dataset().take(positions, columns=["frames"])["frames"].to_pylist() if positions else []
+
+    def __contains__(self, sample_id: str) -> bool:
+        """Whether a sample has frames."""
+        return sample_id in self._positions()
+
+    def dataset(self) -> lance.LanceDataset:
+        """The table itself, at this version."""
+        if self._dataset is None:
+            self._dataset = lance.dataset(self.uri, version=self.version)
+        return self._dataset
+
+    def _positions(self) -> dict[str, int]:
+        """Sample id -> row, read at the first need."""
+        if self._position is None:
+            ids = self.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist()
+            self._position = {sample_id: at for at, sample_id in enumerate(ids)}
+        return self._position
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"uri": self.uri, "version": self.version, "_position": None, "_dataset": None}

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ampere.config.checks import worker_range
+from ampere.config.decode import DecodeSettings
+from ampere.config.embed import EmbedSettings
+from ampere.config.model import ModelSettings
+from ampere.config.presets import PRESETS
+from ampere.config.settings import Settings, to_json
+from ampere.config.summarize import SummarizeSettings
+from ampere.config.train import TrainSettings
+from ampere.text.language_models import find_model
+from ampere.text.prompts import PROMPTS
+
+
+def imported_by(*modules: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after importing some modules."""
+    code = f"import sys; import {', '.join(modules)}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(shown.stdout.split())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_loads_and_can_be_saved(name: str) -> None:
+    settings = PRESETS[name]()
+    assert isinstance(settings, Settings)
+    assert find_model(settings.summarize.model).prompt in PROMPTS.values()
+    assert settings.model.embedding_dim == 128
+    assert settings.decode.num_frames == settings.model.num_frames
+    assert settings.decode.short_side >= settings.model.image_size
+    saved = json.loads(to_json(settings))
+    assert ModelSettings(**saved["model"]) == settings.model
+    assert to_json(TrainSettings(**saved["train"])) == to_json(settings.train)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_widths_of_every_preset_divide_into_heads(name: str) -> None:
+    model = PRESETS[name]().model
+    assert model.vision_width % model.vision_heads == 0
+    assert model.text_width % model.text_heads == 0
+    assert model.width % model.heads == 0
+
+
+def test_rope_is_the_paper() -> None:
+    settings = PRESETS["rope"]()
+    assert (settings.model.image_size, settings.decode.num_frames) == (224, 8)
+    assert (settings.train.batch_size, settings.train.epochs, settings.train.warmup_epochs) == (128, 70, 4)
+    assert (settings.train.margin, settings.train.scale, settings.train.label_smoothing) == (0.4, 64, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "came", "expected"),
+    [
+        (DecodeSettings, {"num_frames": 0}, "decode.num_frames is 0", "at least 1"),
+        (DecodeSettings, {"short_side": 15}, "decode.short_side is 15", "at least 16"),
+        (DecodeSettings, {"jpeg_quality": 96}, "decode.jpeg_quality is 96", "1 to 95"),
+        (DecodeSettings, {"jpeg_quality": 0}, "decode.jpeg_quality is 0", "1 to 95"),
+        (DecodeSettings, {"batch_size": 0}, "decode.batch_size is 0", "at least 1"),
+        *(
+            (
+                SummarizeSettings,
+                {"workers": workers},
+                f"summarize.workers is {workers!r}",
+                "MIN:MAX with 1 <= MIN <= MAX",
+            )
+            for workers in ("0", "0:2", "3:2", "two", "1:", ":", "1:2:3", "-1", "")
+        ),
+        (SummarizeSettings, {"max_tokens": 9, "max_model_len": 9}, "summarize.max_tokens is 9", "max_model_len (9)"),
+        (SummarizeSettings, {"max_tokens": 0}, "summarize.max_tokens is 0", "at least 1"),
+        (SummarizeSettings, {"piece_tokens": 0}, "summarize.piece_tokens is 0", "at least 1"),
+        (SummarizeSettings, {"max_num_seqs": 0}, "summarize.max_num_seqs is 0", "at least 1"),
+        (SummarizeSettings, {"gpus": 2}, "summarize.gpus is 2", "tensor_parallel_size"),
+        (SummarizeSettings, {"batch_size": 0}, "summarize.batch_size is 0", "at least 1"),
+        (ModelSettings, {"image_size": 100}, "model.image_size is 100", "multiple of patch_size"),
+        (ModelSettings, {"width": 256}, "model.message_width is 512", "256"),
+        (TrainSettings, {"epochs": -1}, "train.epochs is -1", "at least 0"),
+        (TrainSettings, {"domains": ("page", "page")}, "train.domains is", "at least two"),
+        (TrainSettings, {"text_dropout": 1.0}, "train.text_dropout is 1.0", "below 1"),
+        (TrainSettings, {"validation_share": -0.1}, "train.validation_share is -0.1", "at least 0"),
+        (TrainSettings, {"sample_rate": 0.0}, "train.sample_rate is 0.0", "above 0"),
+        (TrainSettings, {"log_every": 0}, "train.log_every is 0", "at least 1"),
+        (TrainSettings, {"workers": 0}, "train.workers is 0", "at least 1"),
+        (TrainSettings, {"batch_size": 10, "workers": 4}, "train.batch_size is 10", "multiple of train.workers"),
+        (TrainSettings, {"batch_size": 4, "workers": 4}, "train.batch_size is 4", "at least 2 products"),
+        (TrainSettings, {"name": "../up"}, "train.name is '../up'", "letters, digits"),
+        (TrainSettings, {"name": ""}, "train.name is ''", "letters, digits"),
+        (TrainSettings, {"crop_scale": 0.0}, "train.crop_scale is 0.0", "1"),
+        (TrainSettings, {"crop_scale": 1.5}, "train.crop_scale is 1.5", "1"),
+        (TrainSettings, {"temperature": 0.0}, "train.temperature is 0.0", "0"),
+        (EmbedSettings, {"workers": "3:2"}, "embed.workers is '3:2'", "0 <= MIN <= MAX"),
+        (EmbedSettings, {"workers": "0"}, "embed.workers is '0'", "0 <= MIN <= MAX"),
+        (EmbedSettings, {"workers": "many"}, "embed.workers is 'many'", "0 <= MIN <= MAX"),
+        (EmbedSettings, {"batch_size": 0}, "embed.batch_size is 0", "at least 1"),
+    ],
+)
+def test_a_bad_setting_says_what_came_and_what_was_expected(
+    kind: Callable[..., Any], values: dict[str, Any], came: str, expected: str
+) -> None:
+    with pytest.raises(ValueError, match="train|decode|summarize|embed|model") as raised:
+        kind(**values)
+    assert came in str(raised.value)
+    assert expected in str(raised.value).removeprefix(came)
+
+
+def test_the_bounds_themselves_are_accepted() -> None:
+    DecodeSettings(num_frames=1, short_side=16, jpeg_quality=95, batch_size=1)
+    SummarizeSettings(max_tokens=1, max_model_len=2, workers="1:1")
+    assert [worker_range("x", text) for text in ("3", "1:4")] == [(3, 3), (1, 4)]
+    TrainSettings(epochs=1, batch_size=8, workers=4, name="a-b_2", crop_scale=1.0)
+    EmbedSettings(workers="2")
+    EmbedSettings(workers="0:8")
+
+
+HEAVY = {"torch", "ray", "vllm", "transformers", "faiss", "decord", "av"}
+
+
+def test_importing_the_package_and_its_settings_costs_nothing() -> None:
+    assert not imported_by("ampere") & (HEAVY | {"lance", "numpy", "pyarrow", "tyro"})
+    assert not imported_by("ampere.config.settings", "ampere.config.presets", "ampere.config.systems") & (
+        HEAVY | {"lance", "numpy", "pyarrow"}
+    )
+
+
+def test_the_command_line_imports_no_engine() -> None:
+    imported = imported_by(
+        "ampere.cli", "ampere.pipeline.prepare.stage", "ampere.catalog.rope", "ampere.catalog.manifest"
+    )
+    assert not imported & HEAVY

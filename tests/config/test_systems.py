@@ -1,0 +1,104 @@
+"""The paper's systems as presets."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ampere.config.presets import PRESETS
+from ampere.config.summarize import SummaryMethod
+from ampere.config.systems import SYSTEMS, TABLES, check_base, named_settings
+from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.retrieval.metrics import TASKS
+
+
+def test_a_plain_preset_is_itself() -> None:
+    for name, preset in PRESETS.items():
+        assert named_settings(name) == preset()
+
+
+def test_ampere_is_the_preset() -> None:
+    assert named_settings("rope+ampere") == PRESETS["rope"]()
+
+
+def test_a_system_names_its_model_for_every_stage() -> None:
+    settings = named_settings("demo+cope")
+    assert settings.train.name == settings.embed.model == settings.index.model == settings.serve.model == "cope"
+    assert settings.evaluate.models == ("cope",)
+    assert settings.train.epochs == PRESETS["demo"]().train.epochs
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_another_one_and_builds(name: str) -> None:
+    settings = named_settings(f"rope+{name}")
+    others = [named_settings(f"rope+{other}") for other in SYSTEMS if other != name]
+    told = (settings.model, dataclasses.replace(settings.train, name="x"))
+    assert all((other.model, dataclasses.replace(other.train, name="x")) != told for other in others)
+    config = AMPereConfig(sizes=settings.model, vocab_size=100, pad_token_id=0, use_text=settings.train.text != "none")
+    with torch.device("meta"):
+        AMPere(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("huge", "there are demo, rope"), ("demo+cop", "systems are ampere, cope")]
+)
+def test_unknown_names_are_told(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        named_settings(name)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str) -> None:
+    settings = PRESETS[preset]()
+    check_base(settings)
+    sized = dataclasses.replace(settings.model, temporal_layers=2)
+    check_base(
+        dataclasses.replace(
+            settings, model=sized, train=dataclasses.replace(settings.train, epochs=1, batch_size=64, start_from="warm")
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "words"),
+    [
+        ("model", {"fusion": "sum"}, r"model.fusion is 'sum'; .* start from 'ours'. Leave out --model.fusion, and"),
+        ("model", {"share_last_layer": False}, r"model.share_last_layer is False; .* --model.share-last-layer"),
+        ("train", {"text": "raw"}, "train.text is 'raw'; .* start from 'llm'"),
+        ("train", {"domains": ("page", "short")}, r"train.domains is \('page', 'short'\)"),
+    ],
+)
+def test_a_base_that_changes_the_systems_is_refused(part: str, changed: dict[str, object], words: str) -> None:
+    settings = PRESETS["demo"]()
+    changes = {part: dataclasses.replace(getattr(settings, part), **changed)}
+    with pytest.raises(ValueError, match=words):
+        check_base(dataclasses.replace(settings, **changes))
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("ampere", "dropout")])
+def test_no_other_system_is_a_base(name: str) -> None:
+    with pytest.raises(ValueError, match=r"give --preset without a \+SYSTEM"):
+        check_base(named_settings(f"rope+{name}"))
+
+
+def test_table_v_has_every_text_with_and_without_pictures() -> None:
+    found = {(s.model.use_vision, s.train.text) for s in (named_settings(f"demo+{name}") for name in TABLES["V"])}
+    texts = set(SummaryMethod.__args__)
+    assert found == {(seen, text) for seen in (True, False) for text in texts} | {(True, "none")}
+    assert TABLES["V"]["text"] == TABLES["X"]["text"]
+
+
+def test_rice_is_judged_on_what_it_is_for() -> None:
+    assert SYSTEMS["rice"].tasks == ("L2P",) and TABLES["IV"]["rice"] is None
+    assert {task for system in SYSTEMS.values() for task in system.tasks} <= set(TASKS)
+
+
+def test_a_demo_that_is_killed_has_checkpoints_to_go_on_from() -> None:
+    train = PRESETS["demo"]().train
+    steps = train.epochs * (128 // train.batch_size)  # of about as many products
+    assert 0 < 2 * train.checkpoint_every <= steps
+
+
+def test_text_choices_are_summary_methods() -> None:
+    texts = {system.train["text"] for system in SYSTEMS.values() if "text" in system.train}
+    assert texts - {"none", "llm"} == set(SummaryMethod.__args__) - {"llm"}

@@ -1,0 +1,31 @@
+"""Workspaces and manifests for tests."""
+
+import csv
+import json
+from pathlib import Path
+
+from ampere.models.model_folder import CONFIG_FILE, SETTINGS_FILE, WEIGHTS_FILE
+from ampere.store.workspace import Workspace
+
+
+def embedding_model(workspace: Workspace) -> Path:
+    """A model folder as far as the plan of the embed stage reads it."""
+    folder = Path(workspace.uri) / "models" / "m"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS_FILE).write_text("weights")
+    (folder / CONFIG_FILE).write_text("{}")
+    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
+    return folder
+
+
+HEADER = ["sample_id", "product_id", "domain", "text", "media", "price"]
+
+
+def manifest(path: Path, *rows: list[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    return path
+
+
+def row(name: str, text: str = "", product: str = "p", domain: str = "page") -> list[str]:
+    return [name, product, domain, text, f"{name}.jpg", "9"]
