@@ -19,7 +19,13 @@ from ampere.media.decoder import MediaError
 from ampere.store.workspace import Workspace
 
 WRONG_USE = 2
-WRONG_PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+WRONG_PLACES = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
 PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
 
 
@@ -38,21 +44,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what Python still flushes at its end
         return 1
     except (ValueError, MediaError, *WRONG_PLACES) as error:
         print(f"ampere {name}: {error}", file=sys.stderr)
         return WRONG_USE
-    except (RuntimeError, OSError, ImportError) as error:  # a full disk, a store whose library is missing
+    except (
+        RuntimeError,
+        OSError,
+        ImportError,
+    ) as error:  # a full disk, a store whose library is missing
         print(f"ampere {name}: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"ampere {name}: interrupted; run it again to go on where it stopped", file=sys.stderr)
+        print(
+            f"ampere {name}: interrupted; run it again to go on where it stopped", file=sys.stderr
+        )
         return 1
 
 
 def usage() -> str:
-    lines = [f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [
+        f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()
+    ]
     return "\n".join(
         [
             "usage: ampere COMMAND --workspace DIR-or-URI [flags]",
@@ -85,7 +101,9 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
                 "absolute path or a URI that all nodes can reach"
             )
     settings = named_settings(find_preset(known.preset, known.workspace))
-    return tyro.cli(command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings))
+    return tyro.cli(
+        command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings)
+    )
 
 
 def is_absolute(workspace: str) -> bool:

@@ -56,4 +56,8 @@ def require_gpus(gpus: float, setting: str) -> None:
             f"{setting} asks for {gpus:g} GPUs in all, and Ray sees {there:g} on this machine; give fewer workers, or "
             f"--{setting} 0 to run on the CPU"
         )
-    print(f"waiting for {gpus:g} GPUs in all ({setting}); the cluster has {there:g} now", file=sys.stderr, flush=True)
+    print(
+        f"waiting for {gpus:g} GPUs in all ({setting}); the cluster has {there:g} now",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -83,7 +83,9 @@ class Prepare(Command):
         if self.images is not None and self.rope is None:
             raise ValueError("--images goes with --rope; a manifest names its media itself")
         rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
-        first = next(rows, None)  # what cannot be read at all fails here, before a workspace is made
+        first = next(
+            rows, None
+        )  # what cannot be read at all fails here, before a workspace is made
         if first is None:
             raise ValueError(f"{self.rope or self.manifest} holds no sample")
         workspace = Workspace.create(self.workspace, self.preset)
@@ -112,7 +114,9 @@ class Decode(StageCommand):
 
         workspace = self.open()
         stage = decode_stage(workspace, self.decode)
-        return finish(run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed))
+        return finish(
+            run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed)
+        )
 
 
 @dataclass(kw_only=True)
@@ -130,8 +134,12 @@ class Summarize(StageCommand):
 
         workspace = self.open()
         stage = summarize_stage(workspace, self.summarize)
-        report = run_stage(stage, workspace, settings=self.summarize, retry_failed=self.retry_failed)
-        report.notes.append(f"a page to skim: {write_summary_page(workspace, stage, self.summarize.method)}")
+        report = run_stage(
+            stage, workspace, settings=self.summarize, retry_failed=self.retry_failed
+        )
+        report.notes.append(
+            f"a page to skim: {write_summary_page(workspace, stage, self.summarize.method)}"
+        )
         return finish(report)
 
 
@@ -206,7 +214,9 @@ class Embed(StageCommand):
 
         workspace = self.open()
         stage = embed_stage(workspace, self.embed)
-        return finish(run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed))
+        return finish(
+            run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed)
+        )
 
 
 @dataclass(kw_only=True)
@@ -222,7 +232,9 @@ class Index(Command):
         from ampere.pipeline.index import build_index, roll_back
 
         if self.action == "rollback":
-            print(f"index: {self.index.model} is back at {roll_back(self.open(), self.index.model)}")
+            print(
+                f"index: {self.index.model} is back at {roll_back(self.open(), self.index.model)}"
+            )
             return 0
         return finish(build_index(self.open(), self.index))
 
@@ -269,7 +281,9 @@ class Ablate(Command):
     def run(self) -> int:
         from ampere.workflows.ablate import run_ablation
 
-        settings = Settings(ablate=self.ablate, model=self.model, train=self.train, embed=self.embed)
+        settings = Settings(
+            ablate=self.ablate, model=self.model, train=self.train, embed=self.embed
+        )
         return finish(run_ablation(self.open(), settings))
 
 
@@ -360,7 +374,9 @@ class Status(Command):
         from ampere.reports.status import format_failures, format_status
 
         workspace = self.open()
-        print(format_failures(workspace) if self.failures else format_status(workspace, self.settings))
+        print(
+            format_failures(workspace) if self.failures else format_status(workspace, self.settings)
+        )
         return 0
 
 
@@ -398,7 +414,9 @@ class Demo:
         from ampere.cli import main
         from ampere.workflows.demo import run_demo
 
-        return run_demo(main, folder=self.folder, products=self.products, seed=self.seed, port=self.port)
+        return run_demo(
+            main, folder=self.folder, products=self.products, seed=self.seed, port=self.port
+        )
 
 
 AnyCommand = Command | Demo | EvaluateSummaries

@@ -36,7 +36,9 @@ class MediaKind(StrEnum):
     FRAMES = "frames"
 
 
-LONGEST_ID = 1000  # characters; figures are made over arrays that give every id the room of the longest
+LONGEST_ID = (
+    1000  # characters; figures are made over arrays that give every id the room of the longest
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,15 @@ class Sample:
     def __post_init__(self) -> None:
         for name, value in (("sample_id", self.sample_id), ("product_id", self.product_id)):
             if value is not None and len(value) > LONGEST_ID:
-                raise ValueError(f"the {name} has {len(value)} characters, and an id at most {LONGEST_ID}; is it one?")
+                raise ValueError(
+                    f"the {name} has {len(value)} characters, and an id at most {LONGEST_ID}; is it one?"
+                )
 
     def to_row(self) -> dict[str, Any]:
         """The sample as a row of the `samples` table."""
-        return asdict(self) | {"extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None}
+        return asdict(self) | {
+            "extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None
+        }
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,10 @@ SUMMARIES = TableSpec(
     _columns(
         ("sample_id", pa.string()),
         ("method", pa.string()),
-        ("fingerprint", pa.string()),  # equal for equal transcripts: what was made for one serves all
+        (
+            "fingerprint",
+            pa.string(),
+        ),  # equal for equal transcripts: what was made for one serves all
         ("product_name", pa.string()),
         ("product_features", pa.list_(pa.string())),
         ("text", pa.string()),  # what the model reads; null unless status is ok
@@ -145,7 +154,10 @@ SUMMARIES = TableSpec(
         ("pieces", pa.int32()),  # that the transcript was cut into
         ("prompt_tokens", pa.int32()),
         ("generated_tokens", pa.int32()),
-        ("finish_reason", pa.string()),  # stop, or length for an answer cut short; inferred from the token counts
+        (
+            "finish_reason",
+            pa.string(),
+        ),  # stop, or length for an answer cut short; inferred from the token counts
     ),
 )
 EMBEDDINGS = TableSpec(
@@ -165,7 +177,10 @@ FAILURES = TableSpec(
     ("stage", "sample_id"),
     _columns(
         ("stage", pa.string()),
-        ("sample_id", pa.string()),  # for `prepare`: file and line, as the row may have no usable id
+        (
+            "sample_id",
+            pa.string(),
+        ),  # for `prepare`: file and line, as the row may have no usable id
         ("fingerprint", pa.string()),
         ("error_type", pa.string()),
         ("message", pa.string()),

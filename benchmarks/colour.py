@@ -33,23 +33,38 @@ def histogram(jpeg: bytes) -> NDArray[np.float64]:
     """Shares of the bins in the middle of a picture: float64 [256]."""
     image = Image.open(io.BytesIO(jpeg)).convert("HSV")
     left, top = round(image.width * MARGIN), round(image.height * MARGIN)
-    pixels = np.asarray(image.crop((left, top, image.width - left, image.height - top))).reshape(-1, 3)
+    pixels = np.asarray(image.crop((left, top, image.width - left, image.height - top))).reshape(
+        -1, 3
+    )
     found, _ = np.histogramdd(pixels, BINS, [(0, 256)] * 3)
     return found.ravel() / len(pixels)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", required=True)
     args = parser.parse_args()
 
     workspace = Workspace.open(args.workspace)
     decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
-    rows = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], f"split = '{Split.TEST}'").to_pylist()
+    rows = (
+        workspace.table(SAMPLES)
+        .read(["sample_id", "product_id", "domain"], f"split = '{Split.TEST}'")
+        .to_pylist()
+    )
     rows = [row for row in rows if row["product_id"] is not None and row["sample_id"] in decoded]
-    vectors = np.stack([colours(jpegs) for jpegs in LanceFrames(workspace).take([row["sample_id"] for row in rows])])
+    vectors = np.stack(
+        [
+            colours(jpegs)
+            for jpegs in LanceFrames(workspace).take([row["sample_id"] for row in rows])
+        ]
+    )
     domains, products = (np.array([row[name] for row in rows]) for name in ("domain", "product_id"))
-    results = judge({d: Vectors(vectors=vectors[domains == d], products=products[domains == d]) for d in Domain})
+    results = judge(
+        {d: Vectors(vectors=vectors[domains == d], products=products[domains == d]) for d in Domain}
+    )
     print("  ".join(f"{task} {result.means()['R1']:.1f}" for task, result in results.items()))
     chance = np.mean([result.chance for result in results.values()])
     print(f"mR1 by colour alone {mean_recall(results):.1f}, chance {chance:.1f}")

@@ -69,7 +69,12 @@ def write_video(path: Path, seconds: int, key_gap: int) -> None:
         gop = str(key_gap * RATE)
         options = {"preset": "veryfast", "g": gop, "keyint_min": gop, "sc_threshold": "0"}
         stream = container.add_stream("libx264", rate=RATE, options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 2_000_000
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = (
+            WIDTH,
+            HEIGHT,
+            "yuv420p",
+            2_000_000,
+        )
         for i in range(seconds * RATE):
             pixels = np.roll(scene, (3 * i, 2 * i), (0, 1)) // 2 + noise[i % RATE]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -91,7 +96,9 @@ def plain_pyav(data: bytes) -> None:
         for index in uniform_indices(stream.frames, FRAMES):
             wanted = round(index / RATE / base)
             container.seek(wanted, stream=stream)
-            frame = next(f for f in container.decode(stream) if f.pts is not None and f.pts >= wanted)
+            frame = next(
+                f for f in container.decode(stream) if f.pts is not None and f.pts >= wanted
+            )
             frame.to_ndarray(format="rgb24")
 
 
@@ -117,7 +124,9 @@ def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
         "ours, stored size": ours(Sampling.UNIFORM, 256),
         "ours, key frames": ours(Sampling.KEYFRAME, 256),
     }
-    seconds = {name: [best_of(way, path.read_bytes()) for path in paths] for name, way in ways.items()}
+    seconds = {
+        name: [best_of(way, path.read_bytes()) for path in paths] for name, way in ways.items()
+    }
     direct = ["decord", "PyAV"]
     if torchcodec:
         command = [torchcodec, "-c", TORCHCODEC, *map(str, paths)]
@@ -129,7 +138,9 @@ def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
         print(f"{name:<20}" + "".join(f"{value:>15.3f}" for value in found))
     ratios = [min(seconds[d][i] for d in direct) / seconds["ours"][i] for i in range(len(paths))]
     print(f"{'best direct / ours':<20}" + "".join(f"{value:>14.2f}x" for value in ratios))
-    ratios = [seconds["ours, stored size"][i] / seconds["ours, key frames"][i] for i in range(len(paths))]
+    ratios = [
+        seconds["ours, stored size"][i] / seconds["ours, key frames"][i] for i in range(len(paths))
+    ]
     print(f"{'exact / key frames':<20}" + "".join(f"{value:>14.2f}x" for value in ratios))
 
 
@@ -142,7 +153,9 @@ def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
     return (time.perf_counter() - start) / (3 * len(paths))
 
 
-def job(paths: list[Path], copies: int, settings: DecodeSettings, folder: Path) -> tuple[float, float]:
+def job(
+    paths: list[Path], copies: int, settings: DecodeSettings, folder: Path
+) -> tuple[float, float]:
     """Seconds a sample of the whole stage, Ray running already, and its peak memory in GB."""
     workspace = Workspace.create(folder, "demo")
     samples = [
@@ -166,9 +179,13 @@ def job(paths: list[Path], copies: int, settings: DecodeSettings, folder: Path) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--copies", type=int, default=40)
-    parser.add_argument("--torchcodec", metavar="PYTHON", help="interpreter of an environment with torchcodec")
+    parser.add_argument(
+        "--torchcodec", metavar="PYTHON", help="interpreter of an environment with torchcodec"
+    )
     args = parser.parse_args()
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
@@ -181,7 +198,10 @@ def main() -> int:
         start = time.perf_counter()
         connect()
         print(f"\nRay started in {time.perf_counter() - start:.1f} s")
-        for sampling, copies in (("uniform", args.copies), ("keyframe", 4 * args.copies)):  # of about the same seconds
+        for sampling, copies in (
+            ("uniform", args.copies),
+            ("keyframe", 4 * args.copies),
+        ):  # of about the same seconds
             settings = DecodeSettings(sampling=sampling)
             _, small = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
             loop_s = bare_loop(paths, settings)

@@ -28,7 +28,9 @@ BARS = {"cpu": 0.45, "cuda": 0.55}  # share of a bare product's rate
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--batch", type=int, default=16)
@@ -59,13 +61,20 @@ def main() -> int:
         embed(clips), embed(pages)
     product, flop = bare_product(args.device, dtype)
     times = seconds(
-        args.device, args.repeats, product, same, exact, *(lambda x=x: embed(x) for x in (clips, pages, eight))
+        args.device,
+        args.repeats,
+        product,
+        same,
+        exact,
+        *(lambda x=x: embed(x) for x in (clips, pages, eight)),
     )
     product_s, same_s, exact_s, clip_s, page_s, eight_s = times
     share = counter.get_total_flops() / clip_s / (flop / product_s)
     cosine = float(functional.cosine_similarity(embed(clips), exact()).min())
     rates = [args.batch / spent for spent in (clip_s, page_s, same_s, exact_s)]
-    print(f"{args.device} {args.dtype} batch {args.batch}: {rates[0]:.2f} clips/s, {rates[1]:.2f} pages/s")
+    print(
+        f"{args.device} {args.dtype} batch {args.batch}: {rates[0]:.2f} clips/s, {rates[1]:.2f} pages/s"
+    )
     print(f"plain loop: {rates[2]:.2f} clips/s in {args.dtype}, {rates[3]:.2f} in float32")
     print(f"pages by one pass over by eight: {eight_s / page_s:.2f}x")
     print(f"bare {args.dtype} product: {flop / product_s / 1e12:.2f} TFLOP/s")
@@ -78,7 +87,9 @@ def main() -> int:
     )
 
 
-def plain_loop(model: AMPere, dtype: torch.dtype, clips: Tensor, ids: Tensor, mask: Tensor) -> Callable[[], Tensor]:
+def plain_loop(
+    model: AMPere, dtype: torch.dtype, clips: Tensor, ids: Tensor, mask: Tensor
+) -> Callable[[], Tensor]:
     """A call that embeds the clips one by one with eager attention and weights of a type."""
     plain = copy.deepcopy(model).to(dtype)
     for tower in (plain.video.tower, plain.text):
@@ -86,7 +97,9 @@ def plain_loop(model: AMPere, dtype: torch.dtype, clips: Tensor, ids: Tensor, ma
 
     @torch.inference_mode()
     def run() -> Tensor:
-        return torch.cat([plain(clips[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(len(clips))])
+        return torch.cat(
+            [plain(clips[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(len(clips))]
+        )
 
     return run
 

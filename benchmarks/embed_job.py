@@ -42,12 +42,22 @@ def filled(folder: Path, clips: int) -> Workspace:
     for i in range(clips):
         pixels = rng.integers(0, 256, (sizes.num_frames, 32, 18, 3), dtype=np.uint8)
         jpegs = [encode_jpeg(Image.fromarray(frame).resize((256, 455)), 90) for frame in pixels]
-        sample = {"sample_id": f"s{i}", "product_id": f"p{i}", "domain": Domain.SHORT, "split": "test", "text": TEXT}
+        sample = {
+            "sample_id": f"s{i}",
+            "product_id": f"p{i}",
+            "domain": Domain.SHORT,
+            "split": "test",
+            "text": TEXT,
+        }
         workspace.table(SAMPLES).append([sample])
-        workspace.table(FRAMES).append([{"sample_id": f"s{i}", "fingerprint": "f", "frames": jpegs}])
+        workspace.table(FRAMES).append(
+            [{"sample_id": f"s{i}", "fingerprint": "f", "frames": jpegs}]
+        )
     tokenizer = build_tokenizer([TEXT])
     model = Path(workspace.uri) / "models" / "full"
-    AMPere(AMPereConfig(sizes=sizes, vocab_size=len(tokenizer), pad_token_id=0)).save_pretrained(model, tokenizer)
+    AMPere(AMPereConfig(sizes=sizes, vocab_size=len(tokenizer), pad_token_id=0)).save_pretrained(
+        model, tokenizer
+    )
     (model / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
     return workspace
 
@@ -68,7 +78,9 @@ def bare_rate(workspace: Workspace, settings: EmbedSettings, clips: int) -> floa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--float32", action="store_true", help="rather than bfloat16")
@@ -77,7 +89,11 @@ def main() -> int:
     args = parser.parse_args()
 
     settings = EmbedSettings(
-        model="full", batch_size=args.batch, bf16=not args.float32, compile=args.compile, workers=args.workers
+        model="full",
+        batch_size=args.batch,
+        bf16=not args.float32,
+        compile=args.compile,
+        workers=args.workers,
     )
     with tempfile.TemporaryDirectory() as folder:
         workspace = filled(Path(folder) / "workspace", args.clips)

@@ -37,23 +37,46 @@ def engines_of(job: psutil.Process) -> set[int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--most", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workspace = workspace_of(Path(folder) / "workspace", [text for text, _ in held_out_examples(args.rows)])
-        flags = ["--summarize.workers", f"1:{args.most}", "--summarize.cpus", "0.5", "--summarize.batch-size", "32"]
-        command = [sys.executable, "-m", "ampere.cli", "summarize", "--workspace", workspace.uri, *flags]
+        workspace = workspace_of(
+            Path(folder) / "workspace", [text for text, _ in held_out_examples(args.rows)]
+        )
+        flags = [
+            "--summarize.workers",
+            f"1:{args.most}",
+            "--summarize.cpus",
+            "0.5",
+            "--summarize.batch-size",
+            "32",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "ampere.cli",
+            "summarize",
+            "--workspace",
+            workspace.uri,
+            *flags,
+        ]
         start, came = time.monotonic(), dict[int, float]()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as job:
             process, most = psutil.Process(job.pid), 0
             while job.poll() is None:
                 alive = engines_of(process)
                 most = max(most, len(alive))
                 for pid in alive - came.keys():
                     came[pid] = time.monotonic() - start
-                    print(f"engine {len(came)}, {len(alive)} alive: its process came after {came[pid]:.1f} s")
+                    print(
+                        f"engine {len(came)}, {len(alive)} alive: its process came after {came[pid]:.1f} s"
+                    )
                 time.sleep(LOOK_S)
             print(*(job.stdout or []), sep="", end="")
         print(f"the job took {time.monotonic() - start:.1f} s, exit status {job.returncode}")

@@ -30,13 +30,18 @@ def random_vectors(rows: int, products: int, seed: int) -> Vectors:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=31_000)
     parser.add_argument("--gallery", type=int, default=31_000)
     parser.add_argument("--device", help="torch's name of a device to rank on, too")
     args = parser.parse_args()
     products = max(1, args.gallery // PER_PRODUCT)
-    queries, gallery = random_vectors(args.queries, products, 1), random_vectors(args.gallery, products, 2)
+    queries, gallery = (
+        random_vectors(args.queries, products, 1),
+        random_vectors(args.gallery, products, 2),
+    )
     start = time.perf_counter()
     for _ in similarities(queries.vectors, gallery.vectors):
         pass
@@ -45,11 +50,16 @@ def main() -> int:
     ranking = rank_queries(queries, gallery)
     whole = time.perf_counter() - start
     if args.device:
-        rank_queries(random_vectors(100, 10, 1), gallery, device=args.device)  # kernels are loaded at their first use
+        rank_queries(
+            random_vectors(100, 10, 1), gallery, device=args.device
+        )  # kernels are loaded at their first use
         start = time.perf_counter()
         theirs = rank_queries(queries, gallery, device=args.device)
         print(f"numpy's time / {args.device}'s {whole / (time.perf_counter() - start):.1f}")
-        if not (np.array_equal(ranking.first, theirs.first) and np.array_equal(ranking.precision, theirs.precision)):
+        if not (
+            np.array_equal(ranking.first, theirs.first)
+            and np.array_equal(ranking.precision, theirs.precision)
+        ):
             print(f"the ranks on {args.device} are others")
             return 1
     values = ranking.values()
@@ -57,7 +67,9 @@ def main() -> int:
     resample([dict.fromkeys(TASKS, (queries.products[ranking.rows], values))])
     drawn = time.perf_counter() - start
     scores = values.mean(axis=0)
-    print(f"{args.queries:,} queries in {args.gallery:,}: {whole:.1f} s, R@1 {scores[0]:.1f}, mAP {scores[-1]:.1f}")
+    print(
+        f"{args.queries:,} queries in {args.gallery:,}: {whole:.1f} s, R@1 {scores[0]:.1f}, mAP {scores[-1]:.1f}"
+    )
     print(f"similarities / whole {bare / whole:.2f}")
     print(f"bootstrap of {DRAWS:,} draws over {len(TASKS)} such tasks: {drawn:.1f} s")
     print(f"peak memory {1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9:.2f} GB")

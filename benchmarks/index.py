@@ -216,7 +216,10 @@ def best_times(*runs: Callable[[], object]) -> list[float]:
 def exact_times(index: faiss.Index, asked: NDArray[np.float32]) -> list[float]:
     """Seconds of a batch's exact search as our index module sets FAISS, and of one as FAISS 1.15 sets itself."""
     (best,) = best_times(lambda: search(index, asked, K, 0))
-    ours, faiss.cvar.distance_compute_blas_threshold = faiss.cvar.distance_compute_blas_threshold, FAISS_BOUND
+    ours, faiss.cvar.distance_compute_blas_threshold = (
+        faiss.cvar.distance_compute_blas_threshold,
+        FAISS_BOUND,
+    )
     own = timed(lambda: search(index, asked, K, 0))
     faiss.cvar.distance_compute_blas_threshold = ours
     return [best, own]
@@ -232,7 +235,13 @@ def build_ours(data: Data, kind: IndexType, folder: Path) -> tuple[float, Path]:
     workspace, scratch = Workspace.create(folder / "workspace"), folder / "scratch"
     scratch.mkdir()
     start = time.perf_counter()
-    write_version(scratch / "v000001", None, data.table, IndexSettings(type=kind, target_recall=TARGET), {"model": "m"})
+    write_version(
+        scratch / "v000001",
+        None,
+        data.table,
+        IndexSettings(type=kind, target_recall=TARGET),
+        {"model": "m"},
+    )
     where = workspace.publish(scratch / "v000001", "indexes/m/v000001", last="index.json")
     set_current(workspace, "m", "v000001")
     return time.perf_counter() - start, Path(where)
@@ -251,7 +260,9 @@ def build_plain(data: Data, kind: IndexType, file: Path) -> float:
 
 def held_gb(path: Path) -> float:
     """What an index takes in a process that loads nothing else."""
-    found = subprocess.run([sys.executable, "-c", HELD, str(path)], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", HELD, str(path)], check=True, capture_output=True, text=True
+    )
     return int(found.stdout) / 1e9
 
 
@@ -270,7 +281,10 @@ def measure(data: Data, kind: IndexType, exact_s: float) -> Measured:
         ours = SearchIndex(folder)
         ((_, part),) = ours.shelves[Domain.PAGE].parts
         index, effort = part.index, part.effort
-        batch, recall = data.asked[:BATCH], data.recall(ours.search(data.asked, Domain.PAGE, K).places)
+        batch, recall = (
+            data.asked[:BATCH],
+            data.recall(ours.search(data.asked, Domain.PAGE, K).places),
+        )
         bare_s, ours_batch_s = best_times(
             lambda: search(index, batch, K, effort), lambda: ours.search(batch, Domain.PAGE, K)
         )
@@ -300,7 +314,9 @@ def autofaiss_python(folder: Path) -> Path:
         run_quietly([sys.executable, "-m", "venv", str(folder)])
         # autofaiss 2.18 wants NumPy 1, for which the newest pyarrow is too new, and fails on FAISS 1.15.
         wanted = ["autofaiss", "pyarrow<22", "faiss-cpu<1.12"]
-        run_quietly([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
+        run_quietly(
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+        )
     run_quietly([str(python), "-c", "import autofaiss"])
     return python
 
@@ -312,7 +328,9 @@ def run_quietly(command: Sequence[str]) -> str:
 def beside_autofaiss(folder: Path, data: Data, memory_gb: float, exact_s: float) -> str:
     """What autofaiss makes of the same vectors in as much memory, or why nothing could be measured."""
     with tempfile.TemporaryDirectory() as scratch:
-        vectors, asked, places = (Path(scratch) / f"{name}.npy" for name in ("vectors", "asked", "places"))
+        vectors, asked, places = (
+            Path(scratch) / f"{name}.npy" for name in ("vectors", "asked", "places")
+        )
         np.save(vectors, data.pages)
         np.save(asked, data.asked)
         # Its own GB are 2^30 bytes; bytes leave no doubt.
@@ -320,7 +338,9 @@ def beside_autofaiss(folder: Path, data: Data, memory_gb: float, exact_s: float)
         files = [str(file) for file in (vectors, asked, places)]
         try:
             python = str(autofaiss_python(folder))
-            shown = run_quietly([python, "-c", AUTOFAISS, *files, most, free, str(faiss.omp_get_max_threads())])
+            shown = run_quietly(
+                [python, "-c", AUTOFAISS, *files, most, free, str(faiss.omp_get_max_threads())]
+            )
         except subprocess.CalledProcessError as error:
             reason = (error.stderr or error.stdout).strip().splitlines() or [str(error)]
             return f"autofaiss could not be measured: {reason[-1]}"
@@ -341,7 +361,11 @@ def missed_bars(found: Sequence[Measured], rows: int, kinds: Sequence[str]) -> l
         for what, share in (("base", one.base_overhead), ("delta", one.delta_overhead))
         if share > MOST_OVERHEAD
     ]
-    gains = [one.gain for one in found if one.kind != "flat" and one.rows == rows and one.recall >= TARGET]
+    gains = [
+        one.gain
+        for one in found
+        if one.kind != "flat" and one.rows == rows and one.recall >= TARGET
+    ]
     if list(kinds) != ["flat"] and max(gains, default=0.0) < LEAST_GAIN:
         told.append(
             f"at {rows:,} and recall@10 of {TARGET} the best index answers {max(gains, default=0.0):.1f} times as many "
@@ -351,15 +375,23 @@ def missed_bars(found: Sequence[Measured], rows: int, kinds: Sequence[str]) -> l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--types", nargs="+", choices=list(EFFORTS), help="at every size; else as told above")
-    parser.add_argument("--autofaiss", type=Path, help="folder of an environment that has autofaiss, or may get it")
+    parser.add_argument(
+        "--types", nargs="+", choices=list(EFFORTS), help="at every size; else as told above"
+    )
+    parser.add_argument(
+        "--autofaiss", type=Path, help="folder of an environment that has autofaiss, or may get it"
+    )
     args = parser.parse_args()
     found: list[Measured] = []
     missed: list[str] = []
-    print(f"{os.cpu_count()} cores, FAISS with {faiss.omp_get_max_threads()} threads, batches of {BATCH}\n{HEADER}")
+    print(
+        f"{os.cpu_count()} cores, FAISS with {faiss.omp_get_max_threads()} threads, batches of {BATCH}\n{HEADER}"
+    )
     for rows in sorted(args.rows):
         data = draw_data(rows, args.dim)
         plain = build("flat", data.pages)
@@ -377,7 +409,9 @@ def main() -> int:
                 print(f"{rows:>10,} {kind}: {error}", flush=True)
             except RuntimeError as error:
                 missed.append(f"{kind} at {rows:,}: {error}")
-    same = [one.plain_gb for one in found if one.kind == "ivf-flat" and one.rows == rows <= PLAIN_ROWS]
+    same = [
+        one.plain_gb for one in found if one.kind == "ivf-flat" and one.rows == rows <= PLAIN_ROWS
+    ]
     if args.autofaiss and same:
         print(beside_autofaiss(args.autofaiss, data, same[0], exact_s))
     print(f"peak memory {1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9:.2f} GB")

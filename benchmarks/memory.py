@@ -22,7 +22,8 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._stop.wait(1.0):
             self.peak = max(
-                self.peak, sum(map(_pss, psutil.Process().children(recursive=True))) + _pss(psutil.Process())
+                self.peak,
+                sum(map(_pss, psutil.Process().children(recursive=True))) + _pss(psutil.Process()),
             )
 
 

@@ -20,7 +20,9 @@ MISHEARD = 0.03  # of the characters, as in `ampere.catalog.speech.recognise`
 
 def heard(name: str, rng: random.Random) -> str:
     same = homophones()
-    return "".join(rng.choice(same[c]) if rng.random() < MISHEARD and same.get(c) else c for c in name)
+    return "".join(
+        rng.choice(same[c]) if rng.random() < MISHEARD and same.get(c) else c for c in name
+    )
 
 
 def voted(characters: Sequence[str], rng: random.Random) -> str:
@@ -30,7 +32,9 @@ def voted(characters: Sequence[str], rng: random.Random) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--products", type=int, default=20_000)
     args = parser.parse_args()
     rng, by_vote, by_words = random.Random(0), 0, 0

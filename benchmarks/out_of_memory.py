@@ -28,16 +28,30 @@ LEFT = 2**16  # bytes
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=60)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workspace = workspace_of(Path(folder) / "workspace", [text for text, _ in held_out_examples(args.rows)])
+        workspace = workspace_of(
+            Path(folder) / "workspace", [text for text, _ in held_out_examples(args.rows)]
+        )
         # Small batches, so that the end comes in the midst of them.
         flags = ["--summarize.batch-size", "4", "--summarize.max-num-seqs", "4"]
-        command = [sys.executable, "-m", "ampere.cli", "summarize", "--workspace", workspace.uri, *flags]
+        command = [
+            sys.executable,
+            "-m",
+            "ampere.cli",
+            "summarize",
+            "--workspace",
+            workspace.uri,
+            *flags,
+        ]
         summaries, died = workspace.table(SUMMARIES), 0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as job:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as job:
             while job.poll() is None and not summaries.count():
                 time.sleep(LOOK_S)
             for pid in engines_of(psutil.Process(job.pid)) if job.poll() is None else ():
@@ -45,7 +59,8 @@ def main() -> int:
                 most = engine.memory_info().vms + LEFT
                 resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
                 print(
-                    f"with {summaries.count()} rows done an engine of {most / 2**30:.2f} GiB gets no more", flush=True
+                    f"with {summaries.count()} rows done an engine of {most / 2**30:.2f} GiB gets no more",
+                    flush=True,
                 )
                 while engine.is_running() and job.poll() is None:
                     time.sleep(LOOK_S)
@@ -56,7 +71,9 @@ def main() -> int:
                 )
             print(job.communicate()[0], end="")
         failed = workspace.table(FAILURES).count("error_type != 'AnswerError'")
-        print(f"{summaries.count()} of {args.rows} rows answered, {failed} lost; exit status {job.returncode}")
+        print(
+            f"{summaries.count()} of {args.rows} rows answered, {failed} lost; exit status {job.returncode}"
+        )
         answered = summaries.count() + workspace.table(FAILURES).count("error_type = 'AnswerError'")
     return job.returncode or judge(
         ("engines that died", died, 1), ("share of rows answered", answered / args.rows, 1.0)

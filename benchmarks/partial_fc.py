@@ -32,7 +32,9 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def step_times(args: argparse.Namespace, classifier: PartialFC, optimizer: torch.optim.Optimizer) -> list[float]:
+def step_times(
+    args: argparse.Namespace, classifier: PartialFC, optimizer: torch.optim.Optimizer
+) -> list[float]:
     """Seconds of the three parts of a step on random rows."""
     embeddings = torch.randn(args.rows, args.dim, requires_grad=True)
     labels = torch.randint(args.classes, (args.rows,))
@@ -49,31 +51,44 @@ def measure(args: argparse.Namespace, sample_rate: float) -> dict[str, float]:
     classifier = PartialFC(args.classes, args.dim, sample_rate=sample_rate)
     made = peak_gb()
     optimizer = build_classifier_optimizer(classifier, 1e-3)
-    times = torch.tensor([step_times(args, classifier, optimizer) for _ in range(args.steps + 1)])[1:]
+    times = torch.tensor([step_times(args, classifier, optimizer) for _ in range(args.steps + 1)])[
+        1:
+    ]
     figures = dict(zip(PARTS, times.median(dim=0).values.tolist(), strict=True))
-    return figures | {"step": times.sum(dim=1).median().item(), "bare": bare, "made": made, "peak": peak_gb()}
+    return figures | {
+        "step": times.sum(dim=1).median().item(),
+        "bare": bare,
+        "made": made,
+        "peak": peak_gb(),
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--classes", type=int, default=2_000_000)
-    parser.add_argument("--rows", type=int, default=384, help="embeddings of a batch: 128 products of three domains")
+    parser.add_argument(
+        "--rows", type=int, default=384, help="embeddings of a batch: 128 products of three domains"
+    )
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.1, help="the sample rate beside 1")
     parser.add_argument("--steps", type=int, default=2, help="after one to warm up")
     args = parser.parse_args()
 
     centers_gb = args.classes * args.dim * 4e-9
-    print(f"{args.classes:,} classes of {args.dim}, {args.rows} rows; all centres are {centers_gb:.2f} GB")
+    print(
+        f"{args.classes:,} classes of {args.dim}, {args.rows} rows; all centres are {centers_gb:.2f} GB"
+    )
     results = []
     for sample_rate in (1.0, args.rate):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             result = pool.apply(measure, (args, sample_rate))
         times = ", ".join(f"{part} {result[part]:.2f}" for part in PARTS)
-        memory = (
-            f"{result['peak']:.2f} GB at the peak ({result['made']:.2f} once made, {result['bare']:.2f} bare Python)"
+        memory = f"{result['peak']:.2f} GB at the peak ({result['made']:.2f} once made, {result['bare']:.2f} bare Python)"
+        print(
+            f"rate {sample_rate:g}: {result['step']:.2f} s a step ({times}); {memory}", flush=True
         )
-        print(f"rate {sample_rate:g}: {result['step']:.2f} s a step ({times}); {memory}", flush=True)
         results.append(result)
     full, sampled = results
     print(

@@ -31,18 +31,27 @@ def write_rope(folder: Path, lines: int) -> int:
         for name in names:
             (folder / f"training_{name}.txt").write_text("")
     ids = range(10**7, 10**7 + lines // FRAMES)
-    (folder / "training_product_videos_pair.txt").write_text("".join(f"{i % 9999}, {i}\n" for i in ids))
+    (folder / "training_product_videos_pair.txt").write_text(
+        "".join(f"{i % 9999}, {i}\n" for i in ids)
+    )
     speech = "家人们今天给大家带来的是这一款，" * 4
     (folder / "training_video_asrs.txt").write_text("".join(f"{i}, {speech}{i}\n" for i in ids))
     with (folder / "training_video_frames.txt").open("w", encoding="utf-8") as file:
         for number in range(FRAMES):
-            file.writelines(f"{i}, {number * 30}, frames/{i % 1000:03d}/{i}-{number * 30:06d}.jpg\n" for i in ids)
+            file.writelines(
+                f"{i}, {number * 30}, frames/{i % 1000:03d}/{i}-{number * 30:06d}.jpg\n"
+                for i in ids
+            )
     return sum(path.stat().st_size for path in folder.glob("*.txt"))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, nargs="+", default=[250_000, 500_000, 1_000_000, 2_000_000])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--lines", type=int, nargs="+", default=[250_000, 500_000, 1_000_000, 2_000_000]
+    )
     args = parser.parse_args()
     found = []
     for lines in args.lines:

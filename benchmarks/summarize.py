@@ -63,7 +63,9 @@ def engine_settings(texts: list[str], settings: SummarizeSettings, folder: Path)
     stage = summarize_stage(workspace, settings)
     samples = workspace.table(SAMPLES).dataset()
     assert samples is not None
-    return engine_config(settings, sized(stage.wanted, settings, samples), careful=None).engine_kwargs
+    return engine_config(
+        settings, sized(stage.wanted, settings, samples), careful=None
+    ).engine_kwargs
 
 
 def bare(texts: list[str], settings: SummarizeSettings, engine: dict[str, Any]) -> float:
@@ -72,7 +74,11 @@ def bare(texts: list[str], settings: SummarizeSettings, engine: dict[str, Any]) 
     from vllm.sampling_params import StructuredOutputsParams
 
     found = asker(settings)
-    prompts = [{"prompt_token_ids": question.tokens} for text in texts for question in found.questions(text)]
+    prompts = [
+        {"prompt_token_ids": question.tokens}
+        for text in texts
+        for question in found.questions(text)
+    ]
     llm = LLM(model=found.model.source, **{k: v for k, v in engine.items() if k != "task_type"})
     sampling = SamplingParams(
         temperature=0.0,
@@ -90,7 +96,12 @@ def bare_elsewhere(count: int, settings: SummarizeSettings, **engine: Any) -> fl
     """`bare` in a process of its own, which ends with its engine; `engine` overrides the job's engine settings."""
     arguments = json.dumps([count, dataclasses.asdict(settings), engine])
     # The cores that Ray gives to an engine: one, and as many threads.
-    env = os.environ | ENGINE_ENV | CPU_ENGINE_ENV | {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}
+    env = (
+        os.environ
+        | ENGINE_ENV
+        | CPU_ENGINE_ENV
+        | {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}
+    )
     command = [sys.executable, __file__, "--bare", arguments]
     output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(output.splitlines()[-1])
@@ -101,7 +112,9 @@ def long_context(folder: Path) -> str:
     model = folder / "long-context"
     shutil.copytree(str(files("ampere.text").joinpath("small_lm")), model)
     config = model / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 4096}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 4096})
+    )
     return str(model)
 
 
@@ -116,7 +129,9 @@ def bare_here(arguments: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", type=int, default=300)
     parser.add_argument("--long", type=int, default=1200)
     parser.add_argument("--model", default=SHIPPED_MODEL)
@@ -136,14 +151,20 @@ def main() -> int:
     rate = (args.long - args.short) / (long - short)
     print(told)
     print(f"vllm.LLM.generate   {alone:8.1f} rows/s")
-    print(f"the job             {rate:8.1f} rows/s, start apart ({short - args.short / rate:.0f} s)")
+    print(
+        f"the job             {rate:8.1f} rows/s, start apart ({short - args.short / rate:.0f} s)"
+    )
     print(f"job / bare          {rate / alone:8.2f}")
     print(f"peak memory         {peak:8.2f} GB")
     with tempfile.TemporaryDirectory() as folder:
         model = long_context(Path(folder)) if args.model == SHIPPED_MODEL else args.model
         examples = dataclasses.replace(settings, model=model, prompt="example", max_tokens=32)
-        cached, uncached = (bare_elsewhere(PREFIX_ROWS, examples, enable_prefix_caching=on) for on in (True, False))
-    print(f"prefix cached       {PREFIX_ROWS / cached:8.1f} rows/s; not {PREFIX_ROWS / uncached:.1f} rows/s")
+        cached, uncached = (
+            bare_elsewhere(PREFIX_ROWS, examples, enable_prefix_caching=on) for on in (True, False)
+        )
+    print(
+        f"prefix cached       {PREFIX_ROWS / cached:8.1f} rows/s; not {PREFIX_ROWS / uncached:.1f} rows/s"
+    )
     print(f"cached / not        {uncached / cached:8.2f}")
     return judge(("job over bare engine", rate / alone, 0.95))
 

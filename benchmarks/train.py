@@ -51,8 +51,16 @@ def random_batch(products: int, sizes: ModelSettings, *, page_frames: int) -> Ba
     frames = {}
     for domain in Domain:
         count = page_frames if domain is Domain.PAGE else sizes.num_frames
-        shape = (products, 1 if domain is Domain.PAGE else count, 3, sizes.image_size, sizes.image_size)
-        frames[domain] = torch.randint(0, 256, shape, dtype=torch.uint8).expand(-1, count, -1, -1, -1)
+        shape = (
+            products,
+            1 if domain is Domain.PAGE else count,
+            3,
+            sizes.image_size,
+            sizes.image_size,
+        )
+        frames[domain] = torch.randint(0, 256, shape, dtype=torch.uint8).expand(
+            -1, count, -1, -1, -1
+        )
     return Batch(
         frames=frames,
         texts={domain: [TEXT] * products for domain in Domain},
@@ -65,7 +73,12 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     sizes = ModelSettings()
     settings = TrainSettings(bf16=True, gpus=1.0 if device == "cuda" else 0.0)
     tokenizer = build_tokenizer([TEXT])
-    job = TrainJob(training_set=TrainingSet(products={}, texts={}), tokenizer=tokenizer, model=sizes, train=settings)
+    job = TrainJob(
+        training_set=TrainingSet(products={}, texts={}),
+        tokenizer=tokenizer,
+        model=sizes,
+        train=settings,
+    )
     model = build_model(job).to(device)
     classifier = PartialFC(CLASSES, sizes.embedding_dim).to(device)
     optimizers = build_optimizers(model, classifier, settings)
@@ -77,7 +90,9 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    once, eight = (random_batch(products, sizes, page_frames=count) for count in (1, sizes.num_frames))
+    once, eight = (
+        random_batch(products, sizes, page_frames=count) for count in (1, sizes.num_frames)
+    )
     with FlopCounterMode(display=False) as counter:
         run(once)
     product, flop = bare_product(device, torch.bfloat16)
@@ -86,13 +101,22 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     print(f"{device} bfloat16, {products} products a step: {3 * products / fast:.2f} samples/s")
     print(f"{rate / bare:.1%} of a bare product's {bare / 1e12:.2f} TFLOP/s")
     print(f"pages eight times / once {slow / fast:.2f}x the time of a step")
-    return judge(("share of the bare product's rate", rate / bare, GPU_SHARE)) if device == "cuda" else 0
+    return (
+        judge(("share of the bare product's rate", rate / bare, GPU_SHARE))
+        if device == "cuda"
+        else 0
+    )
 
 
 def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
     settings = PRESETS["demo"]()
-    products = {f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain} for i in range(PRODUCTS)}
-    texts = {name: TEXT for domains in products.values() for ids in domains.values() for name in ids}
+    products = {
+        f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain}
+        for i in range(PRODUCTS)
+    }
+    texts = {
+        name: TEXT for domains in products.values() for ids in domains.values() for name in ids
+    }
     train = dataclasses.replace(
         settings.train,
         epochs=max(1, steps * BATCH // PRODUCTS),
@@ -146,8 +170,24 @@ def on_rank(folder: str, steps: int, loader_workers: int) -> None:
 
 def by_torchrun(folder: str, steps: int, ranks: int, loader_workers: int) -> list[Any]:
     """The metrics of a training under torchrun, but for the first, which have the start in them."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    own = [__file__, "rank", "--folder", folder, "--steps", str(steps), "--loader-workers", str(loader_workers)]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(ranks),
+    ]
+    own = [
+        __file__,
+        "rank",
+        "--folder",
+        folder,
+        "--steps",
+        str(steps),
+        "--loader-workers",
+        str(loader_workers),
+    ]
     subprocess.run([*torchrun, *own], check=True)
     return json.loads((Path(folder) / "history.json").read_text())[1:]
 
@@ -179,7 +219,9 @@ def ray_benchmark(steps: int, rounds: int, ranks: int, loader_workers: int) -> i
     for name, history in histories.items():
         working[name] = 1 - statistics.mean(row["waiting_share"] for row in history)
         rates[name] = 3 * BATCH / statistics.median(row["seconds_per_step"] for row in history)
-        print(f"{name:<10} {rates[name]:8.1f} samples/s, start apart; waiting for data {1 - working[name]:.1%}")
+        print(
+            f"{name:<10} {rates[name]:8.1f} samples/s, start apart; waiting for data {1 - working[name]:.1%}"
+        )
     return judge(
         ("samples/s under Ray Train over torchrun", rates["Ray Train"] / rates["torchrun"], 0.97),
         ("share of a step that does not wait for data", working["Ray Train"], 0.95),
@@ -187,7 +229,9 @@ def ray_benchmark(steps: int, rounds: int, ranks: int, loader_workers: int) -> i
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("step", "ray", "rank"), help="rank is what torchrun calls")
     parser.add_argument("--folder", help="of rank")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -195,10 +239,17 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
-        "--loader-workers", type=int, default=0, help="of ray, processes a rank; 0, as in the demo: a thread"
+        "--loader-workers",
+        type=int,
+        default=0,
+        help="of ray, processes a rank; 0, as in the demo: a thread",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of ray: turns that each of the two has")
-    parser.add_argument("--ranks", type=int, default=2, help="of ray: processes that train together")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of ray: turns that each of the two has"
+    )
+    parser.add_argument(
+        "--ranks", type=int, default=2, help="of ray: processes that train together"
+    )
     args = parser.parse_args()
     if args.part == "step":
         return step_benchmark(args.device, args.products, args.repeats)

@@ -44,7 +44,9 @@ def build_app(args: SearchArgs) -> Application:
     """
     workspace = Workspace.open(args.workspace)
     preset = PRESETS[workspace.preset]()
-    settings = replace(preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True))
+    settings = replace(
+        preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True)
+    )
     name = embedding_name(model_folder(workspace, settings.model))
     meta = current_meta(workspace, settings.model)
     check_model(meta, name)
@@ -57,7 +59,9 @@ def build_app(args: SearchArgs) -> Application:
     # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
     searchers = [
         SearcherDeployment.options(  # type: ignore[attr-defined]
-            name=f"searcher-{shard}", num_replicas=settings.searcher_replicas, ray_actor_options={"num_cpus": 0.2}
+            name=f"searcher-{shard}",
+            num_replicas=settings.searcher_replicas,
+            ray_actor_options={"num_cpus": 0.2},
         ).bind(workspace.uri, settings.model, name, shard, meta["shards"])
         for shard in range(meta["shards"])
     ]

@@ -55,10 +55,14 @@ class EmbedderDeployment:
         ValueError: the model was trained again since.
     """
 
-    def __init__(self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str) -> None:
+    def __init__(
+        self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str
+    ) -> None:
         self.embedder = own_embedder(workspace, model, name, device)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
-        self.process = IsolatedProcess(min(decode.time_limit_s, DECODE_LIMIT_S), decode.memory_limit_gb)
+        self.process = IsolatedProcess(
+            min(decode.time_limit_s, DECODE_LIMIT_S), decode.memory_limit_gb
+        )
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
     async def embed(self, queries: list[Query]) -> list[Embedded]:

@@ -69,18 +69,26 @@ api.add_middleware(UploadLimit)
 @api.exception_handler(RequestValidationError)
 async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
     """What is wrong with a request, without what came: that may hold half a character, which no answer can."""
-    return JSONResponse({"detail": [{name: found[name] for name in ("loc", "msg")} for found in error.errors()]}, 422)
+    return JSONResponse(
+        {"detail": [{name: found[name] for name in ("loc", "msg")} for found in error.errors()]},
+        422,
+    )
 
 
 MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
-Text = Annotated[str | None, Form(description="the title, or the product summary of the clip's speech")]
+Text = Annotated[
+    str | None, Form(description="the title, or the product summary of the clip's speech")
+]
 
 QueryDomain = Annotated[
-    Domain | None, Form(description="what the file shows; unless told, a picture is a page and a video a short")
+    Domain | None,
+    Form(description="what the file shows; unless told, a picture is a page and a video a short"),
 ]
 
 
-@serve.deployment(max_ongoing_requests=ONGOING, max_queued_requests=QUEUED)  # what waits behind it is bounded by it
+@serve.deployment(
+    max_ongoing_requests=ONGOING, max_queued_requests=QUEUED
+)  # what waits behind it is bounded by it
 @serve.ingress(api)
 class Gateway:
     """The ingress deployment."""
@@ -106,7 +114,10 @@ class Gateway:
 
     @api.get("/health")
     async def health(self) -> dict[str, Any]:
-        asked = [self.embedder.model_name.remote(), *(searcher.meta.remote() for searcher in self.searchers)]
+        asked = [
+            self.embedder.model_name.remote(),
+            *(searcher.meta.remote() for searcher in self.searchers),
+        ]
         try:
             model, index, *_ = await asyncio.wait_for(asyncio.gather(*asked), HEALTH_WAIT_S)
         except TimeoutError:  # so much to do that it does not answer soon
@@ -137,14 +148,19 @@ class Gateway:
             KeyError: there is no such sample.
         """
         with self.opening:
-            if sample_id not in self.frames and (newest := LanceFrames(self.workspace)).version != self.frames.version:
+            if (
+                sample_id not in self.frames
+                and (newest := LanceFrames(self.workspace)).version != self.frames.version
+            ):
                 self.frames = newest
             if sample_id not in self.frames:
                 raise KeyError(sample_id)
             return self.frames
 
     @api.post("/embed")
-    async def embed(self, file: MediaFile, text: Text = None, domain: QueryDomain = None) -> dict[str, Any]:
+    async def embed(
+        self, file: MediaFile, text: Text = None, domain: QueryDomain = None
+    ) -> dict[str, Any]:
         return {"vector": await self._vector(file, text, domain)}
 
     @api.post("/search")
@@ -153,26 +169,37 @@ class Gateway:
         file: MediaFile,
         text: Text = None,
         domain: QueryDomain = None,
-        domains: Annotated[list[Domain] | None, Form(description="page, short, live; all unless given")] = None,
+        domains: Annotated[
+            list[Domain] | None, Form(description="page, short, live; all unless given")
+        ] = None,
         k: Annotated[int, Form(ge=1, le=MAX_K, description="answers per domain")] = 10,
     ) -> dict[str, Any]:
         start = time.perf_counter()
         vector = await self._vector(file, text, domain)
         embedded = time.perf_counter()
-        asked = [searcher.search.remote(vector, domains or list(Domain), k) for searcher in self.searchers]
+        asked = [
+            searcher.search.remote(vector, domains or list(Domain), k)
+            for searcher in self.searchers
+        ]
         hits = best_of(await asyncio.gather(*asked), k)
         searched = time.perf_counter()
         return {
-            "results": {str(domain): [asdict(hit) for hit in found] for domain, found in hits.items()},
+            "results": {
+                str(domain): [asdict(hit) for hit in found] for domain, found in hits.items()
+            },
             "timing_ms": {"embed": 1e3 * (embedded - start), "search": 1e3 * (searched - embedded)},
         }
 
-    async def _vector(self, file: UploadFile, text: str | None, domain: Domain | None) -> list[float]:
+    async def _vector(
+        self, file: UploadFile, text: str | None, domain: Domain | None
+    ) -> list[float]:
         media = await file.read()
         if len(media) > self.max_upload_mb * 2**20:
             raise too_large(self.max_upload_mb)
         if text and any("\ud800" <= character <= "\udfff" for character in text):
-            raise HTTPException(422, "the text is not valid Unicode: it holds half a surrogate pair")
+            raise HTTPException(
+                422, "the text is not valid Unicode: it holds half a surrogate pair"
+            )
         result = await self.embedder.embed.remote(Query(media, text or None, domain))
         if result.error is not None:
             name = (file.filename or "").encode(errors="replace").decode()

@@ -50,11 +50,15 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
 def refuse_taken(host: str, port: int) -> None:
     """Raise RuntimeError if somebody listens on a port: Serve would share it, and each get some of the requests."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # one that was closed just now is free
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise RuntimeError(f"port {port} of {host} cannot be had ({error}); give another --serve.port") from error
+            raise RuntimeError(
+                f"port {port} of {host} cannot be had ({error}); give another --serve.port"
+            ) from error
 
 
 def stop() -> None:
@@ -67,7 +71,10 @@ def stop() -> None:
 def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> int:
     """Serve until Ctrl-C."""
     url = start(workspace, settings)
-    print(f"serving model {settings.model} of {workspace.uri} at {url} (docs at {url}/docs); Ctrl-C stops", flush=True)
+    print(
+        f"serving model {settings.model} of {workspace.uri} at {url} (docs at {url}/docs); Ctrl-C stops",
+        flush=True,
+    )
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -47,4 +47,7 @@ def best_of(shards: Sequence[dict[Domain, list[Hit]]], k: int) -> dict[Domain, l
     if len(shards) == 1:
         return shards[0]
     found = {domain: [hit for shard in shards for hit in shard[domain]] for domain in shards[0]}
-    return {domain: sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:k] for domain, hits in found.items()}
+    return {
+        domain: sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:k]
+        for domain, hits in found.items()
+    }

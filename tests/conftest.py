@@ -44,9 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Raises:
         pytest.UsageError: a file needs the demo and is not known to.
     """
-    needed = {item.location[0] for item in items if isinstance(item, pytest.Function) and "demo" in item.fixturenames}
+    needed = {
+        item.location[0]
+        for item in items
+        if isinstance(item, pytest.Function) and "demo" in item.fixturenames
+    }
     if unknown := needed - DEMO_FILES:
-        raise pytest.UsageError(f"{', '.join(sorted(unknown))}: name it in DEMO_FILES, or the demo would run twice")
+        raise pytest.UsageError(
+            f"{', '.join(sorted(unknown))}: name it in DEMO_FILES, or the demo would run twice"
+        )
     items.sort(key=lambda item: item.location[0] not in DEMO_FILES)
 
 

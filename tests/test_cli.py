@@ -55,7 +55,9 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
-def test_prepare_end_to_end(tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_end_to_end(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status("prepare", "--workspace", tmp_path / "w", "--manifest", manifest) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1].startswith("prepare: 3 rows done")
@@ -67,8 +69,21 @@ def test_prepare_end_to_end(tmp_path: Path, manifest: Path, capsys: pytest.Captu
     assert status("status", "--workspace", tmp_path / "w") == 0
     assert "prepare 3 0 2 0" in plain(capsys.readouterr().out)
     assert status("status", "--workspace", tmp_path / "w", "--failures") == 0
-    assert "catalogue.csv:6 InvalidRow (attempt 1): sample d: domain is 'radio'" in plain(capsys.readouterr().out)
-    assert status("export", "--workspace", tmp_path / "w", "--out", tmp_path / "out", "--tables", "samples") == 0
+    assert "catalogue.csv:6 InvalidRow (attempt 1): sample d: domain is 'radio'" in plain(
+        capsys.readouterr().out
+    )
+    assert (
+        status(
+            "export",
+            "--workspace",
+            tmp_path / "w",
+            "--out",
+            tmp_path / "out",
+            "--tables",
+            "samples",
+        )
+        == 0
+    )
     assert pq.read_table(tmp_path / "out" / "samples.parquet").num_rows == 3
 
 
@@ -76,7 +91,17 @@ def test_prepare_reads_rope(tmp_path: Path) -> None:
     write_rope(tmp_path / "rope")
     images = ("--images", "https://cdn/x")
     assert (
-        status("prepare", "--workspace", tmp_path / "w", "--rope", tmp_path / "rope", *images, "--preset", "rope") == 0
+        status(
+            "prepare",
+            "--workspace",
+            tmp_path / "w",
+            "--rope",
+            tmp_path / "rope",
+            *images,
+            "--preset",
+            "rope",
+        )
+        == 0
     )
     workspace = Workspace.open(tmp_path / "w")
     assert workspace.preset == "rope"
@@ -97,14 +122,21 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_tells_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_command_tells_its_flags(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status(name, "--help") == 0
     shown = plain(capsys.readouterr().out)
     flags = {
         "demo": ["--folder", "--products", "--seed", "--port"],
         "prepare": ["--rope", "--images", "--manifest"],
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
-        "summarize": ["--summarize.model", "--summarize.prompt", "--summarize.gpus", "--retry-failed"],
+        "summarize": [
+            "--summarize.model",
+            "--summarize.prompt",
+            "--summarize.gpus",
+            "--retry-failed",
+        ],
         "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
         "embed": ["--embed.model", "--embed.workers", "--retry-failed"],
         "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
@@ -169,7 +201,10 @@ def test_a_bad_flag(
 
 
 def test_a_relative_workspace_inside_a_ray_job(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    manifest: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
@@ -220,7 +255,9 @@ def no_rope_files(folder: Path) -> list[str]:
 
 
 def not_utf_8(folder: Path) -> list[str]:
-    (folder / "gbk.csv").write_bytes(",".join(COLUMNS).encode() + "\na,p,page,洗发水,a.jpg\n".encode("gbk"))
+    (folder / "gbk.csv").write_bytes(
+        ",".join(COLUMNS).encode() + "\na,p,page,洗发水,a.jpg\n".encode("gbk")
+    )
     return ["--manifest", str(folder / "gbk.csv")]
 
 
@@ -239,16 +276,24 @@ def not_utf_8(folder: Path) -> list[str]:
     ],
 )
 def test_what_cannot_be_read_stops_before_a_workspace_is_made(
-    flags: Callable[[Path], list[str]], told: str, tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+    flags: Callable[[Path], list[str]],
+    told: str,
+    tmp_path: Path,
+    manifest: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert status("prepare", "--workspace", tmp_path / "w", *flags(tmp_path)) == 2
     assert told in plain(capsys.readouterr().err)
     assert not (tmp_path / "w").exists()
 
 
-def test_nothing_but_bad_rows_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_but_bad_rows_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad.jsonl").write_text("{\n[]\n")
-    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", tmp_path / "bad.jsonl") == 1
+    assert (
+        status("prepare", "--workspace", tmp_path / "w", "--manifest", tmp_path / "bad.jsonl") == 1
+    )
     assert "2 failed (2 ParseError" in capsys.readouterr().out
 
 
@@ -278,7 +323,10 @@ def test_settings_come_from_the_workspaces_preset(tmp_path: Path, preset: str) -
     decode = read_flags(Decode, ["--workspace", uri])
     assert isinstance(decode, Decode) and decode.decode == settings.decode
     train = read_flags(Train, ["--workspace", uri])
-    assert isinstance(train, Train) and (train.model, train.train) == (settings.model, settings.train)
+    assert isinstance(train, Train) and (train.model, train.train) == (
+        settings.model,
+        settings.train,
+    )
 
 
 def test_a_preset_and_single_flags_go_before_the_workspaces(workspace: Workspace) -> None:
@@ -296,14 +344,20 @@ def test_retry_failed_is_a_plain_switch(workspace: Workspace) -> None:
         assert isinstance(command, Decode) and command.retry_failed is expected
 
 
-@pytest.mark.parametrize("name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate", "figures"])
+@pytest.mark.parametrize(
+    "name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate", "figures"]
+)
 def test_every_job_file_is_the_command(name: str) -> None:
     source = (Path(__file__).parents[1] / "jobs" / f"{name}.py").read_text()
     assert f'"{name}"' in source
 
 
-def test_another_schema_version_is_wrong_use(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    (Path(workspace.uri) / META_FILE).write_text(json.dumps({"schema_version": 99, "preset": "demo"}))
+def test_another_schema_version_is_wrong_use(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Path(workspace.uri) / META_FILE).write_text(
+        json.dumps({"schema_version": 99, "preset": "demo"})
+    )
     assert status("status", "--workspace", workspace.uri) == 2
     assert "schema version 99" in capsys.readouterr().err
 

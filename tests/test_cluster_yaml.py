@@ -35,11 +35,16 @@ def test_workers_scale_from_none(cluster: dict[str, Any], kind: str) -> None:
 def test_every_node_has_an_image_of_its_own(cluster: dict[str, Any]) -> None:
     """Ray's own is years old and has neither our Python nor a driver for our CUDA."""
     for node in cluster["available_node_types"].values():
-        assert "ubuntu" in node["node_config"]["ImageId"] and "22.04" in node["node_config"]["ImageId"]
+        assert (
+            "ubuntu" in node["node_config"]["ImageId"] and "22.04" in node["node_config"]["ImageId"]
+        )
 
 
 def test_the_papers_preset_finds_as_many_gpus_as_it_trains_on(cluster: dict[str, Any]) -> None:
-    workers = {kind: cluster["available_node_types"][kind]["max_workers"] for kind in ("cpu_worker", "gpu_worker")}
+    workers = {
+        kind: cluster["available_node_types"][kind]["max_workers"]
+        for kind in ("cpu_worker", "gpu_worker")
+    }
     assert rope().train.workers * rope().train.gpus <= workers["gpu_worker"]  # one GPU a machine
     assert sum(workers.values()) <= cluster["max_workers"]
 
@@ -62,4 +67,6 @@ def test_every_node_starts_with_the_token(cluster: dict[str, Any]) -> None:
 def test_requirements_name_no_registry() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text(encoding="utf-8")
-        assert "://" not in text and "--index-url" not in text and "--find-links" not in text, path.name
+        assert "://" not in text and "--index-url" not in text and "--find-links" not in text, (
+            path.name
+        )

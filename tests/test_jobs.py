@@ -31,7 +31,10 @@ def cluster() -> Iterator[dict[str, str]]:
     told = []
     for _ in range(TRIES):
         # Its sockets lie under it, whose names may have 107 characters: pytest's own folders are too deep.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, head_node(folder) as (head, reached):
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            head_node(folder) as (head, reached),
+        ):
             told = until_started(head)
             if head.poll() is None:
                 yield reached
@@ -69,19 +72,40 @@ def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
         f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
     ]  # fmt: skip
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
     ) as head:
         yield head, environment
         with suppress(ProcessLookupError):  # it has ended, and all that it started with it
-            os.killpg(head.pid, signal.SIGKILL)  # a head that is asked to end takes half a minute over it
+            os.killpg(
+                head.pid, signal.SIGKILL
+            )  # a head that is asked to end takes half a minute over it
 
 
 def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", f"jobs/{job}.py", *flags]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    command = [
+        "ray",
+        "job",
+        "submit",
+        "--working-dir",
+        ".",
+        "--",
+        "python",
+        f"jobs/{job}.py",
+        *flags,
+    ]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
-def test_jobs_run_and_their_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_jobs_run_and_their_log_ends_with_the_summary_line(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
     manifest = tmp_path / "manifest.csv"
     with manifest.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

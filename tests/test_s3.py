@@ -33,7 +33,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would go on with another test's store
+    fsspec.get_filesystem_class(
+        "s3"
+    ).clear_instance_cache()  # it would go on with another test's store
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     yield client
@@ -41,13 +43,22 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def ampere(*arguments: str) -> str:
-    command = [sys.executable, "-m", "ampere.cli", *arguments, "--workspace", f"s3://{BUCKET}/workspace"]
+    command = [
+        sys.executable,
+        "-m",
+        "ampere.cli",
+        *arguments,
+        "--workspace",
+        f"s3://{BUCKET}/workspace",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     return result.stdout
 
 
-def test_a_catalogue_and_its_workspace_in_a_bucket(store: object, catalogue: Path, tmp_path: Path) -> None:
+def test_a_catalogue_and_its_workspace_in_a_bucket(
+    store: object, catalogue: Path, tmp_path: Path
+) -> None:
     rows = manifest_rows(catalogue)[:ROWS]
     lines = ["sample_id,product_id,domain,text,media,split"]
     for row in rows:

@@ -33,6 +33,8 @@ class Buckets:
 
     def read(self, bucket: int) -> Iterator[list[str]]:
         """A bucket's rows, key first; numbers come back as strings."""
-        csv.field_size_limit(sys.maxsize)  # the csv module's own limit is shorter than a long transcript
+        csv.field_size_limit(
+            sys.maxsize
+        )  # the csv module's own limit is shorter than a long transcript
         with self._paths[bucket].open(encoding="utf-8", newline="") as file:
             yield from csv.reader(file)

@@ -28,7 +28,9 @@ from ampere.uris import absolute
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")
 NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
-LONGEST_FIELD = 2**24  # characters; the csv module's own limit cuts transcripts, none lets an open quote fill memory
+LONGEST_FIELD = (
+    2**24
+)  # characters; the csv module's own limit cuts transcripts, none lets an open quote fill memory
 PARQUET_ROWS = 1000  # held at a time
 VIDEO_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
@@ -53,8 +55,12 @@ def read_manifest(path: str) -> Iterator[Located]:
             raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
         return _read_file(uri)
     files = (entry["name"] for entry in fs.ls(inside, detail=True) if entry["type"] != "directory")
-    names = sorted(PurePosixPath(file).name for file in files if PurePosixPath(file).suffix.lower() in READERS)
-    names = [name for name in names if not name.startswith(".")]  # macOS leaves ._m.csv beside m.csv
+    names = sorted(
+        PurePosixPath(file).name for file in files if PurePosixPath(file).suffix.lower() in READERS
+    )
+    names = [
+        name for name in names if not name.startswith(".")
+    ]  # macOS leaves ._m.csv beside m.csv
     if not names:
         raise ValueError(f"the folder {path} holds no manifest (.csv, .jsonl or .parquet)")
     return chain.from_iterable(_read_file(f"{uri}/{name}") for name in names)
@@ -96,8 +102,15 @@ def _csv_rows(uri: str) -> Iterator[NumberedRow]:
                 yield reader.reader.line_num, f"not a line of CSV: {error}"
                 continue
             if None in row or None in row.values():
-                fields = sum(v is not None for v in row.values()) + len(row.get(None) or ()) - (None in row)
-                yield reader.reader.line_num, f"{fields} fields where the header has {len(reader.fieldnames or ())}"
+                fields = (
+                    sum(v is not None for v in row.values())
+                    + len(row.get(None) or ())
+                    - (None in row)
+                )
+                yield (
+                    reader.reader.line_num,
+                    f"{fields} fields where the header has {len(reader.fieldnames or ())}",
+                )
             else:
                 yield reader.reader.line_num, row
 
@@ -109,10 +122,18 @@ def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
                 continue
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # also numbers too long for Python, and a million brackets
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # also numbers too long for Python, and a million brackets
                 yield number, f"not a line of JSON: {error}"
                 continue
-            yield number, row if isinstance(row, dict) else f"a {type(row).__name__} where an object was expected"
+            yield (
+                number,
+                row
+                if isinstance(row, dict)
+                else f"a {type(row).__name__} where an object was expected",
+            )
 
 
 def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
@@ -121,9 +142,17 @@ def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
             table = pq.ParquetFile(file)
             _check_columns(table.schema_arrow.names, uri)
             batches = table.iter_batches(PARQUET_ROWS)
-            yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
-        except (pa.ArrowException, OSError, OverflowError) as error:  # pyarrow raises OSError for spoilt pages
-            raise ValueError(f"the manifest {uri} is no Parquet file that can be read: {error}") from error
+            yield from enumerate(
+                chain.from_iterable(batch.to_pylist() for batch in batches), start=1
+            )
+        except (
+            pa.ArrowException,
+            OSError,
+            OverflowError,
+        ) as error:  # pyarrow raises OSError for spoilt pages
+            raise ValueError(
+                f"the manifest {uri} is no Parquet file that can be read: {error}"
+            ) from error
 
 
 READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
@@ -135,11 +164,16 @@ def _check_columns(columns: Iterable[str], uri: str) -> None:
         raise ValueError(f"the manifest {uri} has the column {', '.join(sorted(twice))} twice")
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise ValueError(f"the manifest {uri} lacks the column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
+        raise ValueError(
+            f"the manifest {uri} lacks the column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
+        )
 
 
 def _sample(row: dict[str, Any], folder: str) -> Sample:
-    fields = {name: _text(row.get(name), name) for name in ("sample_id", "product_id", "domain", "split", "text")}
+    fields = {
+        name: _text(row.get(name), name)
+        for name in ("sample_id", "product_id", "domain", "split", "text")
+    }
     sample_id = fields["sample_id"]
     if not sample_id:
         raise ValueError("sample_id is empty")
@@ -169,7 +203,9 @@ def _check_unicode(sample: Sample) -> None:
         try:
             (row[name] or "").encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{name} holds half a character ({error}): {row[name]!a:.80}") from error
+            raise ValueError(
+                f"{name} holds half a character ({error}): {row[name]!a:.80}"
+            ) from error
     "".join(sample.media_uris).encode()
 
 
@@ -192,7 +228,9 @@ def _media_list(value: Any, sample_id: str) -> list[str]:
         try:
             items = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"sample {sample_id}: media begins as a JSON list and is none: {error}") from error
+            raise ValueError(
+                f"sample {sample_id}: media begins as a JSON list and is none: {error}"
+            ) from error
     else:
         items = text.split("|")
     names = (_text(item, "media") for item in items)
@@ -204,7 +242,9 @@ def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:
         return kind(value)
     except ValueError as error:
         expected = ", ".join(kind)
-        raise ValueError(f"sample {sample_id}: {name} is {value!r}; expected one of {expected}") from error
+        raise ValueError(
+            f"sample {sample_id}: {name} is {value!r}; expected one of {expected}"
+        ) from error
 
 
 def absolute_media(item: str, folder: str) -> str:
@@ -215,10 +255,16 @@ def absolute_media(item: str, folder: str) -> str:
 def media_kind(media: list[str]) -> MediaKind:
     if len(media) > 1:
         return MediaKind.FRAMES
-    name = urlsplit(media[0]).path if "://" in media[0] else media[0]  # a signed URL has a query behind its name
+    name = (
+        urlsplit(media[0]).path if "://" in media[0] else media[0]
+    )  # a signed URL has a query behind its name
     return MediaKind.VIDEO if name.lower().endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
 
 
 def split_of(product_id: str | None) -> Split:
     """The split of a product where the catalogue names none; a sample of no known product is never trained on."""
-    return Split.TEST if product_id is None or zlib.crc32(product_id.encode()) % 5 == 0 else Split.TRAIN
+    return (
+        Split.TEST
+        if product_id is None or zlib.crc32(product_id.encode()) % 5 == 0
+        else Split.TRAIN
+    )

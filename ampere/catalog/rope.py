@@ -44,11 +44,24 @@ def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
     root = absolute(folder)
     fs, inside = fsspec.core.url_to_fs(root)
     entries = fs.ls(inside, detail=True) if fs.isdir(inside) else []
-    sizes = {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries if entry["type"] != "directory"}
-    splits = [s for s, start in SPLIT_FILES.items() if any(PurePosixPath(n).match(f"{start}_*.txt") for n in sizes)]
+    sizes = {
+        PurePosixPath(entry["name"]).name: entry["size"]
+        for entry in entries
+        if entry["type"] != "directory"
+    }
+    splits = [
+        s
+        for s, start in SPLIT_FILES.items()
+        if any(PurePosixPath(n).match(f"{start}_*.txt") for n in sizes)
+    ]
     if not splits:
         raise FileNotFoundError(f"{root} holds no ROPE files (training_*.txt, test_*.txt)")
-    files = {(s, n): f"{SPLIT_FILES[s]}_{n}.txt" for s in splits for names in DOMAIN_FILES.values() for n in names}
+    files = {
+        (s, n): f"{SPLIT_FILES[s]}_{n}.txt"
+        for s in splits
+        for names in DOMAIN_FILES.values()
+        for n in names
+    }
     missing = [name for name in files.values() if name not in sizes]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)}")
@@ -77,12 +90,22 @@ def _domain_samples(
         pair_rows = Buckets(Path(name) / "pairs", count)
         yield from _part(fs, pairs, 2, lambda fields, line: (fields[1], line, fields[0]), pair_rows)
         text_rows = Buckets(Path(name) / "texts", count)
-        yield from _part(fs, texts, 2, lambda fields, line: (fields[0], fields[1]), text_rows, empty_last=True)
+        yield from _part(
+            fs, texts, 2, lambda fields, line: (fields[0], fields[1]), text_rows, empty_last=True
+        )
         image_rows = Buckets(Path(name) / "images", count)
         if domain is Domain.PAGE:
-            yield from _part(fs, images, 2, lambda fields, line: (fields[0], 0, fields[1]), image_rows)
+            yield from _part(
+                fs, images, 2, lambda fields, line: (fields[0], 0, fields[1]), image_rows
+            )
         else:
-            yield from _part(fs, images, 3, lambda fields, line: (fields[0], _number(fields[1]), fields[2]), image_rows)
+            yield from _part(
+                fs,
+                images,
+                3,
+                lambda fields, line: (fields[0], _number(fields[1]), fields[2]),
+                image_rows,
+            )
         for bucket in range(count):
             text_of = dict(text_rows.read(bucket))
             frames_of: dict[str, list[tuple[int, str]]] = {}
@@ -97,7 +120,9 @@ def _domain_samples(
                     continue
                 text, found = text_of.get(sample_id) or None, sorted(frames_of[sample_id])
                 try:
-                    row: Sample | Problem = _sample(sample_id, product_id, domain, split, text, found, prefix)
+                    row: Sample | Problem = _sample(
+                        sample_id, product_id, domain, split, text, found, prefix
+                    )
                 except ValueError as error:
                     row = Problem("InvalidRow", str(error))
                 yield where, row
@@ -105,7 +130,12 @@ def _domain_samples(
             without_product[images.name] += len(frames_of.keys() - known)
     for name, left_out in without_product.items():
         if left_out:
-            yield name, Problem("NoProduct", f"{left_out} of its ids have no line in {pairs.name}; left out")
+            yield (
+                name,
+                Problem(
+                    "NoProduct", f"{left_out} of its ids have no line in {pairs.name}; left out"
+                ),
+            )
 
 
 def _part(
@@ -133,12 +163,17 @@ def _part(
                     raise ValueError(f"{len(fields)} fields where {count} were expected")
                 buckets.add(*row(fields, number))
             except ValueError as error:
-                yield f"{path.name}:{number}", Problem("ParseError", f"{error}: {line.strip()[:80]!r}")
+                yield (
+                    f"{path.name}:{number}",
+                    Problem("ParseError", f"{error}: {line.strip()[:80]!r}"),
+                )
     buckets.close()
 
 
 def _number(text: str) -> int:
-    if not text.isascii() or len(text) > 18:  # int() takes digits of any script and length; a time has 13
+    if (
+        not text.isascii() or len(text) > 18
+    ):  # int() takes digits of any script and length; a time has 13
         raise ValueError(f"{text[:40]!r} is no frame number or time")
     try:
         return int(text)
@@ -165,5 +200,7 @@ def _sample(
         media_kind=MediaKind.IMAGE if domain is Domain.PAGE else MediaKind.FRAMES,
         media_uris=tuple(absolute_media(name, prefix) for _, name in frames),
         # Lives give milliseconds; shorts give frame numbers of a video whose rate is not told.
-        timestamps_s=tuple((at - start) / 1000 for at, _ in frames) if domain is Domain.LIVE else (),
+        timestamps_s=tuple((at - start) / 1000 for at, _ in frames)
+        if domain is Domain.LIVE
+        else (),
     )

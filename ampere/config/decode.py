@@ -32,9 +32,22 @@ class DecodeSettings:
     """CPU cores a task asks for."""
 
     def __post_init__(self) -> None:
-        require(self.num_frames >= 1, f"decode.num_frames is {self.num_frames}; it must be at least 1")
-        require(self.short_side >= 16, f"decode.short_side is {self.short_side} pixels; it must be at least 16")
-        require(1 <= self.jpeg_quality <= 95, f"decode.jpeg_quality is {self.jpeg_quality}; it must be 1 to 95")
+        require(
+            self.num_frames >= 1, f"decode.num_frames is {self.num_frames}; it must be at least 1"
+        )
+        require(
+            self.short_side >= 16,
+            f"decode.short_side is {self.short_side} pixels; it must be at least 16",
+        )
+        require(
+            1 <= self.jpeg_quality <= 95,
+            f"decode.jpeg_quality is {self.jpeg_quality}; it must be 1 to 95",
+        )
         for name in ("time_limit_s", "max_file_mb", "max_megapixels", "memory_limit_gb"):
-            require(getattr(self, name) > 0, f"decode.{name} is {getattr(self, name)}; it must be above 0")
-        require(self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1")
+            require(
+                getattr(self, name) > 0,
+                f"decode.{name} is {getattr(self, name)}; it must be above 0",
+            )
+        require(
+            self.batch_size >= 1, f"decode.batch_size is {self.batch_size}; it must be at least 1"
+        )

@@ -30,5 +30,10 @@ class EmbedSettings:
 
     def __post_init__(self) -> None:
         worker_range("embed.workers", self.workers, least=0)
-        require(self.hourly_price >= 0, f"embed.hourly_price is {self.hourly_price}; it must not be negative")
-        require(self.batch_size >= 1, f"embed.batch_size is {self.batch_size}; it must be at least 1")
+        require(
+            self.hourly_price >= 0,
+            f"embed.hourly_price is {self.hourly_price}; it must not be negative",
+        )
+        require(
+            self.batch_size >= 1, f"embed.batch_size is {self.batch_size}; it must be at least 1"
+        )

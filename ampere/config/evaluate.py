@@ -38,7 +38,9 @@ class FiguresSettings:
     """Failures."""
 
     def __post_init__(self) -> None:
-        require(1 <= len(self.models) <= 3, f"figures.models is {self.models}; name one to three models")
+        require(
+            1 <= len(self.models) <= 3, f"figures.models is {self.models}; name one to three models"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +66,8 @@ class AblateSettings:
     """Hub name or folder of the multimodal language model that the network is compared with."""
 
     def __post_init__(self) -> None:
-        require(bool(self.tables) and bool(self.seeds), "ablate.tables or ablate.seeds is empty; name at least one")
+        require(
+            bool(self.tables) and bool(self.seeds),
+            "ablate.tables or ablate.seeds is empty; name at least one",
+        )
         require(self.parallel >= 1, f"ablate.parallel is {self.parallel}; it must be at least 1")

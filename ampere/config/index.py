@@ -34,7 +34,10 @@ class IndexSettings:
     """Versions that stay, to roll back to; 2 at least."""
 
     def __post_init__(self) -> None:
-        require(0 < self.target_recall <= 1, f"index.target_recall is {self.target_recall}; it must be in (0, 1]")
+        require(
+            0 < self.target_recall <= 1,
+            f"index.target_recall is {self.target_recall}; it must be in (0, 1]",
+        )
         for name in ("max_memory_gb", "max_latency_ms"):
             value = getattr(self, name)
             require(value is None or value > 0, f"index.{name} is {value}; it must be above 0")
@@ -43,4 +46,7 @@ class IndexSettings:
             self.keep >= 2,
             f"index.keep is {self.keep}; it must be at least 2, since a search may be opening the version before",
         )
-        require(0 <= self.delta_share < 1, f"index.delta_share is {self.delta_share}; it must be in [0, 1)")
+        require(
+            0 <= self.delta_share < 1,
+            f"index.delta_share is {self.delta_share}; it must be in [0, 1)",
+        )

@@ -60,7 +60,9 @@ def rope() -> Settings:
     return Settings(
         # The paper's Baichuan2-13B-Chat is no longer run by vLLM; docs/summaries.md.
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
-        model=ModelSettings(vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"),
+        model=ModelSettings(
+            vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"
+        ),
         # Decoding and cropping a step's 136 frames takes half a second of a core.
         train=TrainSettings(workers=16, gpus=1.0, bf16=True, loader_workers=4),
         embed=EmbedSettings(batch_size=64, workers="0:8", gpus=1.0, bf16=True),

@@ -64,9 +64,17 @@ class SummarizeSettings:
     def __post_init__(self) -> None:
         make_absolute(self, "model", "encoder", "extractor")
         worker_range("summarize.workers", self.workers)
-        for name in ("batch_size", "tensor_parallel_size", "piece_tokens", "max_tokens", "max_num_seqs"):
+        for name in (
+            "batch_size",
+            "tensor_parallel_size",
+            "piece_tokens",
+            "max_tokens",
+            "max_num_seqs",
+        ):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"summarize.{name} is {value}; it must be at least 1")
+            require(
+                value is None or value >= 1, f"summarize.{name} is {value}; it must be at least 1"
+            )
         require(
             self.max_model_len is None or self.max_tokens < self.max_model_len,
             f"summarize.max_tokens is {self.max_tokens}; it must be below max_model_len ({self.max_model_len}), which "

@@ -48,15 +48,21 @@ _ZERO_SHOT = {"epochs": 0}
 _DROPOUT = {"text_dropout": 0.2}
 
 SYSTEMS: dict[str, System] = {
-    "ampere": System("the paper's: summaries by a language model, self-attention fusion, one last layer"),
-    "cope": System("pictures alone, a last layer per domain", {"share_last_layer": False}, {"text": "none"}),
+    "ampere": System(
+        "the paper's: summaries by a language model, self-attention fusion, one last layer"
+    ),
+    "cope": System(
+        "pictures alone, a last layer per domain", {"share_last_layer": False}, {"text": "none"}
+    ),
     "qcd": System("raw transcripts as query over frame features", _QCD, {"text": "raw"}),
     "qcd-plus": System("summaries as query over frame features", _QCD),
     "raw": System("raw transcripts as text", train={"text": "raw"}),
     "keybert": System("KeyBERT's keywords as text", train={"text": "keybert"}),
     "uie": System("UIE's attributes as text", train={"text": "uie"}),
     "llm-name": System("the summaries' product names as text", train={"text": "llm-name"}),
-    "llm-features": System("the summaries' product features as text", train={"text": "llm-features"}),
+    "llm-features": System(
+        "the summaries' product features as text", train={"text": "llm-features"}
+    ),
     "sum": System("fusion by sum", {"fusion": "sum"}),
     "cat": System("fusion by concatenation", {"fusion": "cat"}),
     "xa-t-as-q": System("fusion by cross-attention, text as query", {"fusion": "xa-t-as-q"}),
@@ -65,30 +71,51 @@ SYSTEMS: dict[str, System] = {
     "per-domain": System("a last layer per domain", {"share_last_layer": False}),
     "visual": System("pictures alone", train={"text": "none"}),
     "text": System("text alone: summaries", _BLIND, _TEXT_KEPT),
-    "text-per-domain": System("text alone, a last layer per domain", _BLIND | {"share_last_layer": False}, _TEXT_KEPT),
+    "text-per-domain": System(
+        "text alone, a last layer per domain", _BLIND | {"share_last_layer": False}, _TEXT_KEPT
+    ),
     "text-raw": System("text alone: raw transcripts", _BLIND, {"text": "raw"} | _TEXT_KEPT),
-    "text-keybert": System("text alone: KeyBERT's keywords", _BLIND, {"text": "keybert"} | _TEXT_KEPT),
+    "text-keybert": System(
+        "text alone: KeyBERT's keywords", _BLIND, {"text": "keybert"} | _TEXT_KEPT
+    ),
     "text-uie": System("text alone: UIE's attributes", _BLIND, {"text": "uie"} | _TEXT_KEPT),
-    "text-llm-name": System("text alone: the summaries' product names", _BLIND, {"text": "llm-name"} | _TEXT_KEPT),
+    "text-llm-name": System(
+        "text alone: the summaries' product names", _BLIND, {"text": "llm-name"} | _TEXT_KEPT
+    ),
     "text-llm-features": System(
         "text alone: the summaries' product features", _BLIND, {"text": "llm-features"} | _TEXT_KEPT
     ),
     "without-page": System("trained without pages", train={"domains": ("short", "live")}),
     "without-short": System("trained without short videos", train={"domains": ("page", "live")}),
     "without-live": System("trained without live clips", train={"domains": ("page", "short")}),
-    "cn-clip": System("Chinese-CLIP, frames alone, untrained", _CN_CLIP, {"text": "none"} | _ZERO_SHOT),
-    "cn-clip-m0": System("Chinese-CLIP with raw transcripts, untrained", _CN_CLIP, {"text": "raw"} | _ZERO_SHOT),
+    "cn-clip": System(
+        "Chinese-CLIP, frames alone, untrained", _CN_CLIP, {"text": "none"} | _ZERO_SHOT
+    ),
+    "cn-clip-m0": System(
+        "Chinese-CLIP with raw transcripts, untrained", _CN_CLIP, {"text": "raw"} | _ZERO_SHOT
+    ),
     "cn-clip-m1": System("Chinese-CLIP with summaries, untrained", _CN_CLIP, _ZERO_SHOT),
     "cn-clip-m1-finetune": System("Chinese-CLIP with summaries, trained", _CN_CLIP),
     "rice": System(
-        "frames' and raw transcripts' similarities", _CN_CLIP | {"combine": "concat"}, {"text": "raw"}, ("L2P",)
+        "frames' and raw transcripts' similarities",
+        _CN_CLIP | {"combine": "concat"},
+        {"text": "raw"},
+        ("L2P",),
     ),
-    "mllm-0": System("multimodal language model, untrained", _MLLM | {"linear_layer": False}, _ZERO_SHOT),
+    "mllm-0": System(
+        "multimodal language model, untrained", _MLLM | {"linear_layer": False}, _ZERO_SHOT
+    ),
     "mllm-lb": System("multimodal language model, a trained linear layer", _MLLM),
-    "empty-text": System("a missing text is the empty string, as in the paper", {"missing_text": "empty"}),
-    "dropout": System("a learned vector for a missing text, as which a fifth is trained", train=_DROPOUT),
+    "empty-text": System(
+        "a missing text is the empty string, as in the paper", {"missing_text": "empty"}
+    ),
+    "dropout": System(
+        "a learned vector for a missing text, as which a fifth is trained", train=_DROPOUT
+    ),
     "empty-dropout": System(
-        "the empty string for a missing text, as which a fifth is trained", {"missing_text": "empty"}, _DROPOUT
+        "the empty string for a missing text, as which a fifth is trained",
+        {"missing_text": "empty"},
+        _DROPOUT,
     ),
 }
 
@@ -123,7 +150,9 @@ def named_settings(name: str) -> Settings:
     """
     preset, plus, system = name.partition("+")
     if preset not in PRESETS:
-        raise ValueError(f"--preset is {name!r}; there are {', '.join(PRESETS)}, each also as PRESET+SYSTEM")
+        raise ValueError(
+            f"--preset is {name!r}; there are {', '.join(PRESETS)}, each also as PRESET+SYSTEM"
+        )
     if plus and system not in SYSTEMS:
         raise ValueError(f"--preset is {name!r}; the systems are {', '.join(SYSTEMS)}")
     settings = PRESETS[preset]()
@@ -136,7 +165,9 @@ def check_base(settings: Settings) -> None:
     With `--model.fusion sum` the row `ampere` would be another system, under the same name.
     """
     for part, plain in (("model", ModelSettings()), ("train", TrainSettings())):
-        fields = {name for system in SYSTEMS.values() for name in getattr(system, part)}.difference(_FREE)
+        fields = {name for system in SYSTEMS.values() for name in getattr(system, part)}.difference(
+            _FREE
+        )
         for name in sorted(fields):
             value, default = getattr(getattr(settings, part), name), getattr(plain, name)
             if value != default:

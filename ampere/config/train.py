@@ -88,17 +88,37 @@ class TrainSettings:
             "--train.text none",
         )
         require(self.epochs >= 0, f"train.epochs is {self.epochs}; it must be at least 0")
-        require(len(set(self.domains)) >= 2, f"train.domains is {self.domains}; name at least two domains")
-        for name in ("chunk_size", "loader_workers", "validate_every", "checkpoint_every", "retries"):
-            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}; it must be at least 0")
+        require(
+            len(set(self.domains)) >= 2,
+            f"train.domains is {self.domains}; name at least two domains",
+        )
+        for name in (
+            "chunk_size",
+            "loader_workers",
+            "validate_every",
+            "checkpoint_every",
+            "retries",
+        ):
+            require(
+                getattr(self, name) >= 0,
+                f"train.{name} is {getattr(self, name)}; it must be at least 0",
+            )
         require(self.log_every >= 1, f"train.log_every is {self.log_every}; it must be at least 1")
         for name in ("text_dropout", "validation_share", "colour_jitter"):
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name} is {value}; it must be at least 0 and below 1")
-        require(0 < self.sample_rate <= 1, f"train.sample_rate is {self.sample_rate}; it must be above 0, at most 1")
+        require(
+            0 < self.sample_rate <= 1,
+            f"train.sample_rate is {self.sample_rate}; it must be above 0, at most 1",
+        )
         require(self.workers >= 1, f"train.workers is {self.workers}; it must be at least 1")
-        require(0 < self.crop_scale <= 1, f"train.crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
-        require(self.temperature > 0, f"train.temperature is {self.temperature}; it must be above 0")
+        require(
+            0 < self.crop_scale <= 1,
+            f"train.crop_scale is {self.crop_scale}; it must be above 0 and at most 1",
+        )
+        require(
+            self.temperature > 0, f"train.temperature is {self.temperature}; it must be above 0"
+        )
         require(
             self.batch_size >= 2 * self.workers and self.batch_size % self.workers == 0,
             f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers ({self.workers}) "

@@ -58,8 +58,12 @@ def contrastive_loss(
                 continue
             # Only present keys are kept, so smoothing spreads over them; `column` is a row's place among them.
             column = (present[:, b].cumsum(0) - 1)[offset : offset + rows]
-            with torch.autocast(queries.device.type, enabled=False):  # bfloat16 is too coarse at temperature 0.05
-                logits = queries[is_query, a].float() @ keys[present[:, b], b].float().T / temperature
+            with torch.autocast(
+                queries.device.type, enabled=False
+            ):  # bfloat16 is too coarse at temperature 0.05
+                logits = (
+                    queries[is_query, a].float() @ keys[present[:, b], b].float().T / temperature
+                )
             total = total + functional.cross_entropy(
                 logits, column[is_query], reduction="sum", label_smoothing=label_smoothing
             )
@@ -80,7 +84,11 @@ def count_queries(present: Tensor) -> Tensor:
 
 
 def _check(queries: Tensor, keys: Tensor, present: Tensor, offset: int) -> None:
-    if queries.shape[1:] != keys.shape[1:] or present.shape != keys.shape[:2] or present.dtype != torch.bool:
+    if (
+        queries.shape[1:] != keys.shape[1:]
+        or present.shape != keys.shape[:2]
+        or present.dtype != torch.bool
+    ):
         raise ValueError(
             f"queries are {list(queries.shape)}, keys {list(keys.shape)} and present {present.dtype} "
             f"{list(present.shape)}; give [B, M, D], [N, M, D] and torch.bool [N, M]"

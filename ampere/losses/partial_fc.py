@@ -70,9 +70,16 @@ class PartialFC(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < sample_rate <= 1:
-            raise ValueError(f"sample_rate is {sample_rate}; give a share of the classes above 0, up to 1 for all")
+            raise ValueError(
+                f"sample_rate is {sample_rate}; give a share of the classes above 0, up to 1 for all"
+            )
         rank, self.world_size = rank_and_world_size()
-        self.num_classes, self.scale, self.margin, self.sample_rate = num_classes, scale, margin, sample_rate
+        self.num_classes, self.scale, self.margin, self.sample_rate = (
+            num_classes,
+            scale,
+            margin,
+            sample_rate,
+        )
         self.shard_size = -(-num_classes // self.world_size)
         self.first_class = min(rank * self.shard_size, num_classes)
         end_class = min(self.first_class + self.shard_size, num_classes)
@@ -80,7 +87,9 @@ class PartialFC(nn.Module):
         self.centers = nn.Parameter(torch.empty(end_class - self.first_class, dim))
         for block in range(self.first_class // BLOCK_ROWS, -(-end_class // BLOCK_ROWS)):
             start = block * BLOCK_ROWS
-            rows = min(BLOCK_ROWS, num_classes - start)  # a whole block on every rank that has a part of it
+            rows = min(
+                BLOCK_ROWS, num_classes - start
+            )  # a whole block on every rank that has a part of it
             self.load_rows(start, 0.01 * torch.randn(rows, dim, generator=_generator(seed, block)))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -111,8 +120,12 @@ class PartialFC(nn.Module):
             kept = self._draw(columns)
             columns = torch.searchsorted(kept, columns)
             centers = functional.embedding(kept, self.centers, sparse=True)
-        with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 is too coarse at scale 64
-            directions = functional.normalize(_ScaleGradient.apply(embeddings.float(), self.world_size), dim=-1)
+        with torch.autocast(
+            embeddings.device.type, enabled=False
+        ):  # bfloat16 is too coarse at scale 64
+            directions = functional.normalize(
+                _ScaleGradient.apply(embeddings.float(), self.world_size), dim=-1
+            )
             return _ShardedCrossEntropy.apply(
                 self.scale * directions,
                 functional.normalize(centers.float(), dim=-1),
@@ -202,7 +215,12 @@ class _ShardedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, keys: Tensor, targets: tuple[Tensor, Tensor], counted: Tensor, margin: float
+        ctx: Any,
+        queries: Tensor,
+        keys: Tensor,
+        targets: tuple[Tensor, Tensor],
+        counted: Tensor,
+        margin: float,
     ) -> Tensor:
         logits = queries @ keys.T
         logits[targets] -= margin
@@ -221,7 +239,9 @@ class _ShardedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         gradient, queries, keys = ctx.saved_tensors
-        gradient.mul_(grads[0])  # a second backward pass raises, as autograd sees that a saved tensor has changed
+        gradient.mul_(
+            grads[0]
+        )  # a second backward pass raises, as autograd sees that a saved tensor has changed
         return gradient @ keys, gradient.T @ queries, None, None, None
 
 

@@ -34,12 +34,16 @@ class DecordDecoder:
             reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
             indices = uniform_indices(len(reader), num_frames)
             if sampling is Sampling.KEYFRAME:
-                indices = keyframe_times(range(len(reader)), list(reader.get_key_indices()), 1, num_frames)
+                indices = keyframe_times(
+                    range(len(reader)), list(reader.get_key_indices()), 1, num_frames
+                )
             frames = reader.get_batch(indices).asnumpy()
             # decord gives each frame's display interval; its start is the frame's time.
             timestamps = np.asarray(reader.get_frame_timestamp(indices), dtype=np.float64)[:, 0]
         except (decord.DECORDError, RuntimeError, IndexError) as error:
-            raise MediaError(f"decord cannot read this video: {str(error).strip().splitlines()[-1:]}") from error
+            raise MediaError(
+                f"decord cannot read this video: {str(error).strip().splitlines()[-1:]}"
+            ) from error
         if len(frames) != num_frames:
             raise MediaError(f"decord gave {len(frames)} frames where {num_frames} were asked for")
         if frames.shape[1] * frames.shape[2] > max_pixels:
@@ -47,5 +51,7 @@ class DecordDecoder:
                 f"{frames.shape[2]} x {frames.shape[1]} pixels a frame; the limit is {max_pixels / 1e6:g} megapixels"
             )
         if short_side is not None:
-            frames = np.stack([np.asarray(scale_down(Image.fromarray(frame), short_side)) for frame in frames])
+            frames = np.stack(
+                [np.asarray(scale_down(Image.fromarray(frame), short_side)) for frame in frames]
+            )
         return Clip(frames=frames, timestamps_s=timestamps, decoder=self.name)

@@ -18,12 +18,16 @@ TO_BT709 = np.array(
 def pq_nits(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The light that PQ stands for, by SMPTE ST 2084; `signal` is 0 to 1."""
     power = signal ** (1 / 78.84375)
-    return 10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+    return 10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (
+        1 / 0.1593017578125
+    )
 
 
 def hlg_scene(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The light before the camera that HLG stands for, 0 to 1, by ITU-R BT.2100; `signal` is 0 to 1."""
-    return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    return np.where(
+        signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    )
 
 
 CODES = np.arange(2**16) / (2**16 - 1)
@@ -36,6 +40,8 @@ def to_ordinary(pixels: NDArray[np.uint16], *, is_pq: bool) -> NDArray[np.uint8]
         nits = PQ_NITS[pixels]
     else:
         scene = HLG_SCENE[pixels]
-        nits = HLG_PEAK_NITS * scene * (scene @ LUMINANCE)[..., None] ** 0.2  # BT.2100's gamma of 1.2
+        nits = (
+            HLG_PEAK_NITS * scene * (scene @ LUMINANCE)[..., None] ** 0.2
+        )  # BT.2100's gamma of 1.2
     light = np.clip(nits / WHITE_NITS @ TO_BT709.T, 0, 1)
     return np.rint(255 * light ** (1 / SCREEN_GAMMA)).astype(np.uint8)

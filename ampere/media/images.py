@@ -51,7 +51,11 @@ def read_image(data: bytes, short_side: int, max_pixels: int = DEFAULT_MAX_PIXEL
 def scale_down(image: Image.Image, short_side: int) -> Image.Image:
     """Scale an image so that its shorter side is `short_side` pixels; smaller images stay as they are."""
     size = scaled_size(*image.size, short_side)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return (
+        image
+        if size == image.size
+        else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    )
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:
@@ -72,7 +76,9 @@ def center_square(image: Image.Image) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def to_array(image: Image.Image, box: tuple[float, float, float, float], size: int) -> NDArray[np.uint8]:
+def to_array(
+    image: Image.Image, box: tuple[float, float, float, float], size: int
+) -> NDArray[np.uint8]:
     """Crop `box` out of an image and resize it: uint8 [3, size, size]."""
     resized = image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
     return np.asarray(resized).transpose(2, 0, 1)

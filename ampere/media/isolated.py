@@ -21,7 +21,9 @@ from ampere.media.decoder import DecoderCrashed, MediaError, TimedOut, TooLarge
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ATTEMPTS = 2  # a child may also die for reasons that are not the file's, such as a machine short of memory
+ATTEMPTS = (
+    2  # a child may also die for reasons that are not the file's, such as a machine short of memory
+)
 PR_SET_PDEATHSIG = 1
 
 
@@ -69,7 +71,13 @@ class IsolatedProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), str(int(self.memory_limit_gb * 1e9))],
+                [
+                    sys.executable,
+                    "-m",
+                    __name__,
+                    str(theirs.fileno()),
+                    str(int(self.memory_limit_gb * 1e9)),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Inside a Ray job this package is found by the worker's own path.
@@ -120,14 +128,18 @@ def _serve(pipe: Connection) -> None:
         except MediaError as error:
             answer = pickle.dumps(error)
         except MemoryError:
-            answer = pickle.dumps(TooLarge("it needs more memory than decode.memory_limit_gb allows"))
+            answer = pickle.dumps(
+                TooLarge("it needs more memory than decode.memory_limit_gb allows")
+            )
         except Exception as error:  # whatever a strange file raises costs that file alone
             answer = pickle.dumps(MediaError(f"{type(error).__name__}: {error}"))
         pipe.send_bytes(answer)
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a caller killed amid a call leaves no busy child behind
+    ctypes.CDLL(None).prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # a caller killed amid a call leaves no busy child behind
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     import ampere.media.query  # noqa: F401  # loads what decoding needs, before the limit counts
 

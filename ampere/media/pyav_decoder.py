@@ -67,11 +67,17 @@ class PyavDecoder:
             for track in tracks:
                 _set_up(track, max_pixels)
                 to_rgb = ToRgb(short_side)
-                taken = take_few(track, num_frames, sampling, to_rgb) or take_from_all(track, num_frames, to_rgb)
+                taken = take_few(track, num_frames, sampling, to_rgb) or take_from_all(
+                    track, num_frames, to_rgb
+                )
                 if taken:
                     seconds, frames = zip(*taken, strict=True)
-                    return Clip(frames=np.stack(frames), timestamps_s=np.array(seconds), decoder=self.name)
-        packets = ", ".join(f"{len(track.packets)} packets of {track.stream.name}" for track in tracks)
+                    return Clip(
+                        frames=np.stack(frames), timestamps_s=np.array(seconds), decoder=self.name
+                    )
+        packets = ", ".join(
+            f"{len(track.packets)} packets of {track.stream.name}" for track in tracks
+        )
         raise MediaError(f"no frame comes out of its video ({packets})")
 
 
@@ -99,10 +105,21 @@ class Track:
         """
         times = [packet.pts for packet in self.packets]
         first = next((i for i, packet in enumerate(self.packets) if packet.is_keyframe), None)
-        if first is None or None in times or self.codec.name in UNTOLD or self._has_only_decoding_times(times):
+        if (
+            first is None
+            or None in times
+            or self.codec.name in UNTOLD
+            or self._has_only_decoding_times(times)
+        ):
             return {}
-        shown = [i for i, packet in enumerate(self.packets) if i >= first and _is_shown(packet, self.codec.name)]
-        position = {times[i]: i for i in sorted(shown, key=lambda i: times[i]) if times[i] >= times[first]}
+        shown = [
+            i
+            for i, packet in enumerate(self.packets)
+            if i >= first and _is_shown(packet, self.codec.name)
+        ]
+        position = {
+            times[i]: i for i in sorted(shown, key=lambda i: times[i]) if times[i] >= times[first]
+        }
         return position if len(position) == sum(times[i] >= times[first] for i in shown) else {}
 
     def _has_only_decoding_times(self, times: list[int]) -> bool:
@@ -128,7 +145,10 @@ class Track:
         """
         header = self.codec.extradata or b""
         return self.codec.name == "h264" or (
-            self.codec.name == "hevc" and len(header) > 22 and header[0] == 1 and header[21] >> 3 & 7 == 1
+            self.codec.name == "hevc"
+            and len(header) > 22
+            and header[0] == 1
+            and header[21] >> 3 & 7 == 1
         )
 
     @property
@@ -144,9 +164,13 @@ def _open(data: bytes) -> InputContainer:
 
     options = {"protocol_whitelist": "none"}
     try:
-        return av.open(io.BytesIO(data), container_options=options, metadata_errors="replace", io_open=refuse)
+        return av.open(
+            io.BytesIO(data), container_options=options, metadata_errors="replace", io_open=refuse
+        )
     except PermissionError as error:
-        raise RefusedMedia("it is not allowed to open what it asks for: a playlist, a script, or locked") from error
+        raise RefusedMedia(
+            "it is not allowed to open what it asks for: a playlist, a script, or locked"
+        ) from error
     except DAMAGE as error:
         raise NotAVideo(f"not a video of a known format: {error}") from error
 
@@ -166,7 +190,9 @@ def read_tracks(container: InputContainer) -> list[Track]:
     for packet in _packets(container):
         if packet.stream_index in tracks:
             tracks[packet.stream_index].packets.append(packet)
-    found = sorted((track for track in tracks.values() if track.packets), key=lambda track: track.rank)
+    found = sorted(
+        (track for track in tracks.values() if track.packets), key=lambda track: track.rank
+    )
     if not found:
         raise NotAVideo("the video stream is empty" if tracks else "no video stream")
     return found
@@ -175,7 +201,9 @@ def read_tracks(container: InputContainer) -> list[Track]:
 def _packets(container: InputContainer) -> Iterator[av.Packet]:
     """A file's packets up to its end, or to where damage makes the rest unreadable."""
     try:
-        yield from (packet for packet in container.demux() if packet.size)  # an empty one asks to flush
+        yield from (
+            packet for packet in container.demux() if packet.size
+        )  # an empty one asks to flush
     except (*DAMAGE, IndexError):  # PyAV ends so if a stream turned up on the way
         return
 
@@ -185,7 +213,9 @@ def _set_up(track: Track, max_pixels: int) -> None:
     if codec is None:
         raise MediaError("its video is of an unknown codec")
     if codec.width * codec.height > max_pixels:
-        raise TooLarge(f"{codec.width} x {codec.height} pixels a frame; the limit is {max_pixels / 1e6:g} megapixels")
+        raise TooLarge(
+            f"{codec.width} x {codec.height} pixels a frame; the limit is {max_pixels / 1e6:g} megapixels"
+        )
     codec.thread_count, codec.thread_type = 1, ThreadType.NONE
     codec.options = {"max_pixels": str(max_pixels)}  # sizes can change inside a stream
 
@@ -195,7 +225,9 @@ class ToRgb:
 
     def __init__(self, short_side: int | None) -> None:
         self.short_side = short_side
-        self.size: tuple[int, int] | None = None  # of the first frame; a stream can change its size midway
+        self.size: tuple[int, int] | None = (
+            None  # of the first frame; a stream can change its size midway
+        )
         self.turns = 0
         self.is_mirrored = False
 
@@ -209,12 +241,16 @@ class ToRgb:
         scaled = frame.reformat(
             *self.size,
             format="rgb48le" if is_hdr else "rgb24",
-            interpolation=None if self.size == (frame.width, frame.height) else Interpolation.BICUBIC,
+            interpolation=None
+            if self.size == (frame.width, frame.height)
+            else Interpolation.BICUBIC,
             threads=1,
         )
         pixels = scaled.to_ndarray()
         if is_hdr:
-            pixels = to_ordinary(pixels.astype(np.uint16), is_pq=frame.color_trc == ColorTrc.SMPTE2084)
+            pixels = to_ordinary(
+                pixels.astype(np.uint16), is_pq=frame.color_trc == ColorTrc.SMPTE2084
+            )
         return np.rot90(pixels[::-1] if self.is_mirrored else pixels, self.turns)
 
 
@@ -266,14 +302,18 @@ def _runs(track: Track, wanted: Sequence[int]) -> list[tuple[int, int]]:
     for at in sorted({track.position[time] for time in wanted}):
         time = track.packets[at].pts
         # Frames shown before a key frame but stored behind it lean on the one before it.
-        start = next((i for i in reversed(keys[: bisect_right(keys, at)]) if track.packets[i].pts <= time), 0)
+        start = next(
+            (i for i in reversed(keys[: bisect_right(keys, at)]) if track.packets[i].pts <= time), 0
+        )
         while runs and start < runs[-1][1]:
             start = min(start, runs.pop()[0])
         runs.append((start, at + 1))
     return runs
 
 
-def _decode(track: Track, start: int, stop: int, skip_all_but: set[int] | None = None) -> Iterator[VideoFrame]:
+def _decode(
+    track: Track, start: int, stop: int, skip_all_but: set[int] | None = None
+) -> Iterator[VideoFrame]:
     """Decode packets `start` to `stop`, which begin with a key packet; what cannot be decoded is left out.
 
     Frames that no other refers to are skipped unless their time is in `skip_all_but`; None: all come.

@@ -6,7 +6,9 @@ from ampere.media.sample_frames import decode_sample
 from ampere.records import Domain, MediaKind
 
 
-def query_frames(data: bytes, settings: DecodeSettings, domain: Domain | None = None) -> list[bytes]:
+def query_frames(
+    data: bytes, settings: DecodeSettings, domain: Domain | None = None
+) -> list[bytes]:
     """Frames of an image or a video file given as bytes, decoded as the decode stage would: 1 or `num_frames` JPEGs.
 
     Args:
@@ -22,7 +24,9 @@ def query_frames(data: bytes, settings: DecodeSettings, domain: Domain | None = 
             num_frames = 1 if domain is Domain.PAGE else settings.num_frames
             return decode_sample(MediaKind.VIDEO, [data], settings, num_frames=num_frames).frames
         except MediaError as no_video:
-            raise MediaError(f"neither an image ({no_image}) nor a video ({no_video})") from no_video
+            raise MediaError(
+                f"neither an image ({no_image}) nor a video ({no_video})"
+            ) from no_video
 
 
 def query_domain(frames: list[bytes]) -> Domain:

@@ -57,14 +57,20 @@ def decode_sample(
     if kind is MediaKind.VIDEO:
         sampling = Sampling(settings.sampling)
         clip = decode_video(
-            files[0], num_frames, sampling=sampling, short_side=settings.short_side, max_pixels=max_pixels
+            files[0],
+            num_frames,
+            sampling=sampling,
+            short_side=settings.short_side,
+            max_pixels=max_pixels,
         )
         images = [Image.fromarray(frame) for frame in clip.frames]
         times, decoder = clip.timestamps_s.tolist(), clip.decoder
     else:
         read = {i: read_image(data, settings.short_side, max_pixels) for i, data in files.items()}
         images = [scale_down(read[i], settings.short_side) for i in chosen]
-        times = [timestamps_s[i] for i in chosen] if timestamps_s else [0.0] * (kind is MediaKind.IMAGE)
+        times = (
+            [timestamps_s[i] for i in chosen] if timestamps_s else [0.0] * (kind is MediaKind.IMAGE)
+        )
         decoder = "pillow"
     digest = hashlib.blake2b(digest_size=16)
     for data in files.values():

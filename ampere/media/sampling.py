@@ -30,7 +30,9 @@ def has_constant_rate(times: Sequence[int]) -> bool:
         return True
     start, span, intervals = times[0], times[-1] - times[0], len(times) - 1
     # |time - start - i * span / intervals| < span / intervals / 2, in whole numbers, which are faster than fractions.
-    return all(2 * abs((time - start) * intervals - i * span) < span for i, time in enumerate(times))
+    return all(
+        2 * abs((time - start) * intervals - i * span) < span for i, time in enumerate(times)
+    )
 
 
 def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -> list[Fraction]:
@@ -41,7 +43,9 @@ def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -
         last_duration: how long the last one is shown; 0: not known, so as long as the others.
         num_frames: how many moments.
     """
-    span = times[-1] - times[0] + (last_duration or (times[-1] - times[0]) // max(1, len(times) - 1))
+    span = (
+        times[-1] - times[0] + (last_duration or (times[-1] - times[0]) // max(1, len(times) - 1))
+    )
     return [times[0] + Fraction((2 * i + 1) * span, 2 * num_frames) for i in range(num_frames)]
 
 
@@ -59,7 +63,9 @@ def uniform_positions(times: Sequence[int], last_duration: int, num_frames: int)
     return [max(0, bisect_right(times, moment) - 1) for moment in moments]
 
 
-def keyframe_times(times: Sequence[int], keys: Sequence[int], last_duration: int, num_frames: int) -> list[int]:
+def keyframe_times(
+    times: Sequence[int], keys: Sequence[int], last_duration: int, num_frames: int
+) -> list[int]:
     """Start times of the key frames nearest to the uniform moments; the earlier of two as near.
 
     >>> keyframe_times(range(0, 100, 10), [0, 60], 10, 4)

@@ -21,10 +21,16 @@ def load(source: str | bytes, max_bytes: int) -> bytes:
             data = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise MissingMedia(f"media file not found: {source}") from error
-    except (OSError, ValueError, ImportError) as error:  # a scheme that fsspec does not know, or lacks a package for
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # a scheme that fsspec does not know, or lacks a package for
         raise MissingMedia(f"media file cannot be read: {source}: {error}") from error
     if not data:
         raise MissingMedia(f"media file is empty: {source}")
     if len(data) > max_bytes:
-        raise TooLarge(f"media file is above the limit of {max_bytes / 1e6:g} MB (decode.max_file_mb): {source}")
+        raise TooLarge(
+            f"media file is above the limit of {max_bytes / 1e6:g} MB (decode.max_file_mb): {source}"
+        )
     return data

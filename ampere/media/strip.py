@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ampere.media.images import center_square
 
-MAX_WIDTH = 2000  # of a strip in pixels, so that it opens on a screen; a single frame is at most as high
+MAX_WIDTH = (
+    2000  # of a strip in pixels, so that it opens on a screen; a single frame is at most as high
+)
 COLUMNS = (8, 4, 2, 1)  # frames in a row: the first of these that fits
 MARGIN, GAP = 16, 8
 LONGEST_LINE = 80  # characters
@@ -18,7 +20,9 @@ BACKGROUND, QUIET, BRIGHT, MARK = "#202225", "#a9adb3", "#f2f2f2", "#ffb02e"
 DIMMING = 0.65  # share of the background colour
 
 
-def draw_strip(frames: Sequence[Image.Image], captions: Sequence[str], lines: Sequence[str]) -> Image.Image:
+def draw_strip(
+    frames: Sequence[Image.Image], captions: Sequence[str], lines: Sequence[str]
+) -> Image.Image:
     """Draw frames in order, in rows, at the size they have; one larger than any strip is scaled down.
 
     Args:
@@ -27,7 +31,9 @@ def draw_strip(frames: Sequence[Image.Image], captions: Sequence[str], lines: Se
         lines: written above them, the first as a title.
     """
     head = draw_lines(lines)
-    grid = draw_grid([draw_cell(frame, caption) for frame, caption in zip(frames, captions, strict=True)])
+    grid = draw_grid(
+        [draw_cell(frame, caption) for frame, caption in zip(frames, captions, strict=True)]
+    )
     size = max(head.width, grid.width) + 2 * MARGIN, head.height + grid.height + 3 * MARGIN
     strip = Image.new("RGB", size, BACKGROUND)
     strip.paste(head, (MARGIN, MARGIN))
@@ -37,7 +43,9 @@ def draw_strip(frames: Sequence[Image.Image], captions: Sequence[str], lines: Se
 
 def draw_lines(lines: Sequence[str]) -> Image.Image:
     """Lines of text, the first larger and brighter than the others."""
-    drawn = [draw_text(line, *((18, BRIGHT) if i == 0 else (14, QUIET))) for i, line in enumerate(lines)]
+    drawn = [
+        draw_text(line, *((18, BRIGHT) if i == 0 else (14, QUIET))) for i, line in enumerate(lines)
+    ]
     return stack(drawn, centred=False)
 
 
@@ -58,13 +66,21 @@ def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
     grid = Image.new("RGB", (columns * width - GAP, rows * height - GAP), BACKGROUND)
     for i, cell in enumerate(cells):
         row, column = divmod(i, columns)
-        grid.paste(cell, (column * width + (width - GAP - cell.width) // 2, (row + 1) * height - GAP - cell.height))
+        grid.paste(
+            cell,
+            (
+                column * width + (width - GAP - cell.width) // 2,
+                (row + 1) * height - GAP - cell.height,
+            ),
+        )
     return grid
 
 
 def mark_square(frame: Image.Image) -> Image.Image:
     """Dim what lies outside the square that the model reads, and draw the square's edges just outside it."""
-    left, top, right, bottom = (int(side) for side in center_square(frame))  # it may begin amid a pixel
+    left, top, right, bottom = (
+        int(side) for side in center_square(frame)
+    )  # it may begin amid a pixel
     marked = Image.blend(frame, Image.new("RGB", frame.size, BACKGROUND), DIMMING)
     ImageDraw.Draw(marked).rectangle((left - 1, top - 1, right, bottom), outline=MARK)
     marked.paste(frame.crop((left, top, right, bottom)), (left, top))

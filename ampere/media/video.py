@@ -26,7 +26,9 @@ def decode_video(
     data, problems = load(source, MAX_BYTES), []
     for decoder in DECODERS:
         try:
-            return decoder.decode(data, num_frames, sampling=sampling, short_side=short_side, max_pixels=max_pixels)
+            return decoder.decode(
+                data, num_frames, sampling=sampling, short_side=short_side, max_pixels=max_pixels
+            )
         except MediaError as error:
             if type(error) is not MediaError:
                 raise

@@ -69,10 +69,22 @@ class AMPere(nn.Module):
         self.no_text = nn.Parameter(0.02 * torch.randn(sizes.text_width)) if learned else None
         both = config.use_text and sizes.use_vision
         self.fusion = FUSIONS[sizes.fusion](sizes) if both else None
-        width = self.fusion.out_width if self.fusion else sizes.width if self.video else sizes.text_width
-        self.embed = nn.Linear(width, sizes.embedding_dim * (1 if sizes.share_last_layer else len(Domain)))
+        width = (
+            self.fusion.out_width
+            if self.fusion
+            else sizes.width
+            if self.video
+            else sizes.text_width
+        )
+        self.embed = nn.Linear(
+            width, sizes.embedding_dim * (1 if sizes.share_last_layer else len(Domain))
+        )
         self.embedding_dim, self.max_text_tokens = sizes.embedding_dim, sizes.max_text_tokens
-        self.image_size, self.num_frames, self.reads_text = sizes.image_size, sizes.num_frames, config.use_text
+        self.image_size, self.num_frames, self.reads_text = (
+            sizes.image_size,
+            sizes.num_frames,
+            config.use_text,
+        )
 
     def forward(
         self,
@@ -108,7 +120,9 @@ class AMPere(nn.Module):
         # float32 also under autocast: similarities of bfloat16 vectors would tie.
         return functional.normalize(self._last_layer(fused, domains).float(), dim=-1)
 
-    def _read(self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor]:
         """The text tower's features, float [B, L, T], and bool [B, L] of those that may be attended to."""
         assert self.text is not None
         token_ids, visible = _check_tokens(token_ids, token_mask, batch)
@@ -130,13 +144,17 @@ class AMPere(nn.Module):
             return vectors
         if domains is None:
             raise ValueError("this model has a last layer per domain: give domains, int64 [B]")
-        return vectors.unflatten(-1, (len(Domain), -1))[torch.arange(len(vectors), device=vectors.device), domains]
+        return vectors.unflatten(-1, (len(Domain), -1))[
+            torch.arange(len(vectors), device=vectors.device), domains
+        ]
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep the activations of the towers' borders alone and compute the others again in the backward pass."""
         for tower in (self.video.tower if self.video else None, self.text):
             if tower is not None:
-                tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                tower.gradient_checkpointing_enable(
+                    gradient_checkpointing_kwargs={"use_reentrant": False}
+                )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters by learning rate (section IV-B); every one is in exactly one group.
@@ -151,7 +169,9 @@ class AMPere(nn.Module):
             "fusion": list(self.fusion.blocks.parameters()) if self.fusion else [],
         }
         placed = {id(parameter) for group in groups.values() for parameter in group}
-        return groups | {"rest": [parameter for parameter in self.parameters() if id(parameter) not in placed]}
+        return groups | {
+            "rest": [parameter for parameter in self.parameters() if id(parameter) not in placed]
+        }
 
     def save_pretrained(
         self,
@@ -166,7 +186,9 @@ class AMPere(nn.Module):
         """
         checkpoint.save(folder, self.config, self.state_dict())
         parameters = sum(weight.numel() for weight in self.parameters())
-        (Path(folder) / CARD_FILE).write_text(model_card(self.config, parameters, facts), encoding="utf-8")
+        (Path(folder) / CARD_FILE).write_text(
+            model_card(self.config, parameters, facts), encoding="utf-8"
+        )
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
 
@@ -209,13 +231,19 @@ def read_config(folder: Path | str) -> AMPereConfig:
     try:
         return AMPereConfig(**fields | {"sizes": ModelSettings(**fields["sizes"])})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of an AMPere model: {error}") from error
+        raise ValueError(
+            f"{Path(folder) / saved.CONFIG_FILE} is not of an AMPere model: {error}"
+        ) from error
 
 
-def _check_tokens(token_ids: Tensor | None, token_mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+def _check_tokens(
+    token_ids: Tensor | None, token_mask: Tensor | None, batch: int
+) -> tuple[Tensor, Tensor]:
     """The token ids, and bool [B, L] of those that are no padding."""
     if token_ids is None or token_mask is None:
-        raise ValueError("this model reads text: give token_ids and token_mask (an empty text still has CLS)")
+        raise ValueError(
+            "this model reads text: give token_ids and token_mask (an empty text still has CLS)"
+        )
     if token_ids.shape != token_mask.shape or len(token_ids) != batch:
         raise ValueError(
             f"token_ids are {list(token_ids.shape)}, token_mask {list(token_mask.shape)} and frames {batch} rows; "

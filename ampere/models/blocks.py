@@ -31,9 +31,13 @@ class TransformerBlock(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width)
+        )
 
-    def forward(self, stream: Tensor, visible: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, stream: Tensor, visible: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """Mix the positions of each row.
 
         Args:
@@ -45,7 +49,9 @@ class TransformerBlock(nn.Module):
             float [B, S, W]. Positions that are not visible are computed too, but no visible position reads them.
         """
         normed = self.attention_norm(stream)
-        read = normed if self.context_norm is None or context is None else self.context_norm(context)
+        read = (
+            normed if self.context_norm is None or context is None else self.context_norm(context)
+        )
         stream = stream + self._attend(normed, read, visible)
         return stream + self.mlp(self.mlp_norm(stream))
 
@@ -55,17 +61,25 @@ class TransformerBlock(nn.Module):
         else:
             width = stream.shape[-1]
             query = functional.linear(stream, self.qkv.weight[:width], self.qkv.bias[:width])
-            key, value = functional.linear(read, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, dim=-1)
+            key, value = functional.linear(
+                read, self.qkv.weight[width:], self.qkv.bias[width:]
+            ).chunk(2, dim=-1)
         mask = None if visible is None else visible[:, None, None, :]
         # [B, S, W] -> [B, heads, S, W / heads]
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.attention_out(mixed.transpose(1, 2).flatten(2))
 
 
-def transformer_blocks(layers: int, width: int, heads: int, mlp_width: int, *, cross: bool = False) -> nn.ModuleList:
+def transformer_blocks(
+    layers: int, width: int, heads: int, mlp_width: int, *, cross: bool = False
+) -> nn.ModuleList:
     """A stack of `layers` equal blocks."""
-    return nn.ModuleList(TransformerBlock(width, heads, mlp_width, cross=cross) for _ in range(layers))
+    return nn.ModuleList(
+        TransformerBlock(width, heads, mlp_width, cross=cross) for _ in range(layers)
+    )
 
 
 def all_visible(batch: int, positions: int, device: torch.device) -> Tensor:

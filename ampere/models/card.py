@@ -62,7 +62,9 @@ def comparison_card(network: str, about: Mapping[str, Any], facts: Mapping[str, 
     text = facts.pop("text", None)
     rows = {name: _source(value) for name, value in about.items()}
     rows |= {"Text": TEXTS.get(text, "none is read")} if text else {}
-    rows |= {str(name).replace("_", " ").capitalize(): _cell(value) for name, value in facts.items()}
+    rows |= {
+        str(name).replace("_", " ").capitalize(): _cell(value) for name, value in facts.items()
+    }
     front = "---\nlibrary_name: ampere\npipeline_tag: feature-extraction\n---\n"
     about_it = "A system that AMPere is compared with (arXiv 2408.02978, section IV-B)."
     return f"{front}\n# {network} as product embeddings\n\n{about_it}\n\n| | |\n|---|---|\n{_table(rows)}"
@@ -100,7 +102,12 @@ def _front_matter(config: AMPereConfig) -> str:
     tags = ["ampere", "product-retrieval", "embeddings"]
     tags += ["video", "x-clip"] if config.sizes.use_vision else []
     tags += ["text", "bert"] if config.use_text else []
-    lines = ["library_name: ampere", "pipeline_tag: feature-extraction", "tags:", *(f"- {tag}" for tag in tags)]
+    lines = [
+        "library_name: ampere",
+        "pipeline_tag: feature-extraction",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+    ]
     return "\n".join(["---", *lines, "---", ""])
 
 
@@ -141,7 +148,11 @@ def _fusion(config: AMPereConfig) -> str:
     sizes = config.sizes
     if not (config.use_text and sizes.use_vision):
         return "none"
-    blocks = "no layers" if sizes.fusion in ("sum", "cat") else f"{sizes.fusion_layers} layers of width {sizes.width}"
+    blocks = (
+        "no layers"
+        if sizes.fusion in ("sum", "cat")
+        else f"{sizes.fusion_layers} layers of width {sizes.width}"
+    )
     return f"`{sizes.fusion}`, {blocks}"
 
 

@@ -21,8 +21,12 @@ def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {ARCHITECTURE: type(config).__name__.removesuffix("Config")} | dataclasses.asdict(config)
-    (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    fields = {ARCHITECTURE: type(config).__name__.removesuffix("Config")} | dataclasses.asdict(
+        config
+    )
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -66,14 +70,18 @@ def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, so
             weight.copy_(weights[name])
 
 
-def copy_fitting_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> set[str]:
+def copy_fitting_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], *, source: str
+) -> set[str]:
     """Copy those named weights into a module that it has in the same shape; returns their names.
 
     Raises:
         ValueError: none fits.
     """
     own = module.state_dict()
-    fitting = {name for name in own.keys() & weights.keys() if own[name].shape == weights[name].shape}
+    fitting = {
+        name for name in own.keys() & weights.keys() if own[name].shape == weights[name].shape
+    }
     if not fitting:
         raise ValueError(f"no weight of {source} fits the model")
     with torch.no_grad():

@@ -34,9 +34,15 @@ from ampere.models.card import write_comparison_card
 from ampere.models.pretrained import _found
 from ampere.models.video import check_frames, normalise_pixels
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels that the published weights were trained with
+CLIP_MEAN = (
+    0.48145466,
+    0.4578275,
+    0.40821073,
+)  # of the pixels that the published weights were trained with
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_TEXT_TOKENS = 52  # the longest text that the published weights were trained with, CLS and SEP included
+MAX_TEXT_TOKENS = (
+    52  # the longest text that the published weights were trained with, CLS and SEP included
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,9 @@ class CNCLIPConfig:
         if self.num_frames < 1:
             raise ValueError(f"num_frames is {self.num_frames}; it must be at least 1")
         if self.combine not in get_args(Combine):
-            raise ValueError(f"combine is {self.combine!r}; give one of {', '.join(get_args(Combine))}")
+            raise ValueError(
+                f"combine is {self.combine!r}; give one of {', '.join(get_args(Combine))}"
+            )
 
 
 class CNCLIP(nn.Module):
@@ -87,7 +95,9 @@ class CNCLIP(nn.Module):
         positions: int = self.clip.config.text_config.max_position_embeddings
         self.max_text_tokens = min(MAX_TEXT_TOKENS, positions)
         self.image_size: int = self.clip.config.vision_config.image_size
-        self.embedding_dim: int = self.clip.config.projection_dim * (2 if config.combine == "concat" else 1)
+        self.embedding_dim: int = self.clip.config.projection_dim * (
+            2 if config.combine == "concat" else 1
+        )
         self.reads_text = config.combine != "visual"
         if not self.reads_text:
             for part in (self.clip.text_model, self.clip.text_projection):
@@ -137,21 +147,29 @@ class CNCLIP(nn.Module):
         features = functional.normalize(features.float(), dim=-1).unflatten(0, frames.shape[:2])
         return functional.normalize(features.mean(dim=1), dim=-1)
 
-    def _read(self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor]:
         """The text feature, float32 [B, C] of length 1, and bool [B] of the rows whose text is there."""
         token_ids, visible = _check_tokens(token_ids, token_mask, batch)
         positions = self.clip.config.text_config.max_position_embeddings
         if token_ids.shape[1] > positions:
-            raise ValueError(f"texts have {token_ids.shape[1]} tokens; the text tower has {positions} positions")
+            raise ValueError(
+                f"texts have {token_ids.shape[1]} tokens; the text tower has {positions} positions"
+            )
         present = visible.any(dim=1)
         # Attention over nothing may give NaN, whose gradient would pass torch.where; so a missing text shows all.
         visible = visible | ~present[:, None]
-        features = self.clip.get_text_features(input_ids=token_ids, attention_mask=visible.long()).pooler_output
+        features = self.clip.get_text_features(
+            input_ids=token_ids, attention_mask=visible.long()
+        ).pooler_output
         return functional.normalize(features.float(), dim=-1), present
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep the activations of the layers' borders alone and compute the others again in the backward pass."""
-        self.clip.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.clip.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters that are trained, by learning rate; the keys are AMPere's.
@@ -177,7 +195,9 @@ class CNCLIP(nn.Module):
             facts: what the card tells besides; see `ampere.models.card.comparison_card`.
         """
         checkpoint.save(folder, self.config, self.state_dict())
-        write_comparison_card(folder, type(self).__name__, {"Combination": self.config.combine}, facts)
+        write_comparison_card(
+            folder, type(self).__name__, {"Combination": self.config.combine}, facts
+        )
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
 
@@ -192,7 +212,9 @@ class CNCLIP(nn.Module):
         try:
             config = CNCLIPConfig(**saved.load_config(folder))
         except TypeError as error:
-            raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of a CN-CLIP model: {error}") from error
+            raise ValueError(
+                f"{Path(folder) / saved.CONFIG_FILE} is not of a CN-CLIP model: {error}"
+            ) from error
         model = cls(config)
         checkpoint.copy_weights(model, checkpoint.load_weights(folder), source=str(folder))
         return model.eval()
@@ -210,8 +232,14 @@ def load_cn_clip(source: str, num_frames: int, combine: Combine) -> CNCLIP:
         ValueError: a weight is missing (the message names it).
         OSError: the hub or the folder does not have such a model.
     """
-    loaded: Any = ChineseCLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    loaded: Any = ChineseCLIPModel.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True
+    )
     pretrained, info = loaded
-    model = CNCLIP(CNCLIPConfig(clip=pretrained.config.to_diff_dict(), num_frames=num_frames, combine=combine))
-    checkpoint.copy_weights(model.clip, _found(pretrained.state_dict(), info["missing_keys"]), source=source)
+    model = CNCLIP(
+        CNCLIPConfig(clip=pretrained.config.to_diff_dict(), num_frames=num_frames, combine=combine)
+    )
+    checkpoint.copy_weights(
+        model.clip, _found(pretrained.state_dict(), info["missing_keys"]), source=source
+    )
     return model.eval()

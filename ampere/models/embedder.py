@@ -29,7 +29,9 @@ class Embedder:
         text_source: what the model reads as text, one of `TextSource`.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", *, bf16: bool = False, fixed: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: str = "cpu", *, bf16: bool = False, fixed: int | None = None
+    ) -> None:
         self.device, self.bf16, self.fixed = device, bf16, fixed
         self.model: Any = load_network(folder).to(device)
         tokenized = self.model.reads_text and self.model.max_text_tokens > 0
@@ -59,7 +61,10 @@ class Embedder:
             self.embed_pixels([np.zeros((count, 3, side, side), np.uint8)], [""], [domain])
 
     def embed(
-        self, frames: Sequence[Sequence[bytes]], texts: Sequence[str | None], domains: Sequence[Domain]
+        self,
+        frames: Sequence[Sequence[bytes]],
+        texts: Sequence[str | None],
+        domains: Sequence[Domain],
     ) -> NDArray[np.float32]:
         """Embed samples given as stored JPEG frames, text and domain: float32 [N, D], of length 1.
 
@@ -69,10 +74,15 @@ class Embedder:
             ValueError: a sample has neither one frame nor as many as the model reads.
         """
         check_counts([len(jpegs) for jpegs in frames], self.model.num_frames)
-        return self.embed_pixels([model_input(jpegs, self.model.image_size) for jpegs in frames], texts, domains)
+        return self.embed_pixels(
+            [model_input(jpegs, self.model.image_size) for jpegs in frames], texts, domains
+        )
 
     def embed_pixels(
-        self, pixels: Sequence[NDArray[np.uint8]], texts: Sequence[str | None], domains: Sequence[Domain]
+        self,
+        pixels: Sequence[NDArray[np.uint8]],
+        texts: Sequence[str | None],
+        domains: Sequence[Domain],
     ) -> NDArray[np.float32]:
         """As `embed`, of frames that are decoded: uint8 [F, 3, H, W] each."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
@@ -97,9 +107,13 @@ def embed_pixels(
         found = [i for i, n in enumerate(counts) if n == count]
         size = fixed or len(found)
         for rows in (found[start : start + size] for start in range(0, len(found), size)):
-            filled = rows + rows[-1:] * (size - len(rows))  # with the last sample again, where they are too few
+            filled = rows + rows[-1:] * (
+                size - len(rows)
+            )  # with the last sample again, where they are too few
             frames = torch.from_numpy(np.stack([pixels[i] for i in filled])).contiguous()
-            read, mask = text_inputs(model, tokenizer, [texts[i] for i in filled], device, fixed=bool(fixed))
+            read, mask = text_inputs(
+                model, tokenizer, [texts[i] for i in filled], device, fixed=bool(fixed)
+            )
             places = torch.tensor([DOMAINS.index(domains[i]) for i in filled], device=device)
             embedded = model(frames.to(device), read, mask, places).float().cpu().numpy()
             vectors[rows] = embedded[: len(rows)]

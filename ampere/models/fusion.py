@@ -50,11 +50,15 @@ class SelfAttention(Projections):
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
-        self.blocks = transformer_blocks(sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width)
+        self.blocks = transformer_blocks(
+            sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width
+        )
 
     def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         stream = torch.cat([visual, text], dim=1)
-        visible = torch.cat([all_visible(len(visual), visual.shape[1], visual.device), token_mask], dim=1)
+        visible = torch.cat(
+            [all_visible(len(visual), visual.shape[1], visual.device), token_mask], dim=1
+        )
         for block in self.blocks:
             stream = block(stream, visible)
         return stream[:, 0] + stream[:, visual.shape[1]]
@@ -67,7 +71,9 @@ class PooledOnly(Projections):
     """
 
     def forward(self, v: Tensor, z: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        return self.fuse(self.visual_projection(v[:, None]), self.text_projection(tokens[:, :1]), token_mask)
+        return self.fuse(
+            self.visual_projection(v[:, None]), self.text_projection(tokens[:, :1]), token_mask
+        )
 
 
 class Sum(PooledOnly):
@@ -93,7 +99,9 @@ class TextAsQuery(Projections):
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
-        self.blocks = transformer_blocks(sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True)
+        self.blocks = transformer_blocks(
+            sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
+        )
 
     def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         # Each token is a query by itself, so the others would be computed for nothing.
@@ -108,7 +116,9 @@ class VisionAsQuery(Projections):
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
-        self.blocks = transformer_blocks(sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True)
+        self.blocks = transformer_blocks(
+            sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
+        )
 
     def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         stream = visual[:, :1]
@@ -123,11 +133,16 @@ class CoAttention(Projections):
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
         # Visual and textual blocks by turns.
-        self.blocks = transformer_blocks(2 * sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True)
+        self.blocks = transformer_blocks(
+            2 * sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
+        )
 
     def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         for of_visual, of_text in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            visual, text = of_visual(visual, token_mask, context=text), of_text(text, context=visual)
+            visual, text = (
+                of_visual(visual, token_mask, context=text),
+                of_text(text, context=visual),
+            )
         return visual[:, 0] + text[:, 0]
 
 

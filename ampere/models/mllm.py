@@ -23,7 +23,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from ampere.models import checkpoint
 from ampere.models import model_folder as saved
@@ -80,10 +86,14 @@ class MLLMEmbedder(nn.Module):
         ValueError: the model has an encoder and a decoder, or transformers cannot run it without its output layer.
     """
 
-    def __init__(self, base: PreTrainedModel, processor: ProcessorMixin, config: MLLMConfig) -> None:
+    def __init__(
+        self, base: PreTrainedModel, processor: ProcessorMixin, config: MLLMConfig
+    ) -> None:
         super().__init__()
         if base.config.is_encoder_decoder or base.base_model is base:
-            raise ValueError(f"{type(base).__name__} has no causal decoder whose last token could be taken")
+            raise ValueError(
+                f"{type(base).__name__} has no causal decoder whose last token could be taken"
+            )
         self.config = config
         self.base = base.requires_grad_(False).eval()
         self.processor = processor
@@ -116,7 +126,9 @@ class MLLMEmbedder(nn.Module):
         """
         features = self.features(frames, texts)
         # float32 also under autocast: similarities of bfloat16 vectors would tie.
-        return functional.normalize((self.probe(features) if self.probe else features).float(), dim=-1)
+        return functional.normalize(
+            (self.probe(features) if self.probe else features).float(), dim=-1
+        )
 
     @torch.no_grad()
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
@@ -146,7 +158,11 @@ class MLLMEmbedder(nn.Module):
 
     def _conversation(self, frames: Tensor, text: str | None) -> list[dict[str, Any]]:
         pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
-        lines = [PROMPT, PROMPT_TEXT.format(text=self._plain(text)), PROMPT_END] if text else [PROMPT, PROMPT_END]
+        lines = (
+            [PROMPT, PROMPT_TEXT.format(text=self._plain(text)), PROMPT_END]
+            if text
+            else [PROMPT, PROMPT_END]
+        )
         content = [{"type": "image", "image": picture} for picture in pictures]
         return [{"role": "user", "content": [*content, {"type": "text", "text": "\n".join(lines)}]}]
 
@@ -168,7 +184,12 @@ class MLLMEmbedder(nn.Module):
         Returns:
             `rest`: the linear layer, if there is one; the other groups are empty.
         """
-        return {"text": [], "video": [], "fusion": [], "rest": list(self.probe.parameters()) if self.probe else []}
+        return {
+            "text": [],
+            "video": [],
+            "fusion": [],
+            "rest": list(self.probe.parameters()) if self.probe else [],
+        }
 
     def enable_gradient_checkpointing(self) -> None:
         """Nothing: no gradient passes the frozen model."""
@@ -184,7 +205,9 @@ class MLLMEmbedder(nn.Module):
             facts: what the card tells besides; see `ampere.models.card.comparison_card`.
         """
         checkpoint.save(folder, self.config, self.probe.state_dict() if self.probe else {})
-        write_comparison_card(folder, type(self).__name__, {"Language model": self.config.source}, facts)
+        write_comparison_card(
+            folder, type(self).__name__, {"Language model": self.config.source}, facts
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> MLLMEmbedder:
@@ -198,13 +221,17 @@ class MLLMEmbedder(nn.Module):
         try:
             config = MLLMConfig(**saved.load_config(folder))
         except TypeError as error:
-            raise ValueError(f"{Path(folder) / saved.CONFIG_FILE} is not of an MLLM model: {error}") from error
+            raise ValueError(
+                f"{Path(folder) / saved.CONFIG_FILE} is not of an MLLM model: {error}"
+            ) from error
         if config.identity and (found := saved.model_identity(config.source)) != config.identity:
             raise ValueError(
                 f"{folder} is of the multimodal model {config.identity}, and {config.source} is {found} now; train anew"
             )
         model = load_mllm(config)
-        checkpoint.copy_weights(model.probe or nn.Module(), checkpoint.load_weights(folder), source=str(folder))
+        checkpoint.copy_weights(
+            model.probe or nn.Module(), checkpoint.load_weights(folder), source=str(folder)
+        )
         return model
 
 
@@ -217,12 +244,16 @@ def load_mllm(config: MLLMConfig) -> MLLMEmbedder:
         ImportError: its processor needs a package, which the message names. Qwen2-VL and LLaVA-OneVision need
             torchvision, SmolVLM num2words too.
     """
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(config.source, dtype="auto", output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        config.source, dtype="auto", output_loading_info=True
+    )
     base, info = loaded
     if info["missing_keys"]:  # transformers draws them at random, with only a warning
         missing = "; ".join(f"missing {name}" for name in sorted(info["missing_keys"]))
         raise ValueError(f"weights of {config.source} do not fit the model: {missing}")
-    return MLLMEmbedder(base, AutoProcessor.from_pretrained(config.source, **config.processor), config).eval()
+    return MLLMEmbedder(
+        base, AutoProcessor.from_pretrained(config.source, **config.processor), config
+    ).eval()
 
 
 def last_tokens(mask: Tensor) -> Tensor:
@@ -234,7 +265,16 @@ def last_tokens(mask: Tensor) -> Tensor:
 
 
 def _check(frames: Tensor, texts: Sequence[str | None]) -> None:
-    if frames.dtype != torch.uint8 or frames.dim() != 5 or frames.shape[2] != 3 or frames.shape[1] == 0:
-        raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; the model takes torch.uint8 [B, F, 3, H, W]")
+    if (
+        frames.dtype != torch.uint8
+        or frames.dim() != 5
+        or frames.shape[2] != 3
+        or frames.shape[1] == 0
+    ):
+        raise ValueError(
+            f"frames are {frames.dtype} {list(frames.shape)}; the model takes torch.uint8 [B, F, 3, H, W]"
+        )
     if len(texts) != len(frames):
-        raise ValueError(f"{len(texts)} texts and frames of {len(frames)} rows; give one text, or None, per row")
+        raise ValueError(
+            f"{len(texts)} texts and frames of {len(frames)} rows; give one text, or None, per row"
+        )

@@ -25,7 +25,9 @@ def architecture(folder: Path | str) -> str | None:
 
 def load_config(folder: Path | str) -> dict[str, Any]:
     """The fields of a folder's config.json, but for the architecture's name."""
-    return {name: value for name, value in _read(folder, CONFIG_FILE).items() if name != ARCHITECTURE}
+    return {
+        name: value for name, value in _read(folder, CONFIG_FILE).items() if name != ARCHITECTURE
+    }
 
 
 def text_source(folder: Path | str) -> TextSource:

@@ -24,7 +24,9 @@ from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import encode
 from ampere.models.xclip_checkpoint import SUFFIXES
 
-NETWORKS: Mapping[str, Any] = {network.__name__: network for network in (AMPere, CNCLIP)} | {"MLLM": MLLMEmbedder}
+NETWORKS: Mapping[str, Any] = {network.__name__: network for network in (AMPere, CNCLIP)} | {
+    "MLLM": MLLMEmbedder
+}
 
 
 class Network(Protocol):
@@ -44,17 +46,23 @@ class Network(Protocol):
     reads_text: bool
     max_text_tokens: int
 
-    def __call__(self, frames: Tensor, texts: Any, token_mask: Tensor | None, domains: Tensor | None) -> Tensor:
+    def __call__(
+        self, frames: Tensor, texts: Any, token_mask: Tensor | None, domains: Tensor | None
+    ) -> Tensor:
         """float32 [B, D] of uint8 frames [B, F, 3, H, W] and of what `text_inputs` made of their texts."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]: ...
 
     def enable_gradient_checkpointing(self) -> None: ...
 
-    def save_pretrained(self, folder: Path | str, tokenizer: Any = None, facts: Any = None) -> None: ...
+    def save_pretrained(
+        self, folder: Path | str, tokenizer: Any = None, facts: Any = None
+    ) -> None: ...
 
 
-def build_network(sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, *, use_text: bool) -> Any:
+def build_network(
+    sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, *, use_text: bool
+) -> Any:
     """A new `Network` with the pretrained weights that its settings name, in evaluation mode.
 
     Args:
@@ -66,7 +74,9 @@ def build_network(sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | Non
         OSError: the hub or the folder does not have such a model.
     """
     if sizes.network == "cn-clip":
-        return load_cn_clip(sizes.weights, sizes.num_frames, sizes.combine if use_text else "visual")
+        return load_cn_clip(
+            sizes.weights, sizes.num_frames, sizes.combine if use_text else "visual"
+        )
     if sizes.network == "mllm":
         return load_mllm(
             MLLMConfig(
@@ -80,12 +90,17 @@ def build_network(sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | Non
     assert tokenizer is not None
     model = AMPere(
         AMPereConfig(
-            sizes=sizes, vocab_size=len(tokenizer), pad_token_id=int(tokenizer.pad_token_id or 0), use_text=use_text
+            sizes=sizes,
+            vocab_size=len(tokenizer),
+            pad_token_id=int(tokenizer.pad_token_id or 0),
+            use_text=use_text,
         )
     )
     # A system without one of the towers keeps the preset's names of weights for both.
     load_pretrained_towers(
-        model, sizes.vision_weights if sizes.use_vision else "", sizes.text_weights if use_text else ""
+        model,
+        sizes.vision_weights if sizes.use_vision else "",
+        sizes.text_weights if use_text else "",
     )
     return model.eval()
 

@@ -11,7 +11,12 @@ from transformers import BertModel, XCLIPModel
 from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import copy_tensors, copy_weights
 from ampere.models.video import VideoBranch
-from ampere.models.xclip_checkpoint import CLASS_EMBEDDING, HEAD_WIDTH, SUFFIXES, load_xclip_checkpoint
+from ampere.models.xclip_checkpoint import (
+    CLASS_EMBEDDING,
+    HEAD_WIDTH,
+    SUFFIXES,
+    load_xclip_checkpoint,
+)
 
 
 def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str) -> None:
@@ -29,9 +34,13 @@ def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str
         OSError: the hub or the folder does not have such a model, or there is no such file.
     """
     if text_weights and model.text is None:
-        raise ValueError(f"text_weights is {text_weights!r}, but the model reads no text; leave it empty")
+        raise ValueError(
+            f"text_weights is {text_weights!r}, but the model reads no text; leave it empty"
+        )
     if vision_weights and model.video is None:
-        raise ValueError(f"vision_weights is {vision_weights!r}, but the model sees no frames; leave it empty")
+        raise ValueError(
+            f"vision_weights is {vision_weights!r}, but the model sees no frames; leave it empty"
+        )
     if vision_weights and model.video is not None:
         _load_vision(model.video, vision_weights)
     if text_weights and model.text is not None:
@@ -58,7 +67,8 @@ def _load_vision(video: VideoBranch, source: str) -> None:
         {
             name: weight
             for name, weight in weights.items()
-            if _layer_of_integration(name) <= depth and ("mit" in parts or not name.startswith("mit."))
+            if _layer_of_integration(name) <= depth
+            and ("mit" in parts or not name.startswith("mit."))
         },
         source=source,
     )
@@ -74,7 +84,11 @@ def _original_xclip(source: str) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Weights, and the heads of the parts; none where the weight that tells it is missing, which is then named."""
     weights = load_xclip_checkpoint(source)
     widths = {"vision_model": CLASS_EMBEDDING, "mit": "mit.position_embedding"}
-    heads = {part: weights[name].shape[-1] // HEAD_WIDTH for part, name in widths.items() if name in weights}
+    heads = {
+        part: weights[name].shape[-1] // HEAD_WIDTH
+        for part, name in widths.items()
+        if name in weights
+    }
     return weights, heads
 
 
@@ -83,12 +97,18 @@ def _library_xclip(source: str) -> tuple[dict[str, Tensor], dict[str, int]]:
     pretrained, info = loaded
     weights = _found(pretrained.state_dict(), info["missing_keys"])
     config = pretrained.config.vision_config
-    used = {k: v for k, v in weights.items() if k.split(".")[0] in ("vision_model", "visual_projection", "mit")}
+    used = {
+        k: v
+        for k, v in weights.items()
+        if k.split(".")[0] in ("vision_model", "visual_projection", "mit")
+    }
     return used, {"vision_model": config.num_attention_heads, "mit": config.mit_num_attention_heads}
 
 
 def _load_text(text: BertModel, source: str) -> None:
-    loaded: Any = BertModel.from_pretrained(source, add_pooling_layer=False, output_loading_info=True)
+    loaded: Any = BertModel.from_pretrained(
+        source, add_pooling_layer=False, output_loading_info=True
+    )
     pretrained, info = loaded
     _check_heads(pretrained.config.num_attention_heads, text.config.num_attention_heads, source)
     copy_weights(text, _found(pretrained.state_dict(), info["missing_keys"]), source=source)
@@ -103,4 +123,6 @@ def _found(weights: dict[str, Tensor], missing: Iterable[str]) -> dict[str, Tens
 def _check_heads(theirs: int, ours: int, source: str) -> None:
     """The number of heads changes what weights mean, but not their shapes."""
     if theirs != ours:
-        raise ValueError(f"{source} has num_attention_heads {theirs}; the model was built with {ours}")
+        raise ValueError(
+            f"{source} has num_attention_heads {theirs}; the model was built with {ours}"
+        )

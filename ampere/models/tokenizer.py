@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -38,12 +46,17 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 8000) -> PreTrainedT
     # first, like special tokens, they keep their place. So equal texts give an equal tokenizer.
     first = [*SPECIAL_TOKENS.values(), *_inner_characters(texts)]
     if vocab_size < len(first) + len(alphabet):
-        raise ValueError(f"vocab_size is {vocab_size}; the alphabet alone needs {len(first) + len(alphabet)}")
+        raise ValueError(
+            f"vocab_size is {vocab_size}; the alphabet alone needs {len(first) + len(alphabet)}"
+        )
     trained = _pipeline(models.WordPiece(unk_token=UNKNOWN))
     trained.train_from_iterator(
         texts,
         trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=first, initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocab_size,
+            special_tokens=first,
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     tokenizer = _pipeline(models.WordPiece(vocab=trained.get_vocab(), unk_token=UNKNOWN))
@@ -60,7 +73,11 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None], max_tokens: int, *, fixed: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str | None],
+    max_tokens: int,
+    *,
+    fixed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Tokenize a batch: CLS first, cut to `max_tokens` with CLS and SEP, padded to the longest of the batch.
 
@@ -99,8 +116,13 @@ def _pipeline(model: models.WordPiece) -> Tokenizer:
 
 def _inner_characters(texts: list[str]) -> list[str]:
     """`##x` for every character x that a word may hold after its first: Latin letters, digits, those of the texts."""
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = (
+        normalizers.BertNormalizer(lowercase=True),
+        pre_tokenizers.BertPreTokenizer(),
+    )
     inner = set(WORD_CHARACTERS)
     for text in texts:
-        inner.update(*(word[1:] for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))))
+        inner.update(
+            *(word[1:] for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        )
     return [f"##{character}" for character in sorted(inner)]

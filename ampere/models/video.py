@@ -41,7 +41,9 @@ class VideoBranch(nn.Module):
         )
         self.projection = nn.Linear(sizes.vision_width, sizes.message_width, bias=False)
         self.integration = frame_integration(sizes) if sizes.temporal_layers else None
-        self._evaluated: list[nn.Module] = []  # see `_image_layers`; a plain list, which no state_dict sees
+        self._evaluated: list[
+            nn.Module
+        ] = []  # see `_image_layers`; a plain list, which no state_dict sees
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Encode clips, or single images as clips of n equal frames.
@@ -57,7 +59,9 @@ class VideoBranch(nn.Module):
         """
         check_frames(frames, self.image_size, self.num_frames)
         pixels = normalise_pixels(frames.flatten(0, 1))
-        pooled = self._pool_images(pixels) if frames.shape[1] == 1 else self.tower(pixels).pooler_output
+        pooled = (
+            self._pool_images(pixels) if frames.shape[1] == 1 else self.tower(pixels).pooler_output
+        )
         z = self.projection(pooled).unflatten(0, frames.shape[:2]).expand(-1, self.num_frames, -1)
         return z.mean(dim=1) if self.integration is None else self.integration(z).pooler_output, z
 
@@ -127,5 +131,7 @@ def normalise_pixels(
     images: Tensor, mean: Sequence[float] = PIXEL_MEAN, deviation: Sequence[float] = PIXEL_STD
 ) -> Tensor:
     """uint8 [B, 3, H, W] in 0..255 -> float32 [B, 3, H, W] with mean and deviation of the three colours taken out."""
-    centre, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, deviation))
+    centre, scale = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, deviation)
+    )
     return (images.float() / 255 - centre) / scale

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 SUFFIXES = (".pth", ".pt")
-HEAD_WIDTH = 64  # the file does not say how many heads there are; X-CLIP has one per 64 of the width
+HEAD_WIDTH = (
+    64  # the file does not say how many heads there are; X-CLIP has one per 64 of the width
+)
 CLASS_EMBEDDING = "vision_model.embeddings.class_embedding"
 
 # Of the tower and of the frame integration, whose blocks have the same parts.
@@ -75,7 +77,9 @@ def _read(path: Path) -> Any:
     except Exception as error:  # whatever the bytes of a damaged file happen to lead to
         found = re.search(r"GLOBAL (\S+)", str(error))
         if not found:
-            raise ValueError(f"{path} cannot be read; expected a file that torch.save wrote, undamaged") from error
+            raise ValueError(
+                f"{path} cannot be read; expected a file that torch.save wrote, undamaged"
+            ) from error
     # Outside of the handler: torch's own message advises to unpickle the object after all.
     raise ValueError(
         f"{path} holds a Python object ({found[1]}), which is not unpickled, because that can run any code; "
@@ -85,11 +89,17 @@ def _read(path: Path) -> Any:
 
 def _state_dict(content: Any, path: Path | str) -> dict[str, Tensor]:
     weights = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(weight, Tensor) for weight in weights.values()
+    ):
         came = (
-            f"the keys {sorted(map(str, weights))[:8]}" if isinstance(weights, dict) else f"a {type(weights).__name__}"
+            f"the keys {sorted(map(str, weights))[:8]}"
+            if isinstance(weights, dict)
+            else f"a {type(weights).__name__}"
         )
-        raise ValueError(f"{path} holds {came}; expected named tensors, or a dictionary with them under 'model'")
+        raise ValueError(
+            f"{path} holds {came}; expected named tensors, or a dictionary with them under 'model'"
+        )
     return {str(name).removeprefix("module."): weight for name, weight in weights.items()}
 
 

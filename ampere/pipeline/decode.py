@@ -32,8 +32,12 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
 
     def build(due: Work) -> "ray.data.Dataset":
         assert samples is not None, "rows are due, so they came from somewhere"
-        work = functools.partial(decode_batch, settings=settings, uri=samples.uri, version=samples.version)
-        return map_batches(due.blocks, work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus)
+        work = functools.partial(
+            decode_batch, settings=settings, uri=samples.uri, version=samples.version
+        )
+        return map_batches(
+            due.blocks, work, batch_format="pyarrow", batch_size=None, num_cpus=settings.cpus
+        )
 
     return Stage(
         name="decode",
@@ -49,16 +53,30 @@ def decode_stage(workspace: Workspace, settings: DecodeSettings) -> Stage:
 
 def wanted_rows(samples: lance.LanceDataset | None, settings: DecodeSettings) -> pa.Table:
     """A row per sample: its id, its fingerprint, and its `position` in the samples table; nothing longer is kept."""
-    stored = [DECODING, settings.sampling, settings.num_frames, settings.short_side, settings.jpeg_quality]
-    schema = pa.schema([("sample_id", pa.string()), ("fingerprint", pa.string()), ("position", pa.int64())])
+    stored = [
+        DECODING,
+        settings.sampling,
+        settings.num_frames,
+        settings.short_side,
+        settings.jpeg_quality,
+    ]
+    schema = pa.schema(
+        [("sample_id", pa.string()), ("fingerprint", pa.string()), ("position", pa.int64())]
+    )
     chunks, position = [], 0
     for batch in samples.to_batches(columns=["sample_id", *INPUTS]) if samples else ():
         prints = [
-            fingerprint(row["domain"], row["media_kind"], row["media_uris"], row["timestamps_s"], stored)
+            fingerprint(
+                row["domain"], row["media_kind"], row["media_uris"], row["timestamps_s"], stored
+            )
             for row in batch.to_pylist()
         ]
         positions = range(position, position + batch.num_rows)
-        chunks.append(pa.record_batch([batch["sample_id"], pa.array(prints), pa.array(positions)], schema=schema))
+        chunks.append(
+            pa.record_batch(
+                [batch["sample_id"], pa.array(prints), pa.array(positions)], schema=schema
+            )
+        )
         position += batch.num_rows
     return pa.Table.from_batches(chunks, schema)
 
@@ -76,7 +94,9 @@ def decode_batch(batch: pa.Table, settings: DecodeSettings, uri: str, version: i
     for row, sample in zip(batch.drop(["position"]).to_pylist(), inputs.to_pylist(), strict=True):
         try:
             stored = decode_media(sample, settings)
-        except Exception as error:  # the per-row edge: whatever a strange file raises costs that row alone
+        except (
+            Exception
+        ) as error:  # the per-row edge: whatever a strange file raises costs that row alone
             rows.append(error_row(row["sample_id"], row["fingerprint"], error))
         else:
             rows.append(row | stored | {"sampling": settings.sampling})
@@ -85,14 +105,20 @@ def decode_batch(batch: pa.Table, settings: DecodeSettings, uri: str, version: i
 
 def decode_media(sample: dict[str, Any], settings: DecodeSettings) -> dict[str, Any]:
     """Columns of the stored frames of one row of the samples table."""
-    kind, uris, num_frames = MediaKind(sample["media_kind"]), sample["media_uris"], settings.num_frames
+    kind, uris, num_frames = (
+        MediaKind(sample["media_kind"]),
+        sample["media_uris"],
+        settings.num_frames,
+    )
     if sample["domain"] == Domain.PAGE:  # one picture: the first, or the middle of a video
         num_frames = 1
         if kind is MediaKind.FRAMES:
             kind, uris = MediaKind.IMAGE, uris[:1]
     process = _process(settings.time_limit_s, settings.memory_limit_gb)
     times = sample["timestamps_s"] or ()
-    return vars(process.call(decode_sample, kind, uris, settings, num_frames=num_frames, timestamps_s=times))
+    return vars(
+        process.call(decode_sample, kind, uris, settings, num_frames=num_frames, timestamps_s=times)
+    )
 
 
 # One child for each process that runs tasks, for as long as it lives.

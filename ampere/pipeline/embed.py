@@ -23,7 +23,14 @@ from ampere.models.model_folder import architecture, embedding_name, frame_size,
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.pool_stats import COLUMNS, PoolWatch
 from ampere.pipeline.runner.ray_data import map_batches
-from ampere.pipeline.runner.stage import ERROR_COLUMNS, Stage, Work, error_columns, error_row, result_schema
+from ampere.pipeline.runner.stage import (
+    ERROR_COLUMNS,
+    Stage,
+    Work,
+    error_columns,
+    error_row,
+    result_schema,
+)
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder, own_embedder
@@ -50,7 +57,9 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | No
     frames = LanceFrames(workspace)
     wanted = wanted_rows(workspace, folder, name, frames, split)
     reads = f"what model {settings.model} reads"
-    notes = text_notes(workspace, "embed", reads, text_source(folder), wanted["sample_id"].to_pylist())
+    notes = text_notes(
+        workspace, "embed", reads, text_source(folder), wanted["sample_id"].to_pylist()
+    )
     least, most = worker_range("embed.workers", settings.workers, least=0)
     watch = PoolWatch(most, settings.hourly_price)
 
@@ -75,7 +84,9 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | No
             EmbedBatch,
             # Each actor fetches the model: what the driver has may lie on its machine alone.
             fn_constructor_kwargs={"uri": workspace.uri, "name": name, "settings": settings},
-            compute=ActorPoolStrategy(min_size=max(1, least), max_size=most, initial_size=max(1, least)),
+            compute=ActorPoolStrategy(
+                min_size=max(1, least), max_size=most, initial_size=max(1, least)
+            ),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=settings.cpus,
@@ -113,23 +124,36 @@ def wanted_rows(
     """One row per sample with frames: ids, domain, text, fingerprint, position in the frames table; sorted by domain,
     so that pages share batches."""
     stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
-    made_from = dict(zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True))
+    made_from = dict(
+        zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True)
+    )
     chosen = None if split is None else f"split = '{split}'"
     samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], chosen)
-    samples = samples.filter(pc.is_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()))
+    samples = samples.filter(
+        pc.is_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks())
+    )
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
     texts = sample_texts(workspace, text_source(folder))
     # Product and domain are stored beside the vector, so a corrected catalogue makes the row due as well.
     prints = [
-        fingerprint(made_from[row["sample_id"]], texts.get(row["sample_id"]), name, row["product_id"], row["domain"])
+        fingerprint(
+            made_from[row["sample_id"]],
+            texts.get(row["sample_id"]),
+            name,
+            row["product_id"],
+            row["domain"],
+        )
         for row in samples.to_pylist()
     ]
     return (
         samples.append_column("text", text_array(texts, ids))
         .append_column("fingerprint", pa.array(prints, pa.string()))
         .append_column("model", pa.array([name] * len(ids), pa.string()))
-        .append_column("position", pc.index_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()))
+        .append_column(
+            "position",
+            pc.index_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()),
+        )
     )
 
 
@@ -148,14 +172,18 @@ def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
     Returns:
         Also `error_type` and `error_message`, null but for frames that cannot be read, whose pixels are null.
     """
-    stored = _frames_table(uri, version=version).take(batch["position"].to_pylist(), columns=["frames"])
+    stored = _frames_table(uri, version=version).take(
+        batch["position"].to_pylist(), columns=["frames"]
+    )
     read: list[dict[str, Any]] = []
     for jpegs in stored["frames"].to_pylist():
         try:
             read.append({"pixels": model_input(jpegs, size).tobytes()})
         except Exception as error:  # the per-row edge: frames that were spoilt cost that row alone
             read.append(error_columns(error))
-    found = pa.Table.from_pylist(read, schema=pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS]))
+    found = pa.Table.from_pylist(
+        read, schema=pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS])
+    )
     columns = batch.drop(["position"])
     for name in found.column_names:
         columns = columns.append_column(name, found[name])
@@ -196,17 +224,23 @@ class EmbedBatch:
         seconds = (time.perf_counter() - start) / batch.num_rows
         seen = {"worker": self.worker, "ready": self.ready, "seconds": seconds}
         return pa.Table.from_pylist(
-            [row | seen for row in (*results, *unread)], schema=pa.schema([*result_schema(EMBEDDINGS), *COLUMNS])
+            [row | seen for row in (*results, *unread)],
+            schema=pa.schema([*result_schema(EMBEDDINGS), *COLUMNS]),
         )
 
     def _embed_each(self, rows: list[dict]) -> list[dict]:
         try:
             return self._embed(rows)
-        except Exception as error:  # the per-row edge: find the row that spoils the batch, keep the others
+        except (
+            Exception
+        ) as error:  # the per-row edge: find the row that spoils the batch, keep the others
             end_if_not_the_rows(error, alone=len(rows) == 1)
             if len(rows) == 1:
                 return [error_row(rows[0]["sample_id"], rows[0]["fingerprint"], error)]
-            print(f"embed: {len(rows)} samples again, one by one: {type(error).__name__}: {error}", file=sys.stderr)
+            print(
+                f"embed: {len(rows)} samples again, one by one: {type(error).__name__}: {error}",
+                file=sys.stderr,
+            )
             return [result for row in rows for result in self._embed_each([row])]
 
     def _embed(self, rows: list[dict]) -> list[dict]:
@@ -217,7 +251,9 @@ class EmbedBatch:
             [Domain(row["domain"]) for row in rows],
         )
         if not np.isfinite(vectors).all():
-            raise ValueError("the vector is not finite; are the network's weights sound, and is its type wide enough?")
+            raise ValueError(
+                "the vector is not finite; are the network's weights sound, and is its type wide enough?"
+            )
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
 
 
@@ -235,7 +271,9 @@ def end_if_not_the_rows(error: Exception, *, alone: bool) -> None:
 
     if isinstance(error, torch.AcceleratorError):
         # CUDA answers every later call of this process with it. Ray starts another and tries the batch there.
-        print(f"embed: this worker ends: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(
+            f"embed: this worker ends: {type(error).__name__}: {error}", file=sys.stderr, flush=True
+        )
         os._exit(1)
     if alone and isinstance(error, torch.OutOfMemoryError):
         raise error

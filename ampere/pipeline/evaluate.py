@@ -24,7 +24,9 @@ from ampere.store.workspace import Workspace
 
 CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
 LONGEST_CATEGORY = 100  # characters; numpy gives each value of an array the room of the longest
-TESTED = f"split = '{Split.TEST}' AND product_id IS NOT NULL"  # the samples that models are judged on
+TESTED = (
+    f"split = '{Split.TEST}' AND product_id IS NOT NULL"  # the samples that models are judged on
+)
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
@@ -41,7 +43,10 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     vectors = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
     judged = {name: judge(found) for name, found in vectors.items()}
     tested = workspace.table(SAMPLES).count(TESTED)
-    left_out = {name: tested - sum(len(v.products) for v in found.values()) for name, found in vectors.items()}
+    left_out = {
+        name: tested - sum(len(v.products) for v in found.values())
+        for name, found in vectors.items()
+    }
     results: list[dict[str, Any]] = [
         {"name": name, "test_samples": tested, "without_embedding": left_out[name]}
         | evaluate_model(embedding_name(folders[name]), judged[name])
@@ -49,11 +54,16 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     ]
     # The first model's result stands at the top, the others beside it.
     report = results[0] | {"compared": results[1:]}
-    notes = [format_table([result | {"model": result["name"]} for result in results]), format_groups(results[0])]
+    notes = [
+        format_table([result | {"model": result["name"]} for result in results]),
+        format_groups(results[0]),
+    ]
     if settings.compare:
         report["comparison"] = comparison = compare_models(judged, *settings.compare)
         notes.append(format_comparison(*settings.compare, comparison))
-    where = workspace.write_report("evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False))
+    where = workspace.write_report(
+        "evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False)
+    )
     queries = sum(int(scores["queries"]) for scores in results[0]["tasks"].values())
     notes += [
         f"{name}: {count} queries have no sample of their product in the gallery; they are left out"
@@ -71,7 +81,9 @@ def compare_models(judged: dict[str, Results], first: str, second: str) -> dict[
         ValueError: they were not judged on the same queries and galleries.
     """
     if not same_samples(judged[first], judged[second]):
-        raise ValueError(f"{first} and {second} have embeddings of different samples; run `ampere embed` for both")
+        raise ValueError(
+            f"{first} and {second} have embeddings of different samples; run `ampere embed` for both"
+        )
     return compare(judged[first], judged[second])
 
 
@@ -95,7 +107,9 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     """
     samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain", "extra"], TESTED)
     samples = samples.sort_by("sample_id")
-    embedded = workspace.table(EMBEDDINGS).read(["sample_id", "vector"], f"model = '{embedding_name(folder)}'")
+    embedded = workspace.table(EMBEDDINGS).read(
+        ["sample_id", "vector"], f"model = '{embedding_name(folder)}'"
+    )
     at = pc.index_in(samples["sample_id"], value_set=embedded["sample_id"].combine_chunks())
     samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     if samples.num_rows == 0:
@@ -104,7 +118,10 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
         )
     ids = samples["sample_id"].to_pylist()
     groups = query_groups(workspace, folder, ids, samples["extra"].to_pylist())
-    vectors, domains = stacked_vectors(embedded["vector"].take(at)), np.array(samples["domain"].to_pylist())
+    vectors, domains = (
+        stacked_vectors(embedded["vector"].take(at)),
+        np.array(samples["domain"].to_pylist()),
+    )
     products = np.array(samples["product_id"].to_pylist(), dtype=str)
     return {
         domain: Vectors(
@@ -132,8 +149,12 @@ def query_groups(
     source = text_source(folder)
     if source != "none":
         texts = sample_texts(workspace, source)
-        groups["text"] = np.array(["with text" if texts.get(sample_id) else "without" for sample_id in ids])
+        groups["text"] = np.array(
+            ["with text" if texts.get(sample_id) else "without" for sample_id in ids]
+        )
     categories = [json.loads(extra).get(CATEGORY) if extra else None for extra in extras]
     if any(categories):
-        groups[CATEGORY] = np.array([str(category or "none")[:LONGEST_CATEGORY] for category in categories])
+        groups[CATEGORY] = np.array(
+            [str(category or "none")[:LONGEST_CATEGORY] for category in categories]
+        )
     return groups

@@ -20,7 +20,14 @@ from ampere.models.model_folder import embedding_name
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
-from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, check_files, check_version, read_meta
+from ampere.retrieval.index import (
+    META_FILE,
+    SearchIndex,
+    base_folder,
+    check_files,
+    check_version,
+    read_meta,
+)
 from ampere.retrieval.index_build import (
     changed_rows,
     check_limits,
@@ -68,19 +75,33 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         name = embedding_name(model_folder(workspace, settings.model))
         rows = index_rows(workspace, name, settings.split)
         if rows.num_rows == 0:
-            raise ValueError(f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first")
-        made_by = {field: value for field, value in dataclasses.asdict(settings).items() if field not in HOW}
-        meta = {"model": name, "settings": made_by, "content": fingerprint(sorted(rows["fingerprint"].to_pylist()))}
+            raise ValueError(
+                f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first"
+            )
+        made_by = {
+            field: value
+            for field, value in dataclasses.asdict(settings).items()
+            if field not in HOW
+        }
+        meta = {
+            "model": name,
+            "settings": made_by,
+            "content": fingerprint(sorted(rows["fingerprint"].to_pylist())),
+        }
         lacking = not_embedded(workspace, rows, settings)
         current = current_folder(workspace, settings.model)
         if current and is_current(current, settings, meta):
-            return Report("index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=lacking)
+            return Report(
+                "index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=lacking
+            )
         base = reusable_base(current, meta) if current else None
         version = next_version(workspace, settings.model)
         notes = write_version(Path(scratch) / version, base, rows, settings, meta) + lacking
         before = current.name if current else None
         write_meta(Path(scratch) / version, read_meta(Path(scratch) / version) | {"before": before})
-        where = workspace.publish(Path(scratch) / version, f"indexes/{settings.model}/{version}", last=META_FILE)
+        where = workspace.publish(
+            Path(scratch) / version, f"indexes/{settings.model}/{version}", last=META_FILE
+        )
         set_current(workspace, settings.model, version)
         remove_old(workspace, settings.model, settings.keep, before=before or version)
     return Report("index", where, done=rows.num_rows, seconds=time.monotonic() - start, notes=notes)
@@ -105,7 +126,10 @@ def write_version(
         write_delta(folder, base, rows, meta)
         (folder.parent / base.name).symlink_to(base)
         try:
-            return [f"index: {changed} changes beside base {base.name}", pass_gate(folder, rows, settings)]
+            return [
+                f"index: {changed} changes beside base {base.name}",
+                pass_gate(folder, rows, settings),
+            ]
         except RuntimeError as error:  # the next night's delta would fail like it
             told = [f"index: {error}. A base takes the place of this delta"]
             shutil.rmtree(folder)
@@ -147,9 +171,15 @@ def roll_back(workspace: Workspace, model: str) -> str:
     with workspace.lock(f"index-{model}"):
         current = current_version(workspace, model)
         last = served_before(workspace, model, current)
-        before = [version for version in versions(workspace, model) if version < current and version <= last]
+        before = [
+            version
+            for version in versions(workspace, model)
+            if version < current and version <= last
+        ]
         if not before:
-            raise FileNotFoundError(f"{workspace.uri} has no version of index {model} before {current}")
+            raise FileNotFoundError(
+                f"{workspace.uri} has no version of index {model} before {current}"
+            )
         try:
             meta = check_version(version_folder(workspace, model, before[-1]))
         except UNUSABLE as error:
@@ -211,7 +241,12 @@ def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     texts = text_array(sample_texts(workspace, "llm"), embeddings["sample_id"].to_pylist())
     uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
     # A row's own name: what made its vector, and what is shown of it.
-    columns = (embeddings["sample_id"].to_pylist(), embeddings["fingerprint"].to_pylist(), texts.to_pylist(), uris)
+    columns = (
+        embeddings["sample_id"].to_pylist(),
+        embeddings["fingerprint"].to_pylist(),
+        texts.to_pylist(),
+        uris,
+    )
     names = [fingerprint(*row) for row in zip(*columns, strict=True)]
     return (
         embeddings.drop_columns("fingerprint")

@@ -89,7 +89,9 @@ class Gallery:
         (jpegs,) = self.frames.take([sample_id])
         image = decode_jpeg(jpegs[len(jpegs) // 2])
         scale = THUMB / min(image.size)
-        small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        small = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+        )
         return Picture(sample_id, encode_jpeg(small, 85), self.texts.get(sample_id), right)
 
     def line(self, task: str, found: Found, ranking: Ranking, at: int) -> Line:
@@ -99,7 +101,10 @@ class Gallery:
         ((_, similarity),) = similarities(queries.vectors[[row]], gallery.vectors)
         best = np.argsort(-similarity, kind="stable")[:SHOWN]
         product = queries.products[row]
-        answers = [self.picture(gallery.samples[place], bool(gallery.products[place] == product)) for place in best]
+        answers = [
+            self.picture(gallery.samples[place], bool(gallery.products[place] == product))
+            for place in best
+        ]
         return Line(task, self.picture(queries.samples[row]), answers, int(ranking.first[at]) + 1)
 
 
@@ -113,15 +118,25 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     folders = {name: model_folder(workspace, name) for name in settings.models}
     found = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
     judged = {name: judge(vectors) for name, vectors in found.items()}
-    rankings = {name: {task: result.ranking for task, result in results.items()} for name, results in judged.items()}
+    rankings = {
+        name: {task: result.ranking for task, result in results.items()}
+        for name, results in judged.items()
+    }
     first = settings.models[0]
     gallery = Gallery(workspace, folders[first])
     gallery.check(found[first])
-    lines = {task: chosen_lines(gallery, task, found[first], rankings[first][task], settings.queries) for task in TASKS}
+    lines = {
+        task: chosen_lines(gallery, task, found[first], rankings[first][task], settings.queries)
+        for task in TASKS
+    }
     worst = worst_lines(gallery, found[first], rankings[first], settings.worst)
     plots = {
-        "distances": distance_plot({name: product_distances(vectors) for name, vectors in found.items()}),
-        "recall": recall_plot({n: {task: r.first for task, r in tasks.items()} for n, tasks in rankings.items()}),
+        "distances": distance_plot(
+            {name: product_distances(vectors) for name, vectors in found.items()}
+        ),
+        "recall": recall_plot(
+            {n: {task: r.first for task, r in tasks.items()} for n, tasks in rankings.items()}
+        ),
     }
     clips = attended_clips(load_network(folders[first]), gallery, found[first], settings.clips)
     if clips:
@@ -130,15 +145,23 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     font = font_with("".join(text for found in texts.values() for text in found))
     for task, drawn in lines.items():
         if drawn:
-            rows = [[(picture.pixels, picture.right) for picture in (line.query, *line.answers)] for line in drawn]
-            plots[f"top5-{task}"] = strip_plot(f"{task}: query and its five nearest", rows, texts[task], font)
+            rows = [
+                [(picture.pixels, picture.right) for picture in (line.query, *line.answers)]
+                for line in drawn
+            ]
+            plots[f"top5-{task}"] = strip_plot(
+                f"{task}: query and its five nearest", rows, texts[task], font
+            )
     pngs = {name: png(figure) for name, figure in plots.items()}
     for name, data in pngs.items():
         workspace.write_bytes(f"reports/figures/{name}.png", data)
     results = [
-        evaluate_model(embedding_name(folders[name]), result) | {"model": name} for name, result in judged.items()
+        evaluate_model(embedding_name(folders[name]), result) | {"model": name}
+        for name, result in judged.items()
     ]
-    page = Environment(loader=PackageLoader("ampere.reports", "pages"), autoescape=select_autoescape())
+    page = Environment(
+        loader=PackageLoader("ampere.reports", "pages"), autoescape=select_autoescape()
+    )
     text = page.get_template("figures.html").render(
         workspace=workspace.uri,
         models=settings.models,
@@ -146,7 +169,11 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
         table=format_table(results),
         groups=format_groups(results[0]),
         comparisons=comparisons(judged),
-        plots={name: data_uri(data, "png") for name, data in pngs.items() if not name.startswith("top5")},
+        plots={
+            name: data_uri(data, "png")
+            for name, data in pngs.items()
+            if not name.startswith("top5")
+        },
         lines=lines,
         worst=worst,
     )
@@ -155,13 +182,17 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
     return Report("figures", where, done=len(pngs), unit="figures", notes=notes)
 
 
-def chosen_lines(gallery: Gallery, task: str, found: Found, ranking: Ranking, count: int) -> list[Line]:
+def chosen_lines(
+    gallery: Gallery, task: str, found: Found, ranking: Ranking, count: int
+) -> list[Line]:
     """Queries drawn at random, the same ones each time."""
     chosen = np.random.default_rng(0).permutation(len(ranking.rows))[:count]
     return [gallery.line(task, found, ranking, int(at)) for at in sorted(chosen)]
 
 
-def worst_lines(gallery: Gallery, found: Found, rankings: dict[str, Ranking], count: int) -> list[Line]:
+def worst_lines(
+    gallery: Gallery, found: Found, rankings: dict[str, Ranking], count: int
+) -> list[Line]:
     """The queries of all tasks whose first right answer stands last, as a share of the gallery; failures only."""
     places = [
         (ranking.first[at] / len(found[TASKS[task][1]].products), task, at)

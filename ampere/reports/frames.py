@@ -47,7 +47,11 @@ def find_sample(workspace: Workspace, sample_id: str) -> dict[str, Any]:
     if rows:
         return rows[0]
     dataset = table.dataset()
-    ids = [] if dataset is None else dataset.to_table(columns=["sample_id"], limit=EXAMPLES)["sample_id"].to_pylist()
+    ids = (
+        []
+        if dataset is None
+        else dataset.to_table(columns=["sample_id"], limit=EXAMPLES)["sample_id"].to_pylist()
+    )
     if not ids:
         raise ValueError(f"the catalogue of {workspace.uri} is empty; run `ampere prepare` first")
     raise ValueError(
@@ -81,7 +85,13 @@ def describe(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
     """The sample's id, and a line on what it is and how its frames were taken."""
     sampling = [] if sample["media_kind"] == MediaKind.IMAGE else [f"{stored['sampling']} sampling"]
     size = f"{stored['width']} x {stored['height']} pixels"
-    facts = [sample["domain"], sample["media_kind"], *sampling, f"decoded by {stored['decoder']}", size]
+    facts = [
+        sample["domain"],
+        sample["media_kind"],
+        *sampling,
+        f"decoded by {stored['decoder']}",
+        size,
+    ]
     return [sample["sample_id"], ", ".join(facts)]
 
 

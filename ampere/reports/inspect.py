@@ -24,9 +24,12 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
     sample = samples[0]
     summaries = workspace.table(SUMMARIES).read(where=where).sort_by("method").to_pylist()
-    failures = workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
+    failures = (
+        workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
+    )
     table = Table(
-        title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}", expand=True
+        title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}",
+        expand=True,
     )
     # Chinese has no spaces to break a line at: rich would show the first line and three dots.
     add_column = partial(table.add_column, ratio=1, overflow="fold")
@@ -42,7 +45,9 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         cells.append(Text(f"{failure['error_type']}: {failure['message']}", "red"))
     if not summaries and not failures:
         add_column("no summary yet")
-        cells.append(Text("pages keep their title" if kind == "title" else "run `ampere summarize`"))
+        cells.append(
+            Text("pages keep their title" if kind == "title" else "run `ampere summarize`")
+        )
     table.add_row(*cells)
     console.print(table)
 
@@ -58,9 +63,7 @@ def _summary(row: dict[str, Any]) -> Group:
         lines.append(Text(f"\n{row['model']}{prompt}, {row['language']}", "dim"))
     if row["raw_output"] is not None:
         pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
-        told = (
-            f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
-        )
+        told = f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
         lines.append(Text(told, "dim"))
         lines.append(Text(f"answer: {row['raw_output']}", "dim"))
     return Group(*lines)

@@ -15,7 +15,9 @@ from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 
 
-def search(workspace: Workspace, model: str, file: Path | None, text: str | None, k: int) -> dict[str, Any]:
+def search(
+    workspace: Workspace, model: str, file: Path | None, text: str | None, k: int
+) -> dict[str, Any]:
     """The `k` best samples of each domain for a picture or video with or without text.
 
     Raises:
@@ -33,7 +35,10 @@ def search(workspace: Workspace, model: str, file: Path | None, text: str | None
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         frames = process.call(query_frames, file.read_bytes(), decode)
     vector = embedder.embed([frames], [text], [query_domain(frames)])
-    return {str(domain): [vars(hit) for hit in index.search(vector, domain, k).hits()[0]] for domain in Domain}
+    return {
+        str(domain): [vars(hit) for hit in index.search(vector, domain, k).hits()[0]]
+        for domain in Domain
+    }
 
 
 def format_hits(hits: dict[str, Any]) -> str:

@@ -42,7 +42,10 @@ def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], S
     found: dict[str, Callable[[], Stage]] = {"decode": decode}
     for method in get_args(SummaryMethod):
         name = stage_name(method)
-        if method == settings.summarize.method or workspace.read_report(settings_report(name)) is not None:
+        if (
+            method == settings.summarize.method
+            or workspace.read_report(settings_report(name)) is not None
+        ):
             found[name] = partial(summarize, name)
     if workspace.table(FRAMES).count():
         found |= {f"embed-{name}": partial(embed, name) for name in workspace.names("models")}
@@ -60,11 +63,17 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
     for name, stage in stages(workspace, settings).items():
         try:
             plan = stage().plan(workspace)
-        except (FileNotFoundError, ValueError) as error:  # costs its own line: the others are as they were
+        except (
+            FileNotFoundError,
+            ValueError,
+        ) as error:  # costs its own line: the others are as they were
             lines.append(f"{name:<24}unknown: {error}")
             continue
         counts = plan.counts()
-        lines.append(f"{name:<24}" + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale")))
+        lines.append(
+            f"{name:<24}"
+            + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale"))
+        )
         errors.append(format_errors(workspace, name, plan.wanted["sample_id"].filter(plan.failed)))
     if any(errors):
         lines += ["", *filter(None, errors)]
@@ -92,13 +101,21 @@ def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | No
     counts = Counter(rows["error_type"].to_pylist())
     if not counts:
         return ""
-    told = [f"{count} {error}" for error, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    told = [
+        f"{count} {error}"
+        for error, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
     return f"{stage} failures: {', '.join(told)} (see --failures)"
 
 
 def format_failures(workspace: Workspace) -> str:
     """The ledger, a line a failed row."""
-    rows = workspace.table(FAILURES).read().sort_by([("stage", "ascending"), ("sample_id", "ascending")]).to_pylist()
+    rows = (
+        workspace.table(FAILURES)
+        .read()
+        .sort_by([("stage", "ascending"), ("sample_id", "ascending")])
+        .to_pylist()
+    )
     if not rows:
         return "no failures"
     return "\n".join(

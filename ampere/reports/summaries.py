@@ -27,15 +27,21 @@ def write_summary_page(workspace: Workspace, stage: Stage, method: str) -> str:
     where = f"method = '{method}'"
     columns = ["sample_id", "status", "flags", "language"]
     rows = workspace.table(SUMMARIES).read(columns, where)
-    flags = Counter(flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ())
+    flags = Counter(
+        flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ()
+    )
     lengths = text_lengths(workspace, where)
-    page = Environment(loader=PackageLoader("ampere.reports", "pages"), autoescape=select_autoescape())
+    page = Environment(
+        loader=PackageLoader("ampere.reports", "pages"), autoescape=select_autoescape()
+    )
     text = page.get_template("summaries.html").render(
         workspace=workspace.uri,
         method=method,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         statuses=Counter(rows["status"].to_pylist()).most_common(),
-        languages=[(name or "none", n) for name, n in Counter(rows["language"].to_pylist()).most_common()],
+        languages=[
+            (name or "none", n) for name, n in Counter(rows["language"].to_pylist()).most_common()
+        ],
         state=stage.plan(workspace).counts(),
         flags=flags.most_common(),
         lengths=[(name, length_line(found)) for name, found in lengths.items()],
@@ -54,7 +60,9 @@ def text_lengths(workspace: Workspace, where: str) -> dict[str, np.ndarray]:
         told = batch.filter(pc.is_valid(batch["text"]))
         for domain in Domain:
             texts = told.filter(pc.equal(told["domain"], str(domain)))["text"]
-            found[f"{domain}, as it came"].append(pc.utf8_length(texts).to_numpy(zero_copy_only=False))
+            found[f"{domain}, as it came"].append(
+                pc.utf8_length(texts).to_numpy(zero_copy_only=False)
+            )
     made = workspace.table(SUMMARIES).read(["text"], f"{where} AND text IS NOT NULL")
     found["shorts and lives, summarized"] = [
         pc.utf8_length(made["text"].combine_chunks()).to_numpy(zero_copy_only=False)
@@ -94,13 +102,18 @@ def random_rows(workspace: Workspace, ids: list[str], where: str) -> list[dict[s
     summaries = workspace.table(SUMMARIES).read(where=f"{where} AND {condition}").to_pylist()
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"], condition)
     spoken = {row["sample_id"]: row for row in samples.to_pylist()}
-    rows = [row | {"spoken": spoken.get(row["sample_id"], {"domain": "?", "text": None})} for row in summaries]
+    rows = [
+        row | {"spoken": spoken.get(row["sample_id"], {"domain": "?", "text": None})}
+        for row in summaries
+    ]
     return sorted(rows, key=lambda row: chosen.index(row["sample_id"]))
 
 
 def failed_rows(workspace: Workspace, stage: str) -> list[dict[str, Any]]:
     """The ledger of the stage, a line for each kind of error with one example."""
-    rows: pa.Table = workspace.table(FAILURES).read(["error_type", "sample_id", "message"], sql_in("stage", [stage]))
+    rows: pa.Table = workspace.table(FAILURES).read(
+        ["error_type", "sample_id", "message"], sql_in("stage", [stage])
+    )
     kinds: dict[str, dict[str, Any]] = {}
     for row in rows.to_pylist():
         kind = kinds.setdefault(row["error_type"], row | {"count": 0})

@@ -13,7 +13,9 @@ DRAWS = 2000
 CHUNK = 100  # draws at once
 PERCENTILES = (2.5, 97.5)
 
-Queries = tuple[NDArray[np.str_], NDArray[np.float64]]  # products [A] and measures [A, M] of a task's queries
+Queries = tuple[
+    NDArray[np.str_], NDArray[np.float64]
+]  # products [A] and measures [A, M] of a task's queries
 
 
 def resample(runs: Sequence[Mapping[str, Queries]]) -> NDArray[np.float64]:
@@ -25,8 +27,12 @@ def resample(runs: Sequence[Mapping[str, Queries]]) -> NDArray[np.float64]:
     Returns:
         float64 [draws, runs, tasks, measures]; NaN where a draw has no query.
     """
-    products = sorted({str(product) for run in runs for asked, _ in run.values() for product in asked}) or [""]
-    sums = np.stack([np.stack([_sums(*queries, products) for queries in run.values()]) for run in runs])
+    products = sorted(
+        {str(product) for run in runs for asked, _ in run.values() for product in asked}
+    ) or [""]
+    sums = np.stack(
+        [np.stack([_sums(*queries, products) for queries in run.values()]) for run in runs]
+    )
     rng, parts = np.random.default_rng(0), []
     for start in range(0, DRAWS, CHUNK):
         size = min(CHUNK, DRAWS - start)
@@ -37,11 +43,15 @@ def resample(runs: Sequence[Mapping[str, Queries]]) -> NDArray[np.float64]:
         return totals[..., 1:] / totals[..., :1]
 
 
-def _sums(asked: NDArray[np.str_], values: NDArray[np.float64], products: Sequence[str]) -> NDArray[np.float64]:
+def _sums(
+    asked: NDArray[np.str_], values: NDArray[np.float64], products: Sequence[str]
+) -> NDArray[np.float64]:
     """Number of queries and sums of measures of each product, [P, 1 + M]."""
     places = np.searchsorted(np.array(products, dtype=str), asked.astype(str))
     columns = [np.ones(len(asked)), *values.T]
-    return np.stack([np.bincount(places, column, minlength=len(products)) for column in columns], axis=1)
+    return np.stack(
+        [np.bincount(places, column, minlength=len(products)) for column in columns], axis=1
+    )
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from ampere.records import Domain
 from ampere.retrieval.bootstrap import Queries, interval, mean_over_tasks, resample
-from ampere.retrieval.metrics import MEASURES, TASKS, Ranking, Vectors, chance_recall_at_1, rank_queries
+from ampere.retrieval.metrics import (
+    MEASURES,
+    TASKS,
+    Ranking,
+    Vectors,
+    chance_recall_at_1,
+    rank_queries,
+)
 
 NAN = float("nan")
 WORTH_A_GPU = 10_000  # samples of a domain
@@ -99,7 +106,9 @@ def evaluate_model(name: str, results: Results) -> dict[str, Any]:
     tasks = {}
     for at, (task, result) in enumerate(results.items()):
         tasks[task] = result.means() | {
-            "intervals": {measure: list(interval(draws[:, at, m])) for m, measure in enumerate(MEASURES)},
+            "intervals": {
+                measure: list(interval(draws[:, at, m])) for m, measure in enumerate(MEASURES)
+            },
             "queries": len(result.products),
             "queries_without_answer": result.unanswered,
             "gallery": result.gallery,
@@ -158,7 +167,9 @@ def compare(first: Results, second: Results) -> dict[str, Any]:
 
     The intervals are of paired differences: both models are judged on the same draws of products.
     """
-    draws = resample([{task: result.queries for task, result in results.items()} for results in (first, second)])
+    draws = resample(
+        [{task: result.queries for task, result in results.items()} for results in (first, second)]
+    )
     change = draws[:, 1] - draws[:, 0]
     tasks = {
         task: {
@@ -172,4 +183,7 @@ def compare(first: Results, second: Results) -> dict[str, Any]:
     }
     means = mean_over_tasks(draws[..., 0])
     difference = mean_recall(second) - mean_recall(first)
-    return {"tasks": tasks, "mR1": {"difference": difference, "interval": list(interval(means[:, 1] - means[:, 0]))}}
+    return {
+        "tasks": tasks,
+        "mR1": {"difference": difference, "interval": list(interval(means[:, 1] - means[:, 0]))},
+    }

@@ -60,7 +60,9 @@ class Answers:
         known = self.places >= 0
         shown = self.rows.take(pa.array(self.places[known])).to_pylist()
         found: list[list[Hit]] = [[] for _ in self.places]
-        for line, score, row in zip(np.nonzero(known)[0], self.scores[known].tolist(), shown, strict=True):
+        for line, score, row in zip(
+            np.nonzero(known)[0], self.scores[known].tolist(), shown, strict=True
+        ):
             found[line].append(Hit(**row, score=score))
         return found
 
@@ -92,7 +94,9 @@ class Shelf:
         self.rows = pa.concat_tables([part.rows for part in parts]).combine_chunks()
         self.order = pc.rank(self.rows["sample_id"], tiebreaker="first").to_numpy()
 
-    def nearest(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def nearest(
+        self, vectors: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Similarities and places [Q, k], best first, equals in the order of their ids; place -1 where there are fewer.
 
         Which part a sample is in makes no difference, unless more than `PAST` equals of the last answer are left out.
@@ -100,11 +104,16 @@ class Shelf:
         found = []
         for start, part in self.parts:
             scores, places = search(part.index, vectors, k, part.effort, part.left_out, PAST)
-            found.append((np.where(places >= 0, scores, LEAST), np.where(places >= 0, places + start, -1)))
+            found.append(
+                (np.where(places >= 0, scores, LEAST), np.where(places >= 0, places + start, -1))
+            )
         scores = np.concatenate([score for score, _ in found], axis=1)
         places = np.concatenate([place for _, place in found], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")
-        scores, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+        scores, places = (
+            np.take_along_axis(scores, order, axis=1),
+            np.take_along_axis(places, order, axis=1),
+        )
         # The last bits of equal rows' similarities may differ; a run of neighbours that are so near is one tie.
         ties = np.cumsum(np.diff(scores, axis=1, prepend=scores[:, :1]) < -SAME, axis=1)
         order = np.lexsort((self.order[places], ties), axis=1)
@@ -133,11 +142,15 @@ class SearchIndex:
         self.base_meta = read_meta(base)
         self.shelves: dict[Domain, Shelf] = {}
         for domain in Domain:
-            parts = [part for part in self._parts(folder, base, domain, shards) if part.rows.num_rows]
+            parts = [
+                part for part in self._parts(folder, base, domain, shards) if part.rows.num_rows
+            ]
             if parts:
                 self.shelves[domain] = Shelf(parts)
 
-    def _parts(self, folder: Path, base: Path, domain: Domain, shards: Sequence[int] | None) -> Iterator[Part]:
+    def _parts(
+        self, folder: Path, base: Path, domain: Domain, shards: Sequence[int] | None
+    ) -> Iterator[Part]:
         gone = read_ids(folder / f"{domain}.gone.parquet")
         for shard in self.base_meta["domains"].get(domain, {"shards": ()})["shards"]:
             if shards is None or shard["number"] in shards:
@@ -160,7 +173,9 @@ class SearchIndex:
         shelf = self.shelves.get(domain)
         if shelf is None or not len(vectors):
             none = pa.table({name: pa.array([], pa.string()) for name in SHOWN})
-            return Answers(np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64), none)
+            return Answers(
+                np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64), none
+            )
         return Answers(*shelf.nearest(vectors, k), shelf.rows)
 
 
@@ -180,13 +195,17 @@ def load_shard(folder: Path, domain: Domain, number: int, effort: int, gone: set
 def exact_part(rows: pa.Table, shards: Sequence[int] | None, count: int) -> Part:
     """What came since the base was built, of some of its shards."""
     if shards is not None:
-        rows = rows.filter(np.isin(shard_numbers(rows["sample_id"].to_pylist(), count), list(shards)))
+        rows = rows.filter(
+            np.isin(shard_numbers(rows["sample_id"].to_pylist(), count), list(shards))
+        )
     return Part(build("flat", stacked_vectors(rows["vector"])), rows.select(SHOWN))
 
 
 def shard_numbers(sample_ids: Sequence[str], count: int) -> NDArray[np.int64]:
     """The shard of each sample, by a checksum of its id: the same in every build."""
-    return np.array([zlib.crc32(sample_id.encode()) % count for sample_id in sample_ids], dtype=np.int64)
+    return np.array(
+        [zlib.crc32(sample_id.encode()) % count for sample_id in sample_ids], dtype=np.int64
+    )
 
 
 def read_ids(file: Path) -> set[str]:
@@ -216,7 +235,9 @@ def check_files(folder: Path, shards: Sequence[int] | None = None) -> dict[str, 
         if shards is not None and shard and int(shard) not in shards:
             continue
         if file_checksum(folder / name) != checksum:
-            raise ValueError(f"{folder / name} is not the file that was written; build the index again, or roll back")
+            raise ValueError(
+                f"{folder / name} is not the file that was written; build the index again, or roll back"
+            )
     return meta
 
 
@@ -239,4 +260,6 @@ def stacked_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
     array = column.combine_chunks()
     if not len(array):
         return np.empty((0, 1), np.float32)
-    return np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1))
+    return np.ascontiguousarray(
+        array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    )

@@ -37,7 +37,9 @@ OFF = 0.01  # from a row's true similarity: more than 16-bit floats make of it
 _untyped: Any = faiss  # whose type stubs lack brute-force search
 
 
-def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]) -> list[str]:
+def write_base(
+    folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]
+) -> list[str]:
     """Build an index of some embeddings in a new folder; returns what was chosen and what was tried, domain by domain.
 
     Args:
@@ -53,20 +55,35 @@ def write_base(folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict
         queries, _ = parted_queries(rows, domain)
         numbers = shard_numbers(chosen["sample_id"].to_pylist(), settings.shards)
         shards: list[dict[str, Any]] = []
-        for number in np.argsort(-np.bincount(numbers), kind="stable")[: len(set(numbers.tolist()))].tolist():
-            part = chosen.filter(numbers == number) if settings.shards > 1 else chosen  # which would be one copy more
+        for number in np.argsort(-np.bincount(numbers), kind="stable")[
+            : len(set(numbers.tolist()))
+        ].tolist():
+            part = (
+                chosen.filter(numbers == number) if settings.shards > 1 else chosen
+            )  # which would be one copy more
             vectors = stacked_vectors(part["vector"])
             # What keeps to the limits on the largest shard does so on the others, which follow it.
-            asked = settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
+            asked = (
+                settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
+            )
             choice = choose_index(vectors, queries, asked, beside_bytes=part.select(SHOWN).nbytes)
             faiss.write_index(choice.index, str(folder / f"{domain}-{number}.faiss"))
             pq.write_table(part.select(KEPT), folder / f"{domain}-{number}.parquet")
             if not shards:
                 told.append(f"{domain}: {choice.trial} ({choice.reason})")
-                told += [f"{domain}, tried: {trial}" for trial in choice.trials if len(choice.trials) > 1]
+                told += [
+                    f"{domain}, tried: {trial}" for trial in choice.trials if len(choice.trials) > 1
+                ]
             trials = {"trials": [dataclasses.asdict(trial) for trial in choice.trials]}
-            shards.append({"number": number, "rows": part.num_rows} | dataclasses.asdict(choice.trial) | trials)
-        domains[str(domain)] = {"rows": chosen.num_rows, "shards": sorted(shards, key=lambda shard: shard["number"])}
+            shards.append(
+                {"number": number, "rows": part.num_rows}
+                | dataclasses.asdict(choice.trial)
+                | trials
+            )
+        domains[str(domain)] = {
+            "rows": chosen.num_rows,
+            "shards": sorted(shards, key=lambda shard: shard["number"]),
+        }
     finish(folder, meta | {"base": None, "shards": settings.shards, "domains": domains})
     return told
 
@@ -78,21 +95,35 @@ def write_delta(folder: Path, base: Path, rows: pa.Table, meta: dict[str, Any]) 
     for domain in Domain:
         present = rows_of(rows, domain)
         held = base_rows(base, base_meta, domain)
-        gone = held.filter(pc.invert(pc.is_in(held["fingerprint"], value_set=present["fingerprint"].combine_chunks())))
-        came = present.filter(pc.invert(pc.is_in(present["fingerprint"], value_set=held["fingerprint"])))
+        gone = held.filter(
+            pc.invert(
+                pc.is_in(held["fingerprint"], value_set=present["fingerprint"].combine_chunks())
+            )
+        )
+        came = present.filter(
+            pc.invert(pc.is_in(present["fingerprint"], value_set=held["fingerprint"]))
+        )
         if gone.num_rows:
             pq.write_table(gone.select(["sample_id"]), folder / f"{domain}.gone.parquet")
         if came.num_rows:
             pq.write_table(came.select([*KEPT, "vector"]), folder / f"{domain}.new.parquet")
         if present.num_rows:
-            domains[str(domain)] = {"rows": present.num_rows, "new": came.num_rows, "gone": gone.num_rows}
+            domains[str(domain)] = {
+                "rows": present.num_rows,
+                "new": came.num_rows,
+                "gone": gone.num_rows,
+            }
     finish(folder, meta | {"base": base.name, "shards": base_meta["shards"], "domains": domains})
 
 
 def changed_rows(base: Path, rows: pa.Table) -> tuple[int, int]:
     """How many rows a delta to a base would hold, new and gone ones, and how many the base holds."""
     base_meta = read_meta(base)
-    held = {f for domain in Domain for f in base_rows(base, base_meta, domain)["fingerprint"].to_pylist()}
+    held = {
+        f
+        for domain in Domain
+        for f in base_rows(base, base_meta, domain)["fingerprint"].to_pylist()
+    }
     present = set(rows["fingerprint"].to_pylist())
     return len(held ^ present), len(held)
 
@@ -100,8 +131,12 @@ def changed_rows(base: Path, rows: pa.Table) -> tuple[int, int]:
 def base_rows(base: Path, meta: dict[str, Any], domain: Domain) -> pa.Table:
     """sample_id and fingerprint of a base's rows of a domain."""
     columns = ["sample_id", "fingerprint"]
-    numbers = [shard["number"] for shard in meta["domains"].get(str(domain), {"shards": ()})["shards"]]
-    tables = [pq.read_table(base / f"{domain}-{number}.parquet", columns=columns) for number in numbers]
+    numbers = [
+        shard["number"] for shard in meta["domains"].get(str(domain), {"shards": ()})["shards"]
+    ]
+    tables = [
+        pq.read_table(base / f"{domain}-{number}.parquet", columns=columns) for number in numbers
+    ]
     empty = pa.table({name: pa.array([], pa.string()) for name in columns})
     return pa.concat_tables([empty, *tables]).combine_chunks()
 
@@ -112,7 +147,9 @@ def finish(folder: Path, meta: dict[str, Any]) -> None:
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    (folder / META_FILE).write_text(json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / META_FILE).write_text(
+        json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def by_domain(rows: pa.Table) -> Iterator[tuple[Domain, pa.Table]]:
@@ -132,7 +169,9 @@ def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
     return stacked_vectors((others if others.num_rows else rows)["vector"])
 
 
-def parted_queries(rows: pa.Table, domain: Domain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def parted_queries(
+    rows: pa.Table, domain: Domain
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Queries to tune with and others to gate with, float32 [Q, D] each; the same ones where there is but one."""
     pool = query_vectors(rows, domain)
     order = np.random.default_rng(0).permutation(len(pool))
@@ -154,7 +193,9 @@ def check_limits(folder: Path, rows: pa.Table, settings: IndexSettings) -> None:
         for domain, shelf in index.shelves.items():
             if not meta["domains"].get(domain, {}).get("new"):
                 continue
-            came = exact_part(pq.read_table(folder / f"{domain}.new.parquet"), [number], meta["shards"])
+            came = exact_part(
+                pq.read_table(folder / f"{domain}.new.parquet"), [number], meta["shards"]
+            )
             if not came.rows.num_rows:
                 continue
             shards = index.base_meta["domains"].get(domain, {"shards": ()})["shards"]
@@ -168,7 +209,9 @@ def check_limits(folder: Path, rows: pa.Table, settings: IndexSettings) -> None:
                 _, queries = parted_queries(rows, domain)
                 took = latency_ms(functools.partial(shelf.nearest, k=K), queries)
                 if took > settings.max_latency_ms:
-                    raise RuntimeError(f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed")
+                    raise RuntimeError(
+                        f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed"
+                    )
 
 
 def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
@@ -181,15 +224,21 @@ def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
     for domain in Domain:
         chosen, (_, queries) = rows_of(rows, domain), parted_queries(rows, domain)
         answers = index.search(queries, domain, K)
-        places = pc.index_in(answers.rows["sample_id"], value_set=chosen["sample_id"].combine_chunks())
-        found = np.where(answers.places >= 0, pc.fill_null(places, -1).to_numpy()[answers.places], -1)
+        places = pc.index_in(
+            answers.rows["sample_id"], value_set=chosen["sample_id"].combine_chunks()
+        )
+        found = np.where(
+            answers.places >= 0, pc.fill_null(places, -1).to_numpy()[answers.places], -1
+        )
         if not chosen.num_rows:
             refuse_what_is_gone(answers, found, answers.scores, domain)
             continue
         vectors = stacked_vectors(chosen["vector"])
         similarity = np.einsum("qd,qkd->qk", queries, vectors[found])
         refuse_what_is_gone(answers, found, similarity, domain)
-        exact, _ = _untyped.knn(queries, vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+        exact, _ = _untyped.knn(
+            queries, vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
+        )
         right = (found >= 0) & (similarity >= exact[:, -1:] - SAME)
         recalls[str(domain)] = float(right.sum() / exact.size)
     return recalls

@@ -108,7 +108,9 @@ def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> LeftOut | None:
     if isinstance(index, (faiss.IndexFlat, faiss.IndexIVFFlat)):
         index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
         return None
-    return LeftOut(gone, float(gone.mean()), _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little")))
+    return LeftOut(
+        gone, float(gone.mean()), _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little"))
+    )
 
 
 def search(
@@ -130,7 +132,9 @@ def search(
     if left_out is not None and isinstance(index, faiss.IndexHNSW):
         return _search_graph(index, queries, k + past, effort, left_out)
     selector = left_out.selector if left_out else None
-    return index.search(queries, k + past, params=_parameters(index, effort, selector, REFINED * k / (k + past)))
+    return index.search(
+        queries, k + past, params=_parameters(index, effort, selector, REFINED * k / (k + past))
+    )
 
 
 def _search_graph(
@@ -142,10 +146,15 @@ def _search_graph(
     costs a quarter of its time; so only queries whose answers are mostly gone are asked again with it.
     """
     spare = math.ceil(2 * wanted * left_out.share) + SPARE
-    scores, places = index.search(queries, wanted + spare, params=_parameters(index, effort, None, 1))
+    scores, places = index.search(
+        queries, wanted + spare, params=_parameters(index, effort, None, 1)
+    )
     found = (places >= 0) & ~left_out.gone[places]
     order = np.argsort(~found, axis=1, kind="stable")[:, :wanted]
-    scores, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+    scores, places = (
+        np.take_along_axis(scores, order, axis=1),
+        np.take_along_axis(places, order, axis=1),
+    )
     few = found.sum(axis=1) < wanted
     if few.any():
         parameters = _parameters(index, effort, left_out.selector, 1)

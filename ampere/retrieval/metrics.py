@@ -61,7 +61,9 @@ class Ranking:
         return 100 * np.stack([*recalls, 1 / (self.first + 1), self.precision], axis=1)
 
 
-def rank_queries(queries: Vectors, gallery: Vectors, chunk: int = CHUNK, device: str | None = None) -> Ranking:
+def rank_queries(
+    queries: Vectors, gallery: Vectors, chunk: int = CHUNK, device: str | None = None
+) -> Ranking:
     """Rank the gallery for every query that has a right answer in it, by exact search.
 
     A gallery item is right if it has the query's product. Items of equal similarity are ranked in gallery order, so the
@@ -76,7 +78,9 @@ def rank_queries(queries: Vectors, gallery: Vectors, chunk: int = CHUNK, device:
     """
     for name, given in (("query", queries), ("gallery", gallery)):
         if bad := np.count_nonzero(~np.isfinite(given.vectors).all(axis=1)):
-            raise ValueError(f"{bad} of {len(given.vectors)} {name} vectors are not finite; embed them again")
+            raise ValueError(
+                f"{bad} of {len(given.vectors)} {name} vectors are not finite; embed them again"
+            )
     _, codes = np.unique(np.concatenate([queries.products, gallery.products]), return_inverse=True)
     asked, held = np.split(codes, [len(queries.products)])
     by_product = np.argsort(held, kind="stable")
@@ -86,7 +90,9 @@ def rank_queries(queries: Vectors, gallery: Vectors, chunk: int = CHUNK, device:
     first, precision = np.empty(len(rows), np.int64), np.empty(len(rows), np.float64)
     if device is None:
         found = similarities(queries.vectors[rows], gallery.vectors, chunk)
-        ranked: Iterator[NDArray[np.int64]] = (right_ranks(similarity, right[at]) for at, similarity in found)
+        ranked: Iterator[NDArray[np.int64]] = (
+            right_ranks(similarity, right[at]) for at, similarity in found
+        )
     else:
         ranked = right_ranks_on(device, queries.vectors[rows], gallery.vectors, right, chunk)
     for at, ranks in enumerate(ranked):
@@ -140,7 +146,9 @@ def right_ranks_on(
         items = right[start : start + chunk]
         counts = [len(own) for own in items]
         query = np.repeat(np.arange(len(asked)), counts)
-        found = ranks[torch.from_numpy(query), torch.from_numpy(np.concatenate(items))].cpu().numpy()
+        found = (
+            ranks[torch.from_numpy(query), torch.from_numpy(np.concatenate(items))].cpu().numpy()
+        )
         yield from (np.sort(own) for own in np.split(found, np.cumsum(counts)[:-1]))
 
 

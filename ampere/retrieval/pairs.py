@@ -11,7 +11,9 @@ from ampere.retrieval.metrics import Vectors
 PAIRS = 20_000
 
 
-def product_distances(found: Mapping[Domain, Vectors]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def product_distances(
+    found: Mapping[Domain, Vectors],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distances 1 - cosine of pairs of samples within a product and between products, at most `PAIRS` of each.
 
     The pairs are drawn evenly from all pairs of two samples, whatever their domains; the same ones each time.
@@ -24,7 +26,10 @@ def product_distances(found: Mapping[Domain, Vectors]) -> tuple[NDArray[np.float
     same = order[drawn_pairs(sizes, rng)]
     other = rng.integers(len(products), size=(4 * PAIRS, 2))
     other = other[products[other[:, 0]] != products[other[:, 1]]][:PAIRS]
-    distances = [1 - np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]]) for pairs in (same, other)]
+    distances = [
+        1 - np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
+        for pairs in (same, other)
+    ]
     return distances[0], distances[1]
 
 
@@ -42,7 +47,11 @@ def drawn_pairs(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[n
     """
     pairs = sizes * (sizes - 1) // 2
     ends = np.cumsum(pairs)
-    numbers = rng.choice(ends[-1], min(PAIRS, ends[-1]), replace=False) if ends[-1] else np.zeros(0, np.int64)
+    numbers = (
+        rng.choice(ends[-1], min(PAIRS, ends[-1]), replace=False)
+        if ends[-1]
+        else np.zeros(0, np.int64)
+    )
     group = np.searchsorted(ends, numbers, side="right")
     number = numbers - (ends - pairs)[group]
     # A pair (i, j) of i < j has the number j (j - 1) / 2 + i; rounding may put j one off.

@@ -47,7 +47,12 @@ def recall_plot(models: Mapping[str, Mapping[str, NDArray[np.int64]]]) -> Figure
     for axis, task in zip(panels, TASKS, strict=True):
         for colour, (name, ranks) in zip(LINES, models.items(), strict=False):
             if len(ranks[task]):
-                axis.plot(depths, [100 * (ranks[task] < depth).mean() for depth in depths], color=colour, label=name)
+                axis.plot(
+                    depths,
+                    [100 * (ranks[task] < depth).mean() for depth in depths],
+                    color=colour,
+                    label=name,
+                )
         axis.set_title(task, fontsize=10)
         axis.set_xscale("log")
         axis.set_xticks([1, 5, 10, 50], ["1", "5", "10", "50"])
@@ -77,7 +82,13 @@ def attention_plot(clips: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.floa
             above, below = panels[2 * number, at], panels[2 * number + 1, at]
             above.imshow(frame)
             below.imshow(frame)
-            below.imshow(patches, cmap="inferno", alpha=0.6, extent=(0, width, height, 0), interpolation="bilinear")
+            below.imshow(
+                patches,
+                cmap="inferno",
+                alpha=0.6,
+                extent=(0, width, height, 0),
+                interpolation="bilinear",
+            )
         panels[2 * number, 0].set_title(name, fontsize=8, loc="left")
     return figure
 
@@ -104,7 +115,9 @@ def strip_plot(
     for line, row, text in zip(panels, rows, texts, strict=True):
         if font is not None:
             drawn = font_manager.FontProperties(fname=font, size=8)
-            line[0].set_title(drawable(text, font), loc="left", fontproperties=drawn, parse_math=False)
+            line[0].set_title(
+                drawable(text, font), loc="left", fontproperties=drawn, parse_math=False
+            )
         for axis, (picture, right) in zip(line, row, strict=False):
             axis.imshow(picture)
             if right is not None:

@@ -28,14 +28,25 @@ def format_table(results: Sequence[Mapping[str, Any]]) -> str:
         tasks = [result["tasks"][task] for task in TASKS]
         lines += [
             line(
-                result["model"], ["/".join(f"{t[f'R{k}']:.1f}" for k in CUTOFFS) for t in tasks], f"{result['mR1']:.1f}"
+                result["model"],
+                ["/".join(f"{t[f'R{k}']:.1f}" for k in CUTOFFS) for t in tasks],
+                f"{result['mR1']:.1f}",
             ),
-            line("  R@1, 95 %", [span(t["intervals"]["R1"]) for t in tasks], span(result["mR1_interval"])),
+            line(
+                "  R@1, 95 %",
+                [span(t["intervals"]["R1"]) for t in tasks],
+                span(result["mR1_interval"]),
+            ),
             line("  MRR/mAP", [f"{t['MRR']:.1f}/{t['mAP']:.1f}" for t in tasks]),
         ]
     chances = [f"{first['tasks'][task]['chance_R1']:.1f}" for task in TASKS]
     lines.append(line("(chance)", chances, f"{first['chance_mR1']:.1f}"))
-    lines.append(line("queries", [f"{first['tasks'][t]['queries']} in {first['tasks'][t]['gallery']}" for t in TASKS]))
+    lines.append(
+        line(
+            "queries",
+            [f"{first['tasks'][t]['queries']} in {first['tasks'][t]['gallery']}" for t in TASKS],
+        )
+    )
     return "\n".join(text.rstrip() for text in lines)
 
 
@@ -52,7 +63,9 @@ def format_groups(result: Mapping[str, Any]) -> str:
 def format_comparison(first: str, second: str, comparison: Mapping[str, Any]) -> str:
     """Paired differences of R@1, in points."""
     cells = [f"{task} {change(comparison['tasks'][task]['R1'])}" for task in TASKS]
-    return f"{second} over {first}, R@1 in points: mR1 {change(comparison['mR1'])}; " + ", ".join(cells)
+    return f"{second} over {first}, R@1 in points: mR1 {change(comparison['mR1'])}; " + ", ".join(
+        cells
+    )
 
 
 def change(found: Mapping[str, Any]) -> str:

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampere.config.index import IndexSettings, IndexType
-from ampere.retrieval.index_types import EFFORTS, FEWEST, SAME, build, factory, search, size_in_bytes
+from ampere.retrieval.index_types import (
+    EFFORTS,
+    FEWEST,
+    SAME,
+    build,
+    factory,
+    search,
+    size_in_bytes,
+)
 
 EXACT_BELOW = 1_000_000  # vectors; exact search is usually right for fewer
 TIMED = 100
@@ -59,7 +67,10 @@ class Choice:
 
 
 def choose_index(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexSettings, beside_bytes: int = 0
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    settings: IndexSettings,
+    beside_bytes: int = 0,
 ) -> Choice:
     """Build the fastest index that keeps to the settings' recall, memory and latency.
 
@@ -129,7 +140,11 @@ def fits(trial: Trial, settings: IndexSettings) -> bool:
 def could_be_faster(trial: Trial, settings: IndexSettings) -> bool:
     """Whether an index is too slow, and finds more than it must."""
     too_slow = settings.max_latency_ms is not None and trial.latency_ms > settings.max_latency_ms
-    return too_slow and trial.recall_at_10 > settings.target_recall and trial.effort > EFFORTS[trial.type][0]
+    return (
+        too_slow
+        and trial.recall_at_10 > settings.target_recall
+        and trial.effort > EFFORTS[trial.type][0]
+    )
 
 
 def limits(settings: IndexSettings) -> str:
@@ -151,7 +166,9 @@ def reason(trials: Sequence[Trial], rows: int, settings: IndexSettings) -> str:
 class Truth:
     """What exact search answers to some queries, to hold other indexes against."""
 
-    def __init__(self, vectors: NDArray[np.float32], queries: NDArray[np.float32], exact: faiss.Index) -> None:
+    def __init__(
+        self, vectors: NDArray[np.float32], queries: NDArray[np.float32], exact: faiss.Index
+    ) -> None:
         self.vectors, self.queries = vectors, queries
         self.k = min(K, len(vectors))
         self.scores, _ = search(exact, self.queries, self.k, effort=0)
@@ -164,7 +181,9 @@ class Truth:
         first = (found[:, 0] >= self.scores[:, 0] - SAME).mean()
         return float(first), float((found >= self.scores[:, -1:] - SAME).mean())
 
-    def least_effort(self, kind: IndexType, index: faiss.Index, target: float) -> tuple[int, float, float]:
+    def least_effort(
+        self, kind: IndexType, index: faiss.Index, target: float
+    ) -> tuple[int, float, float]:
         """The least effort whose recall at 10 reaches the target, or that finds most if none does; with its recalls.
 
         More effort may find less: the lists' codes then let false candidates into the second look.
@@ -178,7 +197,12 @@ class Truth:
 
 
 def measure(
-    kind: IndexType, index: faiss.Index, truth: Truth, target: float, build_s: float, beside_bytes: int
+    kind: IndexType,
+    index: faiss.Index,
+    truth: Truth,
+    target: float,
+    build_s: float,
+    beside_bytes: int,
 ) -> Trial:
     """The trial of an index at the least effort that reaches a recall at 10."""
     effort, at_1, at_10 = truth.least_effort(kind, index, target)

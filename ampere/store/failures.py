@@ -13,8 +13,12 @@ def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
     """Add rows (sample_id, fingerprint, error_type, error_message) to the ledger; a repeated failure counts up."""
     ledger = workspace.table(FAILURES)
     ids = rows["sample_id"].to_pylist()
-    before = ledger.read(["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}")
-    attempts = dict(zip(before["sample_id"].to_pylist(), before["attempts"].to_pylist(), strict=True))
+    before = ledger.read(
+        ["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
+    )
+    attempts = dict(
+        zip(before["sample_id"].to_pylist(), before["attempts"].to_pylist(), strict=True)
+    )
     now = datetime.now(UTC)
     columns = ["sample_id", "fingerprint", "error_type", "error_message"]
     with workspace.lock(FAILURES.name, wait=True):

@@ -27,7 +27,11 @@ class LanceFrames:
             KeyError: a sample has no frames.
         """
         positions = [self._positions()[sample_id] for sample_id in sample_ids]
-        return self.dataset().take(positions, columns=["frames"])["frames"].to_pylist() if positions else []
+        return (
+            self.dataset().take(positions, columns=["frames"])["frames"].to_pylist()
+            if positions
+            else []
+        )
 
     def __contains__(self, sample_id: str) -> bool:
         """Whether a sample has frames."""

@@ -11,7 +11,11 @@ from ampere.store.workspace import Workspace
 CURRENT_FILE = "current.json"
 
 
-UNUSABLE = (OSError, ValueError, KeyError)  # raised by a version whose files are missing, spoilt or not ours
+UNUSABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+)  # raised by a version whose files are missing, spoilt or not ours
 
 
 def served_before(workspace: Workspace, model: str, version: str) -> str:
@@ -23,7 +27,9 @@ def served_before(workspace: Workspace, model: str, version: str) -> str:
         return version
 
 
-def open_index(workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None) -> SearchIndex:
+def open_index(
+    workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None
+) -> SearchIndex:
     """The current version of a model's index, in memory.
 
     Args:
@@ -58,7 +64,9 @@ def current_meta(workspace: Workspace, model: str) -> dict[str, Any]:
     version = current_version(workspace, model)
     found = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
     if found is None:
-        raise FileNotFoundError(f"{workspace.uri} has no {version} of index {model}; run `ampere index` again")
+        raise FileNotFoundError(
+            f"{workspace.uri} has no {version} of index {model}; run `ampere index` again"
+        )
     return json.loads(found)
 
 
@@ -74,13 +82,19 @@ def version_folder(workspace: Workspace, model: str, version: str) -> Path:
 def versions(workspace: Workspace, model: str) -> list[str]:
     """Versions of a model's index, oldest first; a folder without index.json is none."""
     names = workspace.names(f"indexes/{model}")
-    return [name for name in names if workspace.read_text(f"indexes/{model}/{name}/{META_FILE}") is not None]
+    return [
+        name
+        for name in names
+        if workspace.read_text(f"indexes/{model}/{name}/{META_FILE}") is not None
+    ]
 
 
 def current_version(workspace: Workspace, model: str) -> str:
     found = workspace.read_text(f"indexes/{model}/{CURRENT_FILE}")
     if found is None:
-        raise FileNotFoundError(f"{workspace.uri} has no index of model {model!r}; run `ampere index` first")
+        raise FileNotFoundError(
+            f"{workspace.uri} has no index of model {model!r}; run `ampere index` first"
+        )
     return json.loads(found)["version"]
 
 
@@ -114,7 +128,9 @@ def remove_old(workspace: Workspace, model: str, keep: int, before: str) -> None
 def bases(workspace: Workspace, model: str, version: str) -> set[str]:
     """The base that a version stands on, if any; of a version that cannot be read, none."""
     try:
-        base = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")["base"]
+        base = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")[
+            "base"
+        ]
     except UNUSABLE:
         return set()
     return {base} if base else set()

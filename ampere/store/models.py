@@ -36,7 +36,9 @@ def own_embedder(uri: str, model: str, name: str, device: str, **settings: Any) 
         FileNotFoundError: the workspace has no such model.
         ValueError: the model was trained again since.
     """
-    from ampere.models.embedder import Embedder  # torch and transformers: seconds, which not all need spend
+    from ampere.models.embedder import (
+        Embedder,
+    )  # torch and transformers: seconds, which not all need spend
 
     folder = model_folder(Workspace.open(uri), model)
     check_own(model, embedding_name(folder), name)

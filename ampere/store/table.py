@@ -44,7 +44,9 @@ class Table:
         dataset = self.dataset()
         if dataset is None:
             schema = self.spec.schema
-            return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
+            return (
+                schema if columns is None else pa.schema([schema.field(c) for c in columns])
+            ).empty_table()
         return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
     def count(self, where: str | None = None) -> int:
@@ -76,7 +78,9 @@ class Table:
     def create(self) -> None:
         """Make it, empty, if it is not there."""
         if self.dataset() is None:
-            lance.write_dataset(self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create")
+            lance.write_dataset(
+                self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create"
+            )
 
     def _append(self, rows: pa.Table) -> None:
         if rows.num_rows:
@@ -90,7 +94,9 @@ class Table:
         rows = rows.select(self.spec.schema.names).cast(self.spec.schema).combine_chunks()
         keys = rows.select(list(self.spec.key))
         if keys.group_by(keys.column_names).aggregate([]).num_rows != rows.num_rows:
-            raise ValueError(f"table {self.spec.name}: two rows of one batch have the same key {self.spec.key}")
+            raise ValueError(
+                f"table {self.spec.name}: two rows of one batch have the same key {self.spec.key}"
+            )
         return rows
 
     def delete(self, where: str) -> None:
@@ -116,7 +122,11 @@ class Table:
             # A version is old from the time when another took its place; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
             found = dataset.versions()
-            if old := [version["version"] for version, after in pairwise(found) if after["timestamp"] < limit]:
+            if old := [
+                version["version"]
+                for version, after in pairwise(found)
+                if after["timestamp"] < limit
+            ]:
                 dataset.cleanup_old_versions(versions=old)
 
 

@@ -22,14 +22,18 @@ def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | No
     if source == "raw":
         return {sample_id: text or None for sample_id, text in zip(ids, texts, strict=True)}
     summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{source}'")
-    summary_of = dict(zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True))
+    summary_of = dict(
+        zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True)
+    )
     return {
         sample_id: (text if domain == Domain.PAGE else summary_of.get(sample_id)) or None
         for sample_id, domain, text in zip(ids, domains, texts, strict=True)
     }
 
 
-def unsummarized(workspace: Workspace, source: TextSource, ids: Collection[str] | None = None) -> tuple[int, int]:
+def unsummarized(
+    workspace: Workspace, source: TextSource, ids: Collection[str] | None = None
+) -> tuple[int, int]:
     """How many clips have a transcript but no row of the method whose text is read, and how many have a transcript.
 
     A model would take these clips as silent, without a word about it.
@@ -42,7 +46,11 @@ def unsummarized(workspace: Workspace, source: TextSource, ids: Collection[str] 
     spoken = f"domain <> '{Domain.PAGE}' AND text IS NOT NULL AND text <> ''"
     clips = set(workspace.table(SAMPLES).read(["sample_id"], spoken)["sample_id"].to_pylist())
     clips = clips if ids is None else clips.intersection(ids)
-    made = workspace.table(SUMMARIES).read(["sample_id"], f"method = '{source}'")["sample_id"].to_pylist()
+    made = (
+        workspace.table(SUMMARIES)
+        .read(["sample_id"], f"method = '{source}'")["sample_id"]
+        .to_pylist()
+    )
     return len(clips.difference(made)), len(clips)
 
 
@@ -56,7 +64,9 @@ def no_summaries(source: TextSource, lacking: int, clips: int) -> str | None:
     )
 
 
-def text_notes(workspace: Workspace, stage: str, setting: str, source: TextSource, ids: Collection[str]) -> list[str]:
+def text_notes(
+    workspace: Workspace, stage: str, setting: str, source: TextSource, ids: Collection[str]
+) -> list[str]:
     """What a stage has to say of clips whose speech nobody has summarized yet; nothing where there are none.
 
     Args:
@@ -69,7 +79,9 @@ def text_notes(workspace: Workspace, stage: str, setting: str, source: TextSourc
     lacking, clips = unsummarized(workspace, source, ids)
     if reason := no_summaries(source, lacking, clips):
         raise ValueError(f"{setting} is {source} and there are {reason}")
-    told = f"{stage}: {lacking} of {clips} clips with a transcript have no row of method {source} yet"
+    told = (
+        f"{stage}: {lacking} of {clips} clips with a transcript have no row of method {source} yet"
+    )
     return [f"{told}; they count as clips without text"] if lacking else []
 
 

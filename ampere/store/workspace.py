@@ -74,7 +74,9 @@ class Workspace:
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        fs.pipe_file(path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode())
+        fs.pipe_file(
+            path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode()
+        )
         return cls(uri, preset)
 
     @cached_property

@@ -30,11 +30,24 @@ COLUMNS = ("sample_id", "product_id", "domain", "split", "text", "media", "categ
 LINES = {Domain.SHORT: 8, Domain.LIVE: 16}
 FRAMES = {Domain.SHORT: (24, 32), Domain.LIVE: (36, 48)}
 CHAT_ONLY, NO_TEXT, MENTIONS_OTHER, SILENT = 0.03, 0.02, 0.15, 0.3  # chances per clip
-SHOP_WORDS = ("官方旗舰店", "新款", "正品", "包邮", "厂家直发", "热卖", "限时特价", "送运费险", "当天发货", "爆款")
+SHOP_WORDS = (
+    "官方旗舰店",
+    "新款",
+    "正品",
+    "包邮",
+    "厂家直发",
+    "热卖",
+    "限时特价",
+    "送运费险",
+    "当天发货",
+    "爆款",
+)
 
 Row = dict[str, str]
 Truth = dict[str, object]
-Written = tuple[Row, Truth | None]  # a row of the manifest; for a clip with text, the truth about it
+Written = tuple[
+    Row, Truth | None
+]  # a row of the manifest; for a clip with text, the truth about it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +75,16 @@ def plan_catalogue(products: int, seed: int) -> list[Item]:
         ValueError: there are too few products for a training and a test product in each category.
     """
     if products < 2 * DEMO_CATEGORIES:
-        raise ValueError(f"products is {products}; the demo needs at least {2 * DEMO_CATEGORIES}, two per category")
+        raise ValueError(
+            f"products is {products}; the demo needs at least {2 * DEMO_CATEGORIES}, two per category"
+        )
     rng = random.Random(f"{seed}/plan")
     drawn = list(demo_products(rng, products))
     placed: dict[int, tuple[Split, str]] = {}
     for category in range(DEMO_CATEGORIES):
-        members = range(category, products, DEMO_CATEGORIES)  # demo_products goes round the categories
+        members = range(
+            category, products, DEMO_CATEGORIES
+        )  # demo_products goes round the categories
         num_test = max(1, round(len(members) / 4))
         for split, part in ((Split.TEST, members[:num_test]), (Split.TRAIN, members[num_test:])):
             num_groups = max(1, round(len(part) / 3.5))
@@ -97,10 +114,16 @@ def write_transcript(item: Item, domain: Domain, rng: random.Random) -> tuple[st
     if kind < NO_TEXT:
         return "", None
     if kind < NO_TEXT + CHAT_ONLY:
-        return recognise(chat(rng, lines=LINES[domain]), rng), {"product_name": "", "product_features": []}
+        return recognise(chat(rng, lines=LINES[domain]), rng), {
+            "product_name": "",
+            "product_features": [],
+        }
     other = item.other if rng.random() < MENTIONS_OTHER else None
     text = recognise(say(item.product, rng, lines=LINES[domain], other=other), rng)
-    return text, {"product_name": item.product.name, "product_features": list(item.product.features)}
+    return text, {
+        "product_name": item.product.name,
+        "product_features": list(item.product.features),
+    }
 
 
 def _write_sample(folder: Path, seed: int, item: Item, domain: Domain, number: int) -> Written:
@@ -119,7 +142,15 @@ def _write_sample(folder: Path, seed: int, item: Item, domain: Domain, number: i
         tone_hz = None if rng.random() < SILENT else rng.uniform(150, 600)
         frames = clip_frames(look, rng, domain, rng.randint(*FRAMES[domain]))
         encode_clip(folder / media, frames, FPS, tone_hz)
-    values = (sample_id, product_id, str(domain), str(item.split), text, media, item.product.category.category)
+    values = (
+        sample_id,
+        product_id,
+        str(domain),
+        str(item.split),
+        text,
+        media,
+        item.product.category.category,
+    )
     return dict(zip(COLUMNS, values, strict=True)), truth and {"sample_id": sample_id} | truth
 
 
@@ -127,7 +158,9 @@ def _write_product(job: Job) -> list[Written]:
     """Everything of one product; a worker's unit of work."""
     folder, seed, counts, item = job
     return [
-        _write_sample(folder, seed, item, domain, number) for domain, count in counts.items() for number in range(count)
+        _write_sample(folder, seed, item, domain, number)
+        for domain, count in counts.items()
+        for number in range(count)
     ]
 
 
@@ -158,7 +191,9 @@ def _claim_folder(folder: Path, arguments: Truth) -> None:
                 "remove the folder or choose another"
             )
     elif (folder / "manifest.csv").exists():
-        raise ValueError(f"{folder} holds a manifest.csv that is not the demo's; choose another folder")
+        raise ValueError(
+            f"{folder} holds a manifest.csv that is not the demo's; choose another folder"
+        )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_text(note, json.dumps(arguments, indent=2) + "\n")
@@ -192,10 +227,16 @@ def write_demo_catalogue(
     Raises:
         ValueError: too few products, or the folder holds a catalogue made with other arguments.
     """
-    counts = {Domain.PAGE: pages_per_product, Domain.SHORT: shorts_per_product, Domain.LIVE: lives_per_product}
+    counts = {
+        Domain.PAGE: pages_per_product,
+        Domain.SHORT: shorts_per_product,
+        Domain.LIVE: lives_per_product,
+    }
     per_product = {str(domain): count for domain, count in counts.items()}
     items = plan_catalogue(products, seed)
-    _claim_folder(folder, {"format": FORMAT, "products": products, "seed": seed, "per_product": per_product})
+    _claim_folder(
+        folder, {"format": FORMAT, "products": products, "seed": seed, "per_product": per_product}
+    )
     manifest = folder / "manifest.csv"
     if manifest.exists():
         return manifest

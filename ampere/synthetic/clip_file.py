@@ -14,11 +14,17 @@ SOUND_HZ = 8_000
 def encode_clip(path: Path, frames: Iterable[np.ndarray], fps: int, tone_hz: float | None) -> None:
     """Write frames uint8 [H, W, 3] as H.264 in MP4, with a hum of `tone_hz` as AAC sound; None: no sound track."""
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "32", "threads": "1"})
+        video = container.add_stream(
+            "libx264", rate=fps, options={"preset": "ultrafast", "crf": "32", "threads": "1"}
+        )
         video.pix_fmt, video.gop_size = "yuv420p", 8
         audio = None
-        if tone_hz is not None:  # the encoder's usual search would cost more time than all the pictures
-            audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono", options={"aac_coder": "fast"})
+        if (
+            tone_hz is not None
+        ):  # the encoder's usual search would cost more time than all the pictures
+            audio = container.add_stream(
+                "aac", rate=SOUND_HZ, layout="mono", options={"aac_coder": "fast"}
+            )
         count = 0
         for count, pixels in enumerate(frames, start=1):
             if count == 1:
@@ -29,7 +35,9 @@ def encode_clip(path: Path, frames: Iterable[np.ndarray], fps: int, tone_hz: flo
         container.mux(video.encode(None))
         if audio is not None and tone_hz is not None:
             time_s = np.arange(count * SOUND_HZ // fps) / SOUND_HZ
-            sound = (0.2 * np.sin(math.tau * tone_hz * time_s) * np.sin(math.tau * 3 * time_s)).astype(np.float32)
+            sound = (
+                0.2 * np.sin(math.tau * tone_hz * time_s) * np.sin(math.tau * 3 * time_s)
+            ).astype(np.float32)
             block = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
             block.sample_rate, block.pts = SOUND_HZ, 0
             container.mux(audio.encode(block))

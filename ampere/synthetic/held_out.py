@@ -19,10 +19,13 @@ def held_out_examples(count: int) -> list[tuple[str, Summary]]:
             examples.append((recognise(chat(rng, lines=lines), rng), NO_PRODUCT))
             continue
         product, other = (
-            draw_product(rng, rng.choice(load_categories()), brand=draw_brand(rng, demo=True)) for _ in range(2)
+            draw_product(rng, rng.choice(load_categories()), brand=draw_brand(rng, demo=True))
+            for _ in range(2)
         )
         text = recognise(say(product, rng, lines=lines, other=other if i % 5 == 0 else None), rng)
-        examples.append((text, Summary(product_name=product.name, product_features=product.features)))
+        examples.append(
+            (text, Summary(product_name=product.name, product_features=product.features))
+        )
     return examples
 
 

@@ -179,13 +179,24 @@ def draw_sprite(look: Look, side: int) -> Image.Image:
     """The product alone as an RGBA picture of `side` x `side` pixels, transparent around it."""
     big = 2 * side
     v, u = np.mgrid[0:big, 0:big] / big
-    u, v = (u - 0.5) / look.width + 0.5, (v - 1) / look.height + 1  # proportions keep the middle and the ground
+    u, v = (
+        (u - 0.5) / look.width + 0.5,
+        (v - 1) / look.height + 1,
+    )  # proportions keep the middle and the ground
     skin = Image.fromarray(
-        np.where(PATTERNS[look.pattern](u, v, look.pitch)[..., None], look.accent, look.body).astype(np.uint8)
+        np.where(
+            PATTERNS[look.pattern](u, v, look.pitch)[..., None], look.accent, look.body
+        ).astype(np.uint8)
     )
     dark = darker(look.body, 0.33)
     light = tuple(255 - (255 - c) // 4 for c in look.body)
-    paints = {"body": look.body, "accent": look.accent, "dark": dark, "light": light, "nut": (150, 98, 52)}
+    paints = {
+        "body": look.body,
+        "accent": look.accent,
+        "dark": dark,
+        "light": light,
+        "nut": (150, 98, 52),
+    }
     sprite = Image.new("RGBA", (big, big))
     pen = ImageDraw.Draw(sprite)
     for paint, form, numbers in SHAPES[look.shape]:
@@ -201,10 +212,18 @@ def draw_sprite(look: Look, side: int) -> Image.Image:
 
 
 def _draw_part(
-    pen: ImageDraw.ImageDraw, form: str, numbers: tuple[float, ...], xy: np.ndarray, fill: Ink, outline: Ink
+    pen: ImageDraw.ImageDraw,
+    form: str,
+    numbers: tuple[float, ...],
+    xy: np.ndarray,
+    fill: Ink,
+    outline: Ink,
 ) -> None:
     """Draw one part at pixel corners xy [points, 2]; fill None draws the outline alone."""
-    points, line_width = [(float(x), float(y)) for x, y in xy], max(2, round(pen.im.size[0] * 0.012))
+    points, line_width = (
+        [(float(x), float(y)) for x, y in xy],
+        max(2, round(pen.im.size[0] * 0.012)),
+    )
     shorter = np.ptp(xy, axis=0).min()
     if form == "poly":
         pen.polygon(points, fill, outline, line_width)

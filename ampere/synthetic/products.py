@@ -18,7 +18,9 @@ BRAND_CHARACTERS = (
     "云岚禾沐悦雅芙兰朵锦尚佳乐康源泉星辰晨曦语墨竹青柏松溪林森岭峰海澜蓝紫白素简朴慕诗韵琴棋画卷"
     "轩庭苑阁坊堂庄园田野谷麦穗果蜜糖甜暖阳光明亮灵巧慧心悠然宁静安泰福禄喜庆吉祥瑞丰盛华美丽优品"
 )
-DEMO_CATEGORIES = 10  # the first ten of goods.json have an outline that scenes.py can draw in its own way
+DEMO_CATEGORIES = (
+    10  # the first ten of goods.json have an outline that scenes.py can draw in its own way
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,8 @@ def load_categories() -> tuple[Category, ...]:
     """All categories of goods.json, the demo's first."""
     rows = json.loads(files("ampere.synthetic").joinpath("goods.json").read_text(encoding="utf-8"))
     fields: list[dict[str, Any]] = [
-        {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()} for row in rows
+        {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        for row in rows
     ]
     return tuple(Category(**row) for row in fields)
 

@@ -24,7 +24,10 @@ def page_image(look: Look, rng: random.Random) -> Image.Image:
     ground = colour(rng.random(), rng.uniform(0, 0.08), rng.uniform(0.93, 1))
     page = Image.new("RGB", (PAGE_SIDE, PAGE_SIDE), ground)
     side = rng.randint(116, 140)
-    left, top = (PAGE_SIDE - side) // 2 + rng.randint(-8, 8), (PAGE_SIDE - side) // 2 + rng.randint(-6, 6)
+    left, top = (
+        (PAGE_SIDE - side) // 2 + rng.randint(-8, 8),
+        (PAGE_SIDE - side) // 2 + rng.randint(-6, 6),
+    )
     shadow = (left + side * 0.12, top + side * 0.92, left + side * 0.88, top + side * 1.02)
     ImageDraw.Draw(page).ellipse(shadow, fill=darker(ground, 0.87))
     sprite = draw_sprite(look, side).rotate(rng.uniform(-4, 4), Image.Resampling.BILINEAR)
@@ -34,7 +37,9 @@ def page_image(look: Look, rng: random.Random) -> Image.Image:
 
 def _sway(rng: random.Random, low: float, high: float, num_frames: int) -> np.ndarray:
     """A smooth wave float [num_frames] inside low..high: up to two periods over the clip."""
-    angle = rng.uniform(0, math.tau) + np.arange(num_frames) * (math.tau * rng.uniform(0.4, 2) / num_frames)
+    angle = rng.uniform(0, math.tau) + np.arange(num_frames) * (
+        math.tau * rng.uniform(0.4, 2) / num_frames
+    )
     return low + (high - low) * (0.5 + 0.5 * np.sin(angle))
 
 
@@ -48,11 +53,17 @@ def _run(rng: random.Random, chance: float, num_frames: int) -> np.ndarray:
 def _backdrop(rng: random.Random) -> Image.Image:
     """A short video's ground: a gradient of two colours under a blotchy texture."""
     noise = np.random.default_rng(rng.getrandbits(64))
-    ends = [np.array(colour(rng.random(), rng.uniform(0.02, 0.2), rng.uniform(0.6, 0.95))) for _ in range(2)]
+    ends = [
+        np.array(colour(rng.random(), rng.uniform(0.02, 0.2), rng.uniform(0.6, 0.95)))
+        for _ in range(2)
+    ]
     size = (WIDTH + MARGIN, HEIGHT + MARGIN)
     ramp = np.linspace(0, 1, size[1])[:, None, None] * np.ones((1, size[0], 1))
     cells = noise.integers(0, 255, (rng.randint(4, 24), rng.randint(4, 24)), dtype=np.uint8)
-    blotches = np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC))[..., None] / 255 - 0.5
+    blotches = (
+        np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC))[..., None] / 255
+        - 0.5
+    )
     ground = ends[0] * (1 - ramp) + ends[1] * ramp + blotches * rng.uniform(10, 40)
     return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
 
@@ -69,7 +80,9 @@ def _studio(rng: random.Random) -> Image.Image:
             other = draw_sprite(random_look(rng.choice(list(SHAPES)), rng), side)
             studio.paste(other, (x, shelf_y - side), other)
             x += side + rng.randint(-3, 10)
-        pen.rectangle((0, shelf_y, width, shelf_y + 4), fill=colour(0.08, 0.5, rng.uniform(0.3, 0.7)))
+        pen.rectangle(
+            (0, shelf_y, width, shelf_y + 4), fill=colour(0.08, 0.5, rng.uniform(0.3, 0.7))
+        )
     middle, shoulders = rng.randint(width // 3, width * 2 // 3), rng.randint(88, 102)
     skin, hair = _skin_colour(rng), colour(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.35))
     dress = colour(rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.95))
@@ -78,7 +91,9 @@ def _studio(rng: random.Random) -> Image.Image:
     pen.ellipse((middle - 15, shoulders - 46, middle + 15, shoulders - 8), fill=skin)
     pen.pieslice((middle - 17, shoulders - 50, middle + 17, shoulders - 16), 180, 360, fill=hair)
     for eye in (-6, 6):
-        pen.ellipse((middle + eye - 2, shoulders - 30, middle + eye + 2, shoulders - 27), fill=(30, 20, 20))
+        pen.ellipse(
+            (middle + eye - 2, shoulders - 30, middle + eye + 2, shoulders - 27), fill=(30, 20, 20)
+        )
     pen.rounded_rectangle((middle - 34, shoulders, middle + 34, height + 20), radius=16, fill=dress)
     desk = rng.randint(height - 34, height - 22)
     pen.rectangle((0, desk, width, height), fill=colour(rng.random(), 0.15, rng.uniform(0.4, 0.9)))
@@ -96,28 +111,47 @@ def _overlay(rng: random.Random, live: bool) -> Image.Image:
     bars = [(0, rng.randint(12, 20)), (HEIGHT - rng.randint(12, 20), HEIGHT)] if live else []
     bars += [(HEIGHT * 3 // 4, HEIGHT * 3 // 4 + 10)] if not live and rng.random() < 0.4 else []
     for top, bottom in bars:
-        pen.rectangle((0, top, WIDTH, bottom), fill=(*colour(rng.uniform(-0.05, 0.1), 0.6, 0.9), 230 if live else 90))
-        for x in range(rng.randint(4, 20), rng.randint(70, 120), 9):  # blocks in place of characters
+        pen.rectangle(
+            (0, top, WIDTH, bottom),
+            fill=(*colour(rng.uniform(-0.05, 0.1), 0.6, 0.9), 230 if live else 90),
+        )
+        for x in range(
+            rng.randint(4, 20), rng.randint(70, 120), 9
+        ):  # blocks in place of characters
             pen.rectangle((x, top + 3, x + 6, bottom - 3), fill=(255, 255, 255, 220))
     if live:
         x, y = rng.choice((4, WIDTH - 34)), rng.randint(20, 60)
-        pen.ellipse((x, y, x + 30, y + 22), fill=(*colour(rng.uniform(-0.05, 0.15), 0.95, 0.95), 240))
+        pen.ellipse(
+            (x, y, x + 30, y + 22), fill=(*colour(rng.uniform(-0.05, 0.15), 0.95, 0.95), 240)
+        )
         pen.rectangle((x + 7, y + 8, x + 23, y + 14), fill=(255, 255, 255, 255))
     return overlay
 
 
-def _hand(pen: ImageDraw.ImageDraw, x: float, y: float, side: float, skin: Colour, sleeve: tuple[float, float]) -> None:
+def _hand(
+    pen: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    side: float,
+    skin: Colour,
+    sleeve: tuple[float, float],
+) -> None:
     """A hand of four fingers that grips the product at x, y, on an arm that comes from `sleeve`."""
     dark = darker(skin, 0.75)
     pen.line((*sleeve, x, y), fill=skin, width=max(6, round(side * 0.16)))
     for finger in range(4):
         top = y - side * 0.12 + finger * side * 0.08
         pen.rounded_rectangle(
-            (x - side * 0.2, top, x + side * 0.14, top + side * 0.085), radius=3, fill=skin, outline=dark
+            (x - side * 0.2, top, x + side * 0.14, top + side * 0.085),
+            radius=3,
+            fill=skin,
+            outline=dark,
         )
 
 
-def clip_frames(look: Look, rng: random.Random, domain: Domain, num_frames: int) -> Iterator[np.ndarray]:
+def clip_frames(
+    look: Look, rng: random.Random, domain: Domain, num_frames: int
+) -> Iterator[np.ndarray]:
     """Draw a clip frame by frame.
 
     Args:
@@ -142,8 +176,16 @@ def clip_frames(look: Look, rng: random.Random, domain: Domain, num_frames: int)
     turns = _sway(rng, -16, 16, num_frames)
     pans = np.stack([_sway(rng, 0, MARGIN, num_frames) for _ in "xy"], axis=-1).astype(int)
     hidden = _run(rng, 0.5, num_frames)
-    gripped = np.ones(num_frames, dtype=bool) if live and rng.random() < 0.6 else _run(rng, 0.6, num_frames)
-    sleeve = (WIDTH / 2, HEIGHT) if live else (rng.choice((-10, WIDTH + 10)), HEIGHT * rng.uniform(0.6, 1.1))
+    gripped = (
+        np.ones(num_frames, dtype=bool)
+        if live and rng.random() < 0.6
+        else _run(rng, 0.6, num_frames)
+    )
+    sleeve = (
+        (WIDTH / 2, HEIGHT)
+        if live
+        else (rng.choice((-10, WIDTH + 10)), HEIGHT * rng.uniform(0.6, 1.1))
+    )
     light = _sway(rng, 0.9, 1.1, num_frames)[:, None] * [rng.uniform(0.95, 1.05) for _ in "rgb"]
     grains = np.random.default_rng(rng.getrandbits(64))
     grain = grains.normal(0, 8 if live else 4, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
@@ -151,11 +193,18 @@ def clip_frames(look: Look, rng: random.Random, domain: Domain, num_frames: int)
         frame = ground.crop((pans[t, 0], pans[t, 1], pans[t, 0] + WIDTH, pans[t, 1] + HEIGHT))
         if not hidden[t]:
             side = round(sides[t])
-            thing = sprite.resize((side, side), Image.Resampling.BILINEAR).rotate(turns[t], Image.Resampling.BILINEAR)
+            thing = sprite.resize((side, side), Image.Resampling.BILINEAR).rotate(
+                turns[t], Image.Resampling.BILINEAR
+            )
             frame.paste(thing, (round(xs[t] - side / 2), round(ys[t] - side / 2)), thing)
             if gripped[t]:
                 _hand(ImageDraw.Draw(frame), xs[t], ys[t] + side * 0.3, side, skin, sleeve)
         frame.paste(overlay, mask=overlay)
-        dy, dx = grains.integers(0, 32, 2)  # a window of one noise picture is cheaper than new noise
-        pixels = np.asarray(frame) * light[t].astype(np.float32) + grain[dy : dy + HEIGHT, dx : dx + WIDTH]
+        dy, dx = grains.integers(
+            0, 32, 2
+        )  # a window of one noise picture is cheaper than new noise
+        pixels = (
+            np.asarray(frame) * light[t].astype(np.float32)
+            + grain[dy : dy + HEIGHT, dx : dx + WIDTH]
+        )
         yield pixels.clip(0, 255).astype(np.uint8)

@@ -14,7 +14,20 @@ from pypinyin import lazy_pinyin
 from ampere.synthetic.products import Product
 from ampere.text.characters import common_characters
 
-FILLERS = ("呃", "嗯", "那个", "就是说", "然后", "对吧", "是不是", "啊", "哎", "这个这个", "怎么说呢", "你知道吗")
+FILLERS = (
+    "呃",
+    "嗯",
+    "那个",
+    "就是说",
+    "然后",
+    "对吧",
+    "是不是",
+    "啊",
+    "哎",
+    "这个这个",
+    "怎么说呢",
+    "你知道吗",
+)
 OPENERS = (
     "家人们晚上好啊欢迎来到直播间",
     "来来来新进来的宝宝们先点个关注",
@@ -57,10 +70,17 @@ FEATURE_LINES = (
     "用过的都说{f}", "还有一个{f}", "这一点必须夸{f}",
 )  # fmt: skip
 SIZE_LINES = ("规格是{f}的", "这一个是{f}", "拍一份发{f}", "今天给的是{f}", "我们做的是{f}")
-OTHER_LINES = ("上次那个{name}已经卖完了", "等一下还有{name}", "不是{name}啊别搞混了", "{name}在三号链接")
+OTHER_LINES = (
+    "上次那个{name}已经卖完了",
+    "等一下还有{name}",
+    "不是{name}啊别搞混了",
+    "{name}在三号链接",
+)
 
 
-def say(product: Product, rng: random.Random, *, lines: int, other: Product | None = None) -> list[str]:
+def say(
+    product: Product, rng: random.Random, *, lines: int, other: Product | None = None
+) -> list[str]:
     """Clean sales talk of about `lines` lines: two or three full mentions of the name, every feature once, noise.
 
     Args:
@@ -71,10 +91,18 @@ def say(product: Product, rng: random.Random, *, lines: int, other: Product | No
     """
     size, *features = product.features
     facts = [line.format(name=product.name) for line in rng.sample(NAME_LINES, k=2 + (lines > 10))]
-    facts += [line.format(f=f) for line, f in zip(rng.sample(FEATURE_LINES, k=len(features)), features, strict=True)]
+    facts += [
+        line.format(f=f)
+        for line, f in zip(rng.sample(FEATURE_LINES, k=len(features)), features, strict=True)
+    ]
     facts.append(rng.choice(SIZE_LINES).format(f=size))
     if rng.random() < 0.5:
-        words = {"brand": product.brand, "kind": product.kind, "function": product.function, "noun": product.noun}
+        words = {
+            "brand": product.brand,
+            "kind": product.kind,
+            "function": product.function,
+            "noun": product.noun,
+        }
         facts.append(rng.choice(PART_LINES).format(**words))
     noise = [rng.choice(CHATTER) for _ in range(max(1, lines - len(facts)))]
     if other is not None:
@@ -129,7 +157,8 @@ def recognise(
             piece = line[start : start + rng.randint(1, 4)]
             line = line[:start] + piece + line[start:]
         line = "".join(
-            rng.choice(homophones()[c]) if rng.random() < homophone and homophones().get(c) else c for c in line
+            rng.choice(homophones()[c]) if rng.random() < homophone and homophones().get(c) else c
+            for c in line
         )
         if rng.random() < filler:
             line = rng.choice(fillers) + line

@@ -26,7 +26,9 @@ class Keywords:
     """
 
     def __init__(self, encoder: str, device: str) -> None:
-        features = pipeline("feature-extraction", model=encoder, device=device, tokenize_kwargs={"truncation": True})
+        features = pipeline(
+            "feature-extraction", model=encoder, device=device, tokenize_kwargs={"truncation": True}
+        )
         # Not every tokenizer knows how much its model can read.
         longest = features.model.config.max_position_embeddings
         features.tokenizer.model_max_length = min(features.tokenizer.model_max_length, longest)
@@ -34,7 +36,9 @@ class Keywords:
 
     def __call__(self, transcript: str) -> dict[str, Any]:
         text = clean(transcript)
-        words = CountVectorizer(tokenizer=_words, token_pattern=None, ngram_range=(1, LONGEST_PHRASE))
+        words = CountVectorizer(
+            tokenizer=_words, token_pattern=None, ngram_range=(1, LONGEST_PHRASE)
+        )
         try:
             found = self.model.extract_keywords(text, vectorizer=words, top_n=KEYWORDS)
         except ValueError as error:

@@ -80,8 +80,12 @@ def find_model(name: str) -> LanguageModel:
     if name == SHIPPED_MODEL:
         folder = Path(str(files("ampere.text") / "small_lm"))
         if not (folder / "config.json").exists():
-            raise FileNotFoundError(f"the shipped model is missing at {folder}; install ampere whole")
-        return LanguageModel(source=str(folder), prompt=BARE, dtype="float32")  # for CPUs of any kind
+            raise FileNotFoundError(
+                f"the shipped model is missing at {folder}; install ampere whole"
+            )
+        return LanguageModel(
+            source=str(folder), prompt=BARE, dtype="float32"
+        )  # for CPUs of any kind
     if name in KNOWN_MODELS:
         return KNOWN_MODELS[name]
     if (local := local_folder("summarize.model", name)) is not None:
@@ -128,10 +132,14 @@ def quantizations() -> tuple[str, ...]:
     package = find_spec("vllm")
     if package is None or package.origin is None:
         return ()
-    source = Path(package.origin).parent / "model_executor" / "layers" / "quantization" / "__init__.py"
+    source = (
+        Path(package.origin).parent / "model_executor" / "layers" / "quantization" / "__init__.py"
+    )
     nodes = ast.parse(source.read_text(encoding="utf-8")).body if source.exists() else []
     for node in nodes:
         match node:
-            case ast.Assign(targets=[ast.Name(id="QuantizationMethods")], value=ast.Subscript(slice=names)):
+            case ast.Assign(
+                targets=[ast.Name(id="QuantizationMethods")], value=ast.Subscript(slice=names)
+            ):
                 return tuple(ast.literal_eval(names))
     return ()

@@ -66,14 +66,26 @@ class Asker:
     """
 
     def __init__(
-        self, model: LanguageModel, prompt: Prompt, *, answer: int, piece: int, limit: int | None = None
+        self,
+        model: LanguageModel,
+        prompt: Prompt,
+        *,
+        answer: int,
+        piece: int,
+        limit: int | None = None,
     ) -> None:
         self.tokenizer = load_tokenizer(model)
         self.model = model
         self.prompt = prompt
         if model.chat_template is None and self.tokenizer.chat_template is None:
-            raise ValueError(f"summarize.model {model.source} has no chat template; take an instruction (chat) model")
-        self.limit = limit or getattr(self.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+            raise ValueError(
+                f"summarize.model {model.source} has no chat template; take an instruction (chat) model"
+            )
+        self.limit = (
+            limit
+            or getattr(self.config, "max_position_embeddings", None)
+            or self.tokenizer.model_max_length
+        )
         room = self.limit - answer - self.overhead - JOIN_TOKENS
         if room < SMALLEST_ROOM:
             raise ValueError(
@@ -91,9 +103,13 @@ class Asker:
     @cached_property
     def config(self) -> Any:
         """The model's, of its text part."""
-        from transformers import AutoConfig  # half of torch: seconds, for those alone who ask for it
+        from transformers import (
+            AutoConfig,
+        )  # half of torch: seconds, for those alone who ask for it
 
-        found = AutoConfig.from_pretrained(self.model.source, trust_remote_code=self.model.trust_remote_code)
+        found = AutoConfig.from_pretrained(
+            self.model.source, trust_remote_code=self.model.trust_remote_code
+        )
         return found.get_text_config()
 
     @cached_property
@@ -101,7 +117,11 @@ class Asker:
         """Strings that the tokenizer turns into one token wherever they stand, and what the prompt puts around a
         transcript. Words and single characters that were added to the vocabulary speak for nobody, and stay."""
         added = self.tokenizer.added_tokens_decoder.values()
-        found = [str(token) for token in added if token.special or (len(str(token)) > 1 and not str(token).isalnum())]
+        found = [
+            str(token)
+            for token in added
+            if token.special or (len(str(token)) > 1 and not str(token).isalnum())
+        ]
         return (*found, *self.model.marks, *self.prompt.marks)
 
     @cached_property
@@ -123,14 +143,23 @@ class Asker:
         if not text:
             return []
         language = language_of(text)
-        return [Question(self._tokens(p, language), p, language) for p in split(text, self.room, self.count)]
+        return [
+            Question(self._tokens(p, language), p, language)
+            for p in split(text, self.room, self.count)
+        ]
 
     def token_bytes(self) -> int:
         """Attention states of one token, in bytes."""
         heads = self.config.num_attention_heads
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
         shared = getattr(self.config, "num_key_value_heads", None) or heads
-        return 2 * self.config.num_hidden_layers * shared * size * (4 if self.model.dtype == "float32" else 2)
+        return (
+            2
+            * self.config.num_hidden_layers
+            * shared
+            * size
+            * (4 if self.model.dtype == "float32" else 2)
+        )
 
     def _tokens(self, text: str, language: Language) -> list[int]:
         messages = self.prompt.wordings[language].messages(text)
@@ -138,7 +167,9 @@ class Asker:
             return self._render(messages)
         except TemplateError:  # some templates know no system turn
             system, first, *rest = messages
-            return self._render([first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest])
+            return self._render(
+                [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
+            )
 
     def _render(self, messages: Messages) -> list[int]:
         return self.tokenizer.apply_chat_template(
@@ -181,7 +212,9 @@ def summary_fields(answers: Sequence[Answer], text_of: Callable[[Summary], str])
             summaries.append(parse_summary(answer.raw_output))
         except AnswerError as error:
             where = f" to piece {number} of {len(answers)}" if len(answers) > 1 else ""
-            raise AnswerError(f"{error}; the answer{where} ended by {answer.finish_reason}") from error
+            raise AnswerError(
+                f"{error}; the answer{where} ended by {answer.finish_reason}"
+            ) from error
     summary = summaries[0] if len(summaries) == 1 else merge(summaries)
     heard = "".join(answer.text for answer in answers)
     return summary_columns(summary, text_of(summary)) | {

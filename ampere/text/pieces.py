@@ -9,7 +9,11 @@ from ampere.text.checks.sounds import Speech, agree, keeps, sounds, speech
 from ampere.text.summary import MAX_FEATURES, NO_PRODUCT, Summary
 
 # After a line break, else after a mark that ends a sentence, else after any other mark or space.
-BORDERS = (re.compile(r"(?<=\n)"), re.compile(r"(?<=[。！？!?；;…])|(?<=\.\s)"), re.compile(r"(?<=[，,、\s])"))
+BORDERS = (
+    re.compile(r"(?<=\n)"),
+    re.compile(r"(?<=[。！？!?；;…])|(?<=\.\s)"),
+    re.compile(r"(?<=[，,、\s])"),
+)
 SAME = 80.0  # percent of sounds in common that make two phrases one
 
 
@@ -27,7 +31,9 @@ def split(text: str, longest: int, count: Callable[[list[str]], list[int]]) -> l
     return _pack(_atoms(text, longest, count, 0), longest)
 
 
-def _atoms(text: str, longest: int, count: Callable[[list[str]], list[int]], level: int) -> list[tuple[str, int]]:
+def _atoms(
+    text: str, longest: int, count: Callable[[list[str]], list[int]], level: int
+) -> list[tuple[str, int]]:
     """Stretches of a text with their token counts, none over `longest`: sentences, and parts of those too long."""
     tokens = count([text])[0]
     if tokens <= longest:
@@ -37,7 +43,9 @@ def _atoms(text: str, longest: int, count: Callable[[list[str]], list[int]], lev
     else:
         parts = [text[: len(text) // 2], text[len(text) // 2 :]] if len(text) > 1 else []
     if not parts:
-        raise ValueError(f"{text!r} has {tokens} tokens, and a piece may have {longest}; raise summarize.max_model_len")
+        raise ValueError(
+            f"{text!r} has {tokens} tokens, and a piece may have {longest}; raise summarize.max_model_len"
+        )
     deeper = min(level + 1, len(BORDERS))
     sizes = count(parts)
     found: list[tuple[str, int]] = []
@@ -67,11 +75,22 @@ def merge(summaries: Sequence[Summary]) -> Summary:
     votes of every cream. Of names with equally many votes the one that was read most often wins. Features are those of
     the pieces that name the product or nothing; pieces about another product are left out.
     """
-    named = [(summary.product_name, speech(summary.product_name)) for summary in summaries if summary.product_name]
+    named = [
+        (summary.product_name, speech(summary.product_name))
+        for summary in summaries
+        if summary.product_name
+    ]
     if not named:
         features = [feature for summary in summaries for feature in summary.product_features]
-        return Summary(product_name="", product_features=_distinct(features)) if features else NO_PRODUCT
-    shorter = [[_same(one, other) for _, other in named if len(other.sounds) <= len(one.sounds)] for _, one in named]
+        return (
+            Summary(product_name="", product_features=_distinct(features))
+            if features
+            else NO_PRODUCT
+        )
+    shorter = [
+        [_same(one, other) for _, other in named if len(other.sounds) <= len(one.sounds)]
+        for _, one in named
+    ]
     votes = [(sum(same), named.count(entry)) for same, entry in zip(shorter, named, strict=True)]
     name, winner = named[votes.index(max(votes))]
     about_it = [s for s in summaries if not s.product_name or _same(winner, speech(s.product_name))]
@@ -98,6 +117,9 @@ def _distinct(phrases: Sequence[str]) -> tuple[str, ...]:
     """Phrases in their order, of those that say the same the first; as many as one summary may have."""
     kept: list[str] = []
     for phrase in phrases:
-        if not any(fuzz.ratio(sounds(phrase), sounds(other)) >= SAME and agree(phrase, other) for other in kept):
+        if not any(
+            fuzz.ratio(sounds(phrase), sounds(other)) >= SAME and agree(phrase, other)
+            for other in kept
+        ):
             kept.append(phrase)
     return tuple(kept[:MAX_FEATURES])

@@ -23,11 +23,16 @@ class Wording:
         """The chat for one transcript; the model's own chat template renders it."""
         chat = [{"role": "system", "content": self.system}] if self.system else []
         for spoken, answer in self.examples:
-            chat += [{"role": "user", "content": self._ask(spoken)}, {"role": "assistant", "content": answer}]
+            chat += [
+                {"role": "user", "content": self._ask(spoken)},
+                {"role": "assistant", "content": answer},
+            ]
         return [*chat, {"role": "user", "content": self._ask(transcript)}]
 
     def _ask(self, transcript: str) -> str:
-        return self.question.replace("{transcript}", transcript)  # not str.format: transcripts may hold braces
+        return self.question.replace(
+            "{transcript}", transcript
+        )  # not str.format: transcripts may hold braces
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,20 @@ class Prompt:
     @property
     def version(self) -> str:
         """Name and a checksum of all wording and of the answer's schema: a changed prompt makes its rows stale."""
-        content = json.dumps([{k: asdict(v) for k, v in self.wordings.items()}, SCHEMA], ensure_ascii=False)
+        content = json.dumps(
+            [{k: asdict(v) for k, v in self.wordings.items()}, SCHEMA], ensure_ascii=False
+        )
         return f"{self.name}@{hashlib.blake2b(content.encode(), digest_size=4).hexdigest()}"
 
     @property
     def marks(self) -> tuple[str, ...]:
         """What stands around a transcript to tell where it begins and ends, and so may not stand in it."""
-        found = [mark for wording in self.wordings.values() for mark in wording.question.split("{transcript}") if mark]
+        found = [
+            mark
+            for wording in self.wordings.values()
+            for mark in wording.question.split("{transcript}")
+            if mark
+        ]
         return tuple(dict.fromkeys(found))
 
 

@@ -23,7 +23,9 @@ class EngineSize:
     kv_cache_bytes: int | None
 
 
-def engine_size(counts: Sequence[int], *, answer: int, limit: int, token_bytes: int, memory: int | None) -> EngineSize:
+def engine_size(
+    counts: Sequence[int], *, answer: int, limit: int, token_bytes: int, memory: int | None
+) -> EngineSize:
     """Size an engine for prompts of these lengths. On a GPU these decide `max_model_len` only.
 
     Args:

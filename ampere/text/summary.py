@@ -101,17 +101,28 @@ def parse_summary(answer: str) -> Summary:
     """
     try:
         fields = json.loads(answer)
-        is_product, name, features = (fields[key] for key in ("is_product", "product_name", "product_features"))
-        strings = isinstance(features, list) and all(isinstance(feature, str) for feature in features)
+        is_product, name, features = (
+            fields[key] for key in ("is_product", "product_name", "product_features")
+        )
+        strings = isinstance(features, list) and all(
+            isinstance(feature, str) for feature in features
+        )
         if not isinstance(is_product, bool) or not isinstance(name, str) or not strings:
-            raise TypeError("is_product must be true or false, product_name a string, product_features strings")
+            raise TypeError(
+                "is_product must be true or false, product_name a string, product_features strings"
+            )
         if not is_product and (name or features):
             raise TypeError("is_product is false, and yet there is a name or a feature")
-        "".join([name, *features]).encode()  # half a character, escaped as \ud83d, could not be written to the table
+        "".join(
+            [name, *features]
+        ).encode()  # half a character, escaped as \ud83d, could not be written to the table
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
-        raise AnswerError(f"the answer is not a product summary ({error}): {answer[:200]!r}") from error
+        raise AnswerError(
+            f"the answer is not a product summary ({error}): {answer[:200]!r}"
+        ) from error
     if not is_product:
         return NO_PRODUCT
     return Summary(
-        product_name=name.strip(), product_features=tuple(dict.fromkeys(f.strip() for f in features if f.strip()))
+        product_name=name.strip(),
+        product_features=tuple(dict.fromkeys(f.strip() for f in features if f.strip())),
     )

@@ -18,7 +18,13 @@ from ampere.text.language import Language, language_of
 from ampere.text.summary import Summary, summary_columns
 
 FIELDS = {  # asked as; brand, category and name make the product's name, the others are features
-    Language.ZH: {"brand": "品牌", "category": "品类", "name": "名称", "appearance": "外观", "texture": "材质"},
+    Language.ZH: {
+        "brand": "品牌",
+        "category": "品类",
+        "name": "名称",
+        "appearance": "外观",
+        "texture": "材质",
+    },
     Language.EN: {
         "brand": "brand",
         "category": "category",
@@ -29,7 +35,9 @@ FIELDS = {  # asked as; brand, category and name make the product's name, the ot
 }
 LIKELY = 0.5  # probability from which a span counts, as in the authors' own use
 WINDOW = 400  # characters read at once; ERNIE reads 512 tokens
-LONGEST_SPAN = 30  # characters; windows have as many in common, so that each span stands whole in one of them
+LONGEST_SPAN = (
+    30  # characters; windows have as many in common, so that each span stands whole in one of them
+)
 BATCH = 16  # windows
 
 
@@ -49,7 +57,9 @@ class UIE(nn.Module):
     def forward(self, **tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Probability that a span begins, and that one ends, at each token: float [B, L] both."""
         hidden = self.encoder(**tokens).last_hidden_state
-        return self.linear_start(hidden).squeeze(-1).sigmoid(), self.linear_end(hidden).squeeze(-1).sigmoid()
+        return self.linear_start(hidden).squeeze(-1).sigmoid(), self.linear_end(hidden).squeeze(
+            -1
+        ).sigmoid()
 
 
 def load_uie(source: str) -> UIE:
@@ -62,11 +72,15 @@ def load_uie(source: str) -> UIE:
     """
     path = cached_file(source, SAFE_WEIGHTS_NAME)
     assert path is not None, "cached_file raises where there is no such file"
-    weights = {name.replace("ernie.", "encoder.", 1): value for name, value in load_file(path).items()}
+    weights = {
+        name.replace("ernie.", "encoder.", 1): value for name, value in load_file(path).items()
+    }
     model = UIE(ErnieConfig.from_pretrained(source))
     wanted = model.state_dict()
     if missing := sorted(wanted.keys() - weights.keys()):
-        raise ValueError(f"{Path(source).name} is no UIE model: its weights lack {', '.join(missing[:5])}")
+        raise ValueError(
+            f"{Path(source).name} is no UIE model: its weights lack {', '.join(missing[:5])}"
+        )
     model.load_state_dict({name: weights[name] for name in wanted})
     return model.eval()
 
@@ -131,7 +145,9 @@ class Extractor:
         return found
 
 
-def pair_spans(starts: list[float], ends: list[float], inside: list[int]) -> list[tuple[int, int, float]]:
+def pair_spans(
+    starts: list[float], ends: list[float], inside: list[int]
+) -> list[tuple[int, int, float]]:
     """Each likely beginning with the nearest likely end, as (first, last, probability of both).
 
     Args:
@@ -145,7 +161,9 @@ def pair_spans(starts: list[float], ends: list[float], inside: list[int]) -> lis
     found = []
     for number, begin in enumerate(begins):
         stop = begins[number + 1] if number + 1 < len(begins) else inside[-1] + 1
-        end = next((place for place in inside if begin <= place < stop and ends[place] >= LIKELY), None)
+        end = next(
+            (place for place in inside if begin <= place < stop and ends[place] >= LIKELY), None
+        )
         if end is not None:
             found.append((begin, end, starts[begin] * ends[end]))
     return found

@@ -23,7 +23,10 @@ def random_box(width: int, height: int, rng: random.Random, min_scale: float) ->
     """
     area = rng.uniform(min_scale, 1.0)  # as a share of the picture's
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    share_x, share_y = math.sqrt(area * aspect * height / width), math.sqrt(area / aspect * width / height)
+    share_x, share_y = (
+        math.sqrt(area * aspect * height / width),
+        math.sqrt(area / aspect * width / height),
+    )
     if share_x > 1:
         share_x, share_y = 1.0, area
     elif share_y > 1:
@@ -47,7 +50,11 @@ def augmented_input(
     left, top, right, bottom = random_box(*images[0].size, rng, min_scale)
     flip = rng.random() < 0.5
     arrays = [
-        to_array(image, (left * image.width, top * image.height, right * image.width, bottom * image.height), size)
+        to_array(
+            image,
+            (left * image.width, top * image.height, right * image.width, bottom * image.height),
+            size,
+        )
         for image in images
     ]
     return np.stack([array[:, :, ::-1] if flip else array for array in arrays])

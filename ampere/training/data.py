@@ -64,7 +64,10 @@ class Batch:
         return [self._rows(start, start + size) for start in range(0, len(self.labels), size)]
 
     def _rows(self, start: int, stop: int) -> "Batch":
-        at = {d: slice(int(here[:start].sum()), int(here[:stop].sum())) for d, here in self.present.items()}
+        at = {
+            d: slice(int(here[:start].sum()), int(here[:stop].sum()))
+            for d, here in self.present.items()
+        }
         return Batch(
             frames={domain: frames[at[domain]] for domain, frames in self.frames.items()},
             texts={domain: texts[at[domain]] for domain, texts in self.texts.items()},
@@ -117,7 +120,13 @@ class ProductBatches(Dataset[Batch]):
             return prefetch(self[step] for step in steps)
         # Lance's threads do not survive a fork, so the processes start afresh.
         return iter(
-            DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context="spawn")
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=steps,
+                num_workers=workers,
+                multiprocessing_context="spawn",
+            )
         )
 
     def _batch(self, rows: Sequence[int], epoch: int) -> Batch:
@@ -137,7 +146,9 @@ class ProductBatches(Dataset[Batch]):
                 domain: self._pixels([(jpegs[sample_id], rng) for sample_id, rng in picks], domain)
                 for domain, picks in chosen.items()
             },
-            texts={domain: [self._text(*pick) for pick in picks] for domain, picks in chosen.items()},
+            texts={
+                domain: [self._text(*pick) for pick in picks] for domain, picks in chosen.items()
+            },
             present=present,
             labels=torch.tensor(rows),
         )
@@ -145,16 +156,22 @@ class ProductBatches(Dataset[Batch]):
     def _text(self, sample_id: str, rng: random.Random) -> str | None:
         return None if rng.random() < self.text_dropout else self.set.texts.get(sample_id)
 
-    def _pixels(self, samples: Sequence[tuple[Sequence[bytes], random.Random]], domain: Domain) -> Tensor:
+    def _pixels(
+        self, samples: Sequence[tuple[Sequence[bytes], random.Random]], domain: Domain
+    ) -> Tensor:
         count = self.num_frames if domain in CLIP_DOMAINS else 1
-        pixels: NDArray[np.uint8] = np.empty((len(samples), count, 3, self.image_size, self.image_size), np.uint8)
+        pixels: NDArray[np.uint8] = np.empty(
+            (len(samples), count, 3, self.image_size, self.image_size), np.uint8
+        )
         for at, (jpegs, rng) in enumerate(samples):
             if len(jpegs) not in (1, count):
                 raise ValueError(
                     f"a {domain} has {len(jpegs)} frames and the model reads {count}; run `ampere decode` to its end, "
                     "with --decode.num-frames as --model.num-frames"
                 )
-            pixels[at] = augmented_input(jpegs, self.image_size, rng, self.crop_scale, self.colour_jitter)
+            pixels[at] = augmented_input(
+                jpegs, self.image_size, rng, self.crop_scale, self.colour_jitter
+            )
         return torch.from_numpy(pixels)
 
 

@@ -90,7 +90,9 @@ class Training:
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         if settings.compile:
-            self.model.compile(dynamic=True)  # texts, and the rows of a domain, are of another number each step
+            self.model.compile(
+                dynamic=True
+            )  # texts, and the rows of a domain, are of another number each step
         self.tokenizer = job.tokenizer if self.model.reads_text else None
         self.classifier = PartialFC(
             len(job.training_set.products), self.model.embedding_dim, scale=settings.scale, margin=settings.margin,
@@ -111,7 +113,9 @@ class Training:
         self.best_weights: dict[str, Tensor] | None = None  # None until the first validation
         self.history: list[Metrics] = []
 
-    def run(self, on_metrics: Callable[[Metrics], None], checkpoint: Checkpoint | None = None) -> Trained:
+    def run(
+        self, on_metrics: Callable[[Metrics], None], checkpoint: Checkpoint | None = None
+    ) -> Trained:
         """Train to the last step.
 
         Args:
@@ -140,10 +144,15 @@ class Training:
             window.add(losses, self.update())
             self.done += 1
             last = self.done == self.steps
-            judged = bool(self.job.training_set.validation) and (last or self.due(settings.validate_every))
+            judged = bool(self.job.training_set.validation) and (
+                last or self.due(settings.validate_every)
+            )
             saved = self.due(settings.checkpoint_every) and not last
             if last or judged or saved or self.due(settings.log_every):
-                metrics = {"step": self.done, "epoch": self.done / self.batches.steps_per_epoch} | window.close()
+                metrics = {
+                    "step": self.done,
+                    "epoch": self.done / self.batches.steps_per_epoch,
+                } | window.close()
                 check_finite(metrics)  # before these weights are judged or saved
                 if judged:
                     metrics["validation_mR1"] = self.validate()
@@ -158,7 +167,9 @@ class Training:
         return every > 0 and self.done % every == 0
 
     def learning_rate(self, step: int) -> float:
-        return learning_rate(step, self.steps, self.settings.warmup_epochs * self.batches.steps_per_epoch)
+        return learning_rate(
+            step, self.steps, self.settings.warmup_epochs * self.batches.steps_per_epoch
+        )
 
     def update(self) -> Tensor:
         """One step of both optimizers on the gradients at hand; returns the norm of the network's, before clipping."""
@@ -170,23 +181,31 @@ class Training:
 
     def validate(self) -> float:
         """The validation score of the present weights, which are kept if none were better."""
-        score = validation_score(self.model, self.tokenizer, self.job.training_set, self.frames, self.settings.bf16)
+        score = validation_score(
+            self.model, self.tokenizer, self.job.training_set, self.frames, self.settings.bf16
+        )
         if score > self.best["validation_mR1"]:
             self.best = {"step": self.done, "validation_mR1": score}
             self.best_weights = self.weights()
         return score
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: weight.detach().cpu().clone() for name, weight in trainable(self.model).items()}
+        return {
+            name: weight.detach().cpu().clone() for name, weight in trainable(self.model).items()
+        }
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint."""
         progress = {"done": self.done, "best": self.best, "history": self.history}
-        save_state(folder, self.model, self.classifier, self.optimizers, progress, self.best_weights)
+        save_state(
+            folder, self.model, self.classifier, self.optimizers, progress, self.best_weights
+        )
 
     def load(self, folder: Path) -> None:
         """Take up a checkpoint; see `ampere.training.state.load_state` for what it raises."""
-        progress, self.best_weights = load_state(folder, self.model, self.classifier, self.optimizers)
+        progress, self.best_weights = load_state(
+            folder, self.model, self.classifier, self.optimizers
+        )
         self.done, self.best, self.history = progress["done"], progress["best"], progress["history"]
 
     def finish(self) -> Trained:
@@ -195,7 +214,12 @@ class Training:
         if self.best_weights is not None and self.best["step"] != self.done:
             last = self.weights()
             copy_tensors(trainable(self.model), self.best_weights, source="the best step")
-        return Trained(model=self.model.cpu().eval(), last=last, classifier=self.classifier.cpu(), scores=scores)
+        return Trained(
+            model=self.model.cpu().eval(),
+            last=last,
+            classifier=self.classifier.cpu(),
+            scores=scores,
+        )
 
 
 def stream(*numbers: int) -> int:
@@ -231,7 +255,9 @@ class Window:
         if dist.is_initialized():
             dist.all_reduce(figures)
             figures /= dist.get_world_size()
-        contrastive, classifier, norm = figures.tolist()  # waits for the device, so the time is that of finished steps
+        contrastive, classifier, norm = (
+            figures.tolist()
+        )  # waits for the device, so the time is that of finished steps
         seconds = time.perf_counter() - self.start
         times = figures.new_tensor([seconds / len(self.figures), self.waited / seconds])
         if dist.is_initialized():
@@ -333,7 +359,9 @@ def build_optimizers(
         ):
             groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay})
     filled = [group for group in groups if group["params"]]
-    of_model = torch.optim.AdamW(filled or [{"params": []}])  # a network without weights of its own is not trained
+    of_model = torch.optim.AdamW(
+        filled or [{"params": []}]
+    )  # a network without weights of its own is not trained
     of_classifier = build_classifier_optimizer(classifier, settings.lr_rest)
     for optimizer in (of_model, of_classifier):
         for group in optimizer.param_groups:

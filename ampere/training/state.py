@@ -56,7 +56,10 @@ def save_state(
     save_classes(folder, classifier, optimizers[1])
     if rank_and_world_size()[0] == 0:
         save_file(_plain(trainable(model)), folder / WEIGHTS_FILE)
-        save_file(_plain(optimizer_tensors(optimizers[0], model.named_parameters())), folder / OPTIMIZER_FILE)
+        save_file(
+            _plain(optimizer_tensors(optimizers[0], model.named_parameters())),
+            folder / OPTIMIZER_FILE,
+        )
         if best is not None:
             save_file(_plain(best), folder / BEST_FILE)
         (folder / STATE_FILE).write_text(json.dumps(progress), encoding="utf-8")
@@ -72,13 +75,17 @@ def load_state(
         FileNotFoundError: a file is not there.
     """
     copy_tensors(trainable(model), load_file(folder / WEIGHTS_FILE), source=str(folder))
-    put_optimizer_tensors(optimizers[0], model.named_parameters(), load_file(folder / OPTIMIZER_FILE))
+    put_optimizer_tensors(
+        optimizers[0], model.named_parameters(), load_file(folder / OPTIMIZER_FILE)
+    )
     load_classes(folder, classifier, optimizers[1])
     best = load_file(folder / BEST_FILE) if (folder / BEST_FILE).exists() else None
     return json.loads((folder / STATE_FILE).read_text(encoding="utf-8")), best
 
 
-def save_classes(folder: Path, classifier: PartialFC, optimizer: torch.optim.Optimizer | None = None) -> None:
+def save_classes(
+    folder: Path, classifier: PartialFC, optimizer: torch.optim.Optimizer | None = None
+) -> None:
     """Write this rank's class centres, and what the optimizer keeps for them if one is given."""
     tensors = {CENTERS: classifier.centers.detach()}
     if optimizer is not None:
@@ -107,7 +114,9 @@ def load_classes(folder: Path, classifier: PartialFC, optimizer: torch.optim.Opt
                     if name == CENTERS:
                         classifier.load_rows(low, part)
                     else:
-                        moments[name] = torch.cat([moments[name], part]) if name in moments else part
+                        moments[name] = (
+                            torch.cat([moments[name], part]) if name in moments else part
+                        )
         count += size
     if count != classifier.num_classes:
         raise ValueError(

@@ -16,7 +16,9 @@ from ampere.models.networks import text_inputs
 from ampere.records import CLIP_DOMAINS, Domain
 from ampere.training.data import Batch
 
-Inputs = tuple[Tensor, Any, Tensor | None, Tensor]  # frames, token ids or texts, token mask, domains
+Inputs = tuple[
+    Tensor, Any, Tensor | None, Tensor
+]  # frames, token ids or texts, token mask, domains
 PLACES = {domain: place for place, domain in enumerate(Domain)}
 
 
@@ -67,7 +69,11 @@ class Step:
 
     def alone(self) -> ProductModel:
         """The network without DDP."""
-        found = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        found = (
+            self.network.module
+            if isinstance(self.network, DistributedDataParallel)
+            else self.network
+        )
         assert isinstance(found, ProductModel)
         return found
 
@@ -87,7 +93,9 @@ class Step:
             total.backward()
             return losses
         with torch.no_grad():
-            cached = torch.cat([self.embed(self.alone(), chunk, seed + at) for at, chunk in enumerate(chunks)])
+            cached = torch.cat(
+                [self.embed(self.alone(), chunk, seed + at) for at, chunk in enumerate(chunks)]
+            )
         cached.requires_grad_()
         total, losses = self.losses(cached, batch)
         total.backward()
@@ -111,7 +119,9 @@ class Step:
     def inputs(self, batch: Batch, domains: tuple[Domain, ...]) -> Inputs:
         """The network's inputs of some domains of a batch, domain by domain."""
         frames = torch.cat([batch.frames[domain] for domain in domains]).to(self.device)
-        places = torch.cat([torch.full((len(batch.texts[d]),), PLACES[d]) for d in domains]).to(self.device)
+        places = torch.cat([torch.full((len(batch.texts[d]),), PLACES[d]) for d in domains]).to(
+            self.device
+        )
         texts = [text for domain in domains for text in batch.texts[domain]]
         read, mask = text_inputs(self.model, self.tokenizer, texts, self.device)
         return frames, read, mask, places

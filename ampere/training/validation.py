@@ -23,7 +23,9 @@ from ampere.training.data import FrameSource, Products, TrainingSet
 
 BATCH_SIZE = 32
 MAX_PRODUCTS = 1000
-MAX_SAMPLES = len(Domain) * MAX_PRODUCTS  # that all may judge; of more, one for each domain of a product
+MAX_SAMPLES = (
+    len(Domain) * MAX_PRODUCTS
+)  # that all may judge; of more, one for each domain of a product
 
 
 def validation_score(
@@ -55,7 +57,9 @@ def validation_score(
         ids, _, domains = zip(*mine[start : start + BATCH_SIZE], strict=True)
         texts = [training_set.texts.get(sample_id) for sample_id in ids]
         pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take(ids)]
-        with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(
+            next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=bf16
+        ):
             parts.append(embed_pixels(model, tokenizer, pixels, texts, domains))
     model.train(mode)
     gathered = [parts]
@@ -92,5 +96,6 @@ def by_domain(vectors: np.ndarray, rows: list[tuple[str, str, Domain]]) -> dict[
     domains = np.array([domain for *_, domain in rows])
     products = np.array([product for _, product, _ in rows])
     return {
-        domain: Vectors(vectors=vectors[domains == domain], products=products[domains == domain]) for domain in Domain
+        domain: Vectors(vectors=vectors[domains == domain], products=products[domains == domain])
+        for domain in Domain
     }

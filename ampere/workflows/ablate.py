@@ -95,16 +95,24 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     for group in (due[at : at + chosen.parallel] for at in range(0, len(due), chosen.parallel)):
         runs = [(system, run) for system in group for run in seeded(settings, system)]
         reports = train_together(workspace, [settings for _, settings in runs], chosen.parallel)
-        failed = {system: found for (system, _), found in zip(runs, reports, strict=True) if isinstance(found, str)}
+        failed = {
+            system: found
+            for (system, _), found in zip(runs, reports, strict=True)
+            if isinstance(found, str)
+        }
         trained = [report for report in reports if isinstance(report, Report)]
         done += sum(report.done > 0 for report in trained)
         skipped += sum(report.done == 0 for report in trained)
         for system in group:
             reason = failed.get(system)
-            rows[system] = Row(system, reason=reason) if reason else result(workspace, settings, system)
+            rows[system] = (
+                Row(system, reason=reason) if reason else result(workspace, settings, system)
+            )
             write_reports(workspace, rows, settings)
     where = write_reports(workspace, rows, settings)
-    left_out = [f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason]
+    left_out = [
+        f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason
+    ]
     notes = [to_markdown(rows, settings), *left_out]
     nothing = "" if any(row.results for row in rows.values()) else "no system has a result"
     return Report(
@@ -113,10 +121,14 @@ def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     )  # fmt: skip
 
 
-def missing_texts(workspace: Workspace, settings: Settings, systems: Sequence[str]) -> dict[str, str]:
+def missing_texts(
+    workspace: Workspace, settings: Settings, systems: Sequence[str]
+) -> dict[str, str]:
     """System -> why it cannot be trained: the method whose text it reads has made nothing yet."""
     texts = {system: with_system(settings, system).train.text for system in systems}
-    reasons = {text: no_summaries(text, *unsummarized(workspace, text)) for text in set(texts.values())}
+    reasons = {
+        text: no_summaries(text, *unsummarized(workspace, text)) for text in set(texts.values())
+    }
     return {system: reason for system, text in texts.items() if (reason := reasons[text])}
 
 
@@ -126,11 +138,15 @@ def seeded(settings: Settings, system: str) -> list[Settings]:
     weights = {"ampere": "", "cn-clip": settings.ablate.cn_clip, "mllm": settings.ablate.mllm}
     model = dataclasses.replace(changed.model, weights=weights[changed.model.network])
     seeds = settings.ablate.seeds if changed.train.epochs else settings.ablate.seeds[:1]
-    trains = [dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed) for seed in seeds]
+    trains = [
+        dataclasses.replace(changed.train, name=f"{system}-{seed}", seed=seed) for seed in seeds
+    ]
     return [dataclasses.replace(changed, model=model, train=train) for train in trains]
 
 
-def train_together(workspace: Workspace, runs: Sequence[Settings], parallel: int) -> list[Report | str]:
+def train_together(
+    workspace: Workspace, runs: Sequence[Settings], parallel: int
+) -> list[Report | str]:
     """Train some rows, `parallel` at once."""
     pool = ThreadPoolExecutor(max_workers=parallel)
     try:
@@ -202,7 +218,9 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
             "runs": list(row.results),
             "left_out": list(row.left_out),
             "reason": row.reason,
-            "paper_on_ROPE": {table: TABLES[table][system] for table in TABLES if system in TABLES[table]},
+            "paper_on_ROPE": {
+                table: TABLES[table][system] for table in TABLES if system in TABLES[table]
+            },
         }
         for system, row in rows.items()
     }
@@ -213,18 +231,34 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
 def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
     """The tables, ours beside the paper's own figures, which are of other data."""
     several = len(settings.ablate.seeds) > 1
-    seeds = f"mean of {len(settings.ablate.seeds)} seeds, ± their standard deviation" if several else "1 seed"
+    seeds = (
+        f"mean of {len(settings.ablate.seeds)} seeds, ± their standard deviation"
+        if several
+        else "1 seed"
+    )
     lines = ["# The paper's tables on this catalogue", "",
              f"R@1 in percent, {seeds}; in brackets the interval of mR1 in 95 of 100 test sets of as many products. "
              "The last column is the paper's mR1 on ROPE, another and much larger catalogue; table IV is of all its "
              "training data, tables V to XI are of a tenth.", ""]  # fmt: skip
-    chance = next((row.results[0]["chance_mR1"] for row in rows.values() if row.results), float("nan"))
+    chance = next(
+        (row.results[0]["chance_mR1"] for row in rows.values() if row.results), float("nan")
+    )
     for table in settings.ablate.tables:
         last = "mR1 of queries without text" if table == "missing-text" else "paper, on ROPE"
-        lines += [f"## Table {table}", "", f"| system | what it is | {' | '.join(TASKS)} | mR1 | {last} |"]
+        lines += [
+            f"## Table {table}",
+            "",
+            f"| system | what it is | {' | '.join(TASKS)} | mR1 | {last} |",
+        ]
         lines += ["|---|---|" + "---|" * (len(TASKS) + 2)]
         for system, paper in TABLES[table].items():
-            told = without_text(rows[system]) if table == "missing-text" else NONE if paper is None else paper
+            told = (
+                without_text(rows[system])
+                if table == "missing-text"
+                else NONE
+                if paper is None
+                else paper
+            )
             lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {told} |")
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
     lines += [f"- {told}" for row in rows.values() for told in row.left_out]
@@ -247,4 +281,6 @@ def cells(row: Row) -> str:
     low, high = row.interval
     spread = f" ± {row.spread():.1f}" if len(row.results) > 1 else ""
     mr1 = f"{row.mean():.1f}{spread} ({low:.1f} to {high:.1f})" if row.mr1() else NONE
-    return " | ".join([*(f"{row.mean(task):.1f}" if task in row.tasks else NONE for task in TASKS), mr1])
+    return " | ".join(
+        [*(f"{row.mean(task):.1f}" if task in row.tasks else NONE for task in TASKS), mr1]
+    )

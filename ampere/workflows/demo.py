@@ -25,7 +25,9 @@ from ampere.workflows.evaluate_summaries import found_summaries, read_gold
 MODELS: dict[str, TextSource] = {"ampere": "llm", "ampere-raw": "raw", "ampere-visual": "none"}
 
 
-def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: int, seed: int, port: int) -> int:
+def run_demo(
+    main: Callable[[Sequence[str]], int], *, folder: Path, products: int, seed: int, port: int
+) -> int:
     """Generate, prepare, decode, summarize, train, embed, index, evaluate and serve; returns the exit status.
 
     Args:
@@ -41,9 +43,18 @@ def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: in
     steps = [
         ("2/7 prepare", [["prepare", "--preset", "demo", "--manifest", str(manifest)]]),
         ("3/7 decode: 8 frames of every clip", [["decode"]]),
-        ("4/7 summarize: product name and features out of every transcript, with vLLM", [["summarize"]]),
-        ("5/7 train: with summaries, with raw transcripts, on pictures alone", [train_flags(name) for name in MODELS]),
-        ("6/7 embed, index, evaluate", [*(["embed", "--embed.model", name] for name in MODELS), ["index"]]),
+        (
+            "4/7 summarize: product name and features out of every transcript, with vLLM",
+            [["summarize"]],
+        ),
+        (
+            "5/7 train: with summaries, with raw transcripts, on pictures alone",
+            [train_flags(name) for name in MODELS],
+        ),
+        (
+            "6/7 embed, index, evaluate",
+            [*(["embed", "--embed.model", name] for name in MODELS), ["index"]],
+        ),
     ]
     for title, commands in steps:
         print(f"\n{title}", flush=True)
@@ -53,7 +64,9 @@ def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: in
                 return status
         if commands[0][0] == "summarize":
             print(judge_summaries(Workspace.open(workspace), catalogue / "gold.jsonl"), flush=True)
-    status = show_and_run(main, ["evaluate", "--evaluate.models", *MODELS, "--workspace", workspace])
+    status = show_and_run(
+        main, ["evaluate", "--evaluate.models", *MODELS, "--workspace", workspace]
+    )
     if status:
         return status
     print("\n7/7 serve: one search over HTTP with a test clip", flush=True)
@@ -65,7 +78,9 @@ def run_demo(main: Callable[[Sequence[str]], int], *, folder: Path, products: in
 
 def generate(catalogue: Path, products: int, seed: int) -> Path:
     """Write the catalogue with a progress bar; returns its manifest."""
-    with tqdm(total=products, desc="generate", unit="product", file=sys.stderr, mininterval=1.0) as bar:
+    with tqdm(
+        total=products, desc="generate", unit="product", file=sys.stderr, mininterval=1.0
+    ) as bar:
 
         def show(done: int, total: int) -> None:
             bar.update(done - bar.n)
@@ -87,9 +102,16 @@ def judge_summaries(workspace: Workspace, gold: Path) -> str:
     """How the summaries compare with what the generator knows, for all and for test products; none at all is wrong."""
     truth = read_gold(str(gold))
     found = found_summaries(workspace, truth).get("llm", {})
-    test = set(workspace.table(SAMPLES).read(["sample_id"], f"split = '{Split.TEST}'")["sample_id"].to_pylist())
+    test = set(
+        workspace.table(SAMPLES)
+        .read(["sample_id"], f"split = '{Split.TEST}'")["sample_id"]
+        .to_pylist()
+    )
     lines = []
-    for name, chosen in (("all", list(truth)), ("test", [sample_id for sample_id in truth if sample_id in test])):
+    for name, chosen in (
+        ("all", list(truth)),
+        ("test", [sample_id for sample_id in truth if sample_id in test]),
+    ):
         scores = score_summaries([(found.get(sample_id), truth[sample_id]) for sample_id in chosen])
         lines.append(f"summaries of {name} products: {scores}")
     said = "The language model saw none of these products, selling points and sentence patterns in its own training."
@@ -119,10 +141,15 @@ def search_over_http(workspace: Workspace, port: int) -> str:
 
 def first_test_clip(workspace: Workspace) -> dict[str, Any]:
     """A live clip of a test product, with its summary as `text`."""
-    summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], "method = 'llm' AND text IS NOT NULL")
-    texts = dict(zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True))
+    summaries = workspace.table(SUMMARIES).read(
+        ["sample_id", "text"], "method = 'llm' AND text IS NOT NULL"
+    )
+    texts = dict(
+        zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True)
+    )
     lives = workspace.table(SAMPLES).read(
-        ["sample_id", "product_id", "media_uris"], f"split = '{Split.TEST}' AND domain = '{Domain.LIVE}'"
+        ["sample_id", "product_id", "media_uris"],
+        f"split = '{Split.TEST}' AND domain = '{Domain.LIVE}'",
     )
     clip = next(row for row in lives.sort_by("sample_id").to_pylist() if row["sample_id"] in texts)
     return clip | {"text": texts[clip["sample_id"]]}
@@ -137,16 +164,22 @@ def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> s
         lines.append(f"  {domain}:")
         for hit in hits:
             mark = "*" if hit["product_id"] == sample["product_id"] else " "
-            lines.append(f"  {mark} {hit['score']:.3f}  {hit['sample_id']:<16} {hit['text'] or '(no text)'}")
+            lines.append(
+                f"  {mark} {hit['score']:.3f}  {hit['sample_id']:<16} {hit['text'] or '(no text)'}"
+            )
     timing = answer["timing_ms"]
-    lines.append(f"  (* the query's product; embed {timing['embed']:.0f} ms, search {timing['search']:.0f} ms)")
+    lines.append(
+        f"  (* the query's product; embed {timing['embed']:.0f} ms, search {timing['search']:.0f} ms)"
+    )
     return "\n".join(lines)
 
 
 def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
     """Where everything lies, and what to do next."""
     uri = workspace.uri
-    program = sys.argv[0] if Path(sys.argv[0]).name == "ampere" else "ampere"  # works without an active environment
+    program = (
+        sys.argv[0] if Path(sys.argv[0]).name == "ampere" else "ampere"
+    )  # works without an active environment
     return "\n".join(
         [
             "",

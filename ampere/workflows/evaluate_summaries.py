@@ -49,12 +49,18 @@ def _gold_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
         strings = [row["sample_id"], row["product_name"], *row["product_features"]]
-        if not all(isinstance(value, str) for value in strings) or isinstance(row["product_features"], str):
-            raise TypeError("sample_id and product_name must be strings, product_features a list of strings")
+        if not all(isinstance(value, str) for value in strings) or isinstance(
+            row["product_features"], str
+        ):
+            raise TypeError(
+                "sample_id and product_name must be strings, product_features a list of strings"
+            )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a labelled transcript ({error!r})") from error
     if (domain := row.get("domain", Domain.LIVE)) not in CLIP_DOMAINS:
-        raise ValueError(f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIP_DOMAINS)}")
+        raise ValueError(
+            f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIP_DOMAINS)}"
+        )
     return row
 
 
@@ -66,7 +72,9 @@ def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores
     """
     found = found_summaries(workspace, gold)
     if not found:
-        raise ValueError(f"{workspace.uri} has no summary of any of the {len(gold)} labelled samples")
+        raise ValueError(
+            f"{workspace.uri} has no summary of any of the {len(gold)} labelled samples"
+        )
     return {
         method: score_summaries([(made.get(sample_id), truth) for sample_id, truth in gold.items()])
         for method, made in sorted(found.items())
@@ -97,7 +105,9 @@ def _fed(row: dict[str, Any]) -> dict[str, Any]:
     return {"product_name": ""} if row["method"] == "llm-features" else {}
 
 
-def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, SummaryScores], Report]:
+def summarize_gold(
+    gold: Gold, settings: SummarizeSettings
+) -> tuple[dict[str, SummaryScores], Report]:
     """Summarize the labelled transcripts themselves, in a workspace that is gone afterwards, and score them.
 
     Raises:
@@ -106,7 +116,9 @@ def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, S
     """
     without = [sample_id for sample_id, row in gold.items() if not row.get("text")]
     if without:
-        raise ValueError(f"{len(without)} labelled transcripts have no text, the first {without[0]}; give --workspace")
+        raise ValueError(
+            f"{len(without)} labelled transcripts have no text, the first {without[0]}; give --workspace"
+        )
     with tempfile.TemporaryDirectory(prefix="ampere-") as folder:
         workspace = Workspace.create(folder)
         samples = (
@@ -121,7 +133,9 @@ def summarize_gold(gold: Gold, settings: SummarizeSettings) -> tuple[dict[str, S
             ).to_row()
             for sample_id, row in gold.items()
         )
-        workspace.table(SAMPLES).append([row | {"fingerprint": fingerprint(row["text"])} for row in samples])
+        workspace.table(SAMPLES).append(
+            [row | {"fingerprint": fingerprint(row["text"])} for row in samples]
+        )
         report = run_stage(summarize_stage(workspace, settings), workspace)
         if not report.succeeded:
             raise RuntimeError(
@@ -136,13 +150,29 @@ def scores_table(scores: dict[str, SummaryScores]) -> Table:
     any_scores = next(iter(scores.values()))
     title = f"{any_scores.count} transcripts of products, {any_scores.chat_count} of chat alone; 95 % intervals"
     table = Table(title=title)
-    if without := ", ".join(f"{method} {score.unanswered}" for method, score in scores.items() if score.unanswered):
+    if without := ", ".join(
+        f"{method} {score.unanswered}" for method, score in scores.items() if score.unanswered
+    ):
         table.caption = f"transcripts without a summary, which count as wrong: {without}"
-    for head in ("method", "name right", "no output", "features recalled", "features right", "chat recognised"):
+    for head in (
+        "method",
+        "name right",
+        "no output",
+        "features recalled",
+        "features right",
+        "chat recognised",
+    ):
         table.add_column(head)
     for method, score in scores.items():
-        shares = (score.name_accuracy, score.no_output, score.feature_recall, score.feature_precision)
-        table.add_row(method, *map(str, shares), str(score.chat_recognised) if score.chat_count else "")
+        shares = (
+            score.name_accuracy,
+            score.no_output,
+            score.feature_recall,
+            score.feature_precision,
+        )
+        table.add_row(
+            method, *map(str, shares), str(score.chat_recognised) if score.chat_count else ""
+        )
     return table
 
 
@@ -152,4 +182,7 @@ def scores_json(scores: dict[str, SummaryScores]) -> str:
 
 
 def _plain(score: SummaryScores) -> dict[str, Any]:
-    return {name: value if isinstance(value, int) else vars(value) for name, value in vars(score).items()}
+    return {
+        name: value if isinstance(value, int) else vars(value)
+        for name, value in vars(score).items()
+    }

@@ -27,7 +27,9 @@ ROWS = [
 ]  # fmt: skip
 
 
-def write_csv(path: Path, rows: list[list[str]], columns: list[str] = COLUMNS, encoding: str = "utf-8") -> Path:
+def write_csv(
+    path: Path, rows: list[list[str]], columns: list[str] = COLUMNS, encoding: str = "utf-8"
+) -> Path:
     with path.open("w", encoding=encoding, newline="") as file:
         csv.writer(file).writerows([columns, *rows])
     return path
@@ -37,13 +39,17 @@ def as_dicts(rows: list[list[str]]) -> list[dict[str, Any]]:
     """The rows as JSON and Parquet hold them: null for what is empty, a list for several frames."""
     found = []
     for row in rows:
-        fields: dict[str, Any] = {name: value or None for name, value in zip(COLUMNS, row, strict=True)}
+        fields: dict[str, Any] = {
+            name: value or None for name, value in zip(COLUMNS, row, strict=True)
+        }
         found.append(fields | {"media": row[4].split("|")})
     return found
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -90,12 +96,15 @@ def test_rows_carry_file_and_line(tmp_path: Path) -> None:
     rows = as_dicts(ROWS)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     write_jsonl(tmp_path / "m.jsonl", rows)
-    assert [where for where, _ in read_manifest(str(tmp_path / "m.jsonl"))] == [f"m.jsonl:{i}" for i in (1, 2, 3, 4)]
+    assert [where for where, _ in read_manifest(str(tmp_path / "m.jsonl"))] == [
+        f"m.jsonl:{i}" for i in (1, 2, 3, 4)
+    ]
     assert [where for where, _ in read_manifest(str(tmp_path / "m.parquet"))] == [
         f"m.parquet:{i}" for i in (1, 2, 3, 4)
     ]
     by_line = [
-        int(where.removeprefix("m.csv:")) for where, _ in read_manifest(str(write_csv(tmp_path / "m.csv", ROWS)))
+        int(where.removeprefix("m.csv:"))
+        for where, _ in read_manifest(str(write_csv(tmp_path / "m.csv", ROWS)))
     ]
     assert by_line[0] == 2
     assert by_line[1] in (3, 4)  # a row of two lines
@@ -130,7 +139,10 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         "m.csv:11": "InvalidRow",
         "m.csv:12": "InvalidRow",
     }
-    assert found["m.csv:12"].message == "the product_id has 2000 characters, and an id at most 1000; is it one?"
+    assert (
+        found["m.csv:12"].message
+        == "the product_id has 2000 characters, and an id at most 1000; is it one?"
+    )
     assert found["m.csv:3"].message == "3 fields where the header has 5"
     assert found["m.csv:5"].message == "7 fields where the header has 5"
     assert "'radio'; expected one of page, short, live" in found["m.csv:7"].message
@@ -142,7 +154,9 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
 
 def test_a_quote_that_never_closes_is_a_problem_not_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_text('sample_id,product_id,domain,text,media\na,p,page,t,a.jpg\nb,p,page,"t,b.jpg\nc,p,page,t,c.jpg\n')
+    path.write_text(
+        'sample_id,product_id,domain,text,media\na,p,page,t,a.jpg\nb,p,page,"t,b.jpg\nc,p,page,t,c.jpg\n'
+    )
     rows = list(read_manifest(str(path)))
     assert isinstance(rows[0][1], Sample)
     assert [type(row) for _, row in rows[1:]] == [Problem]
@@ -219,7 +233,10 @@ def test_extra_columns_survive_the_way_into_the_table(tmp_path: Path) -> None:
 
 
 def test_extra_columns_of_any_arrow_type_survive(tmp_path: Path) -> None:
-    row = as_dicts(ROWS)[0] | {"listed": datetime.datetime(2026, 11, 1, 12), "price": Decimal("9.50")}
+    row = as_dicts(ROWS)[0] | {
+        "listed": datetime.datetime(2026, 11, 1, 12),
+        "price": Decimal("9.50"),
+    }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "m.parquet")
     (sample,) = samples(tmp_path / "m.parquet")
     extra = json.loads(sample.to_row()["extra"])
@@ -233,7 +250,9 @@ def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
     write_csv(tmp_path / "m.csv", [], names)
     pq.write_table(pa.table({name: ["x"] for name in names}), tmp_path / "m.parquet")
     for name in ("m.csv", "m.parquet"):
-        with pytest.raises(ValueError, match=f"{name} lacks the column {column}; it needs sample_id"):
+        with pytest.raises(
+            ValueError, match=f"{name} lacks the column {column}; it needs sample_id"
+        ):
             next(read_manifest(str(tmp_path / name)))
 
 
@@ -286,18 +305,48 @@ def test_a_store_other_than_the_disk() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"sample_id": "a", "domain": "page", "media": "[broken"}, "media begins as a JSON list and is none"),
-        ({"sample_id": "a", "domain": "page", "media": "a.jpg", "text": "\ud83d"}, "text holds half a character"),
-        ({"sample_id": "\udc00", "domain": "page", "media": "a.jpg"}, "sample_id holds half a character"),
+        (
+            {"sample_id": "a", "domain": "page", "media": "[broken"},
+            "media begins as a JSON list and is none",
+        ),
+        (
+            {"sample_id": "a", "domain": "page", "media": "a.jpg", "text": "\ud83d"},
+            "text holds half a character",
+        ),
+        (
+            {"sample_id": "\udc00", "domain": "page", "media": "a.jpg"},
+            "sample_id holds half a character",
+        ),
         ({"sample_id": "a", "domain": "page", "media": ["\udc00.jpg"]}, "surrogates not allowed"),
-        ({"sample_id": "a", "domain": "page", "media": "a.jpg", "more": "\udc00"}, "extra holds half a character"),
+        (
+            {"sample_id": "a", "domain": "page", "media": "a.jpg", "more": "\udc00"},
+            "extra holds half a character",
+        ),
         ({"sample_id": "a", "domain": 7, "media": "a.jpg"}, "domain is '7'"),
-        ({"sample_id": "a", "domain": "page", "media": {"x": 1}}, "media is \"{'x': 1}\" (dict); expected text"),
-        ({"sample_id": "a", "domain": "page", "media": [["a.jpg"]]}, "media is \"['a.jpg']\" (list); expected text"),
-        ({"sample_id": "a", "domain": "page", "media": "[" * 100_000}, "media begins as a JSON list and is none"),
-        ({"sample_id": "a", "domain": "page", "media": "a.jpg", "text": ["a"]}, "text is \"['a']\" (list)"),
-        ({"sample_id": 1.5, "domain": "page", "media": "a.jpg"}, "sample_id is '1.5' (float); expected text"),
-        ({"sample_id": "a", "product_id": math.nan, "domain": "page", "media": "a.jpg"}, "product_id is 'nan'"),
+        (
+            {"sample_id": "a", "domain": "page", "media": {"x": 1}},
+            "media is \"{'x': 1}\" (dict); expected text",
+        ),
+        (
+            {"sample_id": "a", "domain": "page", "media": [["a.jpg"]]},
+            "media is \"['a.jpg']\" (list); expected text",
+        ),
+        (
+            {"sample_id": "a", "domain": "page", "media": "[" * 100_000},
+            "media begins as a JSON list and is none",
+        ),
+        (
+            {"sample_id": "a", "domain": "page", "media": "a.jpg", "text": ["a"]},
+            "text is \"['a']\" (list)",
+        ),
+        (
+            {"sample_id": 1.5, "domain": "page", "media": "a.jpg"},
+            "sample_id is '1.5' (float); expected text",
+        ),
+        (
+            {"sample_id": "a", "product_id": math.nan, "domain": "page", "media": "a.jpg"},
+            "product_id is 'nan'",
+        ),
         ({"sample_id": True, "domain": "page", "media": "a.jpg"}, "sample_id is 'True' (bool)"),
     ],
 )
@@ -321,7 +370,9 @@ def test_lines_that_python_cannot_take_in_cost_themselves_alone(tmp_path: Path, 
 
 def test_an_open_quote_does_not_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_text('sample_id,domain,media\na,page,"a.jpg\n' + ("x" * 999 + "\n") * 20_000 + "z,page,z.jpg\n")
+    path.write_text(
+        'sample_id,domain,media\na,page,"a.jpg\n' + ("x" * 999 + "\n") * 20_000 + "z,page,z.jpg\n"
+    )
     found = [row for _, row in read_manifest(str(path))]
     assert isinstance(found[0], Problem) and "field larger than field limit" in found[0].message
     assert [row.sample_id for row in found if isinstance(row, Sample)] == ["z"]
@@ -358,8 +409,14 @@ def test_a_spoilt_page_of_parquet_is_told_with_the_file(tmp_path: Path) -> None:
         list(read_manifest(str(path)))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4
+    )
+)
 def test_parquet_with_any_bytes_changed_gives_rows_or_a_reason(
     tmp_path: Path, changes: list[tuple[float, int]]
 ) -> None:
@@ -386,7 +443,9 @@ def test_what_is_no_manifest_raises(tmp_path: Path) -> None:
         next(read_manifest(str(tmp_path / "m.parquet")))
 
 
-def test_a_relative_path_and_an_upper_case_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_and_an_upper_case_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(write_csv(tmp_path / "M.CSV", ROWS).parent)
     first = next(read_manifest("M.CSV"))[1]
     assert isinstance(first, Sample)
@@ -416,7 +475,12 @@ def test_media_kind_of_one_file(name: str, kind: MediaKind) -> None:
 
 def test_split_by_checksum() -> None:
     # zlib.crc32: b"a" is 3904355907 = 2 mod 5, b"d" 2564639436 = 1, b"f" 1993550816 = 1, b"c" 112844655 = 0.
-    assert [split_of(name) for name in ("a", "d", "f", "c")] == [Split.TRAIN, Split.TRAIN, Split.TRAIN, Split.TEST]
+    assert [split_of(name) for name in ("a", "d", "f", "c")] == [
+        Split.TRAIN,
+        Split.TRAIN,
+        Split.TRAIN,
+        Split.TEST,
+    ]
     assert split_of(None) is Split.TEST
     share = sum(split_of(f"product-{i}") is Split.TEST for i in range(5000)) / 5000
     assert 0.18 < share < 0.22
@@ -433,10 +497,18 @@ def test_the_split_is_the_products_whatever_the_sample(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n,\"'|"), max_size=20), max_size=5
+        st.text(
+            st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n,\"'|"),
+            max_size=20,
+        ),
+        max_size=5,
     )
 )
 def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("csv") / "m.csv"
-    found = samples(write_csv(path, [[str(i), "p", "page", text, "a.jpg", "", ""] for i, text in enumerate(texts)]))
+    found = samples(
+        write_csv(
+            path, [[str(i), "p", "page", text, "a.jpg", "", ""] for i, text in enumerate(texts)]
+        )
+    )
     assert [sample.text for sample in found] == [text.strip() or None for text in texts]

@@ -122,7 +122,10 @@ def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: P
         "1 of its ids have no line in training_product_pages_pair.txt; left out"
     )
     assert "1 fields where 2 were expected" in problems["training_product_pages_pair.txt:3"].message
-    assert "10099 has no line in training_page_images.txt" in problems["training_product_pages_pair.txt:5"].message
+    assert (
+        "10099 has no line in training_page_images.txt"
+        in problems["training_product_pages_pair.txt:5"].message
+    )
     assert "'zero' is no frame number" in problems["training_video_frames.txt:2"].message
     assert set(found) == {"page-10001", "short-20001", "live-30001"}
     assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg", "c.jpg"]
@@ -130,15 +133,22 @@ def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: P
 
 @pytest.mark.parametrize("number", ["--5", "²", "1.5", "0x1", "", "9" * 5000])
 def test_a_strange_frame_number_costs_its_line_only(tmp_path: Path, number: str) -> None:
-    found, problems = read(write_rope(tmp_path, video_frames=f"20001, 0, a.jpg\n20001, {number}, b.jpg\n"))
+    found, problems = read(
+        write_rope(tmp_path, video_frames=f"20001, 0, a.jpg\n20001, {number}, b.jpg\n")
+    )
     assert list(problems) == ["training_video_frames.txt:2"]
     assert len(found["short-20001"].media_uris) == 1
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 5)), max_size=40), st.randoms())
 def test_lines_in_any_order_give_what_a_dict_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: list[tuple[int, int]], rng: random.Random
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    frames: list[tuple[int, int]],
+    rng: random.Random,
 ) -> None:
     """Parted reading against the plain one that holds everything in memory."""
     monkeypatch.setattr(rope, "BUCKET_BYTES", 100)
@@ -162,11 +172,15 @@ def test_lines_in_any_order_give_what_a_dict_would(
     assert shorts.keys() == {f"short-{name}" for name in expected}
     for name in expected:
         sample = shorts[f"short-{name}"]
-        assert [Path(uri).name for uri in sample.media_uris] == [image for _, image in sorted(plain[int(name)])]
+        assert [Path(uri).name for uri in sample.media_uris] == [
+            image for _, image in sorted(plain[int(name)])
+        ]
         assert sample.text == text_of.get(name)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=50))
 def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
     found, problems = read(write_rope(tmp_path, page_titles=f"10001,{text}\n"))
@@ -176,7 +190,9 @@ def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("time", ["9" * 19, "9" * 400, "１２"])
 def test_a_strange_time_costs_its_line_only(tmp_path: Path, time: str) -> None:
-    found, problems = read(write_rope(tmp_path, live_clips=f"30001, {time}, a.jpg\n30001, 5, b.jpg\n"))
+    found, problems = read(
+        write_rope(tmp_path, live_clips=f"30001, {time}, a.jpg\n30001, 5, b.jpg\n")
+    )
     assert list(problems) == ["training_live_clips.txt:1"]
     assert found["live-30001"].timestamps_s == (0.0,)
 
@@ -192,8 +208,12 @@ def test_256_open_files_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     images = "".join(f"20001, {i}, {i}.jpg\n" for i in range(100))
     write_rope(tmp_path, video_frames=images)
-    others = max(int(file.name) for file in Path("/proc/self/fd").iterdir())  # open since the tests before it
-    resource.setrlimit(resource.RLIMIT_NOFILE, (others + 236, limits[1]))  # a command alone has about 20
+    others = max(
+        int(file.name) for file in Path("/proc/self/fd").iterdir()
+    )  # open since the tests before it
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (others + 236, limits[1])
+    )  # a command alone has about 20
     try:
         found, _ = read(tmp_path)
     finally:
@@ -208,7 +228,11 @@ def test_a_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
-    found, _ = read(write_rope(tmp_path, product_pages_pair="\ufeff1000, 10001\n", page_titles="\ufeff10001, 苹果\n"))
+    found, _ = read(
+        write_rope(
+            tmp_path, product_pages_pair="\ufeff1000, 10001\n", page_titles="\ufeff10001, 苹果\n"
+        )
+    )
     assert found["page-10001"].product_id == "1000"
     assert found["page-10001"].text == "苹果"
 
@@ -237,7 +261,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     write_rope(tmp_path)
     (tmp_path / "training_live_asrs.txt").unlink()
     (tmp_path / "training_page_titles.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="lacks training_page_titles.txt, training_live_asrs.txt"):
+    with pytest.raises(
+        FileNotFoundError, match="lacks training_page_titles.txt, training_live_asrs.txt"
+    ):
         next(read_rope(str(tmp_path)))
 
 
@@ -253,14 +279,20 @@ def test_the_grocery_catalogue() -> None:
     assert not problems
     assert len(found) == 917
     assert len({sample.product_id for sample in found.values()}) == 61
-    by_split = {split: {s.product_id for s in found.values() if s.split is split} for split in Split}
+    by_split = {
+        split: {s.product_id for s in found.values() if s.split is split} for split in Split
+    }
     assert len(by_split[Split.TRAIN]) == 41 and len(by_split[Split.TEST]) == 20
     assert not by_split[Split.TRAIN] & by_split[Split.TEST]
     clips = [sample for sample in found.values() if sample.domain is not Domain.PAGE]
     assert len(clips) == 673
     assert all(sample.text is None and len(sample.media_uris) == 4 for sample in clips)
-    assert all(sample.timestamps_s == (0, 1, 2, 3) for sample in clips if sample.domain is Domain.LIVE)
+    assert all(
+        sample.timestamps_s == (0, 1, 2, 3) for sample in clips if sample.domain is Domain.LIVE
+    )
     assert all(Path(uri).exists() for sample in found.values() for uri in sample.media_uris)
     apple = found["page-10005"]
     assert apple.text is not None
-    assert apple.text.startswith("Granny Smith, Granny Smith is a green apple with white, firm pulp")
+    assert apple.text.startswith(
+        "Granny Smith, Granny Smith is a green apple with white, firm pulp"
+    )

@@ -21,7 +21,9 @@ from ampere.text.prompts import PROMPTS
 def imported_by(*modules: str) -> set[str]:
     """Top-level modules that a fresh interpreter holds after importing some modules."""
     code = f"import sys; import {', '.join(modules)}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     return set(shown.stdout.split())
 
 
@@ -49,8 +51,16 @@ def test_widths_of_every_preset_divide_into_heads(name: str) -> None:
 def test_rope_is_the_paper() -> None:
     settings = PRESETS["rope"]()
     assert (settings.model.image_size, settings.decode.num_frames) == (224, 8)
-    assert (settings.train.batch_size, settings.train.epochs, settings.train.warmup_epochs) == (128, 70, 4)
-    assert (settings.train.margin, settings.train.scale, settings.train.label_smoothing) == (0.4, 64, 0.1)
+    assert (settings.train.batch_size, settings.train.epochs, settings.train.warmup_epochs) == (
+        128,
+        70,
+        4,
+    )
+    assert (settings.train.margin, settings.train.scale, settings.train.label_smoothing) == (
+        0.4,
+        64,
+        0.1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,12 @@ def test_rope_is_the_paper() -> None:
             )
             for workers in ("0", "0:2", "3:2", "two", "1:", ":", "1:2:3", "-1", "")
         ),
-        (SummarizeSettings, {"max_tokens": 9, "max_model_len": 9}, "summarize.max_tokens is 9", "max_model_len (9)"),
+        (
+            SummarizeSettings,
+            {"max_tokens": 9, "max_model_len": 9},
+            "summarize.max_tokens is 9",
+            "max_model_len (9)",
+        ),
         (SummarizeSettings, {"max_tokens": 0}, "summarize.max_tokens is 0", "at least 1"),
         (SummarizeSettings, {"piece_tokens": 0}, "summarize.piece_tokens is 0", "at least 1"),
         (SummarizeSettings, {"max_num_seqs": 0}, "summarize.max_num_seqs is 0", "at least 1"),
@@ -85,8 +100,18 @@ def test_rope_is_the_paper() -> None:
         (TrainSettings, {"sample_rate": 0.0}, "train.sample_rate is 0.0", "above 0"),
         (TrainSettings, {"log_every": 0}, "train.log_every is 0", "at least 1"),
         (TrainSettings, {"workers": 0}, "train.workers is 0", "at least 1"),
-        (TrainSettings, {"batch_size": 10, "workers": 4}, "train.batch_size is 10", "multiple of train.workers"),
-        (TrainSettings, {"batch_size": 4, "workers": 4}, "train.batch_size is 4", "at least 2 products"),
+        (
+            TrainSettings,
+            {"batch_size": 10, "workers": 4},
+            "train.batch_size is 10",
+            "multiple of train.workers",
+        ),
+        (
+            TrainSettings,
+            {"batch_size": 4, "workers": 4},
+            "train.batch_size is 4",
+            "at least 2 products",
+        ),
         (TrainSettings, {"name": "../up"}, "train.name is '../up'", "letters, digits"),
         (TrainSettings, {"name": ""}, "train.name is ''", "letters, digits"),
         (TrainSettings, {"crop_scale": 0.0}, "train.crop_scale is 0.0", "1"),
@@ -121,13 +146,16 @@ HEAVY = {"torch", "ray", "vllm", "transformers", "faiss", "decord", "av"}
 
 def test_importing_the_package_and_its_settings_costs_nothing() -> None:
     assert not imported_by("ampere") & (HEAVY | {"lance", "numpy", "pyarrow", "tyro"})
-    assert not imported_by("ampere.config.settings", "ampere.config.presets", "ampere.config.systems") & (
-        HEAVY | {"lance", "numpy", "pyarrow"}
-    )
+    assert not imported_by(
+        "ampere.config.settings", "ampere.config.presets", "ampere.config.systems"
+    ) & (HEAVY | {"lance", "numpy", "pyarrow"})
 
 
 def test_the_command_line_imports_no_engine() -> None:
     imported = imported_by(
-        "ampere.cli", "ampere.pipeline.prepare.stage", "ampere.catalog.rope", "ampere.catalog.manifest"
+        "ampere.cli",
+        "ampere.pipeline.prepare.stage",
+        "ampere.catalog.rope",
+        "ampere.catalog.manifest",
     )
     assert not imported & HEAVY

@@ -23,7 +23,13 @@ def test_ampere_is_the_preset() -> None:
 
 def test_a_system_names_its_model_for_every_stage() -> None:
     settings = named_settings("demo+cope")
-    assert settings.train.name == settings.embed.model == settings.index.model == settings.serve.model == "cope"
+    assert (
+        settings.train.name
+        == settings.embed.model
+        == settings.index.model
+        == settings.serve.model
+        == "cope"
+    )
     assert settings.evaluate.models == ("cope",)
     assert settings.train.epochs == PRESETS["demo"]().train.epochs
 
@@ -33,8 +39,12 @@ def test_every_system_is_another_one_and_builds(name: str) -> None:
     settings = named_settings(f"rope+{name}")
     others = [named_settings(f"rope+{other}") for other in SYSTEMS if other != name]
     told = (settings.model, dataclasses.replace(settings.train, name="x"))
-    assert all((other.model, dataclasses.replace(other.train, name="x")) != told for other in others)
-    config = AMPereConfig(sizes=settings.model, vocab_size=100, pad_token_id=0, use_text=settings.train.text != "none")
+    assert all(
+        (other.model, dataclasses.replace(other.train, name="x")) != told for other in others
+    )
+    config = AMPereConfig(
+        sizes=settings.model, vocab_size=100, pad_token_id=0, use_text=settings.train.text != "none"
+    )
     with torch.device("meta"):
         AMPere(config)
 
@@ -54,7 +64,9 @@ def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str)
     sized = dataclasses.replace(settings.model, temporal_layers=2)
     check_base(
         dataclasses.replace(
-            settings, model=sized, train=dataclasses.replace(settings.train, epochs=1, batch_size=64, start_from="warm")
+            settings,
+            model=sized,
+            train=dataclasses.replace(settings.train, epochs=1, batch_size=64, start_from="warm"),
         )
     )
 
@@ -62,13 +74,23 @@ def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str)
 @pytest.mark.parametrize(
     ("part", "changed", "words"),
     [
-        ("model", {"fusion": "sum"}, r"model.fusion is 'sum'; .* start from 'ours'. Leave out --model.fusion, and"),
-        ("model", {"share_last_layer": False}, r"model.share_last_layer is False; .* --model.share-last-layer"),
+        (
+            "model",
+            {"fusion": "sum"},
+            r"model.fusion is 'sum'; .* start from 'ours'. Leave out --model.fusion, and",
+        ),
+        (
+            "model",
+            {"share_last_layer": False},
+            r"model.share_last_layer is False; .* --model.share-last-layer",
+        ),
         ("train", {"text": "raw"}, "train.text is 'raw'; .* start from 'llm'"),
         ("train", {"domains": ("page", "short")}, r"train.domains is \('page', 'short'\)"),
     ],
 )
-def test_a_base_that_changes_the_systems_is_refused(part: str, changed: dict[str, object], words: str) -> None:
+def test_a_base_that_changes_the_systems_is_refused(
+    part: str, changed: dict[str, object], words: str
+) -> None:
     settings = PRESETS["demo"]()
     changes = {part: dataclasses.replace(getattr(settings, part), **changed)}
     with pytest.raises(ValueError, match=words):
@@ -82,7 +104,10 @@ def test_no_other_system_is_a_base(name: str) -> None:
 
 
 def test_table_v_has_every_text_with_and_without_pictures() -> None:
-    found = {(s.model.use_vision, s.train.text) for s in (named_settings(f"demo+{name}") for name in TABLES["V"])}
+    found = {
+        (s.model.use_vision, s.train.text)
+        for s in (named_settings(f"demo+{name}") for name in TABLES["V"])
+    }
     texts = set(SummaryMethod.__args__)
     assert found == {(seen, text) for seen in (True, False) for text in texts} | {(True, "none")}
     assert TABLES["V"]["text"] == TABLES["X"]["text"]

@@ -58,6 +58,8 @@ def ernie_config(folder: Path) -> ErnieConfig:
 def write_uie(folder: Path, *, prefix: str = "encoder.", without: str = "") -> Path:
     torch.manual_seed(0)
     weights = UIE(ernie_config(folder)).state_dict()
-    named = {n.replace("encoder.", prefix, 1): v.clone() for n, v in weights.items() if n != without}
+    named = {
+        n.replace("encoder.", prefix, 1): v.clone() for n, v in weights.items() if n != without
+    }
     save_file(named, folder / "model.safetensors")
     return folder

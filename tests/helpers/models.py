@@ -29,7 +29,9 @@ VOCAB_SIZE = 60
 
 def random_frames(batch: int, num_frames: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, num_frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (batch, num_frames, 3, 32, 32), dtype=torch.uint8, generator=generator
+    )
 
 
 def random_tokens(batch: int, length: int) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,14 @@ def save_tiny_clip(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-MARKS = ["<pad>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+MARKS = [
+    "<pad>",
+    "<unk>",
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<end_of_utterance>",
+]
 
 
 TEMPLATE = (
@@ -75,7 +84,9 @@ TEMPLATE = (
 def tiny_tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
     """One token per character."""
     characters = sorted(set("".join([PROMPT, PROMPT_TEXT, PROMPT_END, "问答\n 云杉牌电动牙刷"])))
-    words = models.WordLevel({token: i for i, token in enumerate(MARKS + characters)}, unk_token="<unk>")
+    words = models.WordLevel(
+        {token: i for i, token in enumerate(MARKS + characters)}, unk_token="<unk>"
+    )
     tokenizer = Tokenizer(words)
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     fast = PreTrainedTokenizerFast(
@@ -85,7 +96,9 @@ def tiny_tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_parts(tokenizer: PreTrainedTokenizerFast, *, tied: bool = False) -> tuple[LlamaConfig, dict[str, int]]:
+def tiny_parts(
+    tokenizer: PreTrainedTokenizerFast, *, tied: bool = False
+) -> tuple[LlamaConfig, dict[str, int]]:
     """Sizes of a language model, with dropout so that training mode would show, and of a vision tower.
 
     Args:
@@ -107,7 +120,9 @@ def tiny_parts(tokenizer: PreTrainedTokenizerFast, *, tied: bool = False) -> tup
     return language, vision
 
 
-def llava(padding_side: str = "left", *, tied: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
+def llava(
+    padding_side: str = "left", *, tied: bool = False
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = tiny_tokenizer(padding_side)
     language, vision = tiny_parts(tokenizer, tied=tied)
     torch.manual_seed(0)

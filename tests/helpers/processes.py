@@ -22,11 +22,16 @@ def command(stage: str, workspace: Workspace, flags: Sequence[str]) -> list[str]
     return [sys.executable, "-m", "ampere.cli", stage, "--workspace", workspace.uri, *flags]
 
 
-def kill_half_way(stage: str, workspace: Workspace, output: TableSpec, flags: Sequence[str], start: int = 0) -> int:
+def kill_half_way(
+    stage: str, workspace: Workspace, output: TableSpec, flags: Sequence[str], start: int = 0
+) -> int:
     """Start a job, kill it and its children once its first rows are committed; returns how many it had."""
     table = workspace.table(output)
     with subprocess.Popen(
-        command(stage, workspace, flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command(stage, workspace, flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     ) as job:
         while table.count() == start:
             try:  # waiting for the job is the pause between two looks
@@ -39,7 +44,9 @@ def kill_half_way(stage: str, workspace: Workspace, output: TableSpec, flags: Se
 
 
 def run_whole(stage: str, workspace: Workspace, flags: Sequence[str]) -> str:
-    result = subprocess.run(command(stage, workspace, flags), capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(
+        command(stage, workspace, flags), capture_output=True, text=True, timeout=300, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     return result.stdout.splitlines()[-1]
 
@@ -55,12 +62,18 @@ def command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def start(stage: str, workspace: Workspace, flags: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    stage: str, workspace: Workspace, flags: Sequence[str], log: Path
+) -> subprocess.Popen[bytes]:
     # A driver whose head is gone waits for it for a minute; five seconds tell as much.
     env = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     with log.open("w") as file:
         return subprocess.Popen(
-            command(stage, workspace, flags), stdout=file, stderr=file, env=env, start_new_session=True
+            command(stage, workspace, flags),
+            stdout=file,
+            stderr=file,
+            env=env,
+            start_new_session=True,
         )
 
 
@@ -91,7 +104,9 @@ PARTS = {
 def parts_of(job: subprocess.Popen[bytes], kind: str) -> list[psutil.Process]:
     """The processes of a running job that do one kind of work."""
     parts = psutil.Process(job.pid).children(recursive=True)
-    return [p for p in parts if any(name in part for part in command_line(p) for name in PARTS[kind])]
+    return [
+        p for p in parts if any(name in part for part in command_line(p) for name in PARTS[kind])
+    ]
 
 
 def kill(victim: str, job: subprocess.Popen[bytes], rng: random.Random) -> None:

@@ -40,7 +40,9 @@ def coloured(product: int, count: int, size: tuple[int, int] = (48, 40)) -> list
     return [encode_jpeg(image, 90) for _ in range(count)]
 
 
-def small_set(products: int, domains: dict[int, tuple[Domain, ...]] | None = None) -> tuple[TrainingSet, MemoryFrames]:
+def small_set(
+    products: int, domains: dict[int, tuple[Domain, ...]] | None = None
+) -> tuple[TrainingSet, MemoryFrames]:
     """Products p00, p01, ... with two samples in each of their domains (all three unless told)."""
     ids: dict[str, dict[Domain, list[str]]] = {}
     frames: dict[str, list[bytes]] = {}
@@ -50,13 +52,21 @@ def small_set(products: int, domains: dict[int, tuple[Domain, ...]] | None = Non
             for copy in range(2):
                 sample_id = f"{domain}-{product:02}-{copy}"
                 ids.setdefault(f"p{product:02}", {}).setdefault(domain, []).append(sample_id)
-                frames[sample_id] = coloured(product, 1 if domain is Domain.PAGE else SIZES.num_frames)
+                frames[sample_id] = coloured(
+                    product, 1 if domain is Domain.PAGE else SIZES.num_frames
+                )
                 texts[sample_id] = f"product {product}" if copy else None
     return TrainingSet(products=ids, texts=texts), MemoryFrames(frames)
 
 
 def small_job(training_set: TrainingSet, **train: object) -> TrainJob:
-    settings = {"epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "classifier_weight": 0.02, "loader_workers": 0}
+    settings = {
+        "epochs": 2,
+        "batch_size": 8,
+        "warmup_epochs": 0.0,
+        "classifier_weight": 0.02,
+        "loader_workers": 0,
+    }
     settings |= {"log_every": 1, "text_dropout": 0.0}
     settings |= dict.fromkeys(("lr_text", "lr_video", "lr_fusion", "lr_rest"), 1e-3)
     return TrainJob(
@@ -67,7 +77,11 @@ def small_job(training_set: TrainingSet, **train: object) -> TrainJob:
     )
 
 
-MIXED = {1: (Domain.PAGE, Domain.SHORT), 2: (Domain.SHORT, Domain.LIVE), 4: (Domain.PAGE, Domain.LIVE)}
+MIXED = {
+    1: (Domain.PAGE, Domain.SHORT),
+    2: (Domain.SHORT, Domain.LIVE),
+    4: (Domain.PAGE, Domain.LIVE),
+}
 
 
 class Sampler:
@@ -77,7 +91,11 @@ class Sampler:
                  text_dropout: float = 0.0) -> None:  # fmt: skip
         self.set, self.rank, self.ranks = training_set, rank, ranks
         self.settings = TrainSettings(
-            batch_size=max(2, batch_size), crop_scale=0.8, seed=seed, text_dropout=text_dropout, warmup_epochs=0.0
+            batch_size=max(2, batch_size),
+            crop_scale=0.8,
+            seed=seed,
+            text_dropout=text_dropout,
+            warmup_epochs=0.0,
         )
 
     def batches(self, frames: MemoryFrames) -> ProductBatches:

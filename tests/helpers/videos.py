@@ -17,7 +17,11 @@ def numbered_frames(count: int, width: int = 128, height: int = 96) -> np.ndarra
     numbers, columns = np.arange(count), np.arange(width) * BITS // width
     frames = np.empty((count, height, width, 3), np.uint8)
     frames[:] = np.where(numbers[:, None] >> columns & 1, 235, 20)[:, None, :, None]
-    texture = np.random.default_rng(0).integers(60, 200, (height // 16 + 1, width // 8 + count, 3)).astype(np.uint8)
+    texture = (
+        np.random.default_rng(0)
+        .integers(60, 200, (height // 16 + 1, width // 8 + count, 3))
+        .astype(np.uint8)
+    )
     texture = texture.repeat(8, axis=0).repeat(8, axis=1)[: height - height // 2]
     for i in numbers:
         frames[i, height // 2 :] = texture[:, 3 * i : 3 * i + width]
@@ -41,7 +45,9 @@ def encode(
     muxer: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
-    set_up: Callable[[av.container.OutputContainer, av.VideoStream], None] = lambda container, stream: None,
+    set_up: Callable[
+        [av.container.OutputContainer, av.VideoStream], None
+    ] = lambda container, stream: None,
 ) -> bytes:
     """A video file of frames uint8 [N, H, W, 3], by default one each 25th of a second.
 
@@ -58,7 +64,9 @@ def encode(
         video.codec_context.thread_count = 1
         set_up(container, video)
         for i, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt, threads=1)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format=pix_fmt, threads=1
+            )
             frame.pts, frame.time_base = times[i] if times else i, Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
@@ -82,7 +90,9 @@ def remux(
     file = io.BytesIO()
     with av.open(file, "w", format=kind) as container:
         sources = [av.open(io.BytesIO(data)) for data in files]
-        streams = [container.add_stream_from_template(source.streams.video[0]) for source in sources]
+        streams = [
+            container.add_stream_from_template(source.streams.video[0]) for source in sources
+        ]
         set_up(streams)
         for source, stream in zip(sources, streams, strict=True):
             for packet in change([packet for packet in source.demux(video=0) if packet.size]):
@@ -103,6 +113,8 @@ def reference(data: bytes) -> tuple[np.ndarray, list[float]]:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         for frame in container.decode(stream):
-            pictures.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+            pictures.append(
+                np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+            )
             times.append(frame.time)
     return np.stack(pictures), times

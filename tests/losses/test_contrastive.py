@@ -11,13 +11,17 @@ from ampere.losses.gather import all_gather
 from tests.helpers.ranks import run_on_ranks
 
 # Four rows of three domains. Of two ranks the second has one query pair only; the fourth row has no pair at all.
-PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, True], [False, True, False]])
+PRESENT = torch.tensor(
+    [[True, True, True], [True, False, True], [False, True, True], [False, True, False]]
+)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_zero_embeddings_give_log_b(smoothing: float) -> None:
     zeros = torch.zeros(4, 3, 8)
-    loss = contrastive_loss(zeros, zeros, torch.ones(4, 3, dtype=torch.bool), label_smoothing=smoothing)
+    loss = contrastive_loss(
+        zeros, zeros, torch.ones(4, 3, dtype=torch.bool), label_smoothing=smoothing
+    )
     assert loss.item() == pytest.approx(math.log(4), abs=1e-6)
 
 
@@ -25,7 +29,11 @@ def test_zero_embeddings_give_log_b(smoothing: float) -> None:
 def test_two_orthogonal_products(smoothing: float) -> None:
     embeddings = torch.eye(2)[:, None].expand(2, 3, 2)
     loss = contrastive_loss(
-        embeddings, embeddings, torch.ones(2, 3, dtype=torch.bool), temperature=0.5, label_smoothing=smoothing
+        embeddings,
+        embeddings,
+        torch.ones(2, 3, dtype=torch.bool),
+        temperature=0.5,
+        label_smoothing=smoothing,
     )
     # Logits are 2 for the match and 0 for the other; smoothing gives each of the two keys half of its share.
     hit, miss = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
@@ -42,7 +50,10 @@ def test_only_present_keys_and_queries_count() -> None:
 
 def test_what_an_absent_place_holds_changes_nothing(embeddings: Tensor) -> None:
     other = torch.where(PRESENT[:, :, None], embeddings, 100.0)
-    loss, same = contrastive_loss(embeddings, embeddings, PRESENT), contrastive_loss(other, other, PRESENT)
+    loss, same = (
+        contrastive_loss(embeddings, embeddings, PRESENT),
+        contrastive_loss(other, other, PRESENT),
+    )
     torch.testing.assert_close(loss, same)
     changed = embeddings.clone()
     changed[3, 1] *= -1  # present, though in no pair: a negative for the others
@@ -72,8 +83,14 @@ def test_matches_the_plain_definition(embeddings: Tensor) -> None:
                     continue
                 keys = [other for other in range(4) if PRESENT[other, b]]
                 logits = embeddings[keys, b] @ embeddings[row, a] / 0.05
-                losses.append(functional.cross_entropy(logits, torch.tensor(keys.index(row)), label_smoothing=0.1))
-    torch.testing.assert_close(contrastive_loss(embeddings, embeddings, PRESENT), torch.stack(losses).mean())
+                losses.append(
+                    functional.cross_entropy(
+                        logits, torch.tensor(keys.index(row)), label_smoothing=0.1
+                    )
+                )
+    torch.testing.assert_close(
+        contrastive_loss(embeddings, embeddings, PRESENT), torch.stack(losses).mean()
+    )
 
 
 def test_two_ranks_average_to_one_process(tmp_path: Path, embeddings: Tensor) -> None:
@@ -118,4 +135,6 @@ def test_misfits_raise(keys: Tensor, present: Tensor, offset: int, words: str) -
 
 @pytest.fixture
 def embeddings() -> Tensor:
-    return functional.normalize(torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    return functional.normalize(
+        torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0)), dim=-1
+    )

@@ -14,7 +14,12 @@ def _gather_and_weigh(rank: int, weights: Tensor) -> dict[str, Tensor]:
     (gathered * weights[rank]).sum().backward()
     assert local.grad is not None
     flags = all_gather(torch.tensor([rank == 0, True]))
-    return {"gathered": gathered.detach(), "grad": local.grad, "flags": flags, "rank": torch.tensor(rank)}
+    return {
+        "gathered": gathered.detach(),
+        "grad": local.grad,
+        "flags": flags,
+        "rank": torch.tensor(rank),
+    }
 
 
 def test_gradient_is_the_sum_over_ranks(tmp_path: Path) -> None:

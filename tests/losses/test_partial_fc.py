@@ -68,22 +68,30 @@ def test_unknown_label_raises(label: int) -> None:
 
 # Five classes on two ranks: shards of 3 and 2. Four on three ranks: 2, 2 and an empty one.
 @pytest.mark.parametrize(("ranks", "classes"), [(2, 5), (3, 4)])
-def test_shards_are_the_full_softmax(tmp_path: Path, batch: tuple[Tensor, Tensor], ranks: int, classes: int) -> None:
+def test_shards_are_the_full_softmax(
+    tmp_path: Path, batch: tuple[Tensor, Tensor], ranks: int, classes: int
+) -> None:
     embeddings, labels = batch
     centers = PartialFC(classes, DIM).centers.detach().requires_grad_()
     whole = embeddings.clone().requires_grad_()
     expected = full_softmax(whole, centers, labels)
     expected.backward()
-    results = run_on_ranks(_sharded, tmp_path, embeddings, labels, 2 * centers.detach(), ranks=ranks)
+    results = run_on_ranks(
+        _sharded, tmp_path, embeddings, labels, 2 * centers.detach(), ranks=ranks
+    )
     for rank, result in enumerate(results):
         torch.testing.assert_close(result["loss"], expected.detach())
         rows = len(embeddings) // ranks
         assert whole.grad is not None
         # Divided by the number of ranks as DDP's average does.
-        torch.testing.assert_close(result["grad"] / ranks, whole.grad[rank * rows : (rank + 1) * rows])
+        torch.testing.assert_close(
+            result["grad"] / ranks, whole.grad[rank * rows : (rank + 1) * rows]
+        )
         torch.testing.assert_close(result["reloaded"], 2 * result["centers"])
     # The same start for any number of ranks.
-    torch.testing.assert_close(torch.cat([result["centers"] for result in results]), centers.detach())
+    torch.testing.assert_close(
+        torch.cat([result["centers"] for result in results]), centers.detach()
+    )
     # Rounded as in `check_sampled`; how far apart depends on the processor.
     gradients = torch.cat([result["centers_grad"] for result in results])
     torch.testing.assert_close(gradients, centers.grad, rtol=1e-5, atol=1e-4)
@@ -105,14 +113,18 @@ def _sharded(rank: int, embeddings: Tensor, labels: Tensor, others: Tensor) -> d
 
 @pytest.mark.parametrize("margin", [0.0, 0.25])
 @pytest.mark.parametrize(("sample_rate", "kept"), [(1.0, 10), (0.5, 5), (0.01, 3)])
-def test_zero_embeddings_count_the_kept_classes(margin: float, sample_rate: float, kept: int) -> None:
+def test_zero_embeddings_count_the_kept_classes(
+    margin: float, sample_rate: float, kept: int
+) -> None:
     classifier = PartialFC(10, DIM, scale=2.0, margin=margin, sample_rate=sample_rate)
     loss = classifier(torch.zeros(4, DIM), torch.tensor([7, 2, 2, 4]))
     # All cosines are 0: the target's logit is -2 * margin, that of the other kept classes 0.
     assert loss.item() == pytest.approx(math.log((kept - 1) * math.exp(2 * margin) + 1), rel=1e-6)
 
 
-def test_sampled_shards_are_the_softmax_over_the_kept(tmp_path: Path, batch: tuple[Tensor, Tensor]) -> None:
+def test_sampled_shards_are_the_softmax_over_the_kept(
+    tmp_path: Path, batch: tuple[Tensor, Tensor]
+) -> None:
     """Three ranks, started once for all numbers of classes, as the start takes the time."""
     embeddings, labels = batch
     numbers = [26, 10, 4]
@@ -125,7 +137,9 @@ def test_sampled_shards_are_the_softmax_over_the_kept(tmp_path: Path, batch: tup
         check_sampled(classes, embeddings, labels, case)
 
 
-def check_sampled(classes: int, embeddings: Tensor, labels: Tensor, results: tuple[dict[str, Tensor], ...]) -> None:
+def check_sampled(
+    classes: int, embeddings: Tensor, labels: Tensor, results: tuple[dict[str, Tensor], ...]
+) -> None:
     """Value and gradients against one process's softmax over exactly the kept classes of all ranks."""
     kept = torch.cat([result["kept"] for result in results])
     assert kept.unique().equal(kept)
@@ -142,7 +156,9 @@ def check_sampled(classes: int, embeddings: Tensor, labels: Tensor, results: tup
     torch.testing.assert_close(gradients, chosen.grad, rtol=1e-5, atol=1e-4)
 
 
-def _sampled(rank: int, embeddings: Tensor, labels: Tensor, numbers: list[int]) -> list[dict[str, Tensor]]:
+def _sampled(
+    rank: int, embeddings: Tensor, labels: Tensor, numbers: list[int]
+) -> list[dict[str, Tensor]]:
     return [_sampled_step(rank, embeddings, labels, classes) for classes in numbers]
 
 
@@ -158,9 +174,18 @@ def _sampled_step(rank: int, embeddings: Tensor, labels: Tensor, classes: int) -
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), classes=st.integers(1, 40), sample_rate=st.floats(0.01, 0.99), seed=st.integers(0, 2**40))
-def test_positives_are_always_kept(data: st.DataObject, classes: int, sample_rate: float, seed: int) -> None:
-    labels = torch.tensor(data.draw(st.lists(st.integers(-1, classes - 1), min_size=1, max_size=20)))
+@given(
+    data=st.data(),
+    classes=st.integers(1, 40),
+    sample_rate=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**40),
+)
+def test_positives_are_always_kept(
+    data: st.DataObject, classes: int, sample_rate: float, seed: int
+) -> None:
+    labels = torch.tensor(
+        data.draw(st.lists(st.integers(-1, classes - 1), min_size=1, max_size=20))
+    )
     kept = kept_classes(PartialFC(classes, DIM, sample_rate=sample_rate, seed=seed), labels)
     positives = labels[labels >= 0].unique()
     assert torch.isin(positives, kept).all()
@@ -202,7 +227,11 @@ def test_rows_left_out_keep_their_values_and_moments(batch: tuple[Tensor, Tensor
 
 def rows_of(classifier: PartialFC, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state[classifier.centers]
-    return {"centers": classifier.centers.detach(), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+    return {
+        "centers": classifier.centers.detach(),
+        "exp_avg": state["exp_avg"],
+        "exp_avg_sq": state["exp_avg_sq"],
+    }
 
 
 @pytest.mark.parametrize("sample_rate", [1.0, 0.5])
@@ -220,7 +249,10 @@ def test_first_update_is_the_learning_rate_without_decay(sample_rate: float) -> 
 
 def test_a_seeded_generator_gives_the_same_draws() -> None:
     labels = torch.tensor([3, 11])
-    classifier, other = PartialFC(40, DIM, sample_rate=0.5), PartialFC(40, DIM, sample_rate=0.5, seed=1)
+    classifier, other = (
+        PartialFC(40, DIM, sample_rate=0.5),
+        PartialFC(40, DIM, sample_rate=0.5, seed=1),
+    )
     assert not kept_classes(other, labels).equal(kept_classes(classifier, labels))
     classifier.generator.manual_seed(7)
     draws = [kept_classes(classifier, labels) for _ in range(3)]
@@ -237,12 +269,16 @@ def test_ranks_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_blocks_give_the_same_centers_for_any_number_of_ranks(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_blocks_give_the_same_centers_for_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     """Ten classes in blocks of 4, 4 and 2; the shards' limits lie within blocks and on them."""
     monkeypatch.setattr(partial_fc, "BLOCK_ROWS", 4)
     whole = PartialFC(10, DIM, seed=seed).centers.detach()
     for ranks in (2, 3, 4):
-        assert torch.cat([shard.centers for shard in shards(monkeypatch, 10, ranks, seed=seed)]).equal(whole)
+        assert torch.cat(
+            [shard.centers for shard in shards(monkeypatch, 10, ranks, seed=seed)]
+        ).equal(whole)
     assert len(whole.flatten().unique()) == 10 * DIM  # no block repeats another
     assert 0.007 < whole.std() < 0.013
 
@@ -272,7 +308,12 @@ def test_shards_of_three_ranks_load_on_two(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("first_class", "rows", "dim", "words"),
-    [(0, 2, 1, r"\[2, 1\] from class 0"), (0, 4, DIM, "0..2"), (2, 2, DIM, "0..2"), (-1, 2, DIM, "class -1")],
+    [
+        (0, 2, 1, r"\[2, 1\] from class 0"),
+        (0, 4, DIM, "0..2"),
+        (2, 2, DIM, "0..2"),
+        (-1, 2, DIM, "class -1"),
+    ],
 )
 def test_misfit_rows_raise(first_class: int, rows: int, dim: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -302,7 +343,12 @@ def kept_classes(classifier: PartialFC, labels: Tensor) -> Tensor:
 
 
 def shards(
-    monkeypatch: pytest.MonkeyPatch, classes: int, ranks: int, *, sample_rate: float = 1.0, seed: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    classes: int,
+    ranks: int,
+    *,
+    sample_rate: float = 1.0,
+    seed: int = 0,
 ) -> list[PartialFC]:
     """The classifiers of all ranks, in one process that takes their places in turn."""
     made = []
@@ -315,5 +361,7 @@ def shards(
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
     """Six embeddings, one of them without a label."""
-    embeddings = functional.normalize(torch.randn(6, DIM, generator=torch.Generator().manual_seed(1)), dim=-1)
+    embeddings = functional.normalize(
+        torch.randn(6, DIM, generator=torch.Generator().manual_seed(1)), dim=-1
+    )
     return embeddings, torch.tensor([0, 3, -1, 1, 2, 3])

@@ -13,7 +13,9 @@ from ampere.losses.partial_fc import PartialFC
 from tests.helpers.ranks import run_on_ranks
 
 DIM, WEIGHT = 6, 0.3
-PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, True], [False, True, False]])
+PRESENT = torch.tensor(
+    [[True, True, True], [True, False, True], [False, True, True], [False, True, False]]
+)
 PRODUCTS = torch.tensor([4, 0, 2, 2])
 
 
@@ -24,7 +26,9 @@ def test_parameter_gradients_equal_one_process(tmp_path: Path) -> None:
     for result in results:
         torch.testing.assert_close(result["weight_grad"], whole["weight_grad"])
         torch.testing.assert_close(result["bias_grad"], whole["bias_grad"])
-    torch.testing.assert_close(torch.cat([result["centers_grad"] for result in results]), whole["centers_grad"])
+    torch.testing.assert_close(
+        torch.cat([result["centers_grad"] for result in results]), whole["centers_grad"]
+    )
     torch.testing.assert_close((results[0]["loss"] + results[1]["loss"]) / 2, whole["loss"])
 
 
@@ -39,10 +43,14 @@ def build_model() -> nn.Linear:
 def _rank_step(rank: int, inputs: Tensor) -> dict[str, Tensor]:
     rows = slice(2 * rank, 2 * rank + 2)
     model = DistributedDataParallel(build_model())
-    return _step(model, inputs[rows], all_gather(PRESENT[rows]), all_gather(PRODUCTS[rows]), offset=2 * rank)
+    return _step(
+        model, inputs[rows], all_gather(PRESENT[rows]), all_gather(PRODUCTS[rows]), offset=2 * rank
+    )
 
 
-def _step(model: nn.Module, inputs: Tensor, present: Tensor, products: Tensor, *, offset: int) -> dict[str, Tensor]:
+def _step(
+    model: nn.Module, inputs: Tensor, present: Tensor, products: Tensor, *, offset: int
+) -> dict[str, Tensor]:
     """One backward pass. `present` and `products` are those of all ranks, [N, 3] and [N]."""
     classifier = PartialFC(5, DIM)
     queries = functional.normalize(model(inputs), dim=-1)
@@ -52,7 +60,11 @@ def _step(model: nn.Module, inputs: Tensor, present: Tensor, products: Tensor, *
     loss = loss + WEIGHT * classifier(keys.flatten(0, 1), labels.flatten())
     loss.backward()
     linear = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(linear, nn.Linear) and linear.weight.grad is not None and linear.bias.grad is not None
+    assert (
+        isinstance(linear, nn.Linear)
+        and linear.weight.grad is not None
+        and linear.bias.grad is not None
+    )
     assert classifier.centers.grad is not None
     grads = {"weight_grad": linear.weight.grad, "bias_grad": linear.bias.grad}
     return grads | {"centers_grad": classifier.centers.grad, "loss": loss.detach()}

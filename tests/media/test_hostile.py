@@ -94,7 +94,12 @@ def test_playlists_reach_neither_the_network_nor_files(
 ) -> None:
     local = tmp_path / "local.ts"
     local.write_bytes(server.video)
-    addresses = [f"http://127.0.0.1:{server.server_port}/a.ts", f"file://{local}", str(local), f"concat:{local}"]
+    addresses = [
+        f"http://127.0.0.1:{server.server_port}/a.ts",
+        f"file://{local}",
+        str(local),
+        f"concat:{local}",
+    ]
     for address in addresses:
         playlist = PLAYLISTS[name].format(address).encode()
         with pytest.raises(MediaError):
@@ -115,7 +120,10 @@ def test_a_session_description_opens_no_socket(process: IsolatedProcess) -> None
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     text = f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n"
-    with IsolatedProcess(time_limit_s=5, memory_limit_gb=1) as quick, pytest.raises(MediaError, match="known format"):
+    with (
+        IsolatedProcess(time_limit_s=5, memory_limit_gb=1) as quick,
+        pytest.raises(MediaError, match="known format"),
+    ):
         quick.call(decode_video, (text + "a=rtpmap:96 H264/90000\n").encode(), 2)
 
 
@@ -141,7 +149,10 @@ def test_movies_that_point_elsewhere_read_themselves_only(server: Server, tmp_pa
     other.write_bytes(encode("libx264", numbered_frames(16)[8:], kind="mov"))
     for address in (f"http://127.0.0.1:{server.server_port}/a.mov", str(other), f"file://{other}"):
         assert numbers_of(decode_video(with_outside_media(movie, address), 2).frames) == [2, 6]
-        pointer = box(b"rdrf", b"\0\0\0\0url " + struct.pack(">I", len(address) + 1) + address.encode() + b"\0")
+        pointer = box(
+            b"rdrf",
+            b"\0\0\0\0url " + struct.pack(">I", len(address) + 1) + address.encode() + b"\0",
+        )
         head = box(b"ftyp", b"qt  \0\0\0\0qt  ") + box(b"moov", box(b"rmra", box(b"rmda", pointer)))
         with pytest.raises(MediaError):
             decode_video(head, 2)
@@ -152,12 +163,18 @@ def png(width: int, height: int, said_height: int | None = None) -> bytes:
     """A black PNG, made row by row; its header may say another height."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     packer = zlib.compressobj(9)
-    rows = b"".join([packer.compress(bytes(1 + 3 * width)) for _ in range(height)] + [packer.flush()])
+    rows = b"".join(
+        [packer.compress(bytes(1 + 3 * width)) for _ in range(height)] + [packer.flush()]
+    )
     header = struct.pack(">IIBBBBB", width, said_height or height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
 
 
 def movie_of(codec: str, pictures: list[bytes], pix_fmt: str) -> bytes:
@@ -226,7 +243,14 @@ def test_headers_that_claim_years(process: IsolatedProcess) -> None:
         data = bytearray(good)
         struct.pack_into(">I", data, data.index(name) + offset, 2**32 - 1)
         assert len(process.call(decode_video, bytes(data), 4).frames) == 4
-    for name, offset in ((b"stts", 8), (b"stts", 12), (b"stts", 16), (b"stsz", 8), (b"stsz", 12), (b"stsc", 8)):
+    for name, offset in (
+        (b"stts", 8),
+        (b"stts", 12),
+        (b"stts", 16),
+        (b"stsz", 8),
+        (b"stsz", 12),
+        (b"stsc", 8),
+    ):
         data = bytearray(good)
         struct.pack_into(">I", data, data.index(name) + offset, 2**31 - 1)
         outcome(process, bytes(data))
@@ -234,7 +258,9 @@ def test_headers_that_claim_years(process: IsolatedProcess) -> None:
     assert len(process.call(decode_video, last, 4).frames) == 4
 
 
-def outcome(process: IsolatedProcess, data: bytes, sampling: Sampling = Sampling.UNIFORM) -> Clip | MediaError:
+def outcome(
+    process: IsolatedProcess, data: bytes, sampling: Sampling = Sampling.UNIFORM
+) -> Clip | MediaError:
     """Whole frames or a MediaError; all else fails the test."""
     try:
         clip = process.call(decode_video, data, 4, sampling=sampling, short_side=32)
@@ -265,12 +291,29 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize(
     ("codec", "kind"),
-    [("libx264", "mp4"), ("libx265", "mp4"), ("libx264", "matroska"), ("libx264", "mpegts"), ("mpeg4", "avi")]
-    + [("flv1", "flv"), ("libvpx", "webm"), ("libvpx-vp9", "webm"), ("mpeg2video", "vob"), ("h263", "3gp")],
+    [
+        ("libx264", "mp4"),
+        ("libx265", "mp4"),
+        ("libx264", "matroska"),
+        ("libx264", "mpegts"),
+        ("mpeg4", "avi"),
+    ]
+    + [
+        ("flv1", "flv"),
+        ("libvpx", "webm"),
+        ("libvpx-vp9", "webm"),
+        ("mpeg2video", "vob"),
+        ("h263", "3gp"),
+    ],
 )
-def test_spoilt_files_give_frames_or_a_media_error(codec: str, kind: str, process: IsolatedProcess) -> None:
+def test_spoilt_files_give_frames_or_a_media_error(
+    codec: str, kind: str, process: IsolatedProcess
+) -> None:
     options = {"x265-params": "log-level=none:pools=1"} if codec == "libx265" else {}
-    good, rng = encode(codec, numbered_frames(16), kind=kind, options=options), random.Random(kind + codec)
+    good, rng = (
+        encode(codec, numbered_frames(16), kind=kind, options=options),
+        random.Random(kind + codec),
+    )
     outcomes = [outcome(process, spoil(good, rng), rng.choice(list(Sampling))) for _ in range(60)]
     assert any(isinstance(one, Clip) for one in outcomes)
     assert any(isinstance(one, MediaError) for one in outcomes)
@@ -289,6 +332,8 @@ def test_spoilt_texts_are_told_as_such() -> None:
 def test_the_limit_on_pixels_holds_for_all_of_a_video() -> None:
     with pytest.raises(TooLarge):
         decode_video(encode("libx264", numbered_frames(4)), 2, max_pixels=1000)
-    small, large = (encode("libx264", numbered_frames(8, width, 96), kind="mpegts") for width in (128, 256))
+    small, large = (
+        encode("libx264", numbered_frames(8, width, 96), kind="mpegts") for width in (128, 256)
+    )
     clip = decode_video(small + large, 4, max_pixels=128 * 96)
     assert clip.frames.shape == (4, 96, 128, 3)

@@ -44,7 +44,9 @@ def halves(width: int, height: int) -> Image.Image:
     return image
 
 
-def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], within: int = 12) -> bool:
+def near(
+    image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], within: int = 12
+) -> bool:
     pixel = image.getpixel(at)
     assert isinstance(pixel, tuple)
     return all(abs(came - expected) <= within for came, expected in zip(pixel, colour, strict=True))
@@ -56,7 +58,9 @@ def codec(kind: str) -> object:
     return pytest.param(kind, marks=pytest.mark.skipif(lacks, reason=f"this Pillow has no {kind}"))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", codec("WEBP"), codec("AVIF")])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", codec("WEBP"), codec("AVIF")]
+)
 def test_common_formats(kind: str) -> None:
     image = read_image(saved(halves(40, 20), kind))
     assert image.mode == "RGB" and image.size == (40, 20)
@@ -168,7 +172,8 @@ def test_sixteen_bits_of_colour() -> None:
     header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     data = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
     )
     shown = np.asarray(read_image(b"\x89PNG\r\n\x1a\n" + data))
     np.testing.assert_allclose(shown[..., 0].ravel(), np.arange(256), atol=1)
@@ -182,11 +187,17 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
 
 
 def test_transparency_of_grey_and_of_animations() -> None:
-    assert near(read_image(saved(Image.new("LA", (4, 4), (90, 0)), "PNG")), (1, 1), (255, 255, 255), 0)
-    assert near(read_image(saved(Image.new("LA", (4, 4), (0, 128)), "PNG")), (1, 1), (127, 127, 127), 1)
+    assert near(
+        read_image(saved(Image.new("LA", (4, 4), (90, 0)), "PNG")), (1, 1), (255, 255, 255), 0
+    )
+    assert near(
+        read_image(saved(Image.new("LA", (4, 4), (0, 128)), "PNG")), (1, 1), (127, 127, 127), 1
+    )
     clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     for kind in ("WEBP", "GIF", "PNG"):
-        shown = read_image(saved(clear, kind, save_all=True, append_images=[Image.new("RGBA", (16, 16), "red")]))
+        shown = read_image(
+            saved(clear, kind, save_all=True, append_images=[Image.new("RGBA", (16, 16), "red")])
+        )
         assert near(shown, (8, 8), (255, 255, 255), 0), kind
 
 
@@ -284,7 +295,9 @@ def test_scale_down(size: tuple[int, int], short_side: int, expected: tuple[int,
 def test_scaling_keeps_shape_and_never_grows(width: int, height: int, short_side: int) -> None:
     scaled = scale_down(Image.new("RGB", (width, height)), short_side)
     assert min(scaled.size) == min(width, height, short_side)
-    assert max(scaled.size) == pytest.approx(max(width, height) * min(scaled.size) / min(width, height), abs=0.51)
+    assert max(scaled.size) == pytest.approx(
+        max(width, height) * min(scaled.size) / min(width, height), abs=0.51
+    )
 
 
 @settings(deadline=None)

@@ -130,7 +130,9 @@ def test_leaving_is_a_crash(process: IsolatedProcess) -> None:
         process.call(leave, 3)
 
 
-def test_a_crash_that_does_not_happen_again_costs_nothing(process: IsolatedProcess, tmp_path: Path) -> None:
+def test_a_crash_that_does_not_happen_again_costs_nothing(
+    process: IsolatedProcess, tmp_path: Path
+) -> None:
     assert process.call(die_once, tmp_path / "mark") == "done"
 
 
@@ -168,7 +170,9 @@ def test_errors_come_back_with_their_reason(process: IsolatedProcess) -> None:
 
 
 @pytest.mark.parametrize("work", [fail_unpicklably, give_a_function])
-def test_what_cannot_be_sent_back_is_an_error(process: IsolatedProcess, work: Callable[[], object]) -> None:
+def test_what_cannot_be_sent_back_is_an_error(
+    process: IsolatedProcess, work: Callable[[], object]
+) -> None:
     with pytest.raises(MediaError):
         process.call(work)
     assert process.call(add, 1) == 2
@@ -213,7 +217,10 @@ def test_a_callers_death_leaves_no_busy_child(tmp_path: Path) -> None:
     script.write_text(BUSY)
     root = str(Path(__file__).parents[2])
     caller = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root}
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
     )
     with caller:
         assert caller.stdout

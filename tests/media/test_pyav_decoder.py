@@ -15,7 +15,15 @@ from ampere.media.decoder import MediaError, NotAVideo, Sampling, TooLarge
 from ampere.media.hdr import hlg_scene, pq_nits, to_ordinary
 from ampere.media.pyav_decoder import PyavDecoder, ToRgb
 from ampere.media.sampling import uniform_indices
-from tests.helpers.videos import X265, encode, numbered_frames, numbers_of, packets_of, reference, remux
+from tests.helpers.videos import (
+    X265,
+    encode,
+    numbered_frames,
+    numbers_of,
+    packets_of,
+    reference,
+    remux,
+)
 
 COUNT = 30
 B_FRAMES = {"bf": "3", "g": "12"}
@@ -33,32 +41,70 @@ def x265(more: str) -> dict[str, str]:
 # What is encoded -> arguments of `encode`.
 TOLD: dict[str, dict[str, Any]] = {
     "h264-b": {"codec": "libx264", "options": B_FRAMES},
-    "h264-pyramid": {"codec": "libx264", "options": x264("bframes=7:b-pyramid=normal:ref=6:keyint=15")},
-    "h264-open": {"codec": "libx264", "options": x264("bframes=3:open-gop=1:keyint=10:min-keyint=10")},
-    "h264-interlaced": {"codec": "libx264", "options": x264("interlaced=1:bframes=3:keyint=12:open-gop=1")},
+    "h264-pyramid": {
+        "codec": "libx264",
+        "options": x264("bframes=7:b-pyramid=normal:ref=6:keyint=15"),
+    },
+    "h264-open": {
+        "codec": "libx264",
+        "options": x264("bframes=3:open-gop=1:keyint=10:min-keyint=10"),
+    },
+    "h264-interlaced": {
+        "codec": "libx264",
+        "options": x264("interlaced=1:bframes=3:keyint=12:open-gop=1"),
+    },
     "h264-one-group": {"codec": "libx264", "options": {"bf": "3", "g": "300"}},
     "h264-no-b": {"codec": "libx264", "options": {"bf": "0", "g": "12"}},
     "h264-422": {"codec": "libx264", "options": B_FRAMES, "pix_fmt": "yuv422p"},
     "h264-10-bit": {"codec": "libx264", "options": B_FRAMES, "pix_fmt": "yuv420p10le"},
-    "h264-fragments": {"codec": "libx264", "options": B_FRAMES, "muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264-fragments": {
+        "codec": "libx264",
+        "options": B_FRAMES,
+        "muxer": {"movflags": "frag_keyframe+empty_moov"},
+    },
     "h264-no-edits": {"codec": "libx264", "options": B_FRAMES, "muxer": {"use_editlist": "0"}},
     "h264-mkv": {"codec": "libx264", "options": B_FRAMES, "kind": "matroska"},
-    "h264-ts": {"codec": "libx264", "options": x264("bframes=3:open-gop=1:keyint=10"), "kind": "mpegts"},
+    "h264-ts": {
+        "codec": "libx264",
+        "options": x264("bframes=3:open-gop=1:keyint=10"),
+        "kind": "mpegts",
+    },
     "h264-flv": {"codec": "libx264", "options": B_FRAMES, "kind": "flv"},
     "hevc": {"codec": "libx265", "options": x265("keyint=12:bframes=3:open-gop=0")},
-    "hevc-open": {"codec": "libx265", "options": x265("keyint=12:min-keyint=12:bframes=3:open-gop=1")},
+    "hevc-open": {
+        "codec": "libx265",
+        "options": x265("keyint=12:min-keyint=12:bframes=3:open-gop=1"),
+    },
     "hevc-pyramid": {"codec": "libx265", "options": x265("keyint=16:bframes=8:b-pyramid=1:ref=5")},
     "hevc-layers": {"codec": "libx265", "options": x265("keyint=16:bframes=3:temporal-layers=3")},
-    "hevc-10-bit": {"codec": "libx265", "options": x265("keyint=12:bframes=3"), "pix_fmt": "yuv420p10le"},
+    "hevc-10-bit": {
+        "codec": "libx265",
+        "options": x265("keyint=12:bframes=3"),
+        "pix_fmt": "yuv420p10le",
+    },
     "hevc-ts": {"codec": "libx265", "options": x265("keyint=12:bframes=3"), "kind": "mpegts"},
     "mpeg4-avi": {"codec": "mpeg4", "options": B_FRAMES | {"b:v": "2M"}, "kind": "avi"},
     "mpeg4-mp4": {"codec": "mpeg4", "options": B_FRAMES | {"b:v": "2M"}},
-    "mpeg2-ts": {"codec": "mpeg2video", "options": {"bf": "2", "g": "12", "b:v": "4M"}, "kind": "mpegts"},
-    "mpeg2-ps": {"codec": "mpeg2video", "options": {"bf": "2", "g": "12", "b:v": "4M"}, "kind": "vob"},
+    "mpeg2-ts": {
+        "codec": "mpeg2video",
+        "options": {"bf": "2", "g": "12", "b:v": "4M"},
+        "kind": "mpegts",
+    },
+    "mpeg2-ps": {
+        "codec": "mpeg2video",
+        "options": {"bf": "2", "g": "12", "b:v": "4M"},
+        "kind": "vob",
+    },
     "vp8": {"codec": "libvpx", "options": {"g": "15", "b:v": "1M"}, "kind": "webm"},
     "vp9-alt-ref": {
         "codec": "libvpx-vp9",
-        "options": {"auto-alt-ref": "1", "lag-in-frames": "20", "g": "15", "b:v": "1M", "cpu-used": "8"},
+        "options": {
+            "auto-alt-ref": "1",
+            "lag-in-frames": "20",
+            "g": "15",
+            "b:v": "1M",
+            "cpu-used": "8",
+        },
         "kind": "webm",
     },
     "mjpeg": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "kind": "mov"},
@@ -126,37 +172,59 @@ def test_key_frames() -> None:
     options = x264("bframes=2:keyint=10:min-keyint=10")
     data = encode("libx264", numbered_frames(40), options=options)  # key frames at 0, 10, 20 and 30
     clip = decode(data, 4, sampling=Sampling.KEYFRAME)
-    assert numbers_of(clip.frames) == [0, 10, 20, 30]  # 5, 15, 25 and 35 lie between two; the earlier
+    assert numbers_of(clip.frames) == [
+        0,
+        10,
+        20,
+        30,
+    ]  # 5, 15, 25 and 35 lie between two; the earlier
     np.testing.assert_allclose(clip.timestamps_s, [0, 0.4, 0.8, 1.2])
-    assert numbers_of(decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [10, 20, 30]  # 6.7, 20, 33.3
+    assert numbers_of(decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [
+        10,
+        20,
+        30,
+    ]  # 6.7, 20, 33.3
     pictures, _ = reference(data)
     np.testing.assert_array_equal(clip.frames, pictures[[0, 10, 20, 30]])
 
 
 def test_key_frames_of_open_groups() -> None:
-    data = encode("libx265", numbered_frames(36), options=x265("keyint=12:min-keyint=12:bframes=3:open-gop=1"))
+    data = encode(
+        "libx265", numbered_frames(36), options=x265("keyint=12:min-keyint=12:bframes=3:open-gop=1")
+    )
     keys = numbers_of(decode(data, 3, sampling=Sampling.KEYFRAME).frames)
     assert keys == [0, 12, 24]
 
 
 @pytest.mark.parametrize(
-    ("codec", "kind"), [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "mp4"), ("libvpx", "webm")]
+    ("codec", "kind"),
+    [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "mp4"), ("libvpx", "webm")],
 )
 def test_variable_rate_is_sampled_by_time(codec: str, kind: str) -> None:
     """25 frames in the first second, then one a second: what is shown at the middles of five spans of 25 ticks."""
     times = [*range(25), 25, 50, 75, 100, 124, 125]
     clip = decode(encode(codec, numbered_frames(31), kind=kind, times=times), 5)
-    assert numbers_of(clip.frames) == [12, 25, 26, 27, 28]  # at 12.6, 37.8, 63, 88.2 and 113.4 of 126 ticks
+    assert numbers_of(clip.frames) == [
+        12,
+        25,
+        26,
+        27,
+        28,
+    ]  # at 12.6, 37.8, 63, 88.2 and 113.4 of 126 ticks
     np.testing.assert_allclose(clip.timestamps_s, [12 / 25, 1, 2, 3, 4], atol=1e-3)
 
 
 def test_variable_rate_without_told_times() -> None:
     """The same where all frames are decoded: by time, too."""
-    data = encode("apng", numbered_frames(6), kind="apng", pix_fmt="rgb24", times=[0, 1, 2, 3, 4, 30])
+    data = encode(
+        "apng", numbered_frames(6), kind="apng", pix_fmt="rgb24", times=[0, 1, 2, 3, 4, 30]
+    )
     assert numbers_of(decode(data, 2).frames) == [4, 4]  # 0 to 36 ticks: 9 and 27
 
 
-def move(ticks: int, time_base: Fraction = Fraction(1, 25)) -> Callable[[list[av.Packet]], list[av.Packet]]:
+def move(
+    ticks: int, time_base: Fraction = Fraction(1, 25)
+) -> Callable[[list[av.Packet]], list[av.Packet]]:
     def change(packets: list[av.Packet]) -> list[av.Packet]:
         for packet in packets:
             by = int(ticks * time_base / packet.time_base)
@@ -170,7 +238,9 @@ def move(ticks: int, time_base: Fraction = Fraction(1, 25)) -> Callable[[list[av
 @pytest.mark.parametrize("ticks", [-10, 1000])
 def test_times_that_do_not_start_at_zero(kind: str, ticks: int) -> None:
     """In MP4 an edit list hides frames before zero; other containers move all to zero. Late starts are kept."""
-    data = remux([encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], kind, change=move(ticks))
+    data = remux(
+        [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], kind, change=move(ticks)
+    )
     hidden = 10 if ticks < 0 and kind in ("mp4", "mov") else 0
     assert any(packet.is_discard for packet in packets_of(data)) == bool(hidden)
     assert_exact(data, list(range(hidden, COUNT)))
@@ -178,7 +248,9 @@ def test_times_that_do_not_start_at_zero(kind: str, ticks: int) -> None:
 
 
 def test_an_edit_list_that_hides_the_only_key_frame() -> None:
-    data = remux([encode("libx264", numbered_frames(COUNT), options={"g": "300"})], "mp4", change=move(-10))
+    data = remux(
+        [encode("libx264", numbered_frames(COUNT), options={"g": "300"})], "mp4", change=move(-10)
+    )
     assert numbers_of(decode(data, 2, sampling=Sampling.KEYFRAME).frames) == [15, 25]
 
 
@@ -188,11 +260,15 @@ def test_a_recording_that_starts_midway() -> None:
     cut = remux([whole], "mpegts", change=lambda packets: packets[5:])
     assert_exact(cut, list(range(12, COUNT)))
     assert takes_few(cut)
-    assert_exact(whole[188 * 20 + 77 :], list(range(12, COUNT)))  # not even at the start of a TS packet
+    assert_exact(
+        whole[188 * 20 + 77 :], list(range(12, COUNT))
+    )  # not even at the start of a TS packet
 
 
 def test_open_groups_that_start_midway() -> None:
-    data = encode("libx265", numbered_frames(36), options=x265("keyint=12:min-keyint=12:bframes=3:open-gop=1"))
+    data = encode(
+        "libx265", numbered_frames(36), options=x265("keyint=12:min-keyint=12:bframes=3:open-gop=1")
+    )
     second = next(i for i, packet in enumerate(packets_of(data)) if packet.is_keyframe and i)
     cut = remux([data], "mpegts", change=lambda packets: packets[second:])
     assert_exact(cut, list(range(12, 36)))
@@ -204,7 +280,11 @@ def test_hidden_frames_of_vp8_do_not_count() -> None:
 
     def hide(packets: list[av.Packet]) -> list[av.Packet]:
         hidden = av.Packet(bytes([bytes(packets[7])[0] & ~0x10]) + bytes(packets[7])[1:])
-        hidden.pts, hidden.dts, hidden.time_base = packets[7].pts, packets[7].dts, packets[7].time_base
+        hidden.pts, hidden.dts, hidden.time_base = (
+            packets[7].pts,
+            packets[7].dts,
+            packets[7].time_base,
+        )
         return [*packets[:7], hidden, *move(-1)(packets[8:])]
 
     data = remux([encode("libvpx", numbered_frames(COUNT), kind="webm")], "webm", change=hide)
@@ -226,13 +306,17 @@ def test_durations_of_zero() -> None:
             packet.duration = 0
         return packets
 
-    data = remux([encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], "matroska", change=forget)
+    data = remux(
+        [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], "matroska", change=forget
+    )
     assert_exact(data, list(range(COUNT)))
 
 
 def test_sizes_that_change_midway_come_out_in_one_size() -> None:
     small = encode("libx264", numbered_frames(20), kind="mpegts")
-    large = encode("libx264", numbered_frames(40, 256, 192)[20:], kind="mpegts", times=range(20, 40))
+    large = encode(
+        "libx264", numbered_frames(40, 256, 192)[20:], kind="mpegts", times=range(20, 40)
+    )
     for data, size, numbers in (
         (small + large, (96, 128), [2, 7, 12, 17, 22, 27, 32, 37]),
         (large + small, (192, 256), [22, 27, 32, 37, 2, 7, 12, 17]),
@@ -244,7 +328,9 @@ def test_sizes_that_change_midway_come_out_in_one_size() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(51, 37), (2, 2), (2, 96), (128, 2), (1, 1), (3, 1)])
-@pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv444p"), ("mpeg4", "yuv420p"), ("libvpx", "yuv420p")])
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"), [("libx264", "yuv444p"), ("mpeg4", "yuv420p"), ("libvpx", "yuv420p")]
+)
 def test_odd_sizes(width: int, height: int, codec: str, pix_fmt: str) -> None:
     frames = np.ascontiguousarray(numbered_frames(8)[:, :height, :width])
     data = encode(codec, frames, pix_fmt=pix_fmt, kind="matroska")
@@ -288,13 +374,18 @@ def test_rotation(degrees: float, mirrored: bool, size: tuple[int, int], shown: 
     picture = np.zeros((2, 40, 80, 3), np.uint8)
     picture[:, :20, :40, 0] = picture[:, :20, 40:, 1] = picture[:, 20:, :40, 2] = 220
     data = encode(
-        "libx264", picture, set_up=lambda container, stream: stream.set_display_rotation(degrees, hflip=mirrored)
+        "libx264",
+        picture,
+        set_up=lambda container, stream: stream.set_display_rotation(degrees, hflip=mirrored),
     )
     clip = decode(data, 1)
     assert clip.frames.shape[1:3] == size
     assert corners(clip.frames[0]) == shown
     small = decode(data, 1, short_side=20)
-    assert small.frames.shape[1:3] == (size[0] // 2, size[1] // 2) and corners(small.frames[0]) == shown
+    assert (
+        small.frames.shape[1:3] == (size[0] // 2, size[1] // 2)
+        and corners(small.frames[0]) == shown
+    )
 
 
 def still(codec: str, level: int, count: int = 1) -> bytes:
@@ -320,7 +411,9 @@ def test_cover_art_of_matroska_is_not_the_video(codec: str) -> None:
         "libx264",
         numbered_frames(COUNT),
         kind="matroska",
-        set_up=lambda container, stream: container.add_attachment(f"cover.{name}", f"image/{name}", cover),
+        set_up=lambda container, stream: container.add_attachment(
+            f"cover.{name}", f"image/{name}", cover
+        ),
     )
     with av.open(io.BytesIO(data)) as container:
         assert len(container.streams.video) == 2
@@ -332,9 +425,15 @@ def test_a_second_stream_is_not_chosen_over_the_main_one(default: int) -> None:
     """The stream that the file calls the default, whichever is larger or longer; where it names none, the first."""
 
     def mark(streams: list[av.VideoStream]) -> None:
-        streams[default].disposition, streams[1 - default].disposition = Disposition.default, Disposition(0)
+        streams[default].disposition, streams[1 - default].disposition = (
+            Disposition.default,
+            Disposition(0),
+        )
 
-    large, small = encode("libx264", numbered_frames(20, 256, 192)), encode("libx264", numbered_frames(40)[20:])
+    large, small = (
+        encode("libx264", numbered_frames(20, 256, 192)),
+        encode("libx264", numbered_frames(40)[20:]),
+    )
     for files in ([large, small], [small, large]):
         clip = decode(remux(files, "matroska", set_up=mark), 2)
         assert clip.frames.shape[1] == {large: 192, small: 96}[files[default]]
@@ -345,7 +444,9 @@ def test_a_second_stream_is_not_chosen_over_the_main_one(default: int) -> None:
 def test_a_still_before_the_video_is_not_chosen() -> None:
     video = encode("libx264", numbered_frames(COUNT), options=B_FRAMES)
     for kind in ("mp4", "matroska"):
-        assert numbers_of(decode(remux([still("mjpeg", 99), video], kind), 3).frames) == uniform_indices(COUNT, 3)
+        assert numbers_of(
+            decode(remux([still("mjpeg", 99), video], kind), 3).frames
+        ) == uniform_indices(COUNT, 3)
 
 
 def test_a_video_of_one_frame_is_a_video() -> None:
@@ -363,7 +464,10 @@ def test_the_next_stream_where_the_main_one_gives_nothing() -> None:
             spoilt.append(other)
         return spoilt
 
-    main, second = encode("libx264", numbered_frames(20)), encode("libx264", numbered_frames(20, 256, 192))
+    main, second = (
+        encode("libx264", numbered_frames(20)),
+        encode("libx264", numbered_frames(20, 256, 192)),
+    )
     clip = decode(remux([main, second], "matroska", change=spoil), 2)
     assert clip.frames.shape[1] == 192 and numbers_of(clip.frames) == [5, 15]
 
@@ -373,8 +477,15 @@ def test_sound_alone_or_with_a_cover_is_no_video() -> None:
     with av.open(file, "w", format="mp4") as container:
         audio = container.add_stream("aac", rate=8000, layout="mono")
         cover = container.add_stream("mjpeg", rate=25)
-        cover.width, cover.height, cover.pix_fmt, cover.disposition = 32, 32, "yuvj420p", Disposition.attached_pic
-        block = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = (
+            32,
+            32,
+            "yuvj420p",
+            Disposition.attached_pic,
+        )
+        block = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8000), np.float32), format="fltp", layout="mono"
+        )
         block.sample_rate = 8000
         container.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
         container.mux(audio.encode(block))
@@ -427,14 +538,20 @@ def test_the_range_is_read_from_the_stream() -> None:
         def tag(container: object, stream: av.VideoStream, color_range: int = color_range) -> None:
             stream.codec_context.color_range = color_range
 
-        data = encode("libx264", np.zeros((2, 64, 64, 3), np.uint8), options={"crf": "1"}, set_up=tag)
+        data = encode(
+            "libx264", np.zeros((2, 64, 64, 3), np.uint8), options={"crf": "1"}, set_up=tag
+        )
         assert abs(decode(data, 1).frames.mean() - black) <= 1
 
 
 def test_colours_keep_their_channels() -> None:
     frames = np.zeros((4, 64, 64, 3), np.uint8)
     frames[..., 0] = 220
-    for codec, pix_fmt in (("libx264", "yuv420p"), ("libx264", "yuv444p"), ("libx265", "yuv420p10le")):
+    for codec, pix_fmt in (
+        ("libx264", "yuv420p"),
+        ("libx264", "yuv444p"),
+        ("libx265", "yuv420p10le"),
+    ):
         options = {"x265-params": X265} if codec == "libx265" else {}
         data = encode(codec, frames, pix_fmt=pix_fmt, options=options)
         red, green, blue = decode(data, 2).frames.mean(axis=(0, 1, 2))
@@ -442,8 +559,12 @@ def test_colours_keep_their_channels() -> None:
 
 
 def test_curves_of_high_dynamic_range_by_the_standards() -> None:
-    np.testing.assert_allclose(pq_nits(np.array([0, 0.5081, 0.7518, 1])), [0, 100, 1000, 10_000], rtol=2e-3, atol=1e-6)
-    np.testing.assert_allclose(hlg_scene(np.array([0, 0.5, 0.75, 1])), [0, 1 / 12, 0.2650, 1], atol=1e-4)
+    np.testing.assert_allclose(
+        pq_nits(np.array([0, 0.5081, 0.7518, 1])), [0, 100, 1000, 10_000], rtol=2e-3, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        hlg_scene(np.array([0, 0.5, 0.75, 1])), [0, 1 / 12, 0.2650, 1], atol=1e-4
+    )
     white = np.full((1, 1, 3), round(0.5807 * 65535), np.uint16)  # PQ of 203 nits
     assert to_ordinary(white, is_pq=True).min() >= 254
     hlg_white = np.full((1, 1, 3), round(0.75 * 65535), np.uint16)  # BT.2408: white is at 75 %
@@ -455,7 +576,9 @@ def test_curves_of_high_dynamic_range_by_the_standards() -> None:
 
 def hdr_frame(picture: np.ndarray, transfer: str) -> av.VideoFrame:
     """An ordinary picture as HDR shows it, white at 203 nits: yuv420p10le of BT.2020."""
-    to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+    to_2020 = np.array(
+        [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
+    )
     luminance = np.array([0.2627, 0.6780, 0.0593])
     nits = 203 * (picture / 255) ** 2.4 @ to_2020.T
     codes = np.linspace(0, 1, 2**16)
@@ -470,7 +593,9 @@ def hdr_frame(picture: np.ndarray, transfer: str) -> av.VideoFrame:
     height, width = luma.shape
     halved = [part.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3)) for part in chroma]
     frame = av.VideoFrame(width, height, "yuv420p10le")
-    for plane, part in zip(frame.planes, [64 + 876 * luma, *(512 + 896 * half for half in halved)], strict=True):
+    for plane, part in zip(
+        frame.planes, [64 + 876 * luma, *(512 + 896 * half for half in halved)], strict=True
+    ):
         rows = np.zeros((part.shape[0], plane.line_size // 2), np.uint16)
         rows[:, : part.shape[1]] = part.round()
         plane.update(rows.tobytes())
@@ -487,7 +612,12 @@ def test_high_dynamic_range_looks_like_the_ordinary_picture(transfer: str, code:
         video = container.add_stream("libx265", rate=25, options={"crf": "4", "x265-params": X265})
         video.pix_fmt, video.width, video.height = "yuv420p10le", 128, 96
         context = video.codec_context
-        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, code, 9, 1
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
+            9,
+            code,
+            9,
+            1,
+        )
         for i in range(3):
             frame = hdr_frame(picture, transfer)
             frame.pts, frame.time_base = i, Fraction(1, 25)
@@ -508,6 +638,12 @@ def test_limits_on_pixels() -> None:
 
 def test_what_is_no_video_is_refused() -> None:
     data = encode("libx264", numbered_frames(12))
-    for spoilt in (b"", b"this is no video" * 50, data[:200], data[: len(data) // 2], bytes(len(data))):
+    for spoilt in (
+        b"",
+        b"this is no video" * 50,
+        data[:200],
+        data[: len(data) // 2],
+        bytes(len(data)),
+    ):
         with pytest.raises(MediaError):
             decode(spoilt, 4)

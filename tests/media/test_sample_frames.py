@@ -34,7 +34,11 @@ def png(level: int, width: int = 64, height: int = 64) -> bytes:
 
 
 def decode(
-    kind: MediaKind, media: list[bytes], *, timestamps_s: list[float] | None = None, **changes: object
+    kind: MediaKind,
+    media: list[bytes],
+    *,
+    timestamps_s: list[float] | None = None,
+    **changes: object,
 ) -> StoredFrames:
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
     return decode_sample(kind, media, settings, timestamps_s=timestamps_s or [])
@@ -108,7 +112,9 @@ def test_limits_of_the_settings(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, max_file_mb=size)
     assert decode_sample(MediaKind.VIDEO, [str(path)], settings).frames
     with pytest.raises(TooLarge, match="decode.max_file_mb"):
-        decode_sample(MediaKind.VIDEO, [str(path)], dataclasses.replace(SETTINGS, max_file_mb=size * 0.999))
+        decode_sample(
+            MediaKind.VIDEO, [str(path)], dataclasses.replace(SETTINGS, max_file_mb=size * 0.999)
+        )
 
 
 @pytest.mark.parametrize("kind", MediaKind)
@@ -132,7 +138,10 @@ def test_load(tmp_path: Path) -> None:
 
 
 def test_a_query_is_decoded_like_a_sample() -> None:
-    for data, kind, count in ((video(), MediaKind.VIDEO, 4), (png(90, 100, 50), MediaKind.IMAGE, 1)):
+    for data, kind, count in (
+        (video(), MediaKind.VIDEO, 4),
+        (png(90, 100, 50), MediaKind.IMAGE, 1),
+    ):
         jpegs = query_frames(data, SETTINGS)
         assert jpegs == decode_sample(kind, [data], SETTINGS).frames
         assert len(jpegs) == count
@@ -140,7 +149,12 @@ def test_a_query_is_decoded_like_a_sample() -> None:
 
 def test_a_video_that_shows_a_page_is_one_picture_as_in_the_catalogue(tmp_path: Path) -> None:
     (tmp_path / "p.mp4").write_bytes(video())
-    row = {"domain": "page", "media_kind": "video", "media_uris": [str(tmp_path / "p.mp4")], "timestamps_s": None}
+    row = {
+        "domain": "page",
+        "media_kind": "video",
+        "media_uris": [str(tmp_path / "p.mp4")],
+        "timestamps_s": None,
+    }
     stored = decode_media(row, SETTINGS)["frames"]
     assert query_frames(video(), SETTINGS, Domain.PAGE) == stored and len(stored) == 1
 
@@ -154,12 +168,20 @@ def test_a_query_that_is_no_media(data: bytes) -> None:
 def sample(name: str, media: list[Path], domain: Domain, kind: MediaKind) -> dict[str, object]:
     uris = tuple(map(str, media))
     made = Sample(
-        sample_id=name, product_id="p", domain=domain, split=Split.TRAIN, text=None, media_kind=kind, media_uris=uris
+        sample_id=name,
+        product_id="p",
+        domain=domain,
+        split=Split.TRAIN,
+        text=None,
+        media_kind=kind,
+        media_uris=uris,
     )
     return made.to_row()
 
 
-def decoded(workspace: Workspace, settings: DecodeSettings = SETTINGS) -> dict[str, dict[str, object]]:
+def decoded(
+    workspace: Workspace, settings: DecodeSettings = SETTINGS
+) -> dict[str, dict[str, object]]:
     """Rows of the decode stage's work on all samples, by sample."""
     samples = workspace.table(SAMPLES).dataset()
     batch: pa.Table = decode_stage(workspace, settings).wanted
@@ -189,11 +211,15 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
     assert "gone.mp4" in rows["gone"]["error_message"]
     assert len(rows["good"]["frames"]) == 1 and len(rows["clip"]["frames"]) == 4
     assert rows["good"]["sampling"] == "uniform"
-    workspace.table(FRAMES).upsert([{k: v for k, v in rows["good"].items() if not k.startswith("error_")}])
+    workspace.table(FRAMES).upsert(
+        [{k: v for k, v in rows["good"].items() if not k.startswith("error_")}]
+    )
     assert workspace.table(FRAMES).count() == 1
 
 
-def test_what_takes_too_long_or_too_much_costs_its_own_row(workspace: Workspace, tmp_path: Path) -> None:
+def test_what_takes_too_long_or_too_much_costs_its_own_row(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     (tmp_path / "clip.mp4").write_bytes(video())
     os.mkfifo(tmp_path / "endless.mp4")  # whoever reads it waits for a writer that never comes
     Image.new("L", (3000, 2000)).save(tmp_path / "large.png")
@@ -213,7 +239,9 @@ def test_what_takes_too_long_or_too_much_costs_its_own_row(workspace: Workspace,
     assert rows["good"]["decoder"] == "pyav" and len(rows["good"]["frames"]) == 4
 
 
-def test_a_page_of_several_pictures_or_a_video_has_one_frame(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_page_of_several_pictures_or_a_video_has_one_frame(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     """The frames table holds one frame for a page, and training and the network's page way rest on it."""
     for level in range(3):
         (tmp_path / f"{level}.png").write_bytes(png(80 + level))
@@ -225,10 +253,15 @@ def test_a_page_of_several_pictures_or_a_video_has_one_frame(workspace: Workspac
             sample("film", [tmp_path / "clip.mp4"], Domain.PAGE, MediaKind.VIDEO),
         ]
     )
-    assert {name: len(row["frames"]) for name, row in decoded(workspace).items()} == {"pictures": 1, "film": 1}
+    assert {name: len(row["frames"]) for name, row in decoded(workspace).items()} == {
+        "pictures": 1,
+        "film": 1,
+    }
 
 
-def test_what_the_frames_depend_on_makes_them_due_again(workspace: Workspace, tmp_path: Path) -> None:
+def test_what_the_frames_depend_on_makes_them_due_again(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     def wanted(row: dict[str, object], settings: DecodeSettings = SETTINGS) -> str:
         workspace.table(SAMPLES).upsert([row])
         (name,) = decode_stage(workspace, settings).wanted["fingerprint"].to_pylist()

@@ -42,12 +42,15 @@ def test_indices_are_the_middles_of_equal_pieces(length: int, count: int) -> Non
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(-(10**6), 10**6), st.integers(1, 3000), st.integers(1, 40))
-def test_an_even_rate_is_sampled_by_index_and_time_alike(length: int, start: int, step: int, count: int) -> None:
+def test_an_even_rate_is_sampled_by_index_and_time_alike(
+    length: int, start: int, step: int, count: int
+) -> None:
     times = [start + step * i for i in range(length)]
     assert uniform_positions(times, step, count) == uniform_indices(length, count)
     moments = uniform_moments(times, step, count)
     assert all(
-        times[i] <= moment < times[i] + step for i, moment in zip(uniform_indices(length, count), moments, strict=True)
+        times[i] <= moment < times[i] + step
+        for i, moment in zip(uniform_indices(length, count), moments, strict=True)
     )
 
 
@@ -70,16 +73,26 @@ def test_a_variable_rate_is_sampled_by_time() -> None:
     # Ten frames in the first second, the last of them for 4.1 s, and one that stays for 5 s.
     times = [100 * i for i in range(10)] + [5000]
     assert uniform_positions(times, 5000, 5) == [9, 9, 10, 10, 10]  # at 1, 3, 5, 7 and 9 s
-    assert uniform_positions(times, 5000, 20) == [2, 7] + [9] * 8 + [10] * 10  # at 0.25, 0.75, 1.25 s and so on
+    assert (
+        uniform_positions(times, 5000, 20) == [2, 7] + [9] * 8 + [10] * 10
+    )  # at 0.25, 0.75, 1.25 s and so on
     # Where the file does not say, the last frame is shown for as long as the others: 5000 / 10.
     assert uniform_positions(times, 0, 11) == uniform_positions(times, 500, 11)
 
 
 def test_key_frames_nearest_to_the_middles() -> None:
     times = range(0, 100, 10)
-    assert keyframe_times(times, [0, 60], 10, 4) == [0, 60, 60, 60]  # moments 12.5, 37.5, 62.5, 87.5
+    assert keyframe_times(times, [0, 60], 10, 4) == [
+        0,
+        60,
+        60,
+        60,
+    ]  # moments 12.5, 37.5, 62.5, 87.5
     assert keyframe_times(times, [0], 10, 3) == [0, 0, 0]
-    assert keyframe_times(times, [0, 50], 0, 2) == [0, 50]  # moment 25 is as near to both: the earlier
+    assert keyframe_times(times, [0, 50], 0, 2) == [
+        0,
+        50,
+    ]  # moment 25 is as near to both: the earlier
     assert keyframe_times(times, list(times), 10, 2) == [20, 70]  # 25 and 75, between two each
 
 

@@ -19,7 +19,18 @@ from ampere.media.strip import (
     mark_square,
 )
 
-COLOURS = ["#ff0000", "#00ff00", "#0000ff", "#ffff00", "#ff00ff", "#00ffff", "#ffffff", "#ff8000", "#80ff00", "#0080ff"]
+COLOURS = [
+    "#ff0000",
+    "#00ff00",
+    "#0000ff",
+    "#ffff00",
+    "#ff00ff",
+    "#00ffff",
+    "#ffffff",
+    "#ff8000",
+    "#80ff00",
+    "#0080ff",
+]
 
 
 def plain(width: int, height: int, colour: str = "#ff0000") -> Image.Image:
@@ -59,14 +70,18 @@ def test_what_the_model_does_not_read_is_dimmed_above_and_below() -> None:
     assert marked.crop((0, 30, 40, 70)).tobytes() == frame.crop((0, 30, 40, 70)).tobytes()
     assert [marked.getpixel((20, y)) for y in (29, 70)] == [rgb(MARK)] * 2
     marked = mark_square(plain(40, 100))
-    assert all(near(marked.getpixel((x, y)), dimmed("#ff0000")) for x in (0, 39) for y in (0, 28, 71, 99))
+    assert all(
+        near(marked.getpixel((x, y)), dimmed("#ff0000")) for x in (0, 39) for y in (0, 28, 71, 99)
+    )
 
 
 def test_and_at_the_sides() -> None:
     marked = mark_square(plain(100, 40))
     assert box_of(marked, "#ff0000") == (30, 0, 70, 40)
     assert box_of(marked, MARK) == (29, 0, 71, 40)
-    assert all(near(marked.getpixel((x, y)), dimmed("#ff0000")) for x in (0, 28, 71, 99) for y in (0, 39))
+    assert all(
+        near(marked.getpixel((x, y)), dimmed("#ff0000")) for x in (0, 28, 71, 99) for y in (0, 39)
+    )
 
 
 @pytest.mark.parametrize("size", [(41, 100), (40, 101), (101, 40), (1, 30), (30, 1)])
@@ -84,7 +99,9 @@ def test_a_square_frame_stays_as_it_is() -> None:
     (1, 72, 1, 1), (3, 72, 3, 1), (8, 72, 8, 1), (10, 72, 8, 2), (8, 238, 8, 1), (8, 256, 4, 2), (5, 256, 4, 2),
     (8, 455, 4, 2), (8, 512, 2, 4), (3, 1200, 1, 3),
 ])  # fmt: skip
-def test_frames_stand_in_rows_in_their_order(count: int, width: int, columns: int, rows: int) -> None:
+def test_frames_stand_in_rows_in_their_order(
+    count: int, width: int, columns: int, rows: int
+) -> None:
     grid = draw_grid([plain(width, 20, colour) for colour in COLOURS[:count]])
     assert grid.size == (columns * (width + GAP) - GAP, rows * (20 + GAP) - GAP)
     assert grid.width <= MAX_WIDTH - 2 * MARGIN
@@ -106,7 +123,12 @@ def test_a_frame_keeps_its_size_and_a_caption_wider_than_it_has_room() -> None:
     left, top, right, bottom = box_of(told, "#ff0000") or (0, 0, 0, 0)
     assert (right - left, top, bottom) == (30, 0, 30)
     assert told.height > 30 and told.width > 60
-    assert box_of(told.crop((0, 30, *told.size)), BACKGROUND) == (0, 0, told.width, told.height - 30)
+    assert box_of(told.crop((0, 30, *told.size)), BACKGROUND) == (
+        0,
+        0,
+        told.width,
+        told.height - 30,
+    )
     assert len(told.crop((0, 30, *told.size)).getcolors() or []) > 1  # something is written there
 
 
@@ -119,7 +141,11 @@ def test_a_frame_larger_than_any_strip_is_scaled_down(size: tuple[int, int]) -> 
 
 
 def test_the_strip_holds_lines_and_frames_inside_its_margins() -> None:
-    strip = draw_strip([plain(50, 50, c) for c in COLOURS[:2]], ["0:00.50", "0:01.50"], ["title", "a line", "another"])
+    strip = draw_strip(
+        [plain(50, 50, c) for c in COLOURS[:2]],
+        ["0:00.50", "0:01.50"],
+        ["title", "a line", "another"],
+    )
     left, top, right, bottom = box_of(strip, "#ff0000") or (0, 0, 0, 0)
     assert left >= MARGIN and (right - left, bottom - top) == (50, 50)
     assert (box_of(strip, "#00ff00") or (0,))[0] > right
@@ -132,7 +158,10 @@ def test_the_strip_holds_lines_and_frames_inside_its_margins() -> None:
 
 def test_long_and_foreign_lines_are_cut_and_spelt() -> None:
     assert draw_text("中", 14, "white").size == draw_text("\\u4e2d", 14, "white").size
-    assert draw_text("a" * 5000, 14, "white").width == draw_text("a" * (LONGEST_LINE - 3) + "...", 14, "white").width
+    assert (
+        draw_text("a" * 5000, 14, "white").width
+        == draw_text("a" * (LONGEST_LINE - 3) + "...", 14, "white").width
+    )
     assert draw_strip([plain(9, 9)], [""], ["W" * 5000]).width < MAX_WIDTH
     assert draw_text("", 14, "white").width == 1
 

@@ -88,9 +88,13 @@ def test_decoders_agree(decoder: Decoder, count: int) -> None:
     assert clip.frames.shape == (count, 96, 128, 3) and clip.frames.dtype == np.uint8
     assert clip.decoder == decoder.name
     assert numbers_of(clip.frames) == uniform_indices(24, count)
-    np.testing.assert_allclose(clip.timestamps_s, np.array(uniform_indices(24, count)) / 25, atol=1e-6)
+    np.testing.assert_allclose(
+        clip.timestamps_s, np.array(uniform_indices(24, count)) / 25, atol=1e-6
+    )
     small = decoder.decode(data, count, short_side=48)
-    assert small.frames.shape == (count, 48, 64, 3) and numbers_of(small.frames) == uniform_indices(24, count)
+    assert small.frames.shape == (count, 48, 64, 3) and numbers_of(small.frames) == uniform_indices(
+        24, count
+    )
     assert numbers_of(decoder.decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [0, 8, 16]
     with pytest.raises(TooLarge):
         decoder.decode(data, count, max_pixels=100)
@@ -114,12 +118,16 @@ KINDS = {
 def test_cut_off_at_every_tenth(name: str) -> None:
     """What is there of it gives frames, in order, unless the index went with the tail; never another error."""
     codec, kind, muxer = KINDS[name]
-    data = encode(codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"})
+    data = encode(
+        codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"}
+    )
     for tenth in range(10):
         try:
             clip = decode_video(data[: len(data) * tenth // 10], 8)
         except MediaError:
-            assert tenth < 6 or name == "mp4"  # headers take a part; an ordinary MP4 has its index at the end
+            assert (
+                tenth < 6 or name == "mp4"
+            )  # headers take a part; an ordinary MP4 has its index at the end
         else:
             assert len(clip.frames) == 8 and (np.diff(clip.timestamps_s) >= 0).all()
             if tenth >= 6:
@@ -130,7 +138,9 @@ def test_cut_off_at_every_tenth(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_damaged_middle_costs_few_frames(name: str) -> None:
     codec, kind, muxer = KINDS[name]
-    data = bytearray(encode(codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"}))
+    data = bytearray(
+        encode(codec, numbered_frames(40), kind=kind, muxer=muxer, options={"bf": "0", "g": "10"})
+    )
     start = len(data) * 60 // 100
     data[start : start + 400] = bytes(400)
     clip = decode_video(bytes(data), 8)
@@ -167,7 +177,9 @@ def test_real_files_give_frames_or_a_reason(row: dict[str, str]) -> None:
         turned = abs(int(row["rot"])) in (90, 270)
         width, height = (row["h"], row["w"]) if turned else (row["w"], row["h"])
         assert clip.frames.shape[0] == 8
-        assert clip.frames.shape[2] / clip.frames.shape[1] == pytest.approx(int(width) / int(height), rel=0.02)
+        assert clip.frames.shape[2] / clip.frames.shape[1] == pytest.approx(
+            int(width) / int(height), rel=0.02
+        )
         assert (np.diff(clip.timestamps_s) >= 0).all()
         assert 0 <= clip.timestamps_s[0] <= clip.timestamps_s[-1] <= float(row["last_pts"]) + 0.01
         assert clip.decoder == "pyav"
@@ -175,7 +187,9 @@ def test_real_files_give_frames_or_a_reason(row: dict[str, str]) -> None:
 
 @needs_videos
 @pytest.mark.parametrize(
-    "row", [row for row in real_videos() if row["decoded"] and not row["err"]], ids=lambda row: row["file"]
+    "row",
+    [row for row in real_videos() if row["decoded"] and not row["err"]],
+    ids=lambda row: row["file"],
 )
 def test_real_files_agree_with_a_plain_decoding(row: dict[str, str]) -> None:
     data = (VIDEOS / row["file"]).read_bytes()
@@ -186,7 +200,9 @@ def test_real_files_agree_with_a_plain_decoding(row: dict[str, str]) -> None:
         for frame in container.decode(video=0):
             times.append(frame.time)
             if frame.time in wanted:
-                pictures[frame.time] = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+                pictures[frame.time] = np.rot90(
+                    frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4
+                )
     if not row["vfr"]:
         assert clip.timestamps_s.tolist() == [times[i] for i in uniform_indices(len(times), 8)]
     for time, shown in zip(clip.timestamps_s.tolist(), clip.frames, strict=True):
@@ -208,5 +224,7 @@ def test_decord_alone_reads_most_real_files() -> None:
     for row in real_videos():
         if row["decoded"] and int(row["decoded"]) < 200:
             with contextlib.suppress(MediaError):
-                read += len(DecordDecoder().decode((VIDEOS / row["file"]).read_bytes(), 4).frames) == 4
+                read += (
+                    len(DecordDecoder().decode((VIDEOS / row["file"]).read_bytes(), 4).frames) == 4
+                )
     assert read > 20

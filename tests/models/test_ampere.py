@@ -36,11 +36,17 @@ def test_one_frame_equals_equal_frames(model: AMPere) -> None:
         torch.testing.assert_close(grad, same_grads[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def vectors_and_grads(model: AMPere, frames: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def vectors_and_grads(
+    model: AMPere, frames: Tensor, ids: Tensor, mask: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     model.zero_grad()
     vectors = model(frames, ids, mask)
     vectors[:, 0].sum().backward()
-    grads = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    grads = {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
     return vectors.detach(), grads
 
 
@@ -91,7 +97,9 @@ def test_pixels_are_normalised_as_x_clip_and_clip_do_each() -> None:
     torch.testing.assert_close(normalise_pixels(white).flatten(), expected, rtol=0, atol=1e-3)
     # (1 - 0.4815) / 0.2686, (1 - 0.4578) / 0.2613, (1 - 0.4082) / 0.2758
     expected = torch.tensor([1.9303, 2.0750, 2.1459])
-    torch.testing.assert_close(normalise_pixels(white, CLIP_MEAN, CLIP_STD).flatten(), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        normalise_pixels(white, CLIP_MEAN, CLIP_STD).flatten(), expected, rtol=0, atol=1e-3
+    )
 
 
 def test_every_parameter_gets_a_gradient(model: AMPere, config: AMPereConfig) -> None:
@@ -110,7 +118,9 @@ def test_parameter_groups_are_complete_and_disjoint(model: AMPere, config: AMPer
 
 
 def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
-    group_of = {id(weight): name for name, group in model.parameter_groups().items() for weight in group}
+    group_of = {
+        id(weight): name for name, group in model.parameter_groups().items() for weight in group
+    }
     groups_by_prefix: dict[str, set[str]] = {}
     for name, weight in model.named_parameters():
         groups_by_prefix.setdefault(".".join(name.split(".")[:2]), set()).add(group_of[id(weight)])
@@ -127,10 +137,14 @@ def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
 
 def variant(config: AMPereConfig, **sizes: object) -> AMPere:
     torch.manual_seed(0)
-    return AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, **sizes))).eval()  # type: ignore[arg-type]
+    return AMPere(
+        dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, **sizes))
+    ).eval()  # type: ignore[arg-type]
 
 
-def test_a_missing_text_is_neither_the_empty_string_nor_what_its_row_holds(config: AMPereConfig) -> None:
+def test_a_missing_text_is_neither_the_empty_string_nor_what_its_row_holds(
+    config: AMPereConfig,
+) -> None:
     frames, cls_sep = random_frames(1, 1), torch.tensor([[7, 8, 0, 0]])
     missing, empty = torch.zeros(1, 4), torch.tensor([[1, 1, 0, 0]])
     other = torch.tensor([[9, 5, 6, 5]])
@@ -154,18 +168,29 @@ def test_rows_with_and_without_text_do_not_mix(config: AMPereConfig) -> None:
         together = model(frames, ids, mask)
         for row in range(3):
             one = slice(row, row + 1)
-            torch.testing.assert_close(model(frames[one], ids[one], mask[one]), together[one], rtol=0, atol=1e-6)
+            torch.testing.assert_close(
+                model(frames[one], ids[one], mask[one]), together[one], rtol=0, atol=1e-6
+            )
         assert torch.isfinite(together).all()
 
 
 def test_a_last_layer_per_domain(config: AMPereConfig) -> None:
     model = variant(config, share_last_layer=False)
     frames, tokens = random_frames(1, 1), random_tokens(1, 5)
-    three = [frames.expand(3, -1, -1, -1, -1), *(part.expand(3, -1) for part in tokens), torch.tensor([0, 1, 2])]
+    three = [
+        frames.expand(3, -1, -1, -1, -1),
+        *(part.expand(3, -1) for part in tokens),
+        torch.tensor([0, 1, 2]),
+    ]
     page, short, live = model(*three)
-    assert min((page - short).abs().max(), (page - live).abs().max(), (short - live).abs().max()) > 1e-3
+    assert (
+        min((page - short).abs().max(), (page - live).abs().max(), (short - live).abs().max())
+        > 1e-3
+    )
     torch.testing.assert_close(model(frames, *tokens, torch.tensor([1]))[0], short)
-    model.embed.weight.data[12:24] = model.embed.weight.data[:12]  # the second domain's layer becomes the first's
+    model.embed.weight.data[12:24] = model.embed.weight.data[
+        :12
+    ]  # the second domain's layer becomes the first's
     model.embed.bias.data[12:24] = model.embed.bias.data[:12]
     page, short, _ = model(*three)
     torch.testing.assert_close(page, short)
@@ -224,7 +249,9 @@ def calls_of_layers(model: AMPere) -> list[int]:
     assert model.video is not None and model.text is not None
     calls = [0, 0]
     # Their parts, which the frame tower's copies for single frames share.
-    for at, part in enumerate((model.video.tower.encoder.layers[0].mlp, model.text.encoder.layer[0].intermediate)):
+    for at, part in enumerate(
+        (model.video.tower.encoder.layers[0].mlp, model.text.encoder.layer[0].intermediate)
+    ):
         part.register_forward_pre_hook(lambda *_, at=at: calls.__setitem__(at, calls[at] + 1))
     return calls
 
@@ -248,7 +275,9 @@ def test_parameter_counts_of_the_paper() -> None:
     assert millions(model) == pytest.approx(206.8, abs=0.1)
     assert millions(cope) == pytest.approx(134.4, abs=0.1)
     assert millions(model.fusion.blocks) == pytest.approx(12.61, abs=0.01)
-    assert millions(model.fusion.blocks, model.fusion.visual_projection) == pytest.approx(12.8, abs=0.1)
+    assert millions(model.fusion.blocks, model.fusion.visual_projection) == pytest.approx(
+        12.8, abs=0.1
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from tests.helpers.models import random_frames
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-def test_it_is_the_softmax_of_the_cls_query_over_the_patches(config: AMPereConfig, frames: int) -> None:
+def test_it_is_the_softmax_of_the_cls_query_over_the_patches(
+    config: AMPereConfig, frames: int
+) -> None:
     torch.manual_seed(0)
     model = AMPere(config).eval()
     assert model.video is not None
@@ -25,7 +27,10 @@ def test_it_is_the_softmax_of_the_cls_query_over_the_patches(config: AMPereConfi
     hook.remove()
     hidden = torch.tensor(seen[0].numpy())  # out of inference mode
     heads = layer.self_attn.num_heads
-    q, k = (part(hidden).unflatten(-1, (heads, -1)) for part in (layer.self_attn.q_proj, layer.self_attn.k_proj))
+    q, k = (
+        part(hidden).unflatten(-1, (heads, -1))
+        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+    )
     scores = torch.einsum("nhd,nthd->nht", q[:, 0], k) / q.shape[-1] ** 0.5
     side = found.shape[-1]
     patches = scores.softmax(dim=-1).mean(dim=1)[:, 1 : 1 + side * side]
@@ -47,6 +52,8 @@ def test_the_model_is_left_as_it_was(config: AMPereConfig) -> None:
 
 
 def test_a_model_without_frames_is_refused(config: AMPereConfig) -> None:
-    model = AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False)))
+    model = AMPere(
+        dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False))
+    )
     with pytest.raises(ValueError, match="sees no frames"):
         cls_attention(model, random_frames(1, 4))

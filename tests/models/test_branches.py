@@ -34,14 +34,21 @@ def test_block_is_a_pre_norm_transformer_layer() -> None:
     """Against PyTorch's own, with the same weights and a masked position."""
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 40)
-    theirs = nn.TransformerEncoderLayer(16, 2, 40, 0.0, activation="gelu", batch_first=True, norm_first=True)
+    theirs = nn.TransformerEncoderLayer(
+        16, 2, 40, 0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     weights = {name: torch.randn_like(weight) for name, weight in block.state_dict().items()}
     block.load_state_dict(weights)
     for name, torch_name in TORCH_NAMES.items():
         weights = {key.replace(name, torch_name): weight for key, weight in weights.items()}
     theirs.load_state_dict(weights)
-    stream, visible = torch.randn(3, 5, 16), torch.tensor([[True, True, True, True, False]]).expand(3, 5)
-    torch.testing.assert_close(block(stream, visible), theirs(stream, src_key_padding_mask=~visible))
+    stream, visible = (
+        torch.randn(3, 5, 16),
+        torch.tensor([[True, True, True, True, False]]).expand(3, 5),
+    )
+    torch.testing.assert_close(
+        block(stream, visible), theirs(stream, src_key_padding_mask=~visible)
+    )
     torch.testing.assert_close(block(stream), theirs(stream))
 
 
@@ -65,7 +72,9 @@ def test_cross_block_is_attention_over_the_context() -> None:
     """Against PyTorch's own attention with the same weights and a masked position of the context."""
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 40, cross=True)
-    block.load_state_dict({name: torch.randn_like(weight) for name, weight in block.state_dict().items()})
+    block.load_state_dict(
+        {name: torch.randn_like(weight) for name, weight in block.state_dict().items()}
+    )
     theirs = nn.MultiheadAttention(16, 2, batch_first=True)
     names = {"in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias"}
     names |= {f"out_proj.{kind}": f"attention_out.{kind}" for kind in ("weight", "bias")}
@@ -76,7 +85,10 @@ def test_cross_block_is_attention_over_the_context() -> None:
     read = block.context_norm(context)
     mixed = stream + theirs(block.attention_norm(stream), read, read, key_padding_mask=~visible)[0]
     torch.testing.assert_close(
-        block(stream, visible, context), mixed + block.mlp(block.mlp_norm(mixed)), rtol=1e-4, atol=1e-4
+        block(stream, visible, context),
+        mixed + block.mlp(block.mlp_norm(mixed)),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -113,7 +125,9 @@ def test_fusions_read_what_they_should(choice: FusionChoice, sizes: ModelSetting
 
 
 @pytest.mark.parametrize("choice", FUSIONS)
-def test_every_parameter_of_a_fusion_gets_a_gradient(choice: FusionChoice, sizes: ModelSettings) -> None:
+def test_every_parameter_of_a_fusion_gets_a_gradient(
+    choice: FusionChoice, sizes: ModelSettings
+) -> None:
     fusion = FUSIONS[choice](sizes)
     fusion(V, Z, TOKENS, SHOWN).square().sum().backward()
     assert [name for name, weight in fusion.named_parameters() if weight.grad is None] == []
@@ -137,10 +151,18 @@ def test_parameter_counts_of_the_fusions() -> None:
     """
     with torch.device("meta"):
         counts = {
-            choice: sum(p.numel() for p in FUSIONS[choice](ModelSettings()).blocks.parameters()) / 1e6
+            choice: sum(p.numel() for p in FUSIONS[choice](ModelSettings()).blocks.parameters())
+            / 1e6
             for choice in FUSIONS
         }
-    wanted = {"ours": 12.61, "sum": 0, "cat": 0, "xa-t-as-q": 12.61, "xa-v-as-q": 12.61, "coa": 25.23}
+    wanted = {
+        "ours": 12.61,
+        "sum": 0,
+        "cat": 0,
+        "xa-t-as-q": 12.61,
+        "xa-v-as-q": 12.61,
+        "coa": 25.23,
+    }
     assert counts == pytest.approx(wanted, abs=0.01)
 
 

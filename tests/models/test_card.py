@@ -23,21 +23,31 @@ def test_front_matter_is_yaml_that_a_hub_reads(config: AMPereConfig) -> None:
     assert fields["library_name"] == "ampere" and fields["pipeline_tag"] == "feature-extraction"
     assert {"video", "text", "x-clip", "bert"} <= set(fields["tags"])
     assert body.lstrip().startswith("# AMPere")
-    without_text = yaml.safe_load(model_card(dataclasses.replace(config, use_text=False), 5, {}).split("---\n", 2)[1])
+    without_text = yaml.safe_load(
+        model_card(dataclasses.replace(config, use_text=False), 5, {}).split("---\n", 2)[1]
+    )
     assert "video" in without_text["tags"] and not {"text", "bert"} & set(without_text["tags"])
 
 
 def test_card_tells_sizes_origin_and_text(config: AMPereConfig) -> None:
-    config = with_sizes(config, vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="")
+    config = with_sizes(
+        config, vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights=""
+    )
     rows = rows_of(model_card(config, 206_812_345, {"text": "llm-name", "steps": 400}))
     rows = {name.strip(): value.strip() for name, value in rows.items()}
     assert rows["Parameters"] == "206.8 M (206,812,345)"
-    assert rows["Embedding"].startswith("12 numbers of float32") and "one last layer" in rows["Embedding"]
+    assert (
+        rows["Embedding"].startswith("12 numbers of float32")
+        and "one last layer" in rows["Embedding"]
+    )
     assert rows["Frames"] == "4 of a clip, 1 of a page; 32 x 32 RGB"
     assert "2 layers of width 24, patches of 16" in rows["Frame tower"]
     assert "started from microsoft/xclip-base-patch16-kinetics-600" in rows["Frame tower"]
     assert "from no pretrained weights" in rows["Text tower"]
-    assert "product name that a language model" in rows["Text"] and "9 tokens of a vocabulary of 60" in rows["Text"]
+    assert (
+        "product name that a language model" in rows["Text"]
+        and "9 tokens of a vocabulary of 60" in rows["Text"]
+    )
     assert rows["Fusion"] == "`ours`, 2 layers of width 16"
     assert rows["Steps"] == "400"
 
@@ -45,7 +55,11 @@ def test_card_tells_sizes_origin_and_text(config: AMPereConfig) -> None:
 def test_parts_that_the_model_lacks_are_told(config: AMPereConfig) -> None:
     cope = with_sizes(dataclasses.replace(config, use_text=False), share_last_layer=False)
     rows = rows_of(model_card(cope, 5, {"text": "none"}))
-    assert [rows[f"{name} "].strip() for name in ("Text", "Text tower", "Fusion")] == ["none is read", "none", "none"]
+    assert [rows[f"{name} "].strip() for name in ("Text", "Text tower", "Fusion")] == [
+        "none is read",
+        "none",
+        "none",
+    ]
     assert "a last layer per domain" in rows["Embedding "]
     assert "no layers" in model_card(with_sizes(config, fusion="sum"), 5, None)
     blind = model_card(with_sizes(config, use_vision=False), 5, None)

@@ -20,7 +20,9 @@ COMBINES: list[Combine] = ["visual", "mean", "concat"]
 def build(combine: Combine) -> CNCLIP:
     """The same weights for every `combine`; larger than by default, so that rows differ and attention matters."""
     torch.manual_seed(0)
-    model = CNCLIP(CNCLIPConfig(clip=tiny_clip_config().to_diff_dict(), num_frames=4, combine=combine)).eval()
+    model = CNCLIP(
+        CNCLIPConfig(clip=tiny_clip_config().to_diff_dict(), num_frames=4, combine=combine)
+    ).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
@@ -30,7 +32,9 @@ def build(combine: Combine) -> CNCLIP:
 def library_video(model: CNCLIP, clip: Tensor) -> Tensor:
     """Unit feature [C] of one clip [F, 3, H, W], by the library's own call for each frame."""
     frames = [
-        model.clip.get_image_features(normalise_pixels(frame[None], CLIP_MEAN, CLIP_STD)).pooler_output[0]
+        model.clip.get_image_features(
+            normalise_pixels(frame[None], CLIP_MEAN, CLIP_STD)
+        ).pooler_output[0]
         for frame in clip
     ]
     return normalize(torch.stack([frame / frame.norm() for frame in frames]).mean(dim=0), dim=0)
@@ -74,7 +78,10 @@ def test_one_frame_equals_equal_frames(combine: Combine) -> None:
 def test_rice_is_the_mean_of_two_similarities_by_hand() -> None:
     """Cosines: pictures 0.6, texts 0.28; their mean 0.44."""
     model = build("concat")
-    pictures, texts = torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [24.0, 7.0]])
+    pictures, texts = (
+        torch.tensor([[2.0, 0.0], [3.0, 4.0]]),
+        torch.tensor([[0.0, 1.0], [24.0, 7.0]]),
+    )
     model.clip.get_image_features = lambda pixel_values: SimpleNamespace(pooler_output=pictures)
     model.clip.get_text_features = lambda **inputs: SimpleNamespace(pooler_output=texts)
     live, page = model(random_frames(2, 1), *random_tokens(2, 7))
@@ -101,10 +108,14 @@ def test_the_text_tower_never_attends_to_nothing(monkeypatch: pytest.MonkeyPatch
     """Where a kernel gives NaN for it, so would the gradients of the whole batch be."""
     model, (ids, mask) = build("mean"), random_tokens(2, 7)
     library, seen = model.clip.get_text_features, []
-    monkeypatch.setattr(model.clip, "get_text_features", lambda **given: seen.append(given) or library(**given))
+    monkeypatch.setattr(
+        model.clip, "get_text_features", lambda **given: seen.append(given) or library(**given)
+    )
     model(random_frames(2, 1), ids, mask * torch.tensor([[1], [0]]))[:, 0].sum().backward()
     assert seen[0]["attention_mask"].any(dim=1).all()
-    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+    assert all(
+        weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None
+    )
 
 
 def test_padding_is_never_read() -> None:
@@ -139,7 +150,11 @@ def test_every_trained_parameter_gets_a_gradient(combine: Combine) -> None:
     vision, text = {"vision_model", "visual_projection"}, {"text_model", "text_projection"}
     assert towers == (vision if combine == "visual" else vision | text)
     for tower in towers:
-        assert any(w.grad.abs().max() > 0 for n, w in model.named_parameters() if tower in n and w.grad is not None)
+        assert any(
+            w.grad.abs().max() > 0
+            for n, w in model.named_parameters()
+            if tower in n and w.grad is not None
+        )
 
 
 @pytest.mark.parametrize("combine", COMBINES)
@@ -147,11 +162,20 @@ def test_parameter_groups_hold_the_trained_parameters(combine: Combine) -> None:
     model = build(combine)
     groups = model.parameter_groups()
     names = {id(weight): name for name, weight in model.named_parameters()}
-    held = {key: {names[id(weight)].split(".")[1] for weight in group} for key, group in groups.items()}
+    held = {
+        key: {names[id(weight)].split(".")[1] for weight in group} for key, group in groups.items()
+    }
     text = {"text_model", "text_projection"} if model.reads_text else set()
-    assert held == {"text": text, "video": {"vision_model", "visual_projection"}, "fusion": set(), "rest": set()}
+    assert held == {
+        "text": text,
+        "video": {"vision_model", "visual_projection"},
+        "fusion": set(),
+        "rest": set(),
+    }
     ids = [id(weight) for group in groups.values() for weight in group]
-    assert sorted(ids) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
+    assert sorted(ids) == sorted(
+        id(weight) for weight in model.parameters() if weight.requires_grad
+    )
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
@@ -165,7 +189,9 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
             model.enable_gradient_checkpointing()
             assert model.clip.vision_model.encoder.layers[0].gradient_checkpointing
         model(random_frames(2, 4), *random_tokens(2, 7))[:, 0].sum().backward()
-        grads.append(torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]))
+        grads.append(
+            torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+        )
     close(grads[0], grads[1])
 
 
@@ -188,7 +214,11 @@ def test_round_trip(combine: Combine, tmp_path: Path) -> None:
     assert not loaded.training and loaded.config == model.config
     assert torch.equal(loaded(*inputs), model.eval()(*inputs))
     assert load_tokenizer(tmp_path / "new" / "folder").get_vocab() == tokenizer.get_vocab()
-    assert {path.suffix for path in (tmp_path / "new" / "folder").iterdir()} == {".json", ".md", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "new" / "folder").iterdir()} == {
+        ".json",
+        ".md",
+        ".safetensors",
+    }
 
 
 def test_missing_weight_of_a_saved_model_is_named(tmp_path: Path) -> None:
@@ -217,7 +247,9 @@ def test_published_weights_are_taken_in_float32(tmp_path: Path) -> None:
     half = load_cn_clip(str(tmp_path / "half"), num_frames=8, combine="visual")
     assert {weight.dtype for weight in half.parameters()} == {torch.float32}
     half.save_pretrained(tmp_path / "ours")
-    assert {weight.dtype for weight in CNCLIP.from_pretrained(tmp_path / "ours").parameters()} == {torch.float32}
+    assert {weight.dtype for weight in CNCLIP.from_pretrained(tmp_path / "ours").parameters()} == {
+        torch.float32
+    }
 
 
 def test_missing_published_weight_is_named(tmp_path: Path) -> None:

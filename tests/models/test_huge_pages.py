@@ -17,7 +17,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not OFFERED.exists() or "[never]" in OFFERED.read_text(), reason="this kernel has no huge pages")
+@pytest.mark.skipif(
+    not OFFERED.exists() or "[never]" in OFFERED.read_text(), reason="this kernel has no huge pages"
+)
 def test_a_large_tensor_faults_far_fewer_times_than_it_has_small_pages() -> None:
-    shown = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120)
+    shown = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+    )
     assert int(shown.stdout) < SIZE / 4096 / 2

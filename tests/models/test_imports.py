@@ -13,13 +13,30 @@ NETWORKS = ("torch", "transformers", "vllm", "sklearn")
     ("modules", "unwanted"),
     [
         # The model and its training must run on a bare GPU machine that has torch and transformers alone.
-        (("models.ampere", "models.embedder", "models.cn_clip", "models.mllm", "training.loop"), ENGINES),
+        (
+            ("models.ampere", "models.embedder", "models.cn_clip", "models.mllm", "training.loop"),
+            ENGINES,
+        ),
         # Searchers and the gateway run no network, nor do the tasks that read frames; nor do these commands' drivers.
-        (("pipeline.embed", "pipeline.decode", "pipeline.index", "pipeline.evaluate", "pipeline.status"), NETWORKS),
-        (("pipeline.summarize", "pipeline.engine", "pipeline.export", "pipeline.prepare"), NETWORKS),
+        (
+            (
+                "pipeline.embed",
+                "pipeline.decode",
+                "pipeline.index",
+                "pipeline.evaluate",
+                "pipeline.status",
+            ),
+            NETWORKS,
+        ),
+        (
+            ("pipeline.summarize", "pipeline.engine", "pipeline.export", "pipeline.prepare"),
+            NETWORKS,
+        ),
     ],
 )
-def test_imports_only_what_it_works_with(modules: tuple[str, ...], unwanted: tuple[str, ...]) -> None:
+def test_imports_only_what_it_works_with(
+    modules: tuple[str, ...], unwanted: tuple[str, ...]
+) -> None:
     refuse([f"ampere.{module}" for module in modules], unwanted)
 
 

@@ -21,7 +21,14 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from ampere.models.mllm import PROMPT, PROMPT_END, MLLMConfig, MLLMEmbedder, last_tokens, load_mllm
 from ampere.models.model_folder import model_identity
-from tests.helpers.models import TEMPLATE, change_weights, llava, random_frames, tiny_parts, tiny_tokenizer
+from tests.helpers.models import (
+    TEMPLATE,
+    change_weights,
+    llava,
+    random_frames,
+    tiny_parts,
+    tiny_tokenizer,
+)
 
 TEXTS = ["云杉牌电动牙刷", None, "牙刷"]
 Family = Callable[[str], tuple[PreTrainedModel, ProcessorMixin]]
@@ -46,15 +53,21 @@ def idefics3(padding_side: str = "left") -> tuple[PreTrainedModel, ProcessorMixi
     return base, Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=TEMPLATE)
 
 
-def build(family: Family = llava, padding_side: str = "left", embedding_dim: int | None = None) -> MLLMEmbedder:
-    return MLLMEmbedder(*family(padding_side), MLLMConfig(source="nowhere", embedding_dim=embedding_dim)).eval()
+def build(
+    family: Family = llava, padding_side: str = "left", embedding_dim: int | None = None
+) -> MLLMEmbedder:
+    return MLLMEmbedder(
+        *family(padding_side), MLLMConfig(source="nowhere", embedding_dim=embedding_dim)
+    ).eval()
 
 
 def library_features(model: MLLMEmbedder, frames: Tensor, texts: list[str | None]) -> Tensor:
     """Each row alone, so without padding, by the whole model's own call."""
     rows = [model.read(frames[i : i + 1], texts[i : i + 1]) for i in range(len(texts))]
     assert all(row["attention_mask"].all() for row in rows)
-    return torch.stack([model.base(**row, output_hidden_states=True).hidden_states[-1][0, -1] for row in rows])
+    return torch.stack(
+        [model.base(**row, output_hidden_states=True).hidden_states[-1][0, -1] for row in rows]
+    )
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
@@ -130,7 +143,9 @@ def test_linear_probing_trains_the_linear_layer_alone() -> None:
     vectors = model.train()(frames, TEXTS)
     assert torch.equal(model.features(frames, TEXTS), before)  # no dropout in the frozen model
     assert vectors.shape == (3, 5) == (3, model.embedding_dim) and model.probe is not None
-    torch.testing.assert_close(vectors, normalize(before @ model.probe.weight.T + model.probe.bias, dim=-1))
+    torch.testing.assert_close(
+        vectors, normalize(before @ model.probe.weight.T + model.probe.bias, dim=-1)
+    )
     vectors[:, 0].sum().backward()
     trained = [name for name, weight in model.named_parameters() if weight.grad is not None]
     assert trained == ["probe.weight", "probe.bias"]
@@ -167,17 +182,23 @@ def test_round_trip_names_the_base_and_keeps_the_linear_layer(
 
 def test_processor_settings_reach_it(source: str) -> None:
     model = load_mllm(
-        MLLMConfig(source=source, processor={"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]})
+        MLLMConfig(
+            source=source, processor={"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
+        )
     )
     white = torch.full((1, 1, 3, 32, 32), 255, dtype=torch.uint8)
     torch.testing.assert_close(model.read(white, [None])["pixel_values"], torch.ones(1, 3, 32, 32))
 
 
-def test_other_weights_in_the_place_of_those_it_was_made_with_are_told(source: str, tmp_path: Path) -> None:
+def test_other_weights_in_the_place_of_those_it_was_made_with_are_told(
+    source: str, tmp_path: Path
+) -> None:
     load_mllm(MLLMConfig(source=source, identity=model_identity(source))).save_pretrained(tmp_path)
     MLLMEmbedder.from_pretrained(tmp_path)
     (Path(source) / "generation_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is of the multimodal model source@\w+, and .*source@\w+ now; train anew"):
+    with pytest.raises(
+        ValueError, match=r"is of the multimodal model source@\w+, and .*source@\w+ now; train anew"
+    ):
         MLLMEmbedder.from_pretrained(tmp_path)
 
 
@@ -222,7 +243,9 @@ def test_unsuitable_inputs_raise(frames: Tensor, texts: list[str | None], words:
 
 
 def test_models_without_a_causal_decoder_raise() -> None:
-    bert = BertModel(BertConfig(vocab_size=60, num_attention_heads=2, num_hidden_layers=1, hidden_size=8))
+    bert = BertModel(
+        BertConfig(vocab_size=60, num_attention_heads=2, num_hidden_layers=1, hidden_size=8)
+    )
     bart = BartForConditionalGeneration(
         BartConfig(
             vocab_size=60,

@@ -32,7 +32,12 @@ def shake(network: nn.Module) -> None:
 
 def save_xclip(folder: Path, **vision: int) -> XCLIPModel:
     """A tiny X-CLIP of the fixture's sizes, but for what `vision` says."""
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     tower = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
              "image_size": 32, "patch_size": 16, "num_frames": 4, "mit_hidden_size": 16,
              "mit_intermediate_size": 40, "mit_num_attention_heads": 2}  # fmt: skip
@@ -97,15 +102,22 @@ def test_weights_come_from_the_files(model: AMPere, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedTokenizerBase, dict[str, str]]:
+def towers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[PreTrainedTokenizerBase, dict[str, str]]:
     """A tokenizer, and the names of an X-CLIP's and of a BERT's weights that goes with it."""
     folder, tokenizer = tmp_path_factory.mktemp("towers"), build_tokenizer(["云岚洗发水"])
     save_xclip(folder / "xclip")
     save_bert(folder / "bert", len(tokenizer))
-    return tokenizer, {"vision_weights": str(folder / "xclip"), "text_weights": str(folder / "bert")}
+    return tokenizer, {
+        "vision_weights": str(folder / "xclip"),
+        "text_weights": str(folder / "bert"),
+    }
 
 
-@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if "network" not in system.model])
+@pytest.mark.parametrize(
+    "name", [name for name, system in SYSTEMS.items() if "network" not in system.model]
+)
 def test_a_system_takes_the_weights_of_the_towers_that_it_has(
     name: str, sizes: ModelSettings, towers: tuple[PreTrainedTokenizerBase, dict[str, str]]
 ) -> None:
@@ -116,8 +128,12 @@ def test_a_system_takes_the_weights_of_the_towers_that_it_has(
     model = build_network(sizes, tokenizer, use_text=use_text)
     assert (model.video is not None) == sizes.use_vision and (model.text is not None) == use_text
     if use_text:
-        bert = BertModel.from_pretrained(weights["text_weights"], add_pooling_layer=False).state_dict()
-        assert all(torch.equal(weight, bert[name]) for name, weight in model.text.state_dict().items())
+        bert = BertModel.from_pretrained(
+            weights["text_weights"], add_pooling_layer=False
+        ).state_dict()
+        assert all(
+            torch.equal(weight, bert[name]) for name, weight in model.text.state_dict().items()
+        )
 
 
 def test_empty_names_leave_the_towers(model: AMPere) -> None:
@@ -128,10 +144,14 @@ def test_empty_names_leave_the_towers(model: AMPere) -> None:
 
 def test_misshapen_weights_are_named(model: AMPere, tmp_path: Path) -> None:
     save_xclip(tmp_path / "xclip", image_size=48)
-    with pytest.raises(ValueError, match=r"position_embedding.weight is \[10, 24\], expected \[5, 24\]"):
+    with pytest.raises(
+        ValueError, match=r"position_embedding.weight is \[10, 24\], expected \[5, 24\]"
+    ):
         load_pretrained_towers(model, str(tmp_path / "xclip"), "")
     save_bert(tmp_path / "bert", vocab_size=70)
-    with pytest.raises(ValueError, match=r"word_embeddings.weight is \[70, 32\], expected \[60, 32\]"):
+    with pytest.raises(
+        ValueError, match=r"word_embeddings.weight is \[70, 32\], expected \[60, 32\]"
+    ):
         load_pretrained_towers(model, "", str(tmp_path / "bert"))
 
 
@@ -166,18 +186,29 @@ def test_text_weights_without_text_raise(config: AMPereConfig) -> None:
 
 
 def test_vision_weights_without_vision_raise(config: AMPereConfig) -> None:
-    model = AMPere(dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False)))
-    with pytest.raises(ValueError, match=r"vision_weights is 'k600_16_8.pth', but the model sees no frames"):
+    model = AMPere(
+        dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False))
+    )
+    with pytest.raises(
+        ValueError, match=r"vision_weights is 'k600_16_8.pth', but the model sees no frames"
+    ):
         load_pretrained_towers(model, "k600_16_8.pth", "")
 
 
-def test_weights_of_the_frame_tower_are_looked_for_before_any_work(tmp_path: Path, sizes: ModelSettings) -> None:
+def test_weights_of_the_frame_tower_are_looked_for_before_any_work(
+    tmp_path: Path, sizes: ModelSettings
+) -> None:
     save_xclip(tmp_path / "library")
     (tmp_path / "k600.pth").write_bytes(b"looked for, not read")
     for name in ("library", "k600.pth"):
         check_weights(dataclasses.replace(sizes, vision_weights=str(tmp_path / name)))
-    for name, words in (("k400.pth", "k400.pth', and there is no such file; give an original"), ("gone", "gone")):
+    for name, words in (
+        ("k400.pth", "k400.pth', and there is no such file; give an original"),
+        ("gone", "gone"),
+    ):
         absent = dataclasses.replace(sizes, vision_weights=str(tmp_path / name))
         with pytest.raises(OSError, match=words):
             check_weights(absent)
-        check_weights(dataclasses.replace(absent, use_vision=False))  # a preset's name that no tower reads
+        check_weights(
+            dataclasses.replace(absent, use_vision=False)
+        )  # a preset's name that no tower reads

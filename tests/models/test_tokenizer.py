@@ -32,7 +32,9 @@ def test_chinese_characters_stand_alone_and_words_merge(tokenizer: PreTrainedTok
     assert tokenizer.tokenize("骉") == ["[UNK]"]  # a rare character that no text had
 
 
-def test_encode_pads_truncates_and_shows_nothing_of_a_missing_text(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_encode_pads_truncates_and_shows_nothing_of_a_missing_text(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     ids, mask = encode(tokenizer, ["电动", None, "", "电动牙刷声波震动"], max_tokens=6)
     cls, sep, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     assert ids.dtype == mask.dtype == torch.int64

@@ -35,8 +35,14 @@ class OriginalBlock(nn.Module):
         super().__init__()
         self.message_fc = nn.Linear(WIDTH, WIDTH)
         self.message_ln, self.ln_1, self.ln_2 = (nn.LayerNorm(WIDTH) for _ in range(3))
-        self.message_attn, self.attn = (nn.MultiheadAttention(WIDTH, HEADS, batch_first=True) for _ in range(2))
-        layers = {"c_fc": nn.Linear(WIDTH, 4 * WIDTH), "gelu": QuickGELU(), "c_proj": nn.Linear(4 * WIDTH, WIDTH)}
+        self.message_attn, self.attn = (
+            nn.MultiheadAttention(WIDTH, HEADS, batch_first=True) for _ in range(2)
+        )
+        layers = {
+            "c_fc": nn.Linear(WIDTH, 4 * WIDTH),
+            "gelu": QuickGELU(),
+            "c_proj": nn.Linear(4 * WIDTH, WIDTH),
+        }
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -57,7 +63,11 @@ class OriginalIntegrationBlock(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = (nn.LayerNorm(FEATURES) for _ in range(2))
         self.attn = nn.MultiheadAttention(FEATURES, FEATURES // 64, batch_first=True)
-        layers = {"c_fc": nn.Linear(FEATURES, 256), "gelu": QuickGELU(), "c_proj": nn.Linear(256, FEATURES)}
+        layers = {
+            "c_fc": nn.Linear(FEATURES, 256),
+            "gelu": QuickGELU(),
+            "c_proj": nn.Linear(256, FEATURES),
+        }
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -86,10 +96,14 @@ class OriginalTower(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTH, sizes.patch_size, stride=sizes.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(WIDTH))
-        self.positional_embedding = nn.Parameter(torch.empty((sizes.image_size // sizes.patch_size) ** 2 + 1, WIDTH))
+        self.positional_embedding = nn.Parameter(
+            torch.empty((sizes.image_size // sizes.patch_size) ** 2 + 1, WIDTH)
+        )
         self.ln_pre, self.ln_post = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.transformer = nn.Module()
-        self.transformer.resblocks = nn.Sequential(*(OriginalBlock() for _ in range(sizes.vision_layers)))
+        self.transformer.resblocks = nn.Sequential(
+            *(OriginalBlock() for _ in range(sizes.vision_layers))
+        )
         self.proj = nn.Parameter(torch.empty(WIDTH, sizes.message_width))
         self.mit = OriginalIntegration(layers=1)
 
@@ -109,7 +123,9 @@ SIZES: dict[str, Any] = {"vision_width": WIDTH, "vision_heads": HEADS, "message_
 def xclip_model(config: AMPereConfig) -> AMPere:
     """A model without text, of heads as wide as X-CLIP's, and as deep in its integration."""
     sizes = dataclasses.replace(config.sizes, **SIZES)
-    return AMPere(AMPereConfig(sizes=sizes, vocab_size=VOCAB_SIZE, pad_token_id=0, use_text=False)).eval()
+    return AMPere(
+        AMPereConfig(sizes=sizes, vocab_size=VOCAB_SIZE, pad_token_id=0, use_text=False)
+    ).eval()
 
 
 @pytest.fixture
@@ -130,9 +146,9 @@ def whole(original: OriginalTower) -> dict[str, Tensor]:
               "ln_final.bias", "text_projection", "logit_scale", "prompts_generator.alpha",
               "prompts_visual_ln.weight", "prompts_visual_proj")  # fmt: skip
     weights = original.state_dict()
-    return {n if n.startswith("mit.") else f"visual.{n}": w for n, w in weights.items()} | dict.fromkeys(
-        others, torch.ones(3)
-    )
+    return {
+        n if n.startswith("mit.") else f"visual.{n}": w for n, w in weights.items()
+    } | dict.fromkeys(others, torch.ones(3))
 
 
 def load(model: AMPere, content: object, path: Path) -> None:
@@ -150,7 +166,12 @@ def test_outputs_are_those_of_the_original(
         original.half().float()
     content: Any = weights
     if layout == "under model":
-        content = {"model": weights, "optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 3, "max_accuracy": 83.9}
+        content = {
+            "model": weights,
+            "optimizer": {"state": {0: torch.zeros(2)}},
+            "epoch": 3,
+            "max_accuracy": 83.9,
+        }
     if layout == "data parallel":
         content = {"model": {f"module.{name}": weight for name, weight in weights.items()}}
     load(xclip_model, content, tmp_path / "k600_16_8.pth")
@@ -169,7 +190,11 @@ def test_each_weight_of_the_original_counts(original: OriginalTower) -> None:
     """So that the comparison of outputs would see any weight that went astray."""
     pixels = normalise_pixels(random_frames(1, FRAMES)[0])
     original.mit(original(pixels)[None]).square().sum().backward()
-    still = [name for name, weight in original.named_parameters() if weight.grad is None or not weight.grad.any()]
+    still = [
+        name
+        for name, weight in original.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
     assert still == []
 
 
@@ -197,7 +222,10 @@ def test_authors_settings_are_read_as_a_dictionary(
     [
         ("visual.proj", "missing visual_projection.weight"),
         ("visual.class_embedding", "missing vision_model.embeddings.class_embedding"),
-        ("visual.transformer.resblocks.1.message_ln.bias", "missing vision_model.encoder.layers.1.message_ln.bias"),
+        (
+            "visual.transformer.resblocks.1.message_ln.bias",
+            "missing vision_model.encoder.layers.1.message_ln.bias",
+        ),
         ("visual.transformer.resblocks.0.attn.in_proj_bias", "layers.0.self_attn.k_proj.bias"),
         ("mit.positional_embedding", "missing mit.position_embedding"),
         ("mit.resblocks.0.mlp.c_proj.weight", "missing mit.encoder.layers.0.mlp.fc2.weight"),
@@ -213,9 +241,16 @@ def test_missing_weights_are_named(
 
 
 @pytest.mark.parametrize(
-    "name", ["visual.new_part.weight", "head.weight", "visual.transformer.resblocks.0.adapter.in_proj_bias"]
+    "name",
+    [
+        "visual.new_part.weight",
+        "head.weight",
+        "visual.transformer.resblocks.0.adapter.in_proj_bias",
+    ],
 )
-def test_unknown_weights_are_named(xclip_model: AMPere, original: OriginalTower, tmp_path: Path, name: str) -> None:
+def test_unknown_weights_are_named(
+    xclip_model: AMPere, original: OriginalTower, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(f"do not fit the model: unexpected {name}")):
         load(xclip_model, whole(original) | {name: torch.zeros(6)}, tmp_path / "x.pth")
 
@@ -232,31 +267,55 @@ def test_a_deeper_integration_begins_with_the_layer_there_is(
     first, *others = model.video.integration.encoder.layers
     assert torch.equal(first.mlp.fc1.weight, original.mit.resblocks[0].mlp.c_fc.weight)
     assert torch.equal(others[0].mlp.fc1.weight, second)
-    assert torch.equal(model.video.integration.position_embedding, original.mit.positional_embedding)
-    weights = {name: weight for name, weight in whole(original).items() if not name.startswith("mit.resblocks")}
+    assert torch.equal(
+        model.video.integration.position_embedding, original.mit.positional_embedding
+    )
+    weights = {
+        name: weight
+        for name, weight in whole(original).items()
+        if not name.startswith("mit.resblocks")
+    }
     with pytest.raises(ValueError, match="missing mit.encoder.layers.0.mlp.fc1.weight"):
         load(model, weights, tmp_path / "x.pth")
 
 
-def test_no_integration_takes_none(config: AMPereConfig, original: OriginalTower, tmp_path: Path) -> None:
+def test_no_integration_takes_none(
+    config: AMPereConfig, original: OriginalTower, tmp_path: Path
+) -> None:
     sizes = dataclasses.replace(config.sizes, **SIZES | {"temporal_layers": 0})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
     load(model, whole(original), tmp_path / "x.pth")
     assert model.video is not None and torch.equal(model.video.projection.weight, original.proj.t())
 
 
-def test_more_layers_and_other_shapes_are_named(xclip_model: AMPere, original: OriginalTower, tmp_path: Path) -> None:
+def test_more_layers_and_other_shapes_are_named(
+    xclip_model: AMPere, original: OriginalTower, tmp_path: Path
+) -> None:
     block = "visual.transformer.resblocks"
     weights = whole(original)
     with pytest.raises(ValueError, match=r"unexpected vision_model.encoder.layers.2.mlp.fc1.bias"):
-        load(xclip_model, weights | {f"{block}.2.mlp.c_fc.bias": torch.zeros(512)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"position_embedding.weight is \[10, 128\], expected \[5, 128\]"):
-        load(xclip_model, weights | {"visual.positional_embedding": torch.zeros(10, 128)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"visual_projection.weight is \[128, 64\], expected \[64, 128\]"):
+        load(
+            xclip_model,
+            weights | {f"{block}.2.mlp.c_fc.bias": torch.zeros(512)},
+            tmp_path / "x.pth",
+        )
+    with pytest.raises(
+        ValueError, match=r"position_embedding.weight is \[10, 128\], expected \[5, 128\]"
+    ):
+        load(
+            xclip_model,
+            weights | {"visual.positional_embedding": torch.zeros(10, 128)},
+            tmp_path / "x.pth",
+        )
+    with pytest.raises(
+        ValueError, match=r"visual_projection.weight is \[128, 64\], expected \[64, 128\]"
+    ):
         load(xclip_model, weights | {"visual.proj": original.proj.detach().t()}, tmp_path / "x.pth")
 
 
-def test_other_head_counts_raise(config: AMPereConfig, original: OriginalTower, tmp_path: Path) -> None:
+def test_other_head_counts_raise(
+    config: AMPereConfig, original: OriginalTower, tmp_path: Path
+) -> None:
     sizes = dataclasses.replace(config.sizes, **SIZES | {"vision_heads": 4})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
     with pytest.raises(ValueError, match="num_attention_heads 2; the model was built with 4"):
@@ -275,22 +334,29 @@ class Trap:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("trap", [True, False])
-def test_objects_are_named_and_not_unpickled(xclip_model: AMPere, tmp_path: Path, trap: bool, zipped: bool) -> None:
+def test_objects_are_named_and_not_unpickled(
+    xclip_model: AMPere, tmp_path: Path, trap: bool, zipped: bool
+) -> None:
     content = {"model": {}, "extra": Trap(tmp_path / "sprung") if trap else torch.nn.Linear(2, 2)}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     name = r"\w+\.mkdir" if trap else r"torch\.nn\.modules\.linear\.Linear"
-    with pytest.raises(ValueError, match=rf"x.pth holds a Python object \({name}\), which is not unpickled") as caught:
+    with pytest.raises(
+        ValueError, match=rf"x.pth holds a Python object \({name}\), which is not unpickled"
+    ) as caught:
         load_pretrained_towers(xclip_model, str(tmp_path / "x.pth"), "")
     assert caught.value.__context__ is None  # torch's message, which advises to unpickle after all
     assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>not found</html>", b"hello world", b"PK\x03\x04 cut short", b"\x80\x02}"]
+    "content",
+    [b"", b"<html>not found</html>", b"hello world", b"PK\x03\x04 cut short", b"\x80\x02}"],
 )
 def test_damaged_files_raise(xclip_model: AMPere, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x.pth cannot be read; expected a file that torch.save wrote"):
+    with pytest.raises(
+        ValueError, match=r"x.pth cannot be read; expected a file that torch.save wrote"
+    ):
         load_pretrained_towers(xclip_model, str(tmp_path / "x.pth"), "")
 
 
@@ -298,15 +364,22 @@ def test_damaged_files_raise(xclip_model: AMPere, tmp_path: Path, content: bytes
     ("content", "words"),
     [
         (torch.zeros(2), "holds a Tensor; expected named tensors"),
-        ({"state_dict": {"visual.proj": torch.zeros(2)}}, r"holds the keys \['state_dict'\]; expected named tensors"),
+        (
+            {"state_dict": {"visual.proj": torch.zeros(2)}},
+            r"holds the keys \['state_dict'\]; expected named tensors",
+        ),
         ({"model": [1, 2]}, "holds a list"),
     ],
 )
-def test_other_contents_raise(xclip_model: AMPere, tmp_path: Path, content: object, words: str) -> None:
+def test_other_contents_raise(
+    xclip_model: AMPere, tmp_path: Path, content: object, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         load(xclip_model, content, tmp_path / "x.pt")
 
 
 def test_missing_file_raises(xclip_model: AMPere, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"k600_16_8.pth is not a file; expected an X-CLIP checkpoint"):
+    with pytest.raises(
+        FileNotFoundError, match=r"k600_16_8.pth is not a file; expected an X-CLIP checkpoint"
+    ):
         load_pretrained_towers(xclip_model, str(tmp_path / "k600_16_8.pth"), "")

@@ -21,7 +21,12 @@ def broken(tmp_path: Path, catalogue: Path) -> Workspace:
     """Five good samples, and four whose file is missing, empty, no media, or cut off."""
     rows = manifest_rows(catalogue)[:5]
     good = Path(rows[1]["media"])
-    bad = {"missing.mp4": None, "empty.mp4": b"", "junk.jpg": b"no picture", "cut.mp4": good.read_bytes()[:900]}
+    bad = {
+        "missing.mp4": None,
+        "empty.mp4": b"",
+        "junk.jpg": b"no picture",
+        "cut.mp4": good.read_bytes()[:900],
+    }
     for name, data in bad.items():
         if data is not None:
             (tmp_path / name).write_bytes(data)
@@ -49,7 +54,10 @@ def test_bad_files_go_to_the_ledger_and_the_rest_goes_on(
     assert broken.table(FRAMES).count() == 5
     ledger = {row["sample_id"]: row for row in broken.table(FAILURES).read().to_pylist()}
     assert ledger.keys() == {"missing.mp4", "empty.mp4", "junk.jpg", "cut.mp4"}
-    assert "not found" in ledger["missing.mp4"]["message"] and str(tmp_path) in ledger["missing.mp4"]["message"]
+    assert (
+        "not found" in ledger["missing.mp4"]["message"]
+        and str(tmp_path) in ledger["missing.mp4"]["message"]
+    )
     assert "empty" in ledger["empty.mp4"]["message"]
     assert "not an image" in ledger["junk.jpg"]["message"]
     assert "not a video of a known format" in ledger["cut.mp4"]["message"]
@@ -93,7 +101,11 @@ def test_limits_are_settings(tmp_path: Path, catalogue: Path) -> None:
 
 def test_key_frames_are_another_sampling(prepared: Workspace) -> None:
     assert decode(prepared, "--decode.sampling", "keyframe") == 0
-    rows = prepared.table(FRAMES).read(["sampling", "decoder", "timestamps_s", "source_bytes"]).to_pylist()
+    rows = (
+        prepared.table(FRAMES)
+        .read(["sampling", "decoder", "timestamps_s", "source_bytes"])
+        .to_pylist()
+    )
     assert {row["sampling"] for row in rows} == {"keyframe"}
     assert {row["decoder"] for row in rows} == {"pyav", "pillow"}
     assert all(row["source_bytes"] > 500 for row in rows)
@@ -124,12 +136,16 @@ def test_a_catalogue_that_grew_costs_only_its_new_rows(
     assert hashes[rows[0]["sample_id"]] == hashes[rows[1]["sample_id"]]
 
 
-def test_failures_are_left_alone_until_asked_for(broken: Workspace, tmp_path: Path, catalogue: Path) -> None:
+def test_failures_are_left_alone_until_asked_for(
+    broken: Workspace, tmp_path: Path, catalogue: Path
+) -> None:
     decode(broken)
     assert decode_stage(broken, demo_decode()).plan(broken).due(retry_failed=False).num_rows == 0
     shutil.copy(next(catalogue.glob("shorts/*.mp4")), tmp_path / "missing.mp4")  # the file turns up
     assert decode(broken, "--retry-failed") == 0
-    ledger = {row["sample_id"]: row["attempts"] for row in broken.table(FAILURES).read().to_pylist()}
+    ledger = {
+        row["sample_id"]: row["attempts"] for row in broken.table(FAILURES).read().to_pylist()
+    }
     assert ledger == {"empty.mp4": 2, "junk.jpg": 2, "cut.mp4": 2}
     assert broken.table(FRAMES).count() == 6
 

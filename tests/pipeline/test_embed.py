@@ -35,10 +35,18 @@ def filled(workspace: Workspace) -> Workspace:
     frames.frames[BROKEN] = [b"no picture"] * SIZES.num_frames
     for product, domains in training_set.products.items():
         for domain, ids in domains.items():
-            rows = [{"sample_id": i, "product_id": product, "domain": domain, "split": "test"} for i in ids]
-            workspace.table(SAMPLES).upsert([row | {"text": training_set.texts[row["sample_id"]]} for row in rows])
+            rows = [
+                {"sample_id": i, "product_id": product, "domain": domain, "split": "test"}
+                for i in ids
+            ]
+            workspace.table(SAMPLES).upsert(
+                [row | {"text": training_set.texts[row["sample_id"]]} for row in rows]
+            )
     workspace.table(FRAMES).upsert(
-        [{"sample_id": name, "fingerprint": "f", "frames": jpegs} for name, jpegs in frames.frames.items()]
+        [
+            {"sample_id": name, "fingerprint": "f", "frames": jpegs}
+            for name, jpegs in frames.frames.items()
+        ]
     )
     job = small_job(training_set)
     torch.manual_seed(0)
@@ -59,7 +67,9 @@ def pixels_of(workspace: Workspace) -> pa.Table:
 
 
 def actor(workspace: Workspace, **settings: Any) -> EmbedBatch:
-    return EmbedBatch(workspace.uri, embedding_name(model_path(workspace)), EmbedSettings(model="m", **settings))
+    return EmbedBatch(
+        workspace.uri, embedding_name(model_path(workspace)), EmbedSettings(model="m", **settings)
+    )
 
 
 def test_pixels_are_those_that_the_model_would_make_itself(filled: Workspace) -> None:
@@ -85,7 +95,9 @@ def test_a_batch_gives_the_embedders_vectors_and_the_bad_row_its_reason(filled: 
     ids = [row["sample_id"] for row in good]
     texts = {row["sample_id"]: row["text"] for row in pixels_of(filled).to_pylist()}
     expected = Embedder(folder).embed(
-        LanceFrames(filled).take(ids), [texts[i] for i in ids], [Domain(row["domain"]) for row in good]
+        LanceFrames(filled).take(ids),
+        [texts[i] for i in ids],
+        [Domain(row["domain"]) for row in good],
     )
     np.testing.assert_allclose([row["vector"] for row in good], expected, atol=1e-6)
 
@@ -96,7 +108,10 @@ def test_a_row_that_spoils_its_batch_costs_itself_alone(filled: Workspace) -> No
     victim = next(row for row in rows if row["pixels"] is not None)
     victim["pixels"] = victim["pixels"][:-1]  # no whole number of frames
     results = actor(filled)(pa.Table.from_pylist(rows, schema=batch.schema)).to_pylist()
-    assert {row["sample_id"] for row in results if row["error_type"]} == {BROKEN, victim["sample_id"]}
+    assert {row["sample_id"] for row in results if row["error_type"]} == {
+        BROKEN,
+        victim["sample_id"],
+    }
     assert sum(row["vector"] is not None for row in results) == PRODUCTS * 6 - 2
 
 
@@ -108,7 +123,9 @@ def test_rows_share_batches_with_their_own_domain(filled: Workspace) -> None:
 def test_the_rows_of_another_split_stay(filled: Workspace) -> None:
     """As of a model whose test samples alone are judged: what it has besides is not removed."""
     name = embedding_name(model_path(filled))
-    filled.table(EMBEDDINGS).upsert([{"sample_id": "page-00-0", "model": name, "vector": [1.0], "domain": "page"}])
+    filled.table(EMBEDDINGS).upsert(
+        [{"sample_id": "page-00-0", "model": name, "vector": [1.0], "domain": "page"}]
+    )
     settings = EmbedSettings(model="m")
     assert embed_stage(filled, settings, Split.TEST).wanted.num_rows == PRODUCTS * 6
     stage = embed_stage(filled, settings, Split.TRAIN)
@@ -116,7 +133,9 @@ def test_the_rows_of_another_split_stay(filled: Workspace) -> None:
     assert filled.table(EMBEDDINGS).count() == 1
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, embed: EmbedBatch, error: Exception, least: int = 1) -> None:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, embed: EmbedBatch, error: Exception, least: int = 1
+) -> None:
     """Let batches of so many samples fail."""
     whole = embed.embedder.embed_pixels
 
@@ -132,11 +151,18 @@ def test_a_worker_whose_accelerator_fails_ends_and_blames_no_row(
     filled: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed = actor(filled)
-    failing(monkeypatch, embed, torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    failing(
+        monkeypatch,
+        embed,
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    )
     monkeypatch.setattr("os._exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))
     with pytest.raises(SystemExit) as ended:
         embed(pixels_of(filled))
-    assert ended.value.code == 1 and "this worker ends: AcceleratorError: CUDA error" in capsys.readouterr().err
+    assert (
+        ended.value.code == 1
+        and "this worker ends: AcceleratorError: CUDA error" in capsys.readouterr().err
+    )
 
 
 def test_a_batch_that_finds_no_memory_is_parted_and_one_row_that_finds_none_ends_the_job(
@@ -165,28 +191,42 @@ def test_an_actor_is_warm_before_it_is_ready(
         monkeypatch.setattr(Embedder, name, note)
     found = actor(filled, compile=compiled, batch_size=5)
     [(name, fixed, when)] = warmed
-    assert (name, fixed) == (("compile", 5) if compiled else ("warm_up", None)) and when < found.ready
+    assert (name, fixed) == (
+        ("compile", 5) if compiled else ("warm_up", None)
+    ) and when < found.ready
 
 
 def test_clips_that_nobody_summarized_are_told(filled: Workspace) -> None:
     (model_path(filled) / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "llm"}}))
-    with pytest.raises(ValueError, match=r"what model m reads is llm and there are no summaries of method llm; run"):
+    with pytest.raises(
+        ValueError, match=r"what model m reads is llm and there are no summaries of method llm; run"
+    ):
         embed_stage(filled, EmbedSettings(model="m"))
-    spoken = filled.table(SAMPLES).read(["sample_id"], "domain <> 'page' AND text <> ''")["sample_id"].to_pylist()
+    spoken = (
+        filled.table(SAMPLES)
+        .read(["sample_id"], "domain <> 'page' AND text <> ''")["sample_id"]
+        .to_pylist()
+    )
     filled.table(SUMMARIES).upsert([{"sample_id": spoken[0], "method": "llm", "text": "a"}])
     describe = embed_stage(filled, EmbedSettings(model="m")).describe
     assert describe is not None
     told = describe(filled.table(EMBEDDINGS))
-    assert told.startswith(f"embed: {len(spoken) - 1} of {len(spoken)} clips with a transcript have no row of method")
+    assert told.startswith(
+        f"embed: {len(spoken) - 1} of {len(spoken)} clips with a transcript have no row of method"
+    )
 
 
 def test_a_network_of_no_fixed_shape_is_not_compiled(filled: Workspace) -> None:
     (model_path(filled) / CONFIG_FILE).write_text(json.dumps({"architecture": "MLLM"}))
-    with pytest.raises(ValueError, match=r"m is a multimodal language model.*set --embed.no-compile"):
+    with pytest.raises(
+        ValueError, match=r"m is a multimodal language model.*set --embed.no-compile"
+    ):
         embed_stage(filled, EmbedSettings(model="m", compile=True))
 
 
-def test_a_vector_that_is_not_finite_is_listed(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_is_not_finite_is_listed(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embed = actor(filled)
     batch = pixels_of(filled)
     victim = batch["sample_id"][0].as_py()
@@ -206,12 +246,16 @@ def test_a_vector_that_is_not_finite_is_listed(filled: Workspace, monkeypatch: p
     assert failed.keys() == {BROKEN, victim} and "the vector is not finite" in failed[victim]
 
 
-def test_a_long_block_is_parted_into_batches(filled: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_block_is_parted_into_batches(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embed = actor(filled, batch_size=5)
     sizes = []
     whole = embed.embedder.embed_pixels
     monkeypatch.setattr(
-        embed.embedder, "embed_pixels", lambda pixels, *rest: sizes.append(len(pixels)) or whole(pixels, *rest)
+        embed.embedder,
+        "embed_pixels",
+        lambda pixels, *rest: sizes.append(len(pixels)) or whole(pixels, *rest),
     )
     assert embed(pixels_of(filled)).num_rows == PRODUCTS * 6
     assert sizes == [5, 5, 5, 5, 3]  # of 24 samples one could not be read
@@ -220,7 +264,8 @@ def test_a_long_block_is_parted_into_batches(filled: Workspace, monkeypatch: pyt
 def test_an_actor_that_finds_other_weights_refuses(filled: Workspace) -> None:
     """The driver's name for the vectors is of the weights at the start; a training may have come since."""
     with pytest.raises(
-        ValueError, match=r"model m is m@\w+ by now, and this was started for m@old; run `ampere embed`"
+        ValueError,
+        match=r"model m is m@\w+ by now, and this was started for m@old; run `ampere embed`",
     ):
         EmbedBatch(filled.uri, "m@old", EmbedSettings(model="m"))
 
@@ -241,7 +286,9 @@ def test_batches_of_a_fixed_shape_give_the_same_vectors(filled: Workspace) -> No
     )
     fixed.warm_up()
     warm = set(seen)
-    np.testing.assert_allclose(fixed.embed_pixels(*arguments), Embedder(folder).embed_pixels(*arguments), atol=1e-5)
+    np.testing.assert_allclose(
+        fixed.embed_pixels(*arguments), Embedder(folder).embed_pixels(*arguments), atol=1e-5
+    )
     assert seen == warm  # nothing that the warm-up had not shown it
     length = SIZES.max_text_tokens
     assert seen == {
@@ -260,8 +307,12 @@ def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
     domains = [Domain.PAGE, Domain.LIVE]
     compiled = Embedder(folder, fixed=2)
     counters.clear()
-    compiled.compile(backend="eager")  # torch's capture; inductor takes a minute, and benchmarks/embed.py has it
-    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 2  # pages and clips, each in one piece
+    compiled.compile(
+        backend="eager"
+    )  # torch's capture; inductor takes a minute, and benchmarks/embed.py has it
+    assert (
+        not counters["graph_break"] and counters["stats"]["unique_graphs"] == 2
+    )  # pages and clips, each in one piece
     with torch.compiler.set_stance("fail_on_recompile"):
         found = compiled.embed(frames, texts, domains)
     np.testing.assert_allclose(found, Embedder(folder).embed(frames, texts, domains), atol=1e-5)
@@ -269,7 +320,9 @@ def test_a_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_stage_embeds_lists_what_it_could_not_and_tells_of_its_pool(filled: Workspace) -> None:
-    earlier = [{"sample_id": "page-00-0", "model": model, "vector": [1.0]} for model in ("m@old", "n@old")]
+    earlier = [
+        {"sample_id": "page-00-0", "model": model, "vector": [1.0]} for model in ("m@old", "n@old")
+    ]
     filled.table(EMBEDDINGS).upsert([row | {"domain": "page"} for row in earlier])
     settings = EmbedSettings(model="m", batch_size=4, workers="1:2", hourly_price=3.0)
     report = run_stage(embed_stage(filled, settings), filled)
@@ -286,16 +339,22 @@ def test_the_stage_embeds_lists_what_it_could_not_and_tells_of_its_pool(filled: 
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])
     # A sample that lost its frames, as when its new picture cannot be decoded, loses its vector.
     filled.table(FRAMES).delete("sample_id = 'page-00-0'")
-    filled.table(EMBEDDINGS).upsert([{"sample_id": "page-00-0", "model": "other", "vector": [1.0], "domain": "page"}])
+    filled.table(EMBEDDINGS).upsert(
+        [{"sample_id": "page-00-0", "model": "other", "vector": [1.0], "domain": "page"}]
+    )
     last = run_stage(embed_stage(filled, settings), filled)
     assert last.notes == ["embed-m: 1 rows removed, of samples that it has no input for any more"]
     left = filled.table(EMBEDDINGS).read(["sample_id", "model"]).to_pylist()
-    assert len(left) == report.done and {row["model"] for row in left if row["sample_id"] == "page-00-0"} == {"other"}
+    assert len(left) == report.done and {
+        row["model"] for row in left if row["sample_id"] == "page-00-0"
+    } == {"other"}
 
 
 def seen(worker: str | None, ready: float | None, seconds: float | None, rows: int = 1) -> pa.Table:
     row = {"sample_id": "s", "worker": worker, "ready": ready, "seconds": seconds}
-    return pa.Table.from_pylist([row] * rows, schema=pa.schema([("sample_id", pa.string()), *COLUMNS]))
+    return pa.Table.from_pylist(
+        [row] * rows, schema=pa.schema([("sample_id", pa.string()), *COLUMNS])
+    )
 
 
 def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +381,10 @@ def test_what_a_pool_did_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
         "rows_per_worker_hour": pytest.approx(40 / 27 * 3600),
     }
     assert "2 of at most 3 workers gave results" in str(watch)
-    assert "5,333 samples per worker-hour (187 worker-hours for a million, 375.00 at 2 an hour)" in str(watch)
+    assert (
+        "5,333 samples per worker-hour (187 worker-hours for a million, 375.00 at 2 an hour)"
+        in str(watch)
+    )
 
 
 def test_a_pool_that_did_nothing_tells_nothing() -> None:

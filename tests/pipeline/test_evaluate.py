@@ -23,7 +23,9 @@ from tests.helpers.workspaces import embedding_model
 def results(products: str, samples: str) -> Results:
     """In each domain a sample of each product; the samples' ids are letters too."""
     vectors = np.eye(len(products), 4, dtype=np.float32)
-    found = Vectors(vectors=vectors, products=np.array(list(products)), samples=np.array(list(samples)))
+    found = Vectors(
+        vectors=vectors, products=np.array(list(products)), samples=np.array(list(samples))
+    )
     return judge(dict.fromkeys(Domain, found))
 
 
@@ -41,7 +43,10 @@ def test_models_of_different_samples_are_not_compared() -> None:
 def test_figures_compare_the_models_that_they_show() -> None:
     first, other = results("xyz", "123"), results("xyz", "124")
     assert comparisons({"a": first}) == []
-    (same,), (different,) = comparisons({"a": first, "b": first}), comparisons({"a": first, "b": other})
+    (same,), (different,) = (
+        comparisons({"a": first, "b": first}),
+        comparisons({"a": first, "b": other}),
+    )
     assert same.startswith("a over b, R@1 in points: mR1 +0.0")
     assert different == "a and b are not compared: they have embeddings of different samples"
 
@@ -58,7 +63,9 @@ def judged(workspace: Workspace) -> Workspace:
     ]
     name = embedding_name(model_folder(workspace, "m"))
     workspace.table(SAMPLES).upsert([row | {"split": "test"} for row in rows])
-    workspace.table(EMBEDDINGS).upsert([row | {"model": name, "vector": vectors[row["product_id"]]} for row in rows])
+    workspace.table(EMBEDDINGS).upsert(
+        [row | {"model": name, "vector": vectors[row["product_id"]]} for row in rows]
+    )
     return workspace
 
 
@@ -69,10 +76,14 @@ def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
     told = str(evaluate(judged, settings))
     assert "m: 1 of 6 test samples have no current embedding and are left out" in told
     assert "run `ampere embed --embed.model m`" in told
-    assert "m: 2 queries have no sample of their product in the gallery" in told  # a page's, a short's
+    assert (
+        "m: 2 queries have no sample of their product in the gallery" in told
+    )  # a page's, a short's
     report = json.loads(judged.read_report("evaluation.json") or "")
     assert (report["test_samples"], report["without_embedding"]) == (6, 1)
-    assert [report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")] == [1, 1, 0, 0]
+    assert [
+        report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")
+    ] == [1, 1, 0, 0]
     assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
 
 
@@ -80,7 +91,10 @@ def test_each_models_queries_without_an_answer_are_told(judged: Workspace) -> No
     shutil.copytree(f"{judged.uri}/models/m", f"{judged.uri}/models/n")
     name = embedding_name(model_folder(judged, "n"))
     judged.table(EMBEDDINGS).upsert(
-        [{"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]} for sample_id in ("page-p", "live-p", "live-q")]
+        [
+            {"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]}
+            for sample_id in ("page-p", "live-p", "live-q")
+        ]
     )
     told = str(evaluate(judged, EvaluateSettings(models=("m", "n"))))
     assert "n: 4 queries have no sample of their product in the gallery; they are left out" in told
@@ -92,12 +106,26 @@ def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> N
     name = embedding_name(model_folder(judged, "m"))
     judged.table(EMBEDDINGS).upsert(
         [
-            {"sample_id": "page-p", "product_id": None, "domain": "page", "model": name, "vector": [1.0, 0.0]},
-            {"sample_id": "live-q", "product_id": "q", "domain": "short", "model": name, "vector": [0.0, 1.0]},
+            {
+                "sample_id": "page-p",
+                "product_id": None,
+                "domain": "page",
+                "model": name,
+                "vector": [1.0, 0.0],
+            },
+            {
+                "sample_id": "live-q",
+                "product_id": "q",
+                "domain": "short",
+                "model": name,
+                "vector": [0.0, 1.0],
+            },
         ]
     )
     found = read_vectors(judged, model_folder(judged, "m"))
-    assert {domain: v.products.tolist() for domain, v in found.items()} == {domain: ["p", "q"] for domain in Domain}
+    assert {domain: v.products.tolist() for domain, v in found.items()} == {
+        domain: ["p", "q"] for domain in Domain
+    }
     assert found[Domain.LIVE].samples.tolist() == ["live-p", "live-q"]
     assert found[Domain.LIVE].vectors.tolist() == [[1, 0], [0, 1]]
 
@@ -106,9 +134,17 @@ def test_json_has_no_word_for_nan() -> None:
     assert without_nan({"a": [float("nan"), 1.5], "b": "c"}) == {"a": [None, 1.5], "b": "c"}
 
 
-def test_a_sample_that_lost_its_frames_is_told_before_anything_is_drawn(workspace: Workspace) -> None:
+def test_a_sample_that_lost_its_frames_is_told_before_anything_is_drawn(
+    workspace: Workspace,
+) -> None:
     workspace.table(FRAMES).append([{"sample_id": "a", "fingerprint": "f", "frames": [b"x"]}])
     gallery = Gallery(workspace, embedding_model(workspace))
-    found = {Domain.PAGE: SimpleNamespace(samples=["a"]), Domain.LIVE: SimpleNamespace(samples=["b", "a"])}
-    with pytest.raises(ValueError, match="1 embedded samples have no frames any more, such as b; run `ampere embed`"):
+    found = {
+        Domain.PAGE: SimpleNamespace(samples=["a"]),
+        Domain.LIVE: SimpleNamespace(samples=["b", "a"]),
+    }
+    with pytest.raises(
+        ValueError,
+        match="1 embedded samples have no frames any more, such as b; run `ampere embed`",
+    ):
         gallery.check(found)

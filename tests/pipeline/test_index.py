@@ -39,7 +39,14 @@ def put(workspace: Workspace, numbers: range, seed: int = 0) -> None:
         for domain in (Domain.PAGE, Domain.SHORT):
             name = f"{domain}-{number}"
             vector = np.random.default_rng([seed, number, len(domain)]).normal(size=8)
-            samples.append({"sample_id": name, "domain": str(domain), "media_uris": [f"{name}.jpg"], "split": "test"})
+            samples.append(
+                {
+                    "sample_id": name,
+                    "domain": str(domain),
+                    "media_uris": [f"{name}.jpg"],
+                    "split": "test",
+                }
+            )
             embeddings.append(
                 {
                     "sample_id": name,
@@ -61,7 +68,9 @@ def shown(workspace: Workspace) -> dict[str, float]:
 
 
 def meta_of(workspace: Workspace, version: str) -> dict[str, Any]:
-    return json.loads((Path(workspace.uri) / "indexes/m" / version / "index.json").read_text("utf-8"))
+    return json.loads(
+        (Path(workspace.uri) / "indexes/m" / version / "index.json").read_text("utf-8")
+    )
 
 
 def test_few_changes_are_a_delta_and_many_a_new_base(embedded: Workspace) -> None:
@@ -71,7 +80,9 @@ def test_few_changes_are_a_delta_and_many_a_new_base(embedded: Workspace) -> Non
     put(embedded, range(40, 42))
     put(embedded, range(1), seed=1)
     report = str(build_index(embedded, SETTINGS))
-    assert "8 changes beside base v000001" in report  # two new and one changed of both domains; a change counts twice
+    assert (
+        "8 changes beside base v000001" in report
+    )  # two new and one changed of both domains; a change counts twice
     delta = shown(embedded)
     build_index(embedded, IndexSettings(model="m", delta_share=0.0))
     assert versions(embedded, "m") == ["v000001", "v000002", "v000003"]
@@ -96,7 +107,9 @@ def test_samples_that_cannot_be_found_are_told(embedded: Workspace) -> None:
     """They have frames and no vector yet, as when a job was killed; what has no frames is another stage's matter."""
     put(embedded, range(40, 44))
     names = [f"page-{number}" for number in range(38, 44)]
-    embedded.table(FRAMES).upsert([{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in names])
+    embedded.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in names]
+    )
     assert "cannot be found" not in str(build_index(embedded, SETTINGS))
     embedded.table(EMBEDDINGS).delete("sample_id IN ('page-41', 'page-42', 'short-1')")
     told = "index: 2 of 6 samples with frames have no current vector and cannot be found; run `ampere embed "
@@ -115,10 +128,15 @@ def test_nothing_new_beside_a_delta_is_nothing_to_do(embedded: Workspace) -> Non
 def test_other_settings_build_anew(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     report = str(build_index(embedded, IndexSettings(model="m", shards=3)))
-    assert "page: flat: recall@1 1.0000" in report and versions(embedded, "m") == ["v000001", "v000002"]
+    assert "page: flat: recall@1 1.0000" in report and versions(embedded, "m") == [
+        "v000001",
+        "v000002",
+    ]
 
 
-def test_without_a_gpu_nothing_is_built_for_one(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_nothing_is_built_for_one(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
     with pytest.raises(RuntimeError, match="FAISS sees no GPU"):
         build_index(embedded, IndexSettings(gpu=True))
@@ -132,7 +150,9 @@ def test_what_is_gone_is_not_found(embedded: Workspace) -> None:
     assert len(shown(embedded)) == 39 and "page-7" not in shown(embedded)
 
 
-def test_an_index_that_finds_too_little_is_not_published(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_finds_too_little_is_not_published(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_index(embedded, SETTINGS)
     before = shown(embedded)
     put(embedded, range(40, 80))
@@ -154,7 +174,10 @@ def test_a_delta_that_finds_too_little_gives_way_to_a_base(
 
     monkeypatch.setattr(index, "measured_recall", measured)
     report = str(build_index(embedded, SETTINGS))
-    assert "v000002 did not pass the gate" in report and "A base takes the place of this delta" in report
+    assert (
+        "v000002 did not pass the gate" in report
+        and "A base takes the place of this delta" in report
+    )
     assert meta_of(embedded, "v000002")["base"] is None and len(shown(embedded)) == 41
 
 
@@ -168,7 +191,9 @@ def test_a_version_that_finds_what_is_gone_is_not_published(
     assert meta_of(embedded, "v000002")["base"] is None and "page-7" not in shown(embedded)
 
 
-def test_an_index_of_other_weights_answers_no_query(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_of_other_weights_answers_no_query(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_index(embedded, SETTINGS)
     old = embedding_name(model_folder(embedded, "m"))
     (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text("other weights")
@@ -176,7 +201,9 @@ def test_an_index_of_other_weights_answers_no_query(embedded: Workspace, monkeyp
     told = f"vectors of {old} and queries are embedded by {new}.*ampere embed --embed.model m.* --index.model m"
     with pytest.raises(ValueError, match=told):
         open_index(embedded, "m", new)
-    monkeypatch.setattr(search, "Embedder", lambda folder: SimpleNamespace(name=embedding_name(folder)))
+    monkeypatch.setattr(
+        search, "Embedder", lambda folder: SimpleNamespace(name=embedding_name(folder))
+    )
     with pytest.raises(ValueError, match=told):
         search.search(embedded, "m", Path("picture.jpg"), None, 5)
     put(embedded, range(40))
@@ -184,7 +211,9 @@ def test_an_index_of_other_weights_answers_no_query(embedded: Workspace, monkeyp
     assert len(shown(embedded)) == 40
 
 
-def test_a_first_build_that_was_killed_before_it_was_published_does_no_harm(embedded: Workspace) -> None:
+def test_a_first_build_that_was_killed_before_it_was_published_does_no_harm(
+    embedded: Workspace,
+) -> None:
     build_index(embedded, SETTINGS)
     (Path(embedded.uri) / "indexes/m/current.json").unlink()
     assert "80 rows done" in str(build_index(embedded, SETTINGS))
@@ -205,17 +234,25 @@ def test_an_index_json_that_is_missing_or_spoilt_is_built_anew(
     if text is not None:
         file.write_text(text)
     assert "82 rows done" in str(build_index(embedded, SETTINGS))
-    assert meta_of(embedded, current_version(embedded, "m"))["base"] is None and len(shown(embedded)) == 41
+    assert (
+        meta_of(embedded, current_version(embedded, "m"))["base"] is None
+        and len(shown(embedded)) == 41
+    )
     put(embedded, range(41, 42))
     build_index(embedded, SETTINGS)
     assert len(shown(embedded)) == 42
 
 
-def test_rows_are_read_by_the_one_that_holds_the_lock(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_by_the_one_that_holds_the_lock(
+    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = index.index_rows
 
     def watched(workspace: Workspace, *arguments: Any) -> Any:
-        with pytest.raises(RuntimeError, match="another job is writing index-m"), workspace.lock("index-m"):
+        with (
+            pytest.raises(RuntimeError, match="another job is writing index-m"),
+            workspace.lock("index-m"),
+        ):
             pass
         return read(workspace, *arguments)
 
@@ -233,7 +270,10 @@ def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -
     assert len(shown(embedded)) == 40
     with pytest.raises(FileNotFoundError, match="no version of index m before v000001"):
         roll_back(embedded, "m")
-    with embedded.lock("index-m"), pytest.raises(RuntimeError, match="another job is writing index-m"):
+    with (
+        embedded.lock("index-m"),
+        pytest.raises(RuntimeError, match="another job is writing index-m"),
+    ):
         roll_back(embedded, "m")
     assert "v000001" in main_output(["status", "--workspace", embedded.uri], capsys)
     build_index(embedded, SETTINGS)
@@ -248,7 +288,9 @@ def test_there_is_no_way_back_to_other_weights(embedded: Workspace) -> None:
     (model_folder(embedded, "m") / WEIGHTS_FILE).write_bytes(b"trained again")
     put(embedded, range(40))
     build_index(embedded, SETTINGS)
-    with pytest.raises(ValueError, match=f"version v000001 of index m holds vectors of {old}.* v000002 stays"):
+    with pytest.raises(
+        ValueError, match=f"version v000001 of index m holds vectors of {old}.* v000002 stays"
+    ):
         roll_back(embedded, "m")
     assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
 
@@ -280,7 +322,9 @@ def test_the_version_that_a_search_may_just_open_stays(embedded: Workspace) -> N
         put(embedded, range(number, number + 1))
         assert len(SearchIndex(version_folder(embedded, "m", opened)).meta["files"]) == 4
     assert versions(embedded, "m") == ["v000004", "v000005"]
-    with pytest.raises(ValueError, match="index.keep is 1; it must be at least 2, since a search may be opening"):
+    with pytest.raises(
+        ValueError, match="index.keep is 1; it must be at least 2, since a search may be opening"
+    ):
         IndexSettings(keep=1)
 
 
@@ -300,7 +344,9 @@ def test_a_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
 
 
 @pytest.mark.parametrize("spoilt", ["v000001/page-0.faiss", "v000002/index.json"])
-def test_there_is_no_way_back_to_a_version_or_a_base_that_is_spoilt(embedded: Workspace, spoilt: str) -> None:
+def test_there_is_no_way_back_to_a_version_or_a_base_that_is_spoilt(
+    embedded: Workspace, spoilt: str
+) -> None:
     """v000002 is a delta to v000001, and v000003 a base."""
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
@@ -308,7 +354,10 @@ def test_there_is_no_way_back_to_a_version_or_a_base_that_is_spoilt(embedded: Wo
     build_index(embedded, IndexSettings(model="m", shards=2))
     file = Path(embedded.uri) / "indexes/m" / spoilt
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"version v000002 of index m cannot serve \(.*\); v000003 stays. .* remove"):
+    with pytest.raises(
+        ValueError,
+        match=r"version v000002 of index m cannot serve \(.*\); v000003 stays. .* remove",
+    ):
         roll_back(embedded, "m")
     assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
 
@@ -318,7 +367,9 @@ def test_a_spoilt_version_is_told_and_an_earlier_one_serves(embedded: Workspace)
     build_index(embedded, IndexSettings(model="m", type="hnsw", target_recall=0.9))
     file = Path(embedded.uri) / "indexes/m/v000002/page-0.faiss"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"page-0.faiss is not the file that was written; .* or roll back"):
+    with pytest.raises(
+        ValueError, match=r"page-0.faiss is not the file that was written; .* or roll back"
+    ):
         shown(embedded)
     assert roll_back(embedded, "m") == "v000001" and len(shown(embedded)) == 40
 
@@ -338,8 +389,12 @@ def test_the_settings_are_kept_with_what_was_measured(embedded: Workspace) -> No
     report = str(build_index(embedded, IndexSettings(model="m", shards=2)))
     meta = meta_of(embedded, "v000001")
     assert meta["gate"] == {"page": 1.0, "short": 1.0} and "page 1.0000, short 1.0000" in report
-    assert meta["settings"]["shards"] == 2 and [s["number"] for s in meta["domains"]["page"]["shards"]] == [0, 1]
+    assert meta["settings"]["shards"] == 2 and [
+        s["number"] for s in meta["domains"]["page"]["shards"]
+    ] == [0, 1]
     shard = meta["domains"]["short"]["shards"][0]
-    assert shard["recall_at_10"] == 1 and [trial["factory"] for trial in shard["trials"]] == ["Flat"]
+    assert shard["recall_at_10"] == 1 and [trial["factory"] for trial in shard["trials"]] == [
+        "Flat"
+    ]
     assert set(meta["files"]) == {f"{d}-{n}.{kind}" for d in ("page", "short") for n in (0, 1)
                                   for kind in ("faiss", "parquet")}  # fmt: skip

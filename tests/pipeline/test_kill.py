@@ -16,7 +16,9 @@ from tests.helpers.demo import DemoRun
 from tests.helpers.processes import ids, kill, kill_half_way, parts_of, run_whole, start, wait_until
 
 pytestmark = pytest.mark.timeout(900)
-NEW_ROWS = 20  # transcripts besides the demo's: enough that both engines are at work when one is killed
+NEW_ROWS = (
+    20  # transcripts besides the demo's: enough that both engines are at work when one is killed
+)
 
 
 def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
@@ -27,13 +29,20 @@ def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
     known = answers(demo.workspace)
     transcripts = [*known, *many_transcripts(NEW_ROWS)]
     workspace.table(SAMPLES).append(
-        [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(transcripts)]
+        [
+            {"sample_id": f"s{i}", "domain": "live", "text": text}
+            for i, text in enumerate(transcripts)
+        ]
     )
     # Small engines and batches, so that the kills come in the midst of it.
     flags = ["--summarize.workers", "2", "--summarize.cpus", "0.5", "--summarize.batch-size", "8"]
     flags += ["--summarize.max-num-seqs", "8"]
     job, log = start("summarize", workspace, flags, tmp_path / "log"), tmp_path / "log"
-    wait_until(job, lambda: len(parts_of(job, "engine")) >= 2 and workspace.table(SUMMARIES).count() > 0, log)
+    wait_until(
+        job,
+        lambda: len(parts_of(job, "engine")) >= 2 and workspace.table(SUMMARIES).count() > 0,
+        log,
+    )
     kill("engine", job, random.Random(0))
     assert workspace.table(SUMMARIES).count() < len(transcripts)
     assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
@@ -49,8 +58,14 @@ def test_summarize(workspace: Workspace, demo: DemoRun, tmp_path: Path) -> None:
 
 def answers(workspace: Workspace) -> dict[str, str]:
     """Transcript -> the language model's own words, of all clips that were summarized."""
-    texts = workspace.table(SAMPLES).read(["sample_id", "text"], "domain != 'page' AND text IS NOT NULL").to_pylist()
-    rows = workspace.table(SUMMARIES).read(["sample_id", "raw_output"], "method = 'llm' AND raw_output IS NOT NULL")
+    texts = (
+        workspace.table(SAMPLES)
+        .read(["sample_id", "text"], "domain != 'page' AND text IS NOT NULL")
+        .to_pylist()
+    )
+    rows = workspace.table(SUMMARIES).read(
+        ["sample_id", "raw_output"], "method = 'llm' AND raw_output IS NOT NULL"
+    )
     said = dict(zip(rows["sample_id"].to_pylist(), rows["raw_output"].to_pylist(), strict=True))
     return {row["text"]: said[row["sample_id"]] for row in texts if row["sample_id"] in said}
 

@@ -18,7 +18,18 @@ def test_decode(tmp_path: Path, catalogue: Path) -> None:
     """Ten SIGKILLs at random moments, to the driver, to a worker or its child, and to the head, lose nothing."""
     workspace, bad = many_clips(tmp_path, catalogue)
     rng, flags = random.Random(0), ["--decode.batch-size", "4"]
-    victims = ["worker", "child", "driver", "worker", "child", "head", "worker", "child", "worker", "driver"]
+    victims = [
+        "worker",
+        "child",
+        "driver",
+        "worker",
+        "child",
+        "head",
+        "worker",
+        "child",
+        "worker",
+        "driver",
+    ]
     job, log = None, tmp_path / "log"
     for victim in victims:
         if job is None or job.poll() is not None:
@@ -37,7 +48,9 @@ def many_clips(tmp_path: Path, catalogue: Path) -> tuple[Workspace, list[str]]:
     """A prepared workspace of 900 samples, and the ids of the 5 % whose file is missing or cut off."""
     rows = manifest_rows(catalogue)
     (tmp_path / "cut.mp4").write_bytes(next(catalogue.glob("shorts/*.mp4")).read_bytes()[:900])
-    copies = [row | {"sample_id": f"{row['sample_id']}-{copy}"} for copy in range(9) for row in rows]
+    copies = [
+        row | {"sample_id": f"{row['sample_id']}-{copy}"} for copy in range(9) for row in rows
+    ]
     bad = copies[::20]
     for i, row in enumerate(bad):
         row["media"] = ["/nowhere.mp4", str(tmp_path / "cut.mp4")][i % 2]

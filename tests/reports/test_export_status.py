@@ -27,7 +27,13 @@ DEMO = PRESETS["demo"]()
 @pytest.fixture
 def prepared(workspace: Workspace, tmp_path: Path) -> Workspace:
     """Two pages and two clips, and a row that is none."""
-    rows = [row("a"), row("b"), row("c", "words", domain="short"), row("d", "more", domain="live"), ["bad"]]
+    rows = [
+        row("a"),
+        row("b"),
+        row("c", "words", domain="short"),
+        row("d", "more", domain="live"),
+        ["bad"],
+    ]
     prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", *rows))))
     return workspace
 
@@ -48,29 +54,51 @@ def table_of(text: str) -> dict[str, list[int]]:
 def test_status_counts_by_stage(prepared: Workspace) -> None:
     prints = dict(
         zip(
-            *(decode_stage(prepared, DEMO.decode).wanted[n].to_pylist() for n in ("sample_id", "fingerprint")),
+            *(
+                decode_stage(prepared, DEMO.decode).wanted[n].to_pylist()
+                for n in ("sample_id", "fingerprint")
+            ),
             strict=True,
         )
     )
     made = {"a": prints["a"], "b": "another sampling"}
-    prepared.table(FRAMES).upsert([{"sample_id": name, "fingerprint": f} for name, f in made.items()])
-    failed = {"stage": "decode", "sample_id": "c", "fingerprint": prints["c"], "error_type": "TimedOut", "attempts": 2}
+    prepared.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": f} for name, f in made.items()]
+    )
+    failed = {
+        "stage": "decode",
+        "sample_id": "c",
+        "fingerprint": prints["c"],
+        "error_type": "TimedOut",
+        "attempts": 2,
+    }
     prepared.table(FAILURES).upsert([failed])
     (first, *_) = summarize_stage(prepared, DEMO.summarize).wanted.to_pylist()
     prepared.table(SUMMARIES).upsert(
         [{"sample_id": first["sample_id"], "method": "llm", "fingerprint": first["fingerprint"]}]
     )
     text = format_status(prepared, DEMO)
-    assert table_of(text) == {"prepare": [4, 0, 1, 0], "decode": [1, 1, 1, 1], "summarize": [1, 1, 0, 0]}
+    assert table_of(text) == {
+        "prepare": [4, 0, 1, 0],
+        "decode": [1, 1, 1, 1],
+        "summarize": [1, 1, 0, 0],
+    }
     assert f"workspace {prepared.uri}, preset demo" in text
     assert "models:  none" in text
 
 
 def test_status_counts_failures_by_error(prepared: Workspace) -> None:
-    wanted = decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+    wanted = (
+        decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+    )
     reasons = ["TimedOut", "MissingMedia", "MissingMedia", "NotAVideo"]
-    failed = [row | {"stage": "decode", "error_type": reason} for row, reason in zip(wanted, reasons, strict=True)]
-    failed[3]["fingerprint"] = "another sampling"  # so it is due again, and the table counts it as pending
+    failed = [
+        row | {"stage": "decode", "error_type": reason}
+        for row, reason in zip(wanted, reasons, strict=True)
+    ]
+    failed[3]["fingerprint"] = (
+        "another sampling"  # so it is due again, and the table counts it as pending
+    )
     prepared.table(FAILURES).upsert(failed)
     text = format_status(prepared, DEMO)
     assert table_of(text)["decode"] == [0, 1, 3, 0]
@@ -94,9 +122,15 @@ def test_status_of_an_empty_workspace(workspace: Workspace) -> None:
 
 def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     folder = embedding_model(prepared)
-    prepared.table(FRAMES).upsert([{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in "abc"])
+    prepared.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in "abc"]
+    )
     found = stages(prepared, DEMO)
-    assert [stage().name for stage in found.values()] == list(found) == ["decode", "summarize", "embed-m"]
+    assert (
+        [stage().name for stage in found.values()]
+        == list(found)
+        == ["decode", "summarize", "embed-m"]
+    )
     settings = type(DEMO.embed)(**vars(DEMO.embed) | {"model": "m"})
     done = embed_stage(prepared, settings).wanted.to_pylist()[0]
     vector = [0.0] * 128
@@ -107,8 +141,12 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
         ]
     )  # fmt: skip
     domains = {"page": {"rows": 2}, "live": {"rows": 1}}
-    prepared.write_text("indexes/m/v000003/index.json", json.dumps({"domains": domains, "model": "m@123"}))
-    prepared.write_text("indexes/killed/v000001/index.json", "{}")  # a build that died before it was the current one
+    prepared.write_text(
+        "indexes/m/v000003/index.json", json.dumps({"domains": domains, "model": "m@123"})
+    )
+    prepared.write_text(
+        "indexes/killed/v000001/index.json", "{}"
+    )  # a build that died before it was the current one
     prepared.write_text("indexes/m/current.json", json.dumps({"version": "v000003"}))
     text = format_status(prepared, DEMO)
     assert table_of(text)["embed-m"] == [1, 2, 0, 0]
@@ -118,7 +156,9 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
 
 
 def test_other_settings_make_rows_stale(prepared: Workspace) -> None:
-    wanted = decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+    wanted = (
+        decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+    )
     prepared.table(FRAMES).upsert(wanted)
     assert table_of(format_status(prepared, DEMO))["decode"] == [4, 0, 0, 0]
     other = Settings(decode=DecodeSettings(short_side=99), summarize=DEMO.summarize)
@@ -131,7 +171,10 @@ def test_a_model_that_is_gone_costs_its_own_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
-    llm, uie = SummarizeSettings(model="./mine"), SummarizeSettings(method="uie", extractor="./mine")
+    llm, uie = (
+        SummarizeSettings(model="./mine"),
+        SummarizeSettings(method="uie", extractor="./mine"),
+    )
     for stage, settings in (("summarize", llm), ("summarize-uie", uie)):
         prepared.write_report(settings_report(stage), json.dumps(vars(settings)))
     before = format_status(prepared, DEMO)
@@ -139,7 +182,11 @@ def test_a_model_that_is_gone_costs_its_own_line(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert format_status(prepared, DEMO) == before  # the folder is known wherever the command runs
     (tmp_path / "mine").rename(tmp_path / "moved")
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in format_status(prepared, DEMO).splitlines() if line}
+    lines = {
+        line.split()[0]: line.split(maxsplit=1)[1]
+        for line in format_status(prepared, DEMO).splitlines()
+        if line
+    }
     assert lines["decode"].split() == ["0", "4", "0", "0"] and lines["models:"] == "none"
     reason = f"is {tmp_path}/mine, and there is no such folder"
     assert lines["summarize"].startswith(f"unknown: summarize.model {reason}")
@@ -148,7 +195,15 @@ def test_a_model_that_is_gone_costs_its_own_line(
 
 def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:
     prepared.table(FAILURES).upsert(
-        [{"stage": "decode", "sample_id": "c", "error_type": "MediaError", "message": "it's gone", "attempts": 2}]
+        [
+            {
+                "stage": "decode",
+                "sample_id": "c",
+                "error_type": "MediaError",
+                "message": "it's gone",
+                "attempts": 2,
+            }
+        ]
     )
     decode, bad = format_failures(prepared).splitlines()
     assert decode == "decode  c  MediaError (attempt 2): it's gone"
@@ -157,7 +212,9 @@ def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:
 
 def test_export_writes_what_the_tables_hold(prepared: Workspace, tmp_path: Path) -> None:
     prepared.table(EMBEDDINGS).upsert([{"sample_id": "a", "model": "m", "vector": [0.5] * 128}])
-    prepared.table(FRAMES).upsert([{"sample_id": "a", "frames": [b"\xff\xd8", b""], "timestamps_s": [0.0, 0.5]}])
+    prepared.table(FRAMES).upsert(
+        [{"sample_id": "a", "frames": [b"\xff\xd8", b""], "timestamps_s": [0.0, 0.5]}]
+    )
     report = export_tables(prepared, tmp_path / "deep" / "out", list(TABLES))
     for name, spec in TABLES.items():
         written = pq.read_table(tmp_path / "deep" / "out" / f"{name}.parquet")
@@ -174,7 +231,9 @@ def test_export_replaces_and_takes_only_what_is_named(prepared: Workspace, tmp_p
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.parquet"]
 
 
-def test_export_refuses_an_unknown_table_before_writing(prepared: Workspace, tmp_path: Path) -> None:
+def test_export_refuses_an_unknown_table_before_writing(
+    prepared: Workspace, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="no table sample, model; there are samples, frames"):
         export_tables(prepared, tmp_path / "out", ["samples", "sample", "model"])
     assert not (tmp_path / "out").exists()

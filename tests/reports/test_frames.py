@@ -28,7 +28,9 @@ def add_sample(workspace: Workspace, sample_id: str, kind: str = "video", **chan
     workspace.table(SAMPLES).upsert([sample | {"text": "云岚, 洗发水"} | changed])
 
 
-def add_frames(workspace: Workspace, sample_id: str, times: list[float], **changed: Any) -> list[Image.Image]:
+def add_frames(
+    workspace: Workspace, sample_id: str, times: list[float], **changed: Any
+) -> list[Image.Image]:
     """Store three tall frames of plain colours; returns them as they are read back."""
     jpegs = [encode_jpeg(Image.new("RGB", (40, 60), colour), 90) for colour in COLOURS]
     row = STORED | {"sample_id": sample_id, "frames": jpegs, "timestamps_s": times} | changed
@@ -54,7 +56,9 @@ def test_the_strip_shows_each_frames_square(
     strip = Image.open(out)
     assert strip.format == "PNG"
     for frame in frames:
-        assert count_pixels(strip.convert("RGB"), frame.getpixel((20, 30))) == 40 * 40  # dimmed above and below
+        assert (
+            count_pixels(strip.convert("RGB"), frame.getpixel((20, 30))) == 40 * 40
+        )  # dimmed above and below
     assert capsys.readouterr().out.splitlines() == [
         "a",
         "live, video, uniform sampling, decoded by pyav, 40 x 60 pixels",
@@ -77,12 +81,18 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return asked
 
 
-def test_times_stand_under_the_frames(workspace: Workspace, tmp_path: Path, lines: dict[str, Any]) -> None:
+def test_times_stand_under_the_frames(
+    workspace: Workspace, tmp_path: Path, lines: dict[str, Any]
+) -> None:
     add_sample(workspace, "a")
     add_frames(workspace, "a", [0.5, 1.5, 62.25])
     assert draw(workspace, "a", "--out", tmp_path / "a.png") == 0
     assert lines["captions"] == ["0:00.50", "0:01.50", "1:02.25"]
-    assert lines["lines"] == ["a", "live, video, uniform sampling, decoded by pyav, 40 x 60 pixels", LEGEND]
+    assert lines["lines"] == [
+        "a",
+        "live, video, uniform sampling, decoded by pyav, 40 x 60 pixels",
+        LEGEND,
+    ]
 
 
 def test_frames_without_times_are_numbered(
@@ -107,11 +117,17 @@ def test_a_square_page_needs_neither_time_nor_legend(
     jpeg = encode_jpeg(Image.new("RGB", (40, 40)), 90)
     add_frames(workspace, "a", [0.0], frames=[jpeg], decoder="pillow", height=40)
     assert draw(workspace, "a", "--out", tmp_path / "a.png") == 0
-    assert lines == {"captions": [""], "lines": ["a", "page, image, decoded by pillow, 40 x 40 pixels"]}
+    assert lines == {
+        "captions": [""],
+        "lines": ["a", "page, image, decoded by pillow, 40 x 40 pixels"],
+    }
 
 
 def test_a_strip_is_named_for_its_sample(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     add_sample(workspace, "../it's/云")
@@ -128,13 +144,21 @@ def refusal(workspace: Workspace, out: Path, capsys: pytest.CaptureFixture[str])
     return capsys.readouterr().err
 
 
-def test_an_unknown_sample(workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_sample(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = refusal(workspace, tmp_path / "a.png", capsys)
-    assert told == f"ampere frames: the catalogue of {workspace.uri} is empty; run `ampere prepare` first\n"
+    assert (
+        told
+        == f"ampere frames: the catalogue of {workspace.uri} is empty; run `ampere prepare` first\n"
+    )
     for name in ("p-1", "p-2", "p-3", "p-4"):
         add_sample(workspace, name)
     told = refusal(workspace, tmp_path / "a.png", capsys)
-    assert f"no sample 'a' in the catalogue of {workspace.uri}; its ids are like p-1, p-2, p-3. " in told
+    assert (
+        f"no sample 'a' in the catalogue of {workspace.uri}; its ids are like p-1, p-2, p-3. "
+        in told
+    )
     assert "ampere export --tables samples" in told and "ampere status --failures" in told
 
 
@@ -152,12 +176,24 @@ def test_a_sample_that_could_not_be_decoded(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_sample(workspace, "a")
-    row = {"sample_id": "a", "fingerprint": "f", "error_type": "MissingMedia", "message": "media file not found: /m/a"}
+    row = {
+        "sample_id": "a",
+        "fingerprint": "f",
+        "error_type": "MissingMedia",
+        "message": "media file not found: /m/a",
+    }
     workspace.table(FAILURES).upsert(
-        [row | {"stage": "decode"}, row | {"stage": "decode", "sample_id": "b"}, row | {"stage": "embed-m"}]
+        [
+            row | {"stage": "decode"},
+            row | {"stage": "decode", "sample_id": "b"},
+            row | {"stage": "embed-m"},
+        ]
     )
     told = refusal(workspace, tmp_path / "a.png", capsys)
-    assert "sample 'a' has no frames: decoding failed with MissingMedia: media file not found: /m/a. " in told
+    assert (
+        "sample 'a' has no frames: decoding failed with MissingMedia: media file not found: /m/a. "
+        in told
+    )
     assert "`ampere decode --retry-failed`" in told
 
 
@@ -165,7 +201,10 @@ def test_another_kind_of_file_is_refused(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refusal(workspace, tmp_path / "a.gif", capsys)
-    assert told == f"ampere frames: --out is {tmp_path}/a.gif; a strip is a PNG, so give a name that ends in .png\n"
+    assert (
+        told
+        == f"ampere frames: --out is {tmp_path}/a.gif; a strip is a PNG, so give a name that ends in .png\n"
+    )
 
 
 def test_the_sample_must_be_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

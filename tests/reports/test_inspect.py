@@ -10,8 +10,16 @@ from ampere.store.workspace import Workspace
 @pytest.fixture
 def told(workspace: Workspace) -> Workspace:
     samples = [("s1", "short", "这个洗发水"), ("s2", "live", None), ("p1", "page", "洗发水")]
-    workspace.table(SAMPLES).append([{"sample_id": i, "domain": d, "text": t} for i, d, t in samples])
-    row = {"sample_id": "s1", "method": "llm", "status": "ok", "product_name": "洗发水", "product_features": ["控油"]}
+    workspace.table(SAMPLES).append(
+        [{"sample_id": i, "domain": d, "text": t} for i, d, t in samples]
+    )
+    row = {
+        "sample_id": "s1",
+        "method": "llm",
+        "status": "ok",
+        "product_name": "洗发水",
+        "product_features": ["控油"],
+    }
     made = {
         "model": "shipped@1",
         "prompt_version": "bare@1",
@@ -23,7 +31,14 @@ def told(workspace: Workspace) -> Workspace:
     }
     workspace.table(SUMMARIES).append([row | made | {"flags": ["unsupported: 控油"]}])
     workspace.table(FAILURES).append(
-        [{"stage": "summarize", "sample_id": "s2", "error_type": "AnswerError", "message": "cut off"}]
+        [
+            {
+                "stage": "summarize",
+                "sample_id": "s2",
+                "error_type": "AnswerError",
+                "message": "cut off",
+            }
+        ]
     )
     return workspace
 
@@ -33,7 +48,9 @@ def inspect(workspace: Workspace, sample_id: str, capsys: pytest.CaptureFixture[
     return capsys.readouterr().out
 
 
-def test_transcript_summary_and_flags_stand_together(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript_summary_and_flags_stand_together(
+    told: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = inspect(told, "s1", capsys)
     for part in (
         "这个洗发水",
@@ -50,20 +67,36 @@ def test_transcript_summary_and_flags_stand_together(told: Workspace, capsys: py
     assert line.count("洗发水") == 2  # beside each other
 
 
-def test_a_long_transcript_and_answer_are_shown_whole(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_transcript_and_answer_are_shown_whole(
+    told: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither has a space to break a line at."""
     transcript = "".join(chr(0x4E00 + i) for i in range(300))
     answer = "".join(chr(0x5E00 + i) for i in range(200))
     told.table(SAMPLES).append([{"sample_id": "s9", "domain": "live", "text": transcript}])
-    told.table(SUMMARIES).append([{"sample_id": "s9", "method": "llm", "status": "ok", "raw_output": answer}])
-    cells = [line.split("│")[1:3] for line in inspect(told, "s9", capsys).splitlines() if line.startswith("│")]
+    told.table(SUMMARIES).append(
+        [{"sample_id": "s9", "method": "llm", "status": "ok", "raw_output": answer}]
+    )
+    cells = [
+        line.split("│")[1:3]
+        for line in inspect(told, "s9", capsys).splitlines()
+        if line.startswith("│")
+    ]
     left, right = ("".join(cell.strip() for cell in column) for column in zip(*cells, strict=True))
     assert left == transcript and right.endswith(answer)
 
 
-def test_a_text_without_a_name_is_shown(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_without_a_name_is_shown(
+    told: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [
-        {"method": "keybert", "model": "rbt@1", "language": "zh", "text": "控油 洗发", "product_features": ["控油"]},
+        {
+            "method": "keybert",
+            "model": "rbt@1",
+            "language": "zh",
+            "text": "控油 洗发",
+            "product_features": ["控油"],
+        },
         {"method": "raw", "text": "这个洗发水"},
     ]
     told.table(SUMMARIES).append([row | {"sample_id": "s1", "status": "ok"} for row in rows])
@@ -73,7 +106,9 @@ def test_a_text_without_a_name_is_shown(told: Workspace, capsys: pytest.CaptureF
     assert shown.count("这个洗发水") == 2  # the transcript, and as a summary
 
 
-def test_what_failed_or_is_not_there_yet_says_so(told: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_failed_or_is_not_there_yet_says_so(
+    told: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "AnswerError: cut off" in inspect(told, "s2", capsys)
     assert "pages keep their title" in inspect(told, "p1", capsys)
     assert main(["inspect", "nobody", "--workspace", told.uri]) == 2

@@ -6,7 +6,13 @@ from ampere.cli import main
 from ampere.config.summarize import SummarizeSettings
 from ampere.pipeline.summarize.stage import summarize_stage
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
-from ampere.reports.summaries import PAGE_REPORT, SHOWN, random_rows, text_lengths, write_summary_page
+from ampere.reports.summaries import (
+    PAGE_REPORT,
+    SHOWN,
+    random_rows,
+    text_lengths,
+    write_summary_page,
+)
 from ampere.store.workspace import Workspace
 
 RAW = SummarizeSettings(method="raw")
@@ -29,13 +35,23 @@ def summarized(workspace: Workspace) -> Workspace:
             "flags": ["price: 九块九", "unsupported: 软毛"],
         },
         {"sample_id": "m", "status": "missing", "flags": []},
-        *({"sample_id": f"l{i}", "status": "ok", "text": "大家晚上好" * (i + 1), "flags": []} for i in range(2)),
+        *(
+            {"sample_id": f"l{i}", "status": "ok", "text": "大家晚上好" * (i + 1), "flags": []}
+            for i in range(2)
+        ),
     ]
     workspace.table(SUMMARIES).append(
         [row | {"method": "raw", "fingerprint": prints[str(row["sample_id"])]} for row in rows]
     )
-    failure = {"stage": "summarize-raw", "sample_id": "l2", "fingerprint": prints["l2"], "attempts": 1}
-    workspace.table(FAILURES).append([failure | {"error_type": "WorkerDied", "message": "the worker <died>"}])
+    failure = {
+        "stage": "summarize-raw",
+        "sample_id": "l2",
+        "fingerprint": prints["l2"],
+        "attempts": 1,
+    }
+    workspace.table(FAILURES).append(
+        [failure | {"error_type": "WorkerDied", "message": "the worker <died>"}]
+    )
     return workspace
 
 
@@ -60,13 +76,19 @@ def test_what_was_said_is_text_and_no_markup(summarized: Workspace) -> None:
     page = written(summarized)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
     assert '<span class="name">&lt;b&gt;松石牙刷</span>' in page and "<li>软毛" in page
-    assert '<div class="flag">price: 九块九</div>' in page and "2 pieces" in page and "(no transcript)" in page
+    assert (
+        '<div class="flag">price: 九块九</div>' in page
+        and "2 pieces" in page
+        and "(no transcript)" in page
+    )
     assert '<td class="n">1<td>WorkerDied<td class="dim">l2: the worker &lt;died&gt;' in page
 
 
 def test_of_many_rows_some_are_drawn_always_the_same(workspace: Workspace) -> None:
     ids = [f"s{i}" for i in range(SHOWN + 12)]
-    workspace.table(SUMMARIES).append([{"sample_id": i, "method": "raw", "status": "ok"} for i in ids])
+    workspace.table(SUMMARIES).append(
+        [{"sample_id": i, "method": "raw", "status": "ok"} for i in ids]
+    )
     drawn = [row["sample_id"] for row in random_rows(workspace, ids, "method = 'raw'")]
     assert len(set(drawn)) == SHOWN and drawn != sorted(drawn)
     again = random_rows(workspace, ids[::-1], "method = 'raw'")

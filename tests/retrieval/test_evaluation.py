@@ -14,7 +14,8 @@ E1, E2, E3 = np.eye(3, dtype=np.float32)
 
 def vectors(*rows: np.ndarray, products: str) -> Vectors:
     return Vectors(
-        vectors=np.array(rows, np.float32).reshape(len(products), 3), products=np.array(list(products), "U1")
+        vectors=np.array(rows, np.float32).reshape(len(products), 3),
+        products=np.array(list(products), "U1"),
     )
 
 
@@ -47,17 +48,23 @@ def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
         }
     )
     assert math.isnan(result["tasks"]["P2L"]["R1"])
-    assert result["tasks"]["P2S"]["R1"] == 50  # b's page is as far from both shorts; a's stands first
+    assert (
+        result["tasks"]["P2S"]["R1"] == 50
+    )  # b's page is as far from both shorts; a's stands first
     assert result["tasks"]["S2P"]["R1"] == 50
     assert result["mR1"] == 50
 
 
 def test_nothing_to_judge_gives_nan() -> None:
-    result = evaluate({domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)})
+    result = evaluate(
+        {domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)}
+    )
     assert math.isnan(result["mR1"]) and math.isnan(result["chance_mR1"])
 
 
-@pytest.mark.parametrize(("rows", "gpu", "device"), [(3, True, None), (4, True, "cuda"), (4, False, None)])
+@pytest.mark.parametrize(
+    ("rows", "gpu", "device"), [(3, True, None), (4, True, "cuda"), (4, False, None)]
+)
 def test_large_galleries_are_ranked_on_a_gpu_if_there_is_one(
     rows: int, gpu: bool, device: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +88,9 @@ def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
     good = {domain: vectors(E1, E2, products="ab") for domain in Domain}
     bad = good | {Domain.LIVE: vectors(E2, E1, products="ab")}
     results = [evaluate(good, "ampere"), evaluate(bad, "a-much-longer-name")]
-    header, rule, first, span, means, second, _, worse, chance, sizes = format_table(results).splitlines()
+    header, rule, first, span, means, second, _, worse, chance, sizes = format_table(
+        results
+    ).splitlines()
     assert header.split() == ["R@1/5/10", *TASKS, "mR1"]
     assert set(rule) == {"-"}
     assert span.split() == ["R@1,", "95", "%", *["100.0", "to", "100.0"] * 7]
@@ -100,9 +109,15 @@ def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
     basis = np.eye(3 * len(names), dtype=np.float32)
 
     def of(domain: int) -> Vectors:
-        rows = [basis[i] if name in right else basis[len(names) * domain + i] for i, name in enumerate(names)]
+        rows = [
+            basis[i] if name in right else basis[len(names) * domain + i]
+            for i, name in enumerate(names)
+        ]
         # No tie: a wrong product lies a little nearer to the first one.
-        rows = [row if name in right else row + 0.1 * basis[0] for row, name in zip(rows, names, strict=True)]
+        rows = [
+            row if name in right else row + 0.1 * basis[0]
+            for row, name in zip(rows, names, strict=True)
+        ]
         return Vectors(vectors=np.array(rows, np.float32), products=np.array(list(names), "U1"))
 
     return {domain: of(place) for place, domain in enumerate(Domain)}
@@ -136,7 +151,9 @@ def test_every_measure_has_an_interval_around_it() -> None:
     result = evaluate(products_of("abcdefghij", "klmnop"))
     for scores in result["tasks"].values():
         assert list(scores["intervals"]) == list(MEASURES)
-        assert all(low <= scores[measure] <= high for measure, (low, high) in scores["intervals"].items())
+        assert all(
+            low <= scores[measure] <= high for measure, (low, high) in scores["intervals"].items()
+        )
     low, high = result["mR1_interval"]
     assert low < result["mR1"] < high
 
@@ -152,16 +169,22 @@ def test_a_gain_that_every_product_shares_is_certain_and_an_even_one_is_not() ->
     better = compare(half, judge(products_of("abcdefghijkl", "mnop")))
     assert better["mR1"]["difference"] == pytest.approx(25) and better["mR1"]["interval"][0] > 0
     told = format_comparison("old", "new", better)
-    assert told.startswith("new over old, R@1 in points: mR1 +25.0 (+") and all(task in told for task in TASKS)
+    assert told.startswith("new over old, R@1 in points: mR1 +25.0 (+") and all(
+        task in told for task in TASKS
+    )
 
 
 def test_groups_of_queries_by_hand() -> None:
     """Products a and b are found and c is not; each domain's rows are parted by what their queries are."""
     found = products_of("ab", "c")
     parted = {
-        domain: Vectors(vectors=v.vectors, products=v.products, groups={"text": np.array(["yes", "no", "no"])})
+        domain: Vectors(
+            vectors=v.vectors, products=v.products, groups={"text": np.array(["yes", "no", "no"])}
+        )
         for domain, v in found.items()
     }
     result = evaluate(parted)
-    assert result["groups"] == {"text": {"yes": {"mR1": 100, "queries": 6}, "no": {"mR1": 50, "queries": 12}}}
+    assert result["groups"] == {
+        "text": {"yes": {"mR1": 100, "queries": 6}, "no": {"mR1": 50, "queries": 12}}
+    }
     assert format_groups(result) == "mR1 by text (queries): no 50.0 (12), yes 100.0 (6)"

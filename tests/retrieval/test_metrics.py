@@ -84,7 +84,8 @@ def test_average_precision_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     names = np.array(list("abcdefgh"))
     queries, gallery = (
-        Vectors(vectors=rng.normal(size=(n, 8)).astype(np.float32), products=rng.choice(names, n)) for n in (40, 300)
+        Vectors(vectors=rng.normal(size=(n, 8)).astype(np.float32), products=rng.choice(names, n))
+        for n in (40, 300)
     )
     found = rank_queries(queries, gallery)
     for row, precision in zip(found.rows, found.precision, strict=True):
@@ -104,7 +105,13 @@ def galleries(draw: st.DrawFn) -> Vectors:
     products = draw(letters)
     return (
         vectors(
-            draw(st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=len(products), max_size=len(products))),
+            draw(
+                st.lists(
+                    st.lists(numbers, min_size=3, max_size=3),
+                    min_size=len(products),
+                    max_size=len(products),
+                )
+            ),
             products,
         )
         if products
@@ -116,7 +123,9 @@ def brute_force(queries: Vectors, gallery: Vectors) -> list[list[int]]:
     """Ranks of the right answers of each query that has one."""
     ranks = []
     for query, product in zip(queries.vectors, queries.products, strict=True):
-        order = sorted(range(len(gallery.products)), key=lambda at: (-float(query @ gallery.vectors[at]), at))
+        order = sorted(
+            range(len(gallery.products)), key=lambda at: (-float(query @ gallery.vectors[at]), at)
+        )
         ranks.append([place for place, at in enumerate(order) if gallery.products[at] == product])
     return [found for found in ranks if found]
 
@@ -124,11 +133,15 @@ def brute_force(queries: Vectors, gallery: Vectors) -> list[list[int]]:
 # Torch's way is a GPU's; its device here is the CPU.
 @settings(deadline=None)
 @given(galleries(), galleries(), st.integers(1, 5), st.sampled_from([None, "cpu"]))
-def test_ranks_against_brute_force(queries: Vectors, gallery: Vectors, chunk: int, device: str | None) -> None:
+def test_ranks_against_brute_force(
+    queries: Vectors, gallery: Vectors, chunk: int, device: str | None
+) -> None:
     found, expected = rank_queries(queries, gallery, chunk, device), brute_force(queries, gallery)
     assert found.first.dtype == np.int64
     assert found.first.tolist() == [ranks[0] for ranks in expected]
-    precisions = [np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(ranks)]) for ranks in expected]
+    precisions = [
+        np.mean([(i + 1) / (rank + 1) for i, rank in enumerate(ranks)]) for ranks in expected
+    ]
     assert found.precision.tolist() == pytest.approx(precisions)
 
 
@@ -149,9 +162,15 @@ def test_equal_vectors_tie_wherever_they_stand(chunk: int) -> None:
         products[:] = "none"
         products[first : first + 101] = names
         ranks.append(
-            rank_queries(Vectors(vectors=asked, products=names), Vectors(vectors=twice, products=products), chunk)
+            rank_queries(
+                Vectors(vectors=asked, products=names),
+                Vectors(vectors=twice, products=products),
+                chunk,
+            )
         )
-    assert (ranks[1].first - ranks[0].first == 1).all()  # the twin, and nothing else, stands between
+    assert (
+        ranks[1].first - ranks[0].first == 1
+    ).all()  # the twin, and nothing else, stands between
     exact = asked.astype(np.float64) @ held.astype(np.float64).T
     order = (exact > np.diagonal(exact)[:, None]).sum(axis=1)
     assert (ranks[0].first == 2 * order).all()
@@ -167,7 +186,10 @@ def test_a_device_of_torch_ranks_like_numpy_to_the_last_bit() -> None:
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     queries = Vectors(vectors=rows[:250], products=products[:250])
     gallery = Vectors(vectors=rows[100:], products=products[100:])
-    by_numpy, by_torch = rank_queries(queries, gallery), rank_queries(queries, gallery, device="cpu")
+    by_numpy, by_torch = (
+        rank_queries(queries, gallery),
+        rank_queries(queries, gallery, device="cpu"),
+    )
     assert len(np.unique(by_numpy.first)) > 30
     assert np.array_equal(by_numpy.rows, by_torch.rows)
     assert np.array_equal(by_numpy.first, by_torch.first)
@@ -175,15 +197,22 @@ def test_a_device_of_torch_ranks_like_numpy_to_the_last_bit() -> None:
 
 
 def test_chance_by_hand() -> None:
-    assert chance_recall_at_1(vectors([[0]] * 2, "ab"), vectors([[0]] * 4, "aaab")) == pytest.approx(50)
-    assert chance_recall_at_1(vectors([[0]] * 3, "aax"), vectors([[0]] * 4, "aaab")) == pytest.approx(75)
+    assert chance_recall_at_1(
+        vectors([[0]] * 2, "ab"), vectors([[0]] * 4, "aaab")
+    ) == pytest.approx(50)
+    assert chance_recall_at_1(
+        vectors([[0]] * 3, "aax"), vectors([[0]] * 4, "aaab")
+    ) == pytest.approx(75)
     assert chance_recall_at_1(vectors([[0]], "a"), vectors([[0]], "a")) == 100
 
 
 def test_a_random_ranking_scores_as_chance_says() -> None:
     rng = np.random.default_rng(0)
     products = np.array([f"p{i % 20}" for i in range(300)])
-    queries, gallery = (Vectors(vectors=rng.normal(size=(300, 8)).astype(np.float32), products=products) for _ in "qg")
+    queries, gallery = (
+        Vectors(vectors=rng.normal(size=(300, 8)).astype(np.float32), products=products)
+        for _ in "qg"
+    )
     assert chance_recall_at_1(queries, gallery) == pytest.approx(5)
     assert rank_queries(queries, gallery).values()[:, 0].mean() == pytest.approx(5, abs=4)
 
@@ -192,5 +221,6 @@ def test_the_six_tasks_of_the_paper() -> None:
     assert list(TASKS) == ["P2S", "P2L", "S2P", "S2L", "L2P", "L2S"]
     assert TASKS["S2P"] == (Domain.SHORT, Domain.PAGE)
     assert all(
-        name[0] == query.upper()[0] and name[2] == gallery.upper()[0] for name, (query, gallery) in TASKS.items()
+        name[0] == query.upper()[0] and name[2] == gallery.upper()[0]
+        for name, (query, gallery) in TASKS.items()
     )

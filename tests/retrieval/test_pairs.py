@@ -7,7 +7,9 @@ from ampere.retrieval.pairs import PAIRS, drawn_pairs, overlap, product_distance
 
 
 def of(rows: list[list[float]], products: str) -> Vectors:
-    return Vectors(vectors=np.array(rows, np.float32).reshape(-1, 2), products=np.array(list(products), "U1"))
+    return Vectors(
+        vectors=np.array(rows, np.float32).reshape(-1, 2), products=np.array(list(products), "U1")
+    )
 
 
 def test_pairs_by_hand() -> None:
@@ -34,7 +36,11 @@ def test_drawn_pairs_are_all_pairs_where_there_are_few() -> None:
 def test_a_placeholder_product_costs_no_memory() -> None:
     """Its pairs are 5e11; all of them listed would take terabytes."""
     pairs = drawn_pairs(np.array([1_000_000, 2]), np.random.default_rng(0))
-    assert pairs.shape == (PAIRS, 2) and (pairs[:, 0] < pairs[:, 1]).all() and len(np.unique(pairs, axis=0)) == PAIRS
+    assert (
+        pairs.shape == (PAIRS, 2)
+        and (pairs[:, 0] < pairs[:, 1]).all()
+        and len(np.unique(pairs, axis=0)) == PAIRS
+    )
     assert pairs.min() >= 0 and 900_000 < pairs.max() < 1_000_002
 
 

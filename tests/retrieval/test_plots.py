@@ -21,16 +21,25 @@ def test_the_texts_of_the_queries_stand_above_them() -> None:
     figure.savefig(io.BytesIO(), format="png")  # no warning of a letter that the font lacks
 
 
-def test_without_a_font_that_has_the_letters_the_texts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_font_that_has_the_letters_the_texts_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["/fonts/none.ttf"])
     assert font_with("云岚 mint") is None
-    assert all(axis.get_title(loc="left") == "" for axis in strip_plot("P2S", ROWS, ["云岚", ""], None).axes)
+    assert all(
+        axis.get_title(loc="left") == ""
+        for axis in strip_plot("P2S", ROWS, ["云岚", ""], None).axes
+    )
 
 
-def test_a_font_of_the_machine_is_taken_where_ours_lacks_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_font_of_the_machine_is_taken_where_ours_lacks_a_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     has = {"/fonts/latin.otf": set("mint"), "/fonts/cjk.otf": set("云岚mint")}
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: list(has))
-    monkeypatch.setattr("ampere.retrieval.plots.characters", lambda file: has.get(file, set("mint")))
+    monkeypatch.setattr(
+        "ampere.retrieval.plots.characters", lambda file: has.get(file, set("mint"))
+    )
     assert font_with("云岚：mint!") == "/fonts/cjk.otf"
     assert font_with("min") == font_manager.findfont("DejaVu Sans")
 

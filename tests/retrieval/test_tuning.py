@@ -47,7 +47,9 @@ def test_a_batch_is_compared_by_one_matrix_product_and_answered_the_same(
     """See `benchmarks/index.py` for what it brings."""
     vectors, queries = clustered
     threads, bound = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
-    assert 640 * threads <= bound <= 1280 * threads  # between these FAISS's pull request 5109 found them alike
+    assert (
+        640 * threads <= bound <= 1280 * threads
+    )  # between these FAISS's pull request 5109 found them alike
     index = build("flat", vectors)
     similarities, _ = search(index, queries, 10, 0)
     monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", queries.size + 1)
@@ -61,7 +63,9 @@ def test_no_type_finds_what_is_left_out(kind: IndexType, clustered: tuple) -> No
     kept = leave_out(index, np.arange(6000) % 2 == 0)
     _, places = search(index, queries, 10, effort, kept)
     known = places >= 0
-    places = 2 * places + 1 if kind == "flat" else places  # what is out of a flat index has no place in it
+    places = (
+        2 * places + 1 if kind == "flat" else places
+    )  # what is out of a flat index has no place in it
     assert known.mean() > 0.99 and (places[known] % 2 == 1).all()
     similarity = np.einsum("qd,qkd->qk", queries, vectors[places])
     best = np.sort(queries @ vectors[1::2].T, axis=1)[:, :-11:-1]
@@ -69,7 +73,9 @@ def test_no_type_finds_what_is_left_out(kind: IndexType, clustered: tuple) -> No
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_weight_is_that_of_the_file(kind: IndexType, clustered: tuple, tmp_path_factory: object) -> None:
+def test_the_weight_is_that_of_the_file(
+    kind: IndexType, clustered: tuple, tmp_path_factory: object
+) -> None:
     import faiss
 
     index = build(kind, clustered[0])
@@ -101,7 +107,10 @@ def test_recall_by_hand() -> None:
     queries = np.array([[0.8, 0.6]], np.float32)
     truth = Truth(vectors, queries, build("flat", vectors))
     assert truth.recalls(build("flat", vectors), 0) == (1, 1)
-    assert truth.recalls(build("flat", vectors[::-1].copy()), 0) == (0, 1)  # found, but named the other way round
+    assert truth.recalls(build("flat", vectors[::-1].copy()), 0) == (
+        0,
+        1,
+    )  # found, but named the other way round
     assert truth.recalls(build("flat", vectors[:1]), 0) == (1, 0.5)  # the second is not in it
 
 
@@ -110,7 +119,11 @@ def test_of_efforts_that_reach_no_target_the_one_that_finds_most_is_taken(
 ) -> None:
     """Recall of compressed lists levels off, and falls again."""
     vectors, queries = clustered
-    recalls = dict.fromkeys(EFFORTS["ivf-pq"], (0.9, 0.8613)) | {1: (0.5, 0.5), 128: (0.9, 0.8633), 256: (0.9, 0.8633)}
+    recalls = dict.fromkeys(EFFORTS["ivf-pq"], (0.9, 0.8613)) | {
+        1: (0.5, 0.5),
+        128: (0.9, 0.8633),
+        256: (0.9, 0.8633),
+    }
     monkeypatch.setattr(Truth, "recalls", lambda self, index, effort: recalls[effort])
     truth = Truth(vectors, queries, build("flat", vectors))
     assert truth.least_effort("ivf-pq", build("ivf-pq", vectors), 0.93) == (128, 0.9, 0.8633)
@@ -126,8 +139,14 @@ def test_an_index_that_is_too_slow_may_find_less_if_it_still_finds_enough(
     truth = Truth(vectors, queries, build("flat", vectors))
     index = build("ivf-flat", vectors)
     recalls = {effort: truth.recalls(index, effort)[1] for effort in EFFORTS["ivf-flat"]}
-    less = next(one for one, other in pairwise(recalls) if recalls[one] > 0.5 and recalls[one] < recalls[other])
-    target = 2 * recalls[less] - 1 + 1e-6  # half-way from it to all is a little more than `less` finds
+    less = next(
+        one
+        for one, other in pairwise(recalls)
+        if recalls[one] > 0.5 and recalls[one] < recalls[other]
+    )
+    target = (
+        2 * recalls[less] - 1 + 1e-6
+    )  # half-way from it to all is a little more than `less` finds
     real, asked = tuning.search, [0]
 
     def counted(found: object, query: object, k: int, effort: int, *rest: object) -> object:
@@ -154,20 +173,31 @@ def test_a_memory_limit_below_the_exact_index_asks_for_another(clustered: tuple)
     exact = choose_index(*clustered, IndexSettings()).trial
     limit = 0.8 * exact.memory_gb
     choice = choose_index(*clustered, IndexSettings(max_memory_gb=limit, target_recall=0.9))
-    assert choice.trial.type == "ivf-pq" and choice.trial.memory_gb <= limit and choice.trial.recall_at_10 >= 0.9
+    assert (
+        choice.trial.type == "ivf-pq"
+        and choice.trial.memory_gb <= limit
+        and choice.trial.recall_at_10 >= 0.9
+    )
     assert [trial.type for trial in choice.trials] == TYPES
     assert choice.reason.startswith("the fastest of 4 that keep to recall@10 0.9")
 
 
-def test_the_fastest_that_keeps_to_the_recall_is_chosen(clustered: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_that_keeps_to_the_recall_is_chosen(
+    clustered: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tuning, "EXACT_BELOW", 0)
     choice = choose_index(*clustered, IndexSettings(target_recall=0.95))
     fitting = [trial for trial in choice.trials if trial.recall_at_10 >= 0.95]
-    assert choice.trial == min(fitting, key=lambda trial: trial.latency_ms) and len(choice.trials) == 4
+    assert (
+        choice.trial == min(fitting, key=lambda trial: trial.latency_ms) and len(choice.trials) == 4
+    )
 
 
 def test_limits_that_nothing_keeps_to_are_told_with_what_was_measured(clustered: tuple) -> None:
-    with pytest.raises(ValueError, match=r"no index keeps to recall@10 0.99, 1e-06 GB; measured:\n  flat: recall@1 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"no index keeps to recall@10 0.99, 1e-06 GB; measured:\n  flat: recall@1 1",
+    ):
         choose_index(*clustered, IndexSettings(max_memory_gb=1e-6))
 
 
@@ -184,7 +214,9 @@ def test_the_tuner_aims_above_the_target_that_the_gate_asks_for(clustered: tuple
 def test_types_that_do_not_suit_the_vectors_are_not_tried() -> None:
     assert candidates(10_000, 128, IndexSettings()) == tuple(TYPES)
     assert candidates(10_000, 30, IndexSettings()) == ("flat", "ivf-flat", "hnsw")
-    assert candidates(10_000, 30, IndexSettings(type="ivf-pq")) == ("ivf-pq",)  # asked for, and refused by its name
+    assert candidates(10_000, 30, IndexSettings(type="ivf-pq")) == (
+        "ivf-pq",
+    )  # asked for, and refused by its name
     assert candidates(100, 128, IndexSettings(type="ivf-pq")) == ("flat",)
 
 
@@ -193,7 +225,9 @@ def test_a_handful_of_vectors_is_searched_exactly(kind: IndexType, clustered: tu
     vectors, queries = clustered
     choice = choose_index(vectors[:10], queries, IndexSettings(type=kind))
     assert choice.trial.type == "flat" and choice.trial.recall_at_10 == 1
-    assert choice.reason == ("as told" if kind == "flat" else "exact search: 10 vectors are few enough")
+    assert choice.reason == (
+        "as told" if kind == "flat" else "exact search: 10 vectors are few enough"
+    )
 
 
 def test_the_time_and_the_memory_of_exact_search_are_those_of_its_index(

@@ -40,13 +40,21 @@ def read_of(monkeypatch: pytest.MonkeyPatch) -> Send:
         async def receive() -> dict[str, Any]:
             nonlocal read
             read += MB // 2
-            return {"type": "http.request", "body": bytes(MB // 2), "more_body": read < chunks * MB // 2}
+            return {
+                "type": "http.request",
+                "body": bytes(MB // 2),
+                "more_body": read < chunks * MB // 2,
+            }
 
         async def app(scope: object, receive: Callable[[], Any], send: object) -> None:
             while (await receive())["more_body"]:
                 pass
 
-        told = pytest.raises(HTTPException, match="413: the file is larger than 1 MB") if refused else nullcontext()
+        told = (
+            pytest.raises(HTTPException, match="413: the file is larger than 1 MB")
+            if refused
+            else nullcontext()
+        )
         with told:
             asyncio.run(UploadLimit(app)({"type": "http", "headers": headers}, receive, None))
         return read
@@ -81,7 +89,11 @@ def deployment() -> Any:
         return [media]
 
     made = object.__new__(EmbedderDeployment.func_or_class)
-    made.embedder, made.process, made.decode = SimpleNamespace(embed=embed), SimpleNamespace(call=call), None
+    made.embedder, made.process, made.decode = (
+        SimpleNamespace(embed=embed),
+        SimpleNamespace(call=call),
+        None,
+    )
     return made
 
 
@@ -101,14 +113,20 @@ def test_a_port_that_somebody_listens_on_is_refused_even_if_it_could_be_shared()
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(RuntimeError, match=f"port {port} of 127.0.0.1 cannot be had .*--serve.port"):
+        with pytest.raises(
+            RuntimeError, match=f"port {port} of 127.0.0.1 cannot be had .*--serve.port"
+        ):
             refuse_taken("127.0.0.1", port)
     refuse_taken("127.0.0.1", port)
 
 
 def test_frames_that_were_decoded_since_are_shown(workspace: Workspace, tmp_path: Path) -> None:
     def frames_of(sample_id: str) -> dict[str, object]:
-        return {"sample_id": sample_id, "frames": [b"jpeg of " + sample_id.encode()], "timestamps_s": [0.0]}
+        return {
+            "sample_id": sample_id,
+            "frames": [b"jpeg of " + sample_id.encode()],
+            "timestamps_s": [0.0],
+        }
 
     workspace.table(FRAMES).append([frames_of("a/1")])
     gateway = bare_gateway(workspace)
@@ -133,7 +151,9 @@ def test_ids_of_frames_are_read_once_for_a_version_however_many_ask_at_once(
     workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
     gateway, reads = bare_gateway(workspace), []
     dataset = LanceFrames.dataset
-    monkeypatch.setattr(LanceFrames, "dataset", lambda self: reads.append(self.version) or dataset(self))
+    monkeypatch.setattr(
+        LanceFrames, "dataset", lambda self: reads.append(self.version) or dataset(self)
+    )
 
     def ask(name: str) -> bool:
         try:
@@ -146,7 +166,9 @@ def test_ids_of_frames_are_read_once_for_a_version_however_many_ask_at_once(
     assert len(reads) == 1 + 4  # the ids once, and the row of each that is there
 
 
-def test_health_does_not_wait_behind_uploads(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_does_not_wait_behind_uploads(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
     monkeypatch.setattr("serve.gateway.HEALTH_WAIT_S", 0.01)
 
@@ -164,6 +186,11 @@ def test_an_endpoint_that_another_one_serves_from_is_not_replaced(
     monkeypatch.setattr("serve.run.connect", lambda: None)
     monkeypatch.setattr("serve.run.require_gpus", lambda *_: None)
     monkeypatch.setattr("serve.app.build_app", lambda _: None)
-    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"ampere": "RUNNING"}, proxies={}))
-    with pytest.raises(RuntimeError, match="serves an application 'ampere' already, which would be replaced; stop it"):
+    monkeypatch.setattr(
+        "ray.serve.status", lambda: SimpleNamespace(applications={"ampere": "RUNNING"}, proxies={})
+    )
+    with pytest.raises(
+        RuntimeError,
+        match="serves an application 'ampere' already, which would be replaced; stop it",
+    ):
         start(workspace, ServeSettings())

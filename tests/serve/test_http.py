@@ -44,7 +44,11 @@ def client(demo: DemoRun, local_ray: None) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def clip(demo: DemoRun) -> dict:
-    return demo.workspace.table(SAMPLES).read(None, "domain = 'live' AND split = 'test'").to_pylist()[0]
+    return (
+        demo.workspace.table(SAMPLES)
+        .read(None, "domain = 'live' AND split = 'test'")
+        .to_pylist()[0]
+    )
 
 
 def post(client: httpx.Client, path: str, media: bytes, **fields: object) -> httpx.Response:
@@ -64,18 +68,26 @@ def test_search_answers_per_domain_best_first(client: httpx.Client, clip: dict) 
 
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
 def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str) -> None:
-    response = post(client, "/search", Path(clip["media_uris"][0]).read_bytes(), domains=domain, k=1)
+    response = post(
+        client, "/search", Path(clip["media_uris"][0]).read_bytes(), domains=domain, k=1
+    )
     assert response.json()["results"].keys() == {domain}
 
 
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
-def test_serving_gives_the_vectors_of_the_batch_job(client: httpx.Client, demo: DemoRun, domain: str) -> None:
+def test_serving_gives_the_vectors_of_the_batch_job(
+    client: httpx.Client, demo: DemoRun, domain: str
+) -> None:
     workspace = demo.workspace
     texts = sample_texts(workspace, "llm")
-    for sample in workspace.table(SAMPLES).read(None, f"domain = '{domain}'").slice(0, 3).to_pylist():
+    for sample in (
+        workspace.table(SAMPLES).read(None, f"domain = '{domain}'").slice(0, 3).to_pylist()
+    ):
         stored = (
             workspace.table(EMBEDDINGS)
-            .read(["vector"], f"sample_id = '{sample['sample_id']}' AND model LIKE 'ampere@%'")["vector"][0]
+            .read(["vector"], f"sample_id = '{sample['sample_id']}' AND model LIKE 'ampere@%'")[
+                "vector"
+            ][0]
             .as_py()
         )
         fields = {"text": texts[sample["sample_id"]]} if texts[sample["sample_id"]] else {}
@@ -99,19 +111,29 @@ def test_refusals_say_what_came_and_what_is_expected(client: httpx.Client, clip:
 def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
     """As a form in UTF-7 can hold; the tokenizer would raise for all queries of its batch."""
     parts = [b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n+2AA-\r\n']
-    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nx\r\n--b--\r\n')
+    parts.append(
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nx\r\n--b--\r\n'
+    )
     headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
     refused = client.post("/search", content=b"".join(parts), headers=headers)
     assert refused.status_code == 422 and "half a surrogate pair" in refused.json()["detail"]
     for name, value in (("file", b'; filename="+2AA-.jpg"\r\n\r\nx'), ("domain", b"\r\n\r\n+2AA-")):
-        parts = [b'--b\r\nContent-Disposition: form-data; name="' + name.encode() + b'"' + value + b"\r\n--b--\r\n"]
+        parts = [
+            b'--b\r\nContent-Disposition: form-data; name="'
+            + name.encode()
+            + b'"'
+            + value
+            + b"\r\n--b--\r\n"
+        ]
         told = client.post("/search", content=b"".join(parts), headers=headers)
         assert told.status_code == 422 and told.json()["detail"]
 
 
 def test_a_searcher_of_other_shards_is_refused(demo: DemoRun) -> None:
     name = embedding_name(demo.workspace.fetch("models/ampere"))
-    with pytest.raises(ValueError, match="1 shards by now, and this endpoint started with 2; start it again"):
+    with pytest.raises(
+        ValueError, match="1 shards by now, and this endpoint started with 2; start it again"
+    ):
         SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
 
 
@@ -165,14 +187,21 @@ def test_an_application_without_an_index_is_refused(workspace: Workspace) -> Non
         build_app(SearchArgs(workspace=workspace.uri))
 
 
-def test_the_deployed_file_is_taken_as_it_stands_and_another_revision_is_another_application() -> None:
+def test_the_deployed_file_is_taken_as_it_stands_and_another_revision_is_another_application() -> (
+    None
+):
     """Ray starts nothing anew for a file that it knows."""
     text = (Path(__file__).parents[2] / "serve/config.yaml").read_text("utf-8")
     one, other = (
-        ServeDeploySchema(**yaml.safe_load(text.replace('revision: "1"', f'revision: "{revision}"'))).applications[0]
+        ServeDeploySchema(
+            **yaml.safe_load(text.replace('revision: "1"', f'revision: "{revision}"'))
+        ).applications[0]
         for revision in (1, 2)
     )
-    assert SearchArgs(**one.args).workspace == "/data/workspace" and SearchArgs(**other.args).revision == "2"
+    assert (
+        SearchArgs(**one.args).workspace == "/data/workspace"
+        and SearchArgs(**other.args).revision == "2"
+    )
     assert get_app_code_version(one) != get_app_code_version(other)
 
 
@@ -188,7 +217,9 @@ def retrained(workspace: Workspace) -> tuple[Workspace, str]:
     return workspace, name
 
 
-def test_an_application_whose_index_is_of_other_weights_is_refused(retrained: tuple[Workspace, str]) -> None:
+def test_an_application_whose_index_is_of_other_weights_is_refused(
+    retrained: tuple[Workspace, str],
+) -> None:
     workspace, name = retrained
     told = f"vectors of m@old and queries are embedded by {name}.*`ampere embed .*`ampere index"
     with pytest.raises(ValueError, match=told):
@@ -202,8 +233,16 @@ def test_an_embedder_that_starts_after_another_training_is_refused(
 ) -> None:
     """The searchers hold vectors of the weights that the endpoint started with."""
     workspace, name = retrained
-    monkeypatch.setattr("ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name="m@later"))
-    with pytest.raises(ValueError, match=f"model m is {name} by now, and this was started for m@old"):
-        embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", "m@old", DecodeSettings(), "cpu")
-    with pytest.raises(ValueError, match=f"model m is m@later by now, and this was started for {name}"):
+    monkeypatch.setattr(
+        "ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name="m@later")
+    )
+    with pytest.raises(
+        ValueError, match=f"model m is {name} by now, and this was started for m@old"
+    ):
+        embedder.EmbedderDeployment.func_or_class(
+            workspace.uri, "m", "m@old", DecodeSettings(), "cpu"
+        )
+    with pytest.raises(
+        ValueError, match=f"model m is m@later by now, and this was started for {name}"
+    ):
         embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", name, DecodeSettings(), "cpu")

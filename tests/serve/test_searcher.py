@@ -38,6 +38,12 @@ def test_shards_are_searched_apart_and_answer_together(workspace: Workspace, equ
             found = best_of([part.search(vector, list(Domain), k) for part in parts], k)
             assert found.keys() == expected.keys()
             for domain, hits in expected.items():
-                if not (equals and k == 7):  # of more equals than the last place holds, shards may choose others
-                    assert [hit.sample_id for hit in found[domain]] == [hit.sample_id for hit in hits]
-                np.testing.assert_allclose([h.score for h in found[domain]], [h.score for h in hits], atol=1e-6)
+                if not (
+                    equals and k == 7
+                ):  # of more equals than the last place holds, shards may choose others
+                    assert [hit.sample_id for hit in found[domain]] == [
+                        hit.sample_id for hit in hits
+                    ]
+                np.testing.assert_allclose(
+                    [h.score for h in found[domain]], [h.score for h in hits], atol=1e-6
+                )

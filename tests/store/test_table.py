@@ -61,7 +61,9 @@ def test_rows_of_a_dict_may_lack_columns(table: Table) -> None:
 
 
 @pytest.mark.parametrize("before", [[], [row("z", 0)]])
-def test_two_rows_of_one_key_are_refused_and_nothing_is_written(table: Table, before: list[dict[str, Any]]) -> None:
+def test_two_rows_of_one_key_are_refused_and_nothing_is_written(
+    table: Table, before: list[dict[str, Any]]
+) -> None:
     table.upsert(before)
     with pytest.raises(ValueError, match="numbers.*same key"):
         table.upsert([row("a", 1), row("b", 2), row("a", 3)])
@@ -70,8 +72,18 @@ def test_two_rows_of_one_key_are_refused_and_nothing_is_written(table: Table, be
 
 def test_a_composite_key_needs_both_parts_to_match(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "summaries.lance"), SUMMARIES)
-    table.upsert([{"sample_id": "s", "method": "llm", "text": "1"}, {"sample_id": "s", "method": "uie", "text": "2"}])
-    table.upsert([{"sample_id": "s", "method": "uie", "text": "3"}, {"sample_id": "t", "method": "llm", "text": "4"}])
+    table.upsert(
+        [
+            {"sample_id": "s", "method": "llm", "text": "1"},
+            {"sample_id": "s", "method": "uie", "text": "2"},
+        ]
+    )
+    table.upsert(
+        [
+            {"sample_id": "s", "method": "uie", "text": "3"},
+            {"sample_id": "t", "method": "llm", "text": "4"},
+        ]
+    )
     found = {(r["sample_id"], r["method"]): r["text"] for r in table.read().to_pylist()}
     assert found == {("s", "llm"): "1", ("s", "uie"): "3", ("t", "llm"): "4"}
     with pytest.raises(ValueError, match="same key"):
@@ -131,7 +143,9 @@ def test_files_that_another_process_writes_to_are_left_to_the_next_job(
     assert table.count() == 2
 
 
-def test_a_version_is_kept_from_when_another_took_its_place(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_kept_from_when_another_took_its_place(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader that opened the second version just before the third came reads it for `KEEP_VERSIONS` from then."""
     for at in range(3):
         table.upsert([row(str(at), at)])
@@ -173,7 +187,11 @@ NASTY = ["it's", "'", "a'; DROP TABLE x; --", '"', "云岚\\n", "a\nb", "%_", ""
 
 
 @settings(deadline=None)
-@given(st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=8)), min_size=1, max_size=8, unique=True))
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(NASTY), st.text(max_size=8)), min_size=1, max_size=8, unique=True
+    )
+)
 def test_sql_in_quotes_any_text(values: list[str]) -> None:
     """Undo the quoting by hand: outside of quotes only commas may stand."""
     values = [value.replace("\x00", "") for value in values]

@@ -15,7 +15,9 @@ def filled(workspace: Workspace) -> Workspace:
     summaries = [("done", "llm", "name feature"), ("done", "uie", "other method"), ("empty", "llm", None),
                  ("silent", "llm", None), ("page", "llm", "a page is never read from here"),
                  ("no longer in the catalogue", "llm", "x")]  # fmt: skip
-    workspace.table(SUMMARIES).upsert([{"sample_id": i, "method": m, "text": t} for i, m, t in summaries])
+    workspace.table(SUMMARIES).upsert(
+        [{"sample_id": i, "method": m, "text": t} for i, m, t in summaries]
+    )
     return workspace
 
 
@@ -42,11 +44,18 @@ def test_raw_transcripts(filled: Workspace) -> None:
 
 
 def test_no_text_at_all(filled: Workspace) -> None:
-    assert sample_texts(filled, "none") == dict.fromkeys(["page", "bare", "done", "empty", "silent", "new"])
+    assert sample_texts(filled, "none") == dict.fromkeys(
+        ["page", "bare", "done", "empty", "silent", "new"]
+    )
 
 
 def test_an_empty_workspace(workspace: Workspace) -> None:
-    assert sample_texts(workspace, "llm") == sample_texts(workspace, "raw") == sample_texts(workspace, "none") == {}
+    assert (
+        sample_texts(workspace, "llm")
+        == sample_texts(workspace, "raw")
+        == sample_texts(workspace, "none")
+        == {}
+    )
 
 
 def test_text_array_keeps_the_order_asked_for() -> None:

@@ -21,7 +21,11 @@ def write_folder(folder: Path, **files: str) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_create_then_open(tmp_path: Path) -> None:
@@ -61,7 +65,10 @@ def test_open_names_the_missing_workspace_and_the_way_out(tmp_path: Path) -> Non
 def test_another_schema_version_is_refused(workspace: Workspace, preset: str | None) -> None:
     meta = Path(workspace.uri) / META_FILE
     meta.write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1, "preset": "demo"}))
-    with pytest.raises(ValueError, match=f"version {SCHEMA_VERSION + 1}, this ampere reads version {SCHEMA_VERSION}"):
+    with pytest.raises(
+        ValueError,
+        match=f"version {SCHEMA_VERSION + 1}, this ampere reads version {SCHEMA_VERSION}",
+    ):
         Workspace.open(workspace.uri)
     with pytest.raises(ValueError, match="schema version"):
         Workspace.create(workspace.uri, preset)
@@ -78,9 +85,14 @@ with Workspace.open(sys.argv[1]).lock("samples"):
 
 def test_a_second_process_is_refused_until_the_first_ends(workspace: Workspace) -> None:
     command = [sys.executable, "-c", HOLD_LOCK, workspace.uri]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
-        with pytest.raises(RuntimeError, match="another job is writing samples"), workspace.lock("samples"):
+        with (
+            pytest.raises(RuntimeError, match="another job is writing samples"),
+            workspace.lock("samples"),
+        ):
             pass
         with workspace.lock("frames"):  # another table is free
             pass
@@ -187,7 +199,9 @@ def test_what_a_process_downloads_goes_with_it(tmp_path: Path) -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     copies = [Path(name) for name in shown[::2]]
     assert shown[1::2] == ["1", "1"] and len(set(copies)) == 2
-    assert copies[0].parent.parent == copies[1].parent.parent and not copies[0].parent.parent.exists()
+    assert (
+        copies[0].parent.parent == copies[1].parent.parent and not copies[0].parent.parent.exists()
+    )
 
 
 def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from ampere.records import Domain, Split
-from ampere.synthetic.catalog import COLUMNS, plan_catalogue, write_demo_catalogue, write_title, write_transcript
+from ampere.synthetic.catalog import (
+    COLUMNS,
+    plan_catalogue,
+    write_demo_catalogue,
+    write_title,
+    write_transcript,
+)
 
 
 def read_manifest(manifest: Path) -> list[dict[str, str]]:
@@ -29,7 +35,9 @@ def read_frames(path: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "catalogue"
-    return write_demo_catalogue(folder, products=20, shorts_per_product=1, lives_per_product=1, workers=1)
+    return write_demo_catalogue(
+        folder, products=20, shorts_per_product=1, lives_per_product=1, workers=1
+    )
 
 
 def test_plan_splits_whole_groups() -> None:
@@ -37,7 +45,8 @@ def test_plan_splits_whole_groups() -> None:
     test = [item for item in items if item.split is Split.TEST]
     assert len(items) == 240 and len(test) == 60
     assert Counter(item.product.category.category for item in test).most_common() == [
-        (category, 6) for category in dict.fromkeys(item.product.category.category for item in items)
+        (category, 6)
+        for category in dict.fromkeys(item.product.category.category for item in items)
     ]
     sizes: Counter[tuple[str, str]] = Counter()
     splits: dict[tuple[str, str], Split] = {}
@@ -80,7 +89,10 @@ def test_transcripts_come_in_the_stated_shares(domain: Domain) -> None:
         if truth is None:
             kinds["empty"] += 1
         elif truth["product_name"]:
-            assert truth == {"product_name": item.product.name, "product_features": list(item.product.features)}
+            assert truth == {
+                "product_name": item.product.name,
+                "product_features": list(item.product.features),
+            }
             kinds["other"] += item.other.name in text
         else:
             assert item.product.name not in text and truth["product_features"] == []
@@ -96,11 +108,16 @@ def test_manifest_and_gold(catalogue: Path) -> None:
     assert len(rows) == len({row["sample_id"] for row in rows}) == 60
     assert Counter(row["domain"] for row in rows) == {"page": 20, "short": 20, "live": 20}
     names = {f"p{item.index:05d}": item.product.name for item in plan_catalogue(20, 0)}
-    by_split = {s: {row["product_id"] for row in rows if row["split"] == s} for s in ("train", "test")}
+    by_split = {
+        s: {row["product_id"] for row in rows if row["split"] == s} for s in ("train", "test")
+    }
     assert not by_split["train"] & by_split["test"]
     assert not {names[p] for p in by_split["train"]} & {names[p] for p in by_split["test"]}
     clips = {row["sample_id"]: row for row in rows if row["domain"] != "page"}
-    gold = [json.loads(line) for line in (catalogue.parent / "gold.jsonl").read_text(encoding="utf-8").splitlines()]
+    gold = [
+        json.loads(line)
+        for line in (catalogue.parent / "gold.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [truth["sample_id"] for truth in gold] == [i for i, row in clips.items() if row["text"]]
     assert {truth["product_name"] for truth in gold} <= {*names.values(), ""}
     for truth in gold:
@@ -142,7 +159,13 @@ def test_processes_do_not_change_the_result(catalogue: Path, tmp_path: Path) -> 
 
 def test_a_finished_folder_is_left_alone(catalogue: Path) -> None:
     before = (catalogue.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns
-    write = partial(write_demo_catalogue, catalogue.parent, products=20, shorts_per_product=1, lives_per_product=1)
+    write = partial(
+        write_demo_catalogue,
+        catalogue.parent,
+        products=20,
+        shorts_per_product=1,
+        lives_per_product=1,
+    )
     assert write() == catalogue
     assert (catalogue.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="remove the folder or choose another"):
@@ -153,7 +176,14 @@ def test_a_killed_run_is_repeated(tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    write = partial(write_demo_catalogue, tmp_path, products=20, shorts_per_product=0, lives_per_product=0, workers=1)
+    write = partial(
+        write_demo_catalogue,
+        tmp_path,
+        products=20,
+        shorts_per_product=0,
+        lives_per_product=0,
+        workers=1,
+    )
     with pytest.raises(KeyboardInterrupt):
         write(on_progress=stop)
     assert not (tmp_path / "manifest.csv").exists()

@@ -22,7 +22,13 @@ def test_categories_have_words_enough() -> None:
     assert len(categories) >= DEMO_CATEGORIES
     assert len({category.category for category in categories}) == len(categories)
     for category in categories:
-        for words in (category.nouns, category.kinds, category.functions, category.features, category.sizes):
+        for words in (
+            category.nouns,
+            category.kinds,
+            category.functions,
+            category.features,
+            category.sizes,
+        ):
             assert words and all(words)
             assert len(set(words)) == len(words)
         assert len(category.features) >= 3
@@ -55,10 +61,18 @@ def test_a_product_has_its_categorys_words_and_its_size_first(seed: int, at: int
     category = load_categories()[at]
     product = draw_product(random.Random(seed), category, brand="云岚")
     assert product.name == f"云岚{product.kind}{product.function}{product.noun}"
-    assert product.noun in category.nouns and product.kind in category.kinds and product.function in category.functions
+    assert (
+        product.noun in category.nouns
+        and product.kind in category.kinds
+        and product.function in category.functions
+    )
     size, *features = product.features
     assert size in category.sizes
-    assert len(features) in (2, 3) and len(set(features)) == len(features) and set(features) <= set(category.features)
+    assert (
+        len(features) in (2, 3)
+        and len(set(features)) == len(features)
+        and set(features) <= set(category.features)
+    )
 
 
 def test_demo_products_are_distinct_even_over_the_categories_and_repeatable() -> None:

@@ -16,7 +16,13 @@ from ampere.synthetic.products import DEMO_CATEGORIES, load_categories
 from ampere.synthetic.scenes import clip_frames, page_image
 
 LOOK = Look(
-    shape="mug", body=(240, 220, 180), accent=(20, 60, 160), pattern="stripes", pitch=0.2, width=0.9, height=0.95
+    shape="mug",
+    body=(240, 220, 180),
+    accent=(20, 60, 160),
+    pattern="stripes",
+    pitch=0.2,
+    width=0.9,
+    height=0.95,
 )
 
 
@@ -33,7 +39,9 @@ def test_sprite_is_drawn_at_every_size(shape: str, side: int) -> None:
 
 
 def test_shapes_differ() -> None:
-    outlines = [np.asarray(draw_sprite(replace(LOOK, shape=shape), 64))[..., 3] > 128 for shape in SHAPES]
+    outlines = [
+        np.asarray(draw_sprite(replace(LOOK, shape=shape), 64))[..., 3] > 128 for shape in SHAPES
+    ]
     for i, one in enumerate(outlines):
         for other in outlines[:i]:
             assert (one ^ other).sum() > 0.15 * (one | other).sum()
@@ -66,7 +74,9 @@ def test_page_is_a_product_on_a_light_ground() -> None:
 
 @pytest.mark.parametrize("domain", [Domain.SHORT, Domain.LIVE])
 def test_clip_frames_follow_from_the_seed(domain: Domain) -> None:
-    one, same, other = (np.stack(list(clip_frames(LOOK, random.Random(s), domain, 12))) for s in (5, 5, 6))
+    one, same, other = (
+        np.stack(list(clip_frames(LOOK, random.Random(s), domain, 12))) for s in (5, 5, 6)
+    )
     assert one.shape == (12, 160, 128, 3) and one.dtype == np.uint8
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)

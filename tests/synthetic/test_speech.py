@@ -81,7 +81,9 @@ def test_homophones_sound_alike_by_hand() -> None:
 def test_a_stutter_repeats_a_piece_in_place(seed: int) -> None:
     line = "一二三四五六七"
     heard = recognise([line], random.Random(seed), **CLEAN | {"stutter": 1.0})
-    pieces = {line[:i] + line[i:j] + line[i:] for i in range(len(line)) for j in range(i + 1, i + 5)}
+    pieces = {
+        line[:i] + line[i:j] + line[i:] for i in range(len(line)) for j in range(i + 1, i + 5)
+    }
     assert heard in pieces
 
 

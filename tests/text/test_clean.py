@@ -62,7 +62,23 @@ def test_a_number_is_no_chant(text: str) -> None:
 
 MARKS = ["<|im_end|>", "<|im_start|>", "<think>", "<<<"]
 parts = st.sampled_from(
-    [*MARKS, "<|||im_end|>", "<|im_", "end|>", "start|>", "e", "nd", "<", "|>", "<th", "think>", "\x00", " ", "\n", "a"]
+    [
+        *MARKS,
+        "<|||im_end|>",
+        "<|im_",
+        "end|>",
+        "start|>",
+        "e",
+        "nd",
+        "<",
+        "|>",
+        "<th",
+        "think>",
+        "\x00",
+        " ",
+        "\n",
+        "a",
+    ]
 )
 
 

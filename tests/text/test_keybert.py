@@ -17,14 +17,25 @@ def keywords(tmp_path_factory: pytest.TempPathFactory) -> Keywords:
 def test_five_phrases_of_the_transcript_the_likest_first(keywords: Keywords) -> None:
     text = "家人们这款竹炭牙刷刷毛特别柔软而且不伤牙龈大家放心购买今天直播间包邮"
     found = keywords(text)
-    assert found["product_name"] is None and found["status"] is Status.OK and found["language"] == "zh"
+    assert (
+        found["product_name"] is None and found["status"] is Status.OK and found["language"] == "zh"
+    )
     phrases = found["product_features"]
     assert len(phrases) == len(set(phrases)) == KEYWORDS
-    assert all(set(phrase) <= set(text) for phrase in phrases)  # two words may stand around a particle
+    assert all(
+        set(phrase) <= set(text) for phrase in phrases
+    )  # two words may stand around a particle
     assert found["text"] == " ".join(phrases)
     # KeyBERT's own ranking: by the cosine of a phrase's mean feature and the text's.
-    scores = [score for _, score in keywords.model.extract_keywords(text, top_n=1, candidates=[phrases[0]])]
-    others = [score for p in phrases[1:] for _, score in keywords.model.extract_keywords(text, candidates=[p])]
+    scores = [
+        score
+        for _, score in keywords.model.extract_keywords(text, top_n=1, candidates=[phrases[0]])
+    ]
+    others = [
+        score
+        for p in phrases[1:]
+        for _, score in keywords.model.extract_keywords(text, candidates=[p])
+    ]
     assert all(scores[0] >= score for score in others)
 
 
@@ -39,8 +50,12 @@ def test_a_transcript_without_words_has_no_keyword(keywords: Keywords, text: str
 
 
 def test_an_hour_of_speech_and_english(keywords: Keywords) -> None:
-    assert keywords("这款竹炭牙刷不伤牙龈，" + "大家晚上好欢迎来到直播间今天天气不错，" * 500)["product_features"]
-    assert " " in " ".join(keywords("this bamboo cutting board has a juice groove all the way")["product_features"])
+    assert keywords("这款竹炭牙刷不伤牙龈，" + "大家晚上好欢迎来到直播间今天天气不错，" * 500)[
+        "product_features"
+    ]
+    assert " " in " ".join(
+        keywords("this bamboo cutting board has a juice groove all the way")["product_features"]
+    )
 
 
 def test_a_tokenizer_that_does_not_know_the_models_length(tmp_path: Path) -> None:

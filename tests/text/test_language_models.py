@@ -17,7 +17,13 @@ from ampere.text.prompts import BARE, EXAMPLE
 
 def write_model(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("config.json", "model.safetensors", "chat_template.jinja", "pytorch_model.bin", "tokenizer.model"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "chat_template.jinja",
+        "pytorch_model.bin",
+        "tokenizer.model",
+    ):
         (folder / name).write_text(name)
     return folder
 
@@ -25,14 +31,21 @@ def write_model(folder: Path) -> Path:
 def test_where_a_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = write_model(tmp_path / "mine")
-    assert find_model(str(folder)).source == find_model("mine").source == find_model("./mine").source == str(folder)
+    assert (
+        find_model(str(folder)).source
+        == find_model("mine").source
+        == find_model("./mine").source
+        == str(folder)
+    )
     assert find_model("Qwen/Qwen2.5-7B-Instruct").source == "Qwen/Qwen2.5-7B-Instruct"
     assert find_model("mine").prompt is EXAMPLE
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./none", "../none", "~/none-at-all"])
 def test_a_path_to_nothing_is_no_hub_name(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"summarize.model is {name}, and there is no such folder"):
+    with pytest.raises(
+        FileNotFoundError, match=f"summarize.model is {name}, and there is no such folder"
+    ):
         find_model(name)
 
 
@@ -45,7 +58,8 @@ def test_quantizations_are_those_of_the_installed_vllm() -> None:
     assert {"fp8", "awq", "compressed-tensors"} <= set(quantizations())
     check_quantization("fp8")
     with pytest.raises(
-        ValueError, match="quantization is 'bitsandbytes', which the vLLM at hand does not have; .* fp8"
+        ValueError,
+        match="quantization is 'bitsandbytes', which the vLLM at hand does not have; .* fp8",
     ):
         check_quantization("bitsandbytes")
 
@@ -60,31 +74,55 @@ def test_the_shipped_model_is_asked_barely() -> None:
     shipped = find_model(SHIPPED_MODEL)
     assert (Path(shipped.source) / "config.json").exists() and shipped.prompt is BARE
     assert model_identity(shipped.source).startswith("small_lm@")
-    assert model_identity("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct" and model_identity("") == ""
+    assert (
+        model_identity("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+        and model_identity("") == ""
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "chat_template.jinja", "pytorch_model.bin", "tokenizer.model"]
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "chat_template.jinja",
+        "pytorch_model.bin",
+        "tokenizer.model",
+    ],
 )
 def test_a_folders_identity_follows_what_lies_in_it(tmp_path: Path, name: str) -> None:
     folder = write_model(tmp_path / "mine")
     before = model_identity(str(folder))
     assert before.startswith("mine@")
-    assert model_identity(str(write_model(tmp_path / "other"))).removeprefix("other") == before.removeprefix("mine")
+    assert model_identity(str(write_model(tmp_path / "other"))).removeprefix(
+        "other"
+    ) == before.removeprefix("mine")
     (folder / name).write_text("changed")
     assert model_identity(str(folder)) != before
 
 
 def test_presets_by_name_and_by_hub_name() -> None:
-    assert set(KNOWN_MODELS) == {"baichuan2-13b-4bit", "baichuan2-7b-4bit", "qwen2-1.5b", "qwen3-4b", "qwen3-8b"}
+    assert set(KNOWN_MODELS) == {
+        "baichuan2-13b-4bit",
+        "baichuan2-7b-4bit",
+        "qwen2-1.5b",
+        "qwen3-4b",
+        "qwen3-8b",
+    }
     assert find_model("qwen3-8b").source == "Qwen/Qwen3-8B"
     assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")
     whole = find_model("baichuan-inc/Baichuan2-13B-Chat")
-    assert whole.quantization is None and whole.chat_template == BAICHUAN_TEMPLATE and whole.trust_remote_code
+    assert (
+        whole.quantization is None
+        and whole.chat_template == BAICHUAN_TEMPLATE
+        and whole.trust_remote_code
+    )
     assert find_model("baichuan2-13b-4bit").quantization == "bitsandbytes"
 
 
-@pytest.mark.parametrize("name", ["qwen3-4b", "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-FP8", "folder"])
+@pytest.mark.parametrize(
+    "name", ["qwen3-4b", "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-FP8", "folder"]
+)
 def test_no_model_is_let_think_aloud_however_it_is_named(name: str, tmp_path: Path) -> None:
     named = str(write_model(tmp_path / "Qwen3-8B")) if name == "folder" else name
     assert find_model(named).template_options == {"enable_thinking": False}
@@ -95,6 +133,10 @@ def test_the_template_that_baichuans_files_lack() -> None:
 
     turns = [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]
     chat = [{"role": role, "content": text} for role, text in turns]
-    options = find_model("baichuan2-7b-4bit").template_options  # which it does not know, and passes over
-    (text,), _ = render_jinja_template([chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True, **options)
+    options = find_model(
+        "baichuan2-7b-4bit"
+    ).template_options  # which it does not know, and passes over
+    (text,), _ = render_jinja_template(
+        [chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True, **options
+    )
     assert text == "S<reserved_106>a<reserved_107>b<reserved_106>c<reserved_107>"

@@ -41,17 +41,26 @@ def test_pieces_fit_and_join_to_the_text(text: str, longest: int) -> None:
 
 
 def test_a_character_that_does_not_fit_is_told() -> None:
-    with pytest.raises(ValueError, match=r"has 3 tokens, and a piece may have 2; raise summarize.max_model_len"):
+    with pytest.raises(
+        ValueError, match=r"has 3 tokens, and a piece may have 2; raise summarize.max_model_len"
+    ):
         split("龘", 2, lambda texts: [3 * len(text) for text in texts])
 
 
 def test_the_product_of_most_pieces_wins_and_others_features_go() -> None:
-    pieces = [product("松石牙刷", "软毛"), product("云岚面霜", "保湿"), product("松实牙刷", "一板十支"), NO_PRODUCT]
+    pieces = [
+        product("松石牙刷", "软毛"),
+        product("云岚面霜", "保湿"),
+        product("松实牙刷", "一板十支"),
+        NO_PRODUCT,
+    ]
     assert merge(pieces) == product("松石牙刷", "软毛", "一板十支")
 
 
 def test_the_longest_name_is_the_full_one() -> None:
-    assert merge([product("牙刷", "软毛"), product("松石竹炭牙刷")]) == product("松石竹炭牙刷", "软毛")
+    assert merge([product("牙刷", "软毛"), product("松石竹炭牙刷")]) == product(
+        "松石竹炭牙刷", "软毛"
+    )
 
 
 def test_a_generic_name_does_not_bring_another_product_to_win() -> None:
@@ -75,11 +84,19 @@ def test_variants_that_a_number_or_a_letter_tells_apart_are_two_products() -> No
 
 
 def test_of_names_that_sound_alike_the_commoner_stays() -> None:
-    assert merge([product("松实牙刷"), product("松石牙刷"), product("松石牙刷")]).product_name == "松石牙刷"
+    assert (
+        merge([product("松实牙刷"), product("松石牙刷"), product("松石牙刷")]).product_name
+        == "松石牙刷"
+    )
 
 
 def test_another_number_or_the_opposite_is_another_feature() -> None:
-    merged = merge([product("卫衣", "可机洗", "500毫升"), product("卫衣", "不可机洗", "300毫升", "五百毫升", "克机洗")])
+    merged = merge(
+        [
+            product("卫衣", "可机洗", "500毫升"),
+            product("卫衣", "不可机洗", "300毫升", "五百毫升", "克机洗"),
+        ]
+    )
     assert merged.product_features == ("可机洗", "500毫升", "不可机洗", "300毫升")
 
 
@@ -98,6 +115,19 @@ def test_chat_alone_stays_chat() -> None:
 
 
 def test_no_more_features_than_one_summary_may_have() -> None:
-    words = ["软毛", "防水", "静音", "便携", "可充电", "三档", "美白", "低温", "竹炭", "儿童", "不锈钢", "大容量"]
+    words = [
+        "软毛",
+        "防水",
+        "静音",
+        "便携",
+        "可充电",
+        "三档",
+        "美白",
+        "低温",
+        "竹炭",
+        "儿童",
+        "不锈钢",
+        "大容量",
+    ]
     merged = merge([product("牙刷", *words[:8]), product("牙刷", *words[8:])])
     assert merged.product_features == tuple(words[:MAX_FEATURES])

@@ -10,7 +10,9 @@ from ampere.text.summary import parse_summary
 
 @pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize("language", Language)
-def test_prompts_end_with_the_transcript_and_show_valid_answers(name: str, language: Language) -> None:
+def test_prompts_end_with_the_transcript_and_show_valid_answers(
+    name: str, language: Language
+) -> None:
     wording = PROMPTS[name].wordings[language]
     *before, last = wording.messages("家人们 {name} {transcript} 晚上好")
     assert last == {
@@ -29,10 +31,15 @@ def test_what_stands_around_a_transcript_is_known() -> None:
 
 def test_the_worked_examples_show_a_product_and_chat_alone() -> None:
     for wording in EXAMPLE.wordings.values():
-        assert [bool(parse_summary(shown).product_name) for _, shown in wording.examples] == [True, False]
+        assert [bool(parse_summary(shown).product_name) for _, shown in wording.examples] == [
+            True,
+            False,
+        ]
 
 
-def test_any_change_of_wording_or_schema_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_change_of_wording_or_schema_is_another_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     version = EXAMPLE.version
     assert version.startswith("example@") and version == EXAMPLE.version != BARE.version
     for field, value in (("system", "x"), ("question", "{transcript}!"), ("examples", ())):

@@ -23,7 +23,9 @@ def test_a_gpu_takes_all_that_is_left() -> None:
     st.integers(1, 100_000),
     st.integers(1, 2**34),
 )
-def test_the_longest_always_fits(counts: list[int], answer: int, limit: int, token_bytes: int, memory: int) -> None:
+def test_the_longest_always_fits(
+    counts: list[int], answer: int, limit: int, token_bytes: int, memory: int
+) -> None:
     size = engine_size(counts, answer=answer, limit=limit, token_bytes=token_bytes, memory=memory)
     assert min(limit, max(counts) + answer) <= size.max_model_len <= limit
     assert 1 <= size.max_num_seqs <= MOST_SEQUENCES

@@ -27,10 +27,16 @@ def model() -> LlamaForCausalLM:
         ("家人们晚上好，来晚了的扣个一", ""),
     ],
 )
-def test_a_short_transcript_is_a_product_if_it_names_one(model: LlamaForCausalLM, transcript: str, name: str) -> None:
+def test_a_short_transcript_is_a_product_if_it_names_one(
+    model: LlamaForCausalLM, transcript: str, name: str
+) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)
     messages = BARE_WORDING.messages(transcript)
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=False)
-    answer = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=60, do_sample=False)
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=False
+    )
+    answer = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=60, do_sample=False
+    )
     said = tokenizer.decode(answer[0, prompt.shape[1] :], skip_special_tokens=True)
     assert parse_summary(said).product_name == name

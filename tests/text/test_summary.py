@@ -28,7 +28,11 @@ anything = st.recursive(
     max_leaves=6,
 )
 answers = st.fixed_dictionaries(
-    {"is_product": st.booleans() | anything, "product_name": words | anything, "product_features": anything}
+    {
+        "is_product": st.booleans() | anything,
+        "product_name": words | anything,
+        "product_features": anything,
+    }
 )
 
 
@@ -106,7 +110,9 @@ def test_spaces_blanks_and_repeats_are_taken_out() -> None:
 
 
 def test_a_model_that_says_no_gives_nothing() -> None:
-    assert parse_summary('{"is_product":false,"product_name":"","product_features":[]}') == NO_PRODUCT
+    assert (
+        parse_summary('{"is_product":false,"product_name":"","product_features":[]}') == NO_PRODUCT
+    )
     assert NO_PRODUCT.to_json() == '{"is_product":false,"product_name":"","product_features":[]}'
 
 
@@ -117,7 +123,10 @@ def test_texts_of_the_methods_by_hand() -> None:
         "llm-name": "洗发水",
         "llm-features": "控油 500ml",
     }
-    assert full.to_json() == '{"is_product":true,"product_name":"洗发水","product_features":["控油","500ml"]}'
+    assert (
+        full.to_json()
+        == '{"is_product":true,"product_name":"洗发水","product_features":["控油","500ml"]}'
+    )
     nameless = Summary(product_name="", product_features=("控油",))
     assert nameless.text == "控油" and parse_summary(nameless.to_json()) == nameless
     assert METHODS["llm-name"](nameless) == NO_PRODUCT.text == ""
@@ -131,4 +140,7 @@ def test_no_text_is_a_null_and_empty() -> None:
         "text": "洗发水",
         "status": Status.OK,
     }
-    assert summary_columns(full, "")["text"] is None and summary_columns(full, "")["status"] is Status.EMPTY
+    assert (
+        summary_columns(full, "")["text"] is None
+        and summary_columns(full, "")["status"] is Status.EMPTY
+    )

@@ -42,28 +42,41 @@ def told(extractor: Extractor, begins: str, ends: str) -> Extractor:
 
 def test_probabilities_are_the_encoders_through_two_heads(tmp_path: Path) -> None:
     model = load_uie(str(write_uie(tmp_path / "uie")))
-    tokens = {"input_ids": torch.tensor([[2, 7, 3, 9, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+    tokens = {
+        "input_ids": torch.tensor([[2, 7, 3, 9, 3]]),
+        "attention_mask": torch.ones(1, 5, dtype=torch.long),
+    }
     starts, ends = model(**tokens)
     hidden = model.encoder(**tokens).last_hidden_state[0, 3]
-    expected = 1 / (1 + torch.exp(-(model.linear_start.weight[0] @ hidden + model.linear_start.bias[0])))
+    expected = 1 / (
+        1 + torch.exp(-(model.linear_start.weight[0] @ hidden + model.linear_start.bias[0]))
+    )
     assert starts.shape == ends.shape == (1, 5)
     assert starts[0, 3].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_weights_of_either_naming_load_alike(tmp_path: Path) -> None:
     one, other = (load_uie(str(write_uie(tmp_path / p, prefix=p))) for p in ("encoder.", "ernie."))
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items()
+    )
 
 
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     folder = write_uie(tmp_path / "uie", without="linear_end.weight")
-    with pytest.raises(ValueError, match=r"uie is no UIE model: its weights lack linear_end.weight"):
+    with pytest.raises(
+        ValueError, match=r"uie is no UIE model: its weights lack linear_end.weight"
+    ):
         load_uie(str(folder))
 
 
 def test_spans_are_cut_out_of_the_text_and_not_of_the_question(extractor: Extractor) -> None:
     told(extractor, begins="松品", ends="刷牌")
-    assert extractor.spans("品牌", "这是松石牙刷，松石牌的松软牙刷") == ["松石牙刷", "松石牌", "松软牙刷"]
+    assert extractor.spans("品牌", "这是松石牙刷，松石牌的松软牙刷") == [
+        "松石牙刷",
+        "松石牌",
+        "松软牙刷",
+    ]
 
 
 def test_the_fields_make_a_summary(extractor: Extractor) -> None:
@@ -76,12 +89,19 @@ def test_the_fields_make_a_summary(extractor: Extractor) -> None:
     }
     extractor.spans = lambda asked, text: answers[asked]  # type: ignore[method-assign]
     found = extractor("这个松石竹炭牙刷是白色的")
-    assert (found["product_name"], found["product_features"]) == ("竹炭牙刷", ["松石", "白色", "竹炭"])
+    assert (found["product_name"], found["product_features"]) == (
+        "竹炭牙刷",
+        ["松石", "白色", "竹炭"],
+    )
     assert (found["status"], found["language"]) == (Status.OK, "zh")
     answers["名称"] = []
     assert extractor("这个松石竹炭牙刷是白色的")["product_name"] == "松石牙刷"
     english = FIELDS[Language.EN]
-    answers |= {english["brand"]: ["Pine Ridge"], english["category"]: ["cutting board"], english["name"]: []}
+    answers |= {
+        english["brand"]: ["Pine Ridge"],
+        english["category"]: ["cutting board"],
+        english["name"]: [],
+    }
     answers |= {english["appearance"]: [], english["texture"]: []}
     assert extractor("a Pine Ridge cutting board")["product_name"] == "Pine Ridge cutting board"
     answers.update({key: [] for key in answers})
@@ -109,6 +129,10 @@ def test_windows_are_read_in_batches(extractor: Extractor) -> None:
 
 def test_pairs_by_hand() -> None:
     inside = [2, 3, 4, 5]
-    assert pair_spans([0.9, 0, 0.6, 0, 0.8, 0], [0, 0.9, 0, 0.5, 0, 0], inside) == [(2, 3, pytest.approx(0.3))]
-    assert pair_spans([0, 0, 0.9, 0, 0, 0], [0, 0, 0.9, 0.9, 0, 0], inside) == [(2, 2, pytest.approx(0.81))]
+    assert pair_spans([0.9, 0, 0.6, 0, 0.8, 0], [0, 0.9, 0, 0.5, 0, 0], inside) == [
+        (2, 3, pytest.approx(0.3))
+    ]
+    assert pair_spans([0, 0, 0.9, 0, 0, 0], [0, 0, 0.9, 0.9, 0, 0], inside) == [
+        (2, 2, pytest.approx(0.81))
+    ]
     assert pair_spans([0.9] * 6, [0.1] * 6, inside) == []

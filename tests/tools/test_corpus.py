@@ -10,9 +10,25 @@ from ampere.synthetic.products import is_demo_brand, load_categories
 from ampere.text.checks.audit import SUPPORT, support
 from ampere.text.checks.sounds import sounds
 from ampere.text.summary import MAX_FEATURES
-from tools.small_lm.corpus import Goods, _feature_pattern, _known, draw_example, draw_goods, load_goods, load_talk
+from tools.small_lm.corpus import (
+    Goods,
+    _feature_pattern,
+    _known,
+    draw_example,
+    draw_goods,
+    load_goods,
+    load_talk,
+)
 
-PATTERNS = ("OPENERS", "CHATTER", "NAME_LINES", "PART_LINES", "FEATURE_LINES", "SIZE_LINES", "OTHER_LINES")
+PATTERNS = (
+    "OPENERS",
+    "CHATTER",
+    "NAME_LINES",
+    "PART_LINES",
+    "FEATURE_LINES",
+    "SIZE_LINES",
+    "OTHER_LINES",
+)
 
 
 def test_no_line_and_no_selling_point_of_the_demo_is_learnt() -> None:
@@ -30,7 +46,13 @@ def test_no_pattern_is_nearly_one_of_the_demo() -> None:
         sorted({re.sub(r"{\w+}", "_", line) for line in lines})
         for lines in (
             [line for name in PATTERNS for line in getattr(speech, name)],
-            [line for kind, lines in load_talk().items() if kind != "fillers" for line in lines if len(line) > 4],
+            [
+                line
+                for kind, lines in load_talk().items()
+                if kind != "fillers"
+                for line in lines
+                if len(line) > 4
+            ],
         )
     )
     likeness = process.cdist(learnt, said, scorer=fuzz.ratio)
@@ -55,7 +77,9 @@ def test_the_words_before_some_selling_points_are_written_nowhere() -> None:
     rng = random.Random(0)
     leads = {line.partition("{")[0] for line in load_talk()["features"]}
     unknown = [
-        pattern for pattern in (_feature_pattern(rng) for _ in range(1000)) if pattern.split("{")[0] not in leads
+        pattern
+        for pattern in (_feature_pattern(rng) for _ in range(1000))
+        if pattern.split("{")[0] not in leads
     ]
     assert 180 < len(unknown) < 260 and all(pattern.count("{f}") == 1 for pattern in unknown)
 
@@ -66,8 +90,15 @@ def test_of_a_name_heard_once_everyday_words_are_known_and_arbitrary_ones_are_no
     assert _known(goods, {"brand": "沉佳", "kind": "英花", "noun": "而机"}) == "沉佳英花耳机"
     rng = random.Random(0)
     drawn = [draw_goods(rng) for _ in range(1000)]
-    others = [part in goods.arbitrary for goods in drawn for part in goods.words if part not in ("brand", "version")]
-    assert 0.17 < sum(others) / len(others) < 0.23 and all("brand" in goods.arbitrary for goods in drawn)
+    others = [
+        part in goods.arbitrary
+        for goods in drawn
+        for part in goods.words
+        if part not in ("brand", "version")
+    ]
+    assert 0.17 < sum(others) / len(others) < 0.23 and all(
+        "brand" in goods.arbitrary for goods in drawn
+    )
 
 
 def test_some_transcripts_are_a_caption() -> None:
@@ -81,15 +112,26 @@ def test_some_transcripts_are_a_caption() -> None:
 def test_it_is_wide() -> None:
     talk = load_talk()
     assert len(load_goods()) > 350 and sum(len(row["features"]) for row in load_goods()) > 7000
-    assert len(talk["names"]) > 2500 and len(talk["features"]) > 3000 and len(talk["chatter"]) > 8000
+    assert (
+        len(talk["names"]) > 2500 and len(talk["features"]) > 3000 and len(talk["chatter"]) > 8000
+    )
 
 
 def test_every_pattern_has_its_placeholders() -> None:
-    slots = {"names": ["name"], "short_names": ["short"], "features": ["f"], "feature_pairs": ["f", "g"]}
+    slots = {
+        "names": ["name"],
+        "short_names": ["short"],
+        "features": ["f"],
+        "feature_pairs": ["f", "g"],
+    }
     slots |= {"sizes": ["f"], "others": ["name"], "slips": ["wrong", "name"]}
     for kind, wanted in slots.items():
-        assert all(sorted(re.findall(r"{(\w+)}", line)) == sorted(wanted) for line in load_talk()[kind]), kind
-    assert not any("{" in line for kind in ("openers", "chatter", "fillers") for line in load_talk()[kind])
+        assert all(
+            sorted(re.findall(r"{(\w+)}", line)) == sorted(wanted) for line in load_talk()[kind]
+        ), kind
+    assert not any(
+        "{" in line for kind in ("openers", "chatter", "fillers") for line in load_talk()[kind]
+    )
 
 
 def test_the_answer_is_in_the_transcript_in_its_order() -> None:

@@ -41,7 +41,9 @@ def test_a_crop_of_a_square_keeps_its_shape(seed: int, min_scale: float) -> None
 @pytest.mark.parametrize(("width", "height"), [(200, 200), (144, 256), (256, 144), (1, 300)])
 @settings(deadline=None)
 @given(seed=seeds, min_scale=st.floats(0.05, 1.0))
-def test_a_crop_keeps_its_share_of_the_area(width: int, height: int, seed: int, min_scale: float) -> None:
+def test_a_crop_keeps_its_share_of_the_area(
+    width: int, height: int, seed: int, min_scale: float
+) -> None:
     """Also of upright video, 9:16, where an aspect of 3:4 does not fit beside most of the area."""
     left, top, right, bottom = random_box(width, height, random.Random(seed), min_scale)
     assert min_scale - 1e-9 <= (right - left) * (bottom - top) <= 1
@@ -91,7 +93,9 @@ def test_a_crop_shows_a_part_as_it_stands_and_both_flips_occur() -> None:
 
 
 def test_the_same_seed_gives_the_same_pixels() -> None:
-    one, same, other = (augmented_input([ramp(50, 50)], 16, random.Random(s), 0.4) for s in (1, 1, 2))
+    one, same, other = (
+        augmented_input([ramp(50, 50)], 16, random.Random(s), 0.4) for s in (1, 1, 2)
+    )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
@@ -99,7 +103,9 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_frames_of_unequal_sizes_share_the_crop_in_their_own_measure(seed: int) -> None:
     """Clips made of photos hold upright and wide frames; each is cropped by the same share of its own sides."""
-    small, large, upright = augmented_input([ramp(60, 60), ramp(120, 120), ramp(60, 90)], 16, random.Random(seed), 0.4)
+    small, large, upright = augmented_input(
+        [ramp(60, 60), ramp(120, 120), ramp(60, 90)], 16, random.Random(seed), 0.4
+    )
     assert np.abs(small.astype(int) - large).max() <= 6
     assert upright.shape == small.shape
     assert np.abs(small[0].astype(int) - upright[0]).max() <= 6
@@ -127,12 +133,18 @@ def test_training_sees_what_batch_jobs_and_serving_see() -> None:
 def test_colours_change_alike_in_all_frames_and_within_bounds() -> None:
     """On a grey picture only brightness shows: contrast and saturation have nothing to change."""
     grey = encode_jpeg(Image.new("RGB", (40, 40), (100, 100, 100)), 95)
-    means = [augmented_input([grey, grey], 16, random.Random(seed), 1.0, 0.4).mean((1, 2, 3)) for seed in range(40)]
+    means = [
+        augmented_input([grey, grey], 16, random.Random(seed), 1.0, 0.4).mean((1, 2, 3))
+        for seed in range(40)
+    ]
     assert all(abs(first - second) < 0.01 for first, second in means)
     brightness = [first for first, _ in means]
     assert 59 <= min(brightness) < 75 and 125 < max(brightness) <= 141
     red = encode_jpeg(Image.new("RGB", (40, 40), (200, 60, 60)), 95)
-    spans = [np.ptp(augmented_input([red], 16, random.Random(seed), 1.0, 0.4).mean((0, 2, 3))) for seed in range(40)]
+    spans = [
+        np.ptp(augmented_input([red], 16, random.Random(seed), 1.0, 0.4).mean((0, 2, 3)))
+        for seed in range(40)
+    ]
     assert min(spans) < 110 and max(spans) > 160  # saturation; 140 as it is
 
 

@@ -43,11 +43,21 @@ def test_rows_hold_their_own_products_pictures_and_texts() -> None:
     (batch,) = sampler(training_set, 6).epoch(1, frames)
     by_sample = {label: MemoryFrames({"x": coloured(label, 1)}) for label in range(6)}
     for domain in Domain:
-        rows = [label for label, has in zip(batch.labels.tolist(), batch.present[domain].tolist(), strict=True) if has]
+        rows = [
+            label
+            for label, has in zip(
+                batch.labels.tolist(), batch.present[domain].tolist(), strict=True
+            )
+            if has
+        ]
         for at, label in enumerate(rows):
             (jpeg,) = by_sample[label].take(["x"])[0]
-            expected = torch.from_numpy(model_input([jpeg], SIZES.image_size)).float().mean(dim=(0, 2, 3))
-            assert torch.allclose(batch.frames[domain][at].float().mean(dim=(0, 2, 3)), expected, atol=3)
+            expected = (
+                torch.from_numpy(model_input([jpeg], SIZES.image_size)).float().mean(dim=(0, 2, 3))
+            )
+            assert torch.allclose(
+                batch.frames[domain][at].float().mean(dim=(0, 2, 3)), expected, atol=3
+            )
             assert batch.texts[domain][at] in (None, f"product {label}")
 
 
@@ -61,19 +71,25 @@ def test_one_random_sample_of_each_domain() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 9), st.integers(2, 12), st.integers(0, 3))
-def test_an_epoch_visits_each_product_at_most_once(products: int, batch_size: int, epoch: int) -> None:
+def test_an_epoch_visits_each_product_at_most_once(
+    products: int, batch_size: int, epoch: int
+) -> None:
     training_set, frames = small_set(products)
     one = sampler(training_set, batch_size)
     batches = list(one.epoch(epoch, frames))
     labels = [label for batch in batches for label in batch.labels.tolist()]
     assert len(labels) == len(set(labels))
-    assert len(batches) == one.batches(frames).steps_per_epoch == products // min(products, batch_size)
+    assert (
+        len(batches) == one.batches(frames).steps_per_epoch == products // min(products, batch_size)
+    )
     assert {len(batch.labels) for batch in batches} == {min(products, batch_size)}
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.integers(4, 9), st.integers(2, 4))
-def test_ranks_are_disjoint_and_together_the_whole_batch(ranks: int, products: int, per_rank: int) -> None:
+def test_ranks_are_disjoint_and_together_the_whole_batch(
+    ranks: int, products: int, per_rank: int
+) -> None:
     training_set, frames = small_set(products)
     samplers = [sampler(training_set, per_rank * ranks, rank, ranks) for rank in range(ranks)]
     assert len({one.batches(frames).steps_per_epoch for one in samplers}) == 1
@@ -86,7 +102,9 @@ def test_ranks_are_disjoint_and_together_the_whole_batch(ranks: int, products: i
         assert sorted(labels) == sorted(whole_batch.labels.tolist())
         for batch in step:  # a product's row is the same whatever rank draws it
             for domain in Domain:
-                of_label = dict(zip(kept(whole_batch, domain), whole_batch.frames[domain], strict=True))
+                of_label = dict(
+                    zip(kept(whole_batch, domain), whole_batch.frames[domain], strict=True)
+                )
                 for label, pixels in zip(kept(batch, domain), batch.frames[domain], strict=True):
                     assert torch.equal(pixels, of_label[label])
 
@@ -118,7 +136,9 @@ def test_a_clip_that_is_a_single_picture_is_shown_in_every_frame() -> None:
 def test_a_clip_of_upright_and_wide_photos_can_be_trained_on() -> None:
     training_set, frames = small_set(2)
     clip = coloured(1, 1, (60, 40)) + coloured(1, 1, (40, 60))
-    frames.frames = {name: jpegs if len(jpegs) == 1 else clip for name, jpegs in frames.frames.items()}
+    frames.frames = {
+        name: jpegs if len(jpegs) == 1 else clip for name, jpegs in frames.frames.items()
+    }
     (batch,) = sampler(training_set, 2).epoch(0, frames)
     assert batch.frames[Domain.LIVE].shape == (2, 2, 3, 32, 32)
 
@@ -156,7 +176,9 @@ def test_the_loader_passes_errors_on(workers: int) -> None:
 
 def test_text_dropout_hides_a_share_of_the_texts() -> None:
     training_set, frames = small_set(40)
-    training_set = TrainingSet(products=training_set.products, texts=dict.fromkeys(training_set.texts, "x"))
+    training_set = TrainingSet(
+        products=training_set.products, texts=dict.fromkeys(training_set.texts, "x")
+    )
 
     def hidden(share: float) -> float:
         (batch,) = sampler(training_set, 40, text_dropout=share).epoch(0, frames)
@@ -176,7 +198,13 @@ def test_a_split_batch_is_the_whole_batch(size: int) -> None:
     assert [len(part.labels) for part in parts[:-1]] == [size] * (len(parts) - 1)
     for domain in Domain:
         assert torch.equal(torch.cat([part.frames[domain] for part in parts]), batch.frames[domain])
-        assert torch.equal(torch.cat([part.present[domain] for part in parts]), batch.present[domain])
+        assert torch.equal(
+            torch.cat([part.present[domain] for part in parts]), batch.present[domain]
+        )
         assert [text for part in parts for text in part.texts[domain]] == batch.texts[domain]
         for part in parts:
-            assert len(part.frames[domain]) == len(part.texts[domain]) == int(part.present[domain].sum())
+            assert (
+                len(part.frames[domain])
+                == len(part.texts[domain])
+                == int(part.present[domain].sum())
+            )

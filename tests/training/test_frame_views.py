@@ -40,12 +40,16 @@ def test_a_clip_that_is_one_picture_shows_it_in_every_frame() -> None:
     frames, _ = samples(2)
     found = frame_training_set([("s#1", SIZES.num_frames)])
     views = FrameViews(frames, SIZES.num_frames)
-    assert views.take(found.products["s#1"][Domain.PAGE]) == [frames.frames["s#1"]] * SIZES.num_frames
+    assert (
+        views.take(found.products["s#1"][Domain.PAGE]) == [frames.frames["s#1"]] * SIZES.num_frames
+    )
 
 
 def test_it_learns_to_tell_samples_apart() -> None:
     frames, counts = samples(8)
-    training = Training(job_of(frame_training_set(counts), epochs=40), FrameViews(frames, SIZES.num_frames))
+    training = Training(
+        job_of(frame_training_set(counts), epochs=40), FrameViews(frames, SIZES.num_frames)
+    )
     training.run(on_metrics=lambda metrics: None)
     losses = [metrics["contrastive"] for metrics in training.history]
     assert losses[-1] < 0.7 * losses[0]  # smoothed labels keep it above 0.6
@@ -71,5 +75,7 @@ def test_a_training_starts_from_the_weights_that_fit(tmp_path: object) -> None:
 def test_weights_of_another_kind_of_model_are_refused() -> None:
     with pytest.raises(ValueError, match="no weight of there fits the model"):
         copy_fitting_weights(
-            torch.nn.Linear(2, 2), {"weight": torch.zeros(3, 2), "other": torch.zeros(2)}, source="there"
+            torch.nn.Linear(2, 2),
+            {"weight": torch.zeros(3, 2), "other": torch.zeros(2)},
+            source="there",
         )

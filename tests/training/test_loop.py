@@ -45,7 +45,9 @@ def test_learning_rate_by_hand() -> None:
     assert learning_rate(0, 4, 0) == 1.0
     assert learning_rate(3, 4, 8) == 0.5  # warm-up longer than the training
     assert learning_rate(0, 0, 0) == 1.0
-    assert learning_rate(0, 10, 0.4) == learning_rate(1, 10, 1.5) == 1.0  # a warm-up of part of a step
+    assert (
+        learning_rate(0, 10, 0.4) == learning_rate(1, 10, 1.5) == 1.0
+    )  # a warm-up of part of a step
 
 
 def test_learning_rate_rises_then_falls() -> None:
@@ -63,7 +65,9 @@ def places(count: int = 2) -> Tensor:
 class Numbered(nn.Module):
     """Stands for the network: the embedding of a row is its first pixel, twice."""
 
-    def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor) -> Tensor:
+    def forward(
+        self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor
+    ) -> Tensor:
         return frames[:, 0, 0, 0, 0, None].float().expand(-1, 2)
 
 
@@ -75,7 +79,10 @@ def test_vectors_land_at_their_product_and_domain() -> None:
     # Three products: page + live, short + live, page + short. Clips lie shorts first, then lives.
     present = torch.tensor([[True, False, True], [False, True, True], [True, True, False]])
     pages, shorts, lives = (10, 30), (21, 31), (12, 22)
-    inputs = (pixels(*pages), None, None, places(2)), (pixels(*shorts, *lives), None, None, places(4))
+    inputs = (
+        (pixels(*pages), None, None, places(2)),
+        (pixels(*shorts, *lives), None, None, places(4)),
+    )
     vectors = ProductModel(Numbered())(*inputs, present)
     assert vectors.shape == (3, 3, 2)
     assert vectors[..., 0].tolist() == [[10, 0, 12], [0, 21, 22], [30, 31, 0]]
@@ -88,7 +95,9 @@ def test_a_batch_without_pages_or_without_clips(column: int) -> None:
     present[:, column] = True
     parts = [pixels(), pixels()]
     parts[column] = pixels(5, 6)
-    vectors = ProductModel(Numbered())((parts[0], None, None, places()), (parts[1], None, None, places()), present)
+    vectors = ProductModel(Numbered())(
+        (parts[0], None, None, places()), (parts[1], None, None, places()), present
+    )
     assert vectors[:, column, 0].tolist() == [5, 6]
     assert vectors.count_nonzero() == 4
 
@@ -99,12 +108,16 @@ def test_gradients_reach_the_vectors_in_their_places() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
 
-        def forward(self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor) -> Tensor:
+        def forward(
+            self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor
+        ) -> Tensor:
             return self.weight * frames[:, 0, 0, 0, 0, None].float()
 
     network = Linear()
     present = torch.tensor([[True, True, False], [True, False, True]])
-    vectors = ProductModel(network)((pixels(2, 3), None, None, places()), (pixels(5, 7), None, None, places()), present)
+    vectors = ProductModel(network)(
+        (pixels(2, 3), None, None, places()), (pixels(5, 7), None, None, places()), present
+    )
     (vectors[1] * torch.tensor([[1.0], [100.0], [10.0]])).sum().backward()
     assert network.weight.grad is not None
     assert network.weight.grad.item() == 3 * 1 + 7 * 10
@@ -142,14 +155,20 @@ def step_of(job: TrainJob, model: nn.Module) -> Step:
 
 def test_every_parameter_is_optimised_once_at_its_own_rate() -> None:
     training_set, _ = small_set(4)
-    job = small_job(training_set, lr_text=1e-4, lr_video=2e-4, lr_fusion=3e-4, lr_rest=4e-4, weight_decay=0.05)
+    job = small_job(
+        training_set, lr_text=1e-4, lr_video=2e-4, lr_fusion=3e-4, lr_rest=4e-4, weight_decay=0.05
+    )
     model, classifier = build_model(job), PartialFC(4, SIZES.embedding_dim)
     optimizers = build_optimizers(model, classifier, job.train)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     placed = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(placed) == len(set(placed))
-    assert set(placed) == {id(parameter) for parameter in [*model.parameters(), *classifier.parameters()]}
-    rate = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert set(placed) == {
+        id(parameter) for parameter in [*model.parameters(), *classifier.parameters()]
+    }
+    rate = {
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
     assert model.text is not None and model.video is not None
     assert {rate[id(p)][0] for p in model.text.parameters()} == {1e-4}
     assert {rate[id(p)][0] for p in model.video.tower.parameters()} == {2e-4}
@@ -167,8 +186,14 @@ def test_training_learns_and_gives_the_centres_of_all_products() -> None:
     epochs: list[Metrics] = []
     job = small_job(training_set, epochs=12, crop_scale=0.9, lr_rest=5e-3, log_every=1)
     trained = train(job, frames, on_metrics=epochs.append)
-    assert [epoch["epoch"] for epoch in epochs] == [epoch["step"] for epoch in epochs] == list(range(1, 13))
-    assert all(0 <= epoch["waiting_share"] < 1 and epoch["seconds_per_step"] > 0 for epoch in epochs)
+    assert (
+        [epoch["epoch"] for epoch in epochs]
+        == [epoch["step"] for epoch in epochs]
+        == list(range(1, 13))
+    )
+    assert all(
+        0 <= epoch["waiting_share"] < 1 and epoch["seconds_per_step"] > 0 for epoch in epochs
+    )
     assert all(math.isfinite(value) for epoch in epochs for value in epoch.values())
     assert epochs[-1]["contrastive"] < 0.8 * epochs[0]["contrastive"]
     assert epochs[-1]["classifier"] < epochs[0]["classifier"]
@@ -179,14 +204,20 @@ def test_training_learns_and_gives_the_centres_of_all_products() -> None:
 def test_two_epochs_lower_the_loss() -> None:
     training_set, frames = small_set(40)
     epochs: list[Metrics] = []
-    train(small_job(training_set, batch_size=4, crop_scale=1.0, log_every=10), frames, on_metrics=epochs.append)
+    train(
+        small_job(training_set, batch_size=4, crop_scale=1.0, log_every=10),
+        frames,
+        on_metrics=epochs.append,
+    )
     assert len(epochs) == 2
     assert epochs[1]["contrastive"] < epochs[0]["contrastive"]
 
 
 def test_the_same_seed_trains_the_same_model() -> None:
     training_set, frames = small_set(4, MIXED)
-    one, same, other = (train(small_job(training_set, epochs=1, seed=seed), frames) for seed in (0, 0, 1))
+    one, same, other = (
+        train(small_job(training_set, epochs=1, seed=seed), frames) for seed in (0, 0, 1)
+    )
     assert torch.equal(one.model.embed.weight, same.model.embed.weight)
     assert torch.equal(one.classifier.centers, same.classifier.centers)
     assert not torch.equal(one.model.embed.weight, other.model.embed.weight)
@@ -219,7 +250,10 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_its_weights_are
     training = Training(small_job(training_set, checkpoint_every=1, log_every=10), frames)
     training.model.embed.bias.register_hook(lambda gradient: gradient * math.inf)
     saved: list[object] = []
-    with pytest.raises(FloatingPointError, match=r"contrastive \d.* gradient's norm (nan|inf), by step 1; a smaller"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"contrastive \d.* gradient's norm (nan|inf), by step 1; a smaller",
+    ):
         training.run(lambda metrics: None, checkpoint=saved.append)
     assert saved == []
 
@@ -231,7 +265,9 @@ def test_the_metrics_have_the_norm_of_the_gradient_before_it_is_clipped() -> Non
     Training(job, frames).run(seen.append)
     training.step.backward(training.batches[0], seed=0)
     squares = sum(weight.grad.square().sum().item() for weight in training.model.parameters())
-    assert seen[0]["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-3) and squares > 1e-6
+    assert (
+        seen[0]["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-3) and squares > 1e-6
+    )
 
 
 def test_times_are_of_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +285,10 @@ def test_times_are_of_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "update", lambda training: passes(2.0, update(training)))
     training_set, frames = small_set(4)
     training_set = dataclasses.replace(training_set, validation={"v": training_set.products["p00"]})
-    job, seen = small_job(training_set, epochs=3, validate_every=1, checkpoint_every=1), list[Metrics]()
+    job, seen = (
+        small_job(training_set, epochs=3, validate_every=1, checkpoint_every=1),
+        list[Metrics](),
+    )
     Training(job, frames).run(seen.append, checkpoint=lambda save: passes(1000.0))  # type: ignore[arg-type, return-value]
     assert [metrics["seconds_per_step"] for metrics in seen] == [2.0, 2.0, 2.0]
 
@@ -258,7 +297,9 @@ def test_a_batch_that_the_ranks_cannot_share_is_told(monkeypatch: pytest.MonkeyP
     """torchrun starts as many processes as it is told; under Ray Train the settings are checked."""
     monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
     training_set, frames = small_set(6)
-    with pytest.raises(ValueError, match="train.batch_size is 8 and there are 3 ranks; it must be a multiple"):
+    with pytest.raises(
+        ValueError, match="train.batch_size is 8 and there are 3 ranks; it must be a multiple"
+    ):
         Training(small_job(training_set), frames)
 
 
@@ -275,7 +316,9 @@ def test_under_torchrun_every_process_takes_its_own_gpu(monkeypatch: pytest.Monk
 def test_prefetch_gives_all_batches_in_order_and_passes_errors_on() -> None:
     training_set, frames = small_set(6)
     labels = [batch.labels.tolist() for batch in sampler(training_set, 2).epoch(0, frames)]
-    assert [batch.labels.tolist() for batch in prefetch(sampler(training_set, 2).epoch(0, frames))] == labels
+    assert [
+        batch.labels.tolist() for batch in prefetch(sampler(training_set, 2).epoch(0, frames))
+    ] == labels
     assert list(prefetch(iter(()))) == []
 
     def failing() -> Iterator[Batch]:
@@ -314,9 +357,13 @@ def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
     training_set, frames = small_set(6, MIXED)
     job = small_job(training_set, batch_size=6)
     model = build_model(job).eval()  # no dropout, which is drawn chunk by chunk
-    batch = ProductBatches(training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
+    batch = ProductBatches(
+        training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size
+    )[0]
     whole, losses = gradients(step_of(job, model), batch)
-    chunked, same = gradients(step_of(small_job(training_set, batch_size=6, chunk_size=size), model), batch)
+    chunked, same = gradients(
+        step_of(small_job(training_set, batch_size=6, chunk_size=size), model), batch
+    )
     torch.testing.assert_close(same, losses)
     for ours, theirs in zip(chunked, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
@@ -334,17 +381,25 @@ def alike(found: list[Tensor], expected: list[Tensor], *, cosine: float, length:
 def one_batch() -> tuple[TrainingSet, Batch]:
     training_set, frames = small_set(6, MIXED)
     train = small_job(training_set, batch_size=6).train
-    return training_set, ProductBatches(training_set, frames, train, num_frames=2, image_size=SIZES.image_size)[0]
+    return training_set, ProductBatches(
+        training_set, frames, train, num_frames=2, image_size=SIZES.image_size
+    )[0]
 
 
-def test_bfloat16_gives_the_same_gradients_whole_and_in_chunks(one_batch: tuple[TrainingSet, Batch]) -> None:
+def test_bfloat16_gives_the_same_gradients_whole_and_in_chunks(
+    one_batch: tuple[TrainingSet, Batch],
+) -> None:
     training_set, batch = one_batch
     model = build_model(small_job(training_set)).eval()
 
     def found(**train: object) -> tuple[list[Tensor], Tensor]:
         return gradients(step_of(small_job(training_set, batch_size=6, **train), model), batch)
 
-    (exact, exact_losses), (whole, losses), (chunked, same) = found(), found(bf16=True), found(bf16=True, chunk_size=2)
+    (exact, exact_losses), (whole, losses), (chunked, same) = (
+        found(),
+        found(bf16=True),
+        found(bf16=True, chunk_size=2),
+    )
     assert all(gradient.dtype == torch.float32 for gradient in whole + chunked)
     assert not torch.equal(losses, exact_losses)  # it was computed in bfloat16
     torch.testing.assert_close(same, losses)
@@ -353,7 +408,9 @@ def test_bfloat16_gives_the_same_gradients_whole_and_in_chunks(one_batch: tuple[
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_checkpointing_gives_the_same_gradients(one_batch: tuple[TrainingSet, Batch], bf16: bool) -> None:
+def test_checkpointing_gives_the_same_gradients(
+    one_batch: tuple[TrainingSet, Batch], bf16: bool
+) -> None:
     """What is computed again has the same type, and the same dropout."""
     training_set, batch = one_batch
     job = small_job(training_set, batch_size=6, bf16=bf16)
@@ -374,11 +431,15 @@ def test_chunks_drop_out_the_same_both_times() -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
     step = step_of(job, model)
-    batch = ProductBatches(training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
+    batch = ProductBatches(
+        training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size
+    )[0]
 
     def loss() -> float:
         with torch.no_grad():
-            vectors = torch.cat([step.embed(step.network, part, 5 + i) for i, part in enumerate(batch.split(2))])
+            vectors = torch.cat(
+                [step.embed(step.network, part, 5 + i) for i, part in enumerate(batch.split(2))]
+            )
             return step.losses(vectors, batch)[1][0].item()
 
     _, losses = gradients(step, batch)
@@ -389,11 +450,15 @@ def test_chunks_drop_out_the_same_both_times() -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter -= 0.01 / square * parameter.grad  # type: ignore[operator]
-    assert before - loss() == pytest.approx(0.01, rel=0.2)  # first order: the slope along the gradient
+    assert before - loss() == pytest.approx(
+        0.01, rel=0.2
+    )  # first order: the slope along the gradient
 
 
 # Dynamo looks at what it meets, and so meets warnings that are meant for others.
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
 def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Capture, and shapes that change; what torch makes of the graph then is its own affair, and takes minutes."""
     training_set, frames = small_set(8, MIXED)
@@ -412,7 +477,9 @@ def test_validation_keeps_the_best_and_the_last() -> None:
     training_set, frames = small_set(8)
     others, more = small_set(12)
     frames.frames |= more.frames
-    held_out = {product: domains for product, domains in others.products.items() if product >= "p08"}
+    held_out = {
+        product: domains for product, domains in others.products.items() if product >= "p08"
+    }
     training_set = dataclasses.replace(training_set, validation=held_out, texts=others.texts)
     seen: list[Metrics] = []
     job = small_job(training_set, epochs=4, log_every=1, validate_every=1)
@@ -439,7 +506,11 @@ def test_validation_comes_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> N
     training_set, frames = small_set(4)
     training_set = dataclasses.replace(training_set, validation={"v": training_set.products["p00"]})
     seen: list[Metrics] = []
-    train(small_job(training_set, epochs=7, log_every=3, validate_every=2), frames, on_metrics=seen.append)
+    train(
+        small_job(training_set, epochs=7, log_every=3, validate_every=2),
+        frames,
+        on_metrics=seen.append,
+    )
     assert [metrics["step"] for metrics in seen] == [2, 3, 4, 6, 7]
     assert [metrics["step"] for metrics in seen if "validation_mR1" in metrics] == [2, 4, 6, 7]
 
@@ -448,7 +519,11 @@ def test_validation_judges_the_held_out_products_alone() -> None:
     """Of two products whose pictures differ, an untrained tower of colours finds the right one."""
     training_set, frames = small_set(6)
     held_out = {product: training_set.products[product] for product in ("p04", "p05")}
-    products = {product: domains for product, domains in training_set.products.items() if product not in held_out}
+    products = {
+        product: domains
+        for product, domains in training_set.products.items()
+        if product not in held_out
+    }
     training_set = dataclasses.replace(training_set, products=products, validation=held_out)
     job = small_job(training_set, text="none")
     model = build_model(job)
@@ -456,7 +531,12 @@ def test_validation_judges_the_held_out_products_alone() -> None:
     score = validation_score(model, None, training_set, frames)
     assert {name.split("-")[1] for name in frames.taken} == {"04", "05"} and len(frames.taken) == 12
     assert model.training
-    rows = [(i, p, d) for p, domains in sorted(held_out.items()) for d, ids in domains.items() for i in ids]
+    rows = [
+        (i, p, d)
+        for p, domains in sorted(held_out.items())
+        for d, ids in domains.items()
+        for i in ids
+    ]
     pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take([i for i, *_ in rows])]
     vectors = embed_pixels(model.eval(), None, pixels, [None] * 12, [d for *_, d in rows])
     assert score == mean_recall(judge(by_domain(vectors, rows)))
@@ -477,20 +557,34 @@ def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.Mon
     assert judges(everything) == everything
     monkeypatch.setattr(validation, "MAX_SAMPLES", 35)
     monkeypatch.setattr(validation, "MAX_PRODUCTS", 2)
-    assert all(len(ids) == 2 for domains in judges(everything).values() for ids in domains.values())  # there is room
+    assert all(
+        len(ids) == 2 for domains in judges(everything).values() for ids in domains.values()
+    )  # there is room
     monkeypatch.setattr(validation, "MAX_SAMPLES", 11)
     few = judges(everything)
     assert len(few) == 2 and all(list(domains) == list(Domain) for domains in few.values())
-    assert all(len(ids) == 1 and ids[0] in everything[p][d] for p, ds in few.items() for d, ids in ds.items())
-    reversed_ids = {p: {d: ids[::-1] for d, ids in ds.items()} for p, ds in reversed(everything.items())}
+    assert all(
+        len(ids) == 1 and ids[0] in everything[p][d]
+        for p, ds in few.items()
+        for d, ids in ds.items()
+    )
+    reversed_ids = {
+        p: {d: ids[::-1] for d, ids in ds.items()} for p, ds in reversed(everything.items())
+    }
     assert judges(reversed_ids) == few  # whatever order the tables are in
-    without = {product: domains for product, domains in everything.items() if product in [*few, "p04", "p05"]}
+    without = {
+        product: domains
+        for product, domains in everything.items()
+        if product in [*few, "p04", "p05"]
+    }
     monkeypatch.setattr(validation, "MAX_SAMPLES", 1)
     assert judges(without) == few  # others that leave the catalogue change nothing
     frames.taken.clear()
     job = small_job(training_set)
     validation_score(build_model(job), job.tokenizer, training_set, frames)
-    assert sorted(frames.taken) == sorted(name for domains in few.values() for ids in domains.values() for name in ids)
+    assert sorted(frames.taken) == sorted(
+        name for domains in few.values() for ids in domains.values() for name in ids
+    )
 
 
 def test_the_judges_are_the_first_by_checksum() -> None:
@@ -502,7 +596,9 @@ def test_validation_is_of_the_type_that_training_is(monkeypatch: pytest.MonkeyPa
     training_set, frames = held_out(2)
     seen: list[bool] = []
     monkeypatch.setattr(
-        validation, "embed_pixels", lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or embed_pixels(*given)
+        validation,
+        "embed_pixels",
+        lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or embed_pixels(*given),
     )
     for bf16 in (False, True):
         train(small_job(training_set, epochs=1, bf16=bf16), frames)

@@ -71,7 +71,9 @@ def embedded(embedder: Embedder, frames: MemoryFrames, texts: list[str | None]) 
 
 
 @pytest.mark.parametrize(("combine", "width"), [("mean", 12), ("concat", 24), ("visual", 12)])
-def test_cn_clip_is_finetuned_saved_and_embeds(clip: ModelSettings, tmp_path: Path, combine: str, width: int) -> None:
+def test_cn_clip_is_finetuned_saved_and_embeds(
+    clip: ModelSettings, tmp_path: Path, combine: str, width: int
+) -> None:
     training_set, frames = small_set(8)
     text = "none" if combine == "visual" else "raw"
     sizes = dataclasses.replace(clip, combine=combine)  # type: ignore[arg-type]
@@ -93,16 +95,22 @@ def test_zero_shot_cn_clip_keeps_its_weights(clip: ModelSettings, tmp_path: Path
     ours = embedder(job, trained(job, frames)[0], tmp_path)
     theirs = ChineseCLIPModel.from_pretrained(clip.weights).state_dict()
     kept = ours.model.clip.state_dict()
-    assert kept.keys() == theirs.keys() and all(torch.equal(kept[name], theirs[name]) for name in theirs)
+    assert kept.keys() == theirs.keys() and all(
+        torch.equal(kept[name], theirs[name]) for name in theirs
+    )
 
 
-def test_a_multimodal_language_models_layer_is_trained_alone(mllm: ModelSettings, tmp_path: Path) -> None:
+def test_a_multimodal_language_models_layer_is_trained_alone(
+    mllm: ModelSettings, tmp_path: Path
+) -> None:
     training_set, frames = small_set(8)
     job = job_of(mllm, training_set, epochs=40)
     base = build_model(job).base.state_dict()
     found, history = trained(job, frames)
     assert learned(history)
-    assert all(torch.equal(weight, base[name]) for name, weight in found.model.base.state_dict().items())
+    assert all(
+        torch.equal(weight, base[name]) for name, weight in found.model.base.state_dict().items()
+    )
     ours = embedder(job, found, tmp_path)
     assert type(ours.model) is MLLMEmbedder
     with_text = embedded(ours, frames, ["product 0", "product 1", None])
@@ -110,13 +118,18 @@ def test_a_multimodal_language_models_layer_is_trained_alone(mllm: ModelSettings
     assert not np.array_equal(with_text, embedded(ours, frames, [None] * 3))
 
 
-def test_a_multimodal_language_model_without_the_layer_is_not_trained(mllm: ModelSettings, tmp_path: Path) -> None:
+def test_a_multimodal_language_model_without_the_layer_is_not_trained(
+    mllm: ModelSettings, tmp_path: Path
+) -> None:
     training_set, frames = small_set(4)
     sizes = dataclasses.replace(mllm, linear_layer=False)
     with pytest.raises(ValueError, match="no weights to train.*epochs 0"):
         Training(job_of(sizes, training_set), frames)
     job = job_of(sizes, training_set, epochs=0)
-    assert embedded(embedder(job, trained(job, frames)[0], tmp_path), frames, [None] * 3).shape == (3, 32)
+    assert embedded(embedder(job, trained(job, frames)[0], tmp_path), frames, [None] * 3).shape == (
+        3,
+        32,
+    )
 
 
 def test_a_checkpoint_of_a_frozen_model_holds_what_is_trained_alone(tmp_path: Path) -> None:
@@ -140,7 +153,10 @@ def test_a_checkpoint_of_a_frozen_model_holds_what_is_trained_alone(tmp_path: Pa
     resumed.load(saved)
     assert resumed.done == 2
     again = resumed.run(on_metrics=lambda metrics: None)
-    assert torch.equal(again.model.probe.weight, whole.model.probe.weight) and again.scores == whole.scores
+    assert (
+        torch.equal(again.model.probe.weight, whole.model.probe.weight)
+        and again.scores == whole.scores
+    )
 
 
 def test_cached_batches_give_the_same_gradients(clip: ModelSettings) -> None:
@@ -156,7 +172,9 @@ def test_cached_batches_give_the_same_gradients(clip: ModelSettings) -> None:
 
 
 def test_a_folder_of_no_network_is_refused(clip: ModelSettings) -> None:
-    with pytest.raises(ValueError, match="no architecture that it names; ampere has AMPere, CNCLIP, MLLM"):
+    with pytest.raises(
+        ValueError, match="no architecture that it names; ampere has AMPere, CNCLIP, MLLM"
+    ):
         load_network(clip.weights)
 
 

@@ -61,7 +61,9 @@ def test_training_and_embedding_give_a_sample_the_same_vector(
     folder, job, training_set, frames = saved
     monkeypatch.setattr(data.random, "Random", lambda seed: Plain(0))
     settings = dataclasses.replace(job.train, batch_size=3, crop_scale=1.0, text_dropout=0.0)
-    batch = ProductBatches(training_set, frames, settings, num_frames=SIZES.num_frames, image_size=SIZES.image_size)[0]
+    batch = ProductBatches(
+        training_set, frames, settings, num_frames=SIZES.num_frames, image_size=SIZES.image_size
+    )[0]
     embedder = Embedder(folder)
     step = Step(
         ProductModel(embedder.model), PartialFC(3, SIZES.embedding_dim), job.tokenizer, settings,
@@ -73,29 +75,41 @@ def test_training_and_embedding_give_a_sample_the_same_vector(
         for column, (domain, ids) in enumerate(training_set.products[f"p{label:02}"].items()):
             stored = frames.take(ids[:1])
             vector = embedder.embed(stored, [training_set.texts[ids[0]]], [domain])
-            np.testing.assert_allclose(vector[0], trained[row, column].numpy(), atol=1e-5, err_msg=domain)
+            np.testing.assert_allclose(
+                vector[0], trained[row, column].numpy(), atol=1e-5, err_msg=domain
+            )
 
 
-def test_pages_and_clips_mixed_keep_their_order(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_pages_and_clips_mixed_keep_their_order(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     embedder = Embedder(saved[0])
     stored = [noisy(1, 2), noisy(2, 1), noisy(3, 2), noisy(4, 1)]
     texts = ["product 1", None, "", "product 2"]
     together = embedder.embed(stored, texts, DOMAINS)
-    alone = np.concatenate([embedder.embed([f], [t], [d]) for f, t, d in zip(stored, texts, DOMAINS, strict=True)])
+    alone = np.concatenate(
+        [embedder.embed([f], [t], [d]) for f, t, d in zip(stored, texts, DOMAINS, strict=True)]
+    )
     assert together.dtype == np.float32 and together.shape == (4, SIZES.embedding_dim)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     assert np.abs(together[0] - together[2]).max() > 1e-3
 
 
-def test_one_frame_is_a_clip_of_equal_frames(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_one_frame_is_a_clip_of_equal_frames(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     embedder = Embedder(saved[0])
     (frame,) = noisy(1, 1)
-    page, clip = embedder.embed([[frame], [frame] * SIZES.num_frames], ["product 1"] * 2, DOMAINS[:2])
+    page, clip = embedder.embed(
+        [[frame], [frame] * SIZES.num_frames], ["product 1"] * 2, DOMAINS[:2]
+    )
     np.testing.assert_allclose(page, clip, atol=1e-5)
 
 
-def test_a_missing_text_is_not_read_as_the_empty_one(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_a_missing_text_is_not_read_as_the_empty_one(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""], DOMAINS[:2])
     assert np.abs(missing - empty).max() > 1e-3
 
@@ -103,20 +117,31 @@ def test_a_missing_text_is_not_read_as_the_empty_one(saved: tuple[Path, TrainJob
 def test_a_last_layer_per_domain_is_told_the_domain(tmp_path: Path) -> None:
     training_set, _ = small_set(3)
     job = small_job(training_set)
-    model = build_model(dataclasses.replace(job, model=dataclasses.replace(SIZES, share_last_layer=False)))
+    model = build_model(
+        dataclasses.replace(job, model=dataclasses.replace(SIZES, share_last_layer=False))
+    )
     model.save_pretrained(tmp_path / "cope", job.tokenizer)
     (tmp_path / "cope" / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "llm"}}))
     vectors = Embedder(tmp_path / "cope").embed([noisy(1, 1)] * 3, ["x"] * 3, list(Domain))
-    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3 and np.abs(vectors[1] - vectors[2]).max() > 1e-3
+    assert (
+        np.abs(vectors[0] - vectors[1]).max() > 1e-3
+        and np.abs(vectors[1] - vectors[2]).max() > 1e-3
+    )
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_wrong_number_of_frames_is_told(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], count: int) -> None:
-    with pytest.raises(ValueError, match=f"has {count} frames; this model reads 1 or {SIZES.num_frames}"):
+def test_a_wrong_number_of_frames_is_told(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], count: int
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"has {count} frames; this model reads 1 or {SIZES.num_frames}"
+    ):
         Embedder(saved[0]).embed([noisy(1, 1), noisy(1, count)], ["a", "b"], DOMAINS[:2])
 
 
-def test_the_name_follows_the_weights(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_the_name_follows_the_weights(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     folder, job, *_ = saved
     name = Embedder(folder).name
     assert name == embedding_name(folder) and name.startswith("ampere@")
@@ -126,7 +151,9 @@ def test_the_name_follows_the_weights(saved: tuple[Path, TrainJob, TrainingSet, 
     assert embedding_name(folder) != name
 
 
-def test_model_input_is_what_the_embedder_feeds(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_model_input_is_what_the_embedder_feeds(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     embedder = Embedder(saved[0])
     fed: list[torch.Tensor] = []
     embedder.model.video.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
@@ -135,10 +162,15 @@ def test_model_input_is_what_the_embedder_feeds(saved: tuple[Path, TrainJob, Tra
     assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))
 
 
-def test_bfloat16_gives_nearly_the_same_vectors(saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames]) -> None:
+def test_bfloat16_gives_nearly_the_same_vectors(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+) -> None:
     folder, _, _, frames = saved
     names, texts = list(frames.frames)[:4], ["product 1", None, "x", "product 2"]
     domains = [Domain(name.split("-")[0]) for name in names]
-    exact, rough = (Embedder(folder, bf16=bf16).embed(frames.take(names), texts, domains) for bf16 in (False, True))
+    exact, rough = (
+        Embedder(folder, bf16=bf16).embed(frames.take(names), texts, domains)
+        for bf16 in (False, True)
+    )
     assert rough.dtype == np.float32 and not np.array_equal(exact, rough)
     assert (exact * rough).sum(axis=1).min() > 0.999

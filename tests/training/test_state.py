@@ -21,9 +21,18 @@ CURVE = ("step", "contrastive", "classifier", "validation_mR1")
 def the_job(**train: object) -> tuple[TrainJob, MemoryFrames]:
     training_set, frames = small_set(9, MIXED)
     validation = {"p08": training_set.products["p08"], "p05": training_set.products["p05"]}
-    products = {product: domains for product, domains in training_set.products.items() if product not in validation}
+    products = {
+        product: domains
+        for product, domains in training_set.products.items()
+        if product not in validation
+    }
     training_set = dataclasses.replace(training_set, products=products, validation=validation)
-    settings: dict[str, object] = {"epochs": 4, "batch_size": 2, "text_dropout": 0.3, "checkpoint_every": 5}
+    settings: dict[str, object] = {
+        "epochs": 4,
+        "batch_size": 2,
+        "text_dropout": 0.3,
+        "checkpoint_every": 5,
+    }
     settings |= {"validate_every": 4, "bf16": False}
     return small_job(training_set, **settings | train), frames
 
@@ -36,7 +45,9 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-def run(job: TrainJob, frames: MemoryFrames, folder: Path, *, stop_at: int | None = None) -> tuple[list[Metrics], dict]:
+def run(
+    job: TrainJob, frames: MemoryFrames, folder: Path, *, stop_at: int | None = None
+) -> tuple[list[Metrics], dict]:
     """Train from the folder's checkpoint, if there is one; hand in checkpoints there. Metrics and final weights."""
     training = Training(job, frames)
     if (folder / "state.json").exists():
@@ -90,8 +101,12 @@ def test_on_two_ranks_and_on_from_there_alone_and_back(tmp_path: Path) -> None:
         "classes-000000004.safetensors",
     }
     after, _ = run(*no_dropout_job(), changed)
-    torch.testing.assert_close(torch.tensor(first), torch.tensor(flat(whole)[:8]), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(torch.tensor(flat(after)), torch.tensor(flat(whole)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        torch.tensor(first), torch.tensor(flat(whole)[:8]), rtol=1e-3, atol=1e-4
+    )
+    torch.testing.assert_close(
+        torch.tensor(flat(after)), torch.tensor(flat(whole)), rtol=1e-3, atol=1e-4
+    )
     back = tmp_path / "one-then-two"
     back.mkdir()
     run(*no_dropout_job(), back, stop_at=8)
@@ -134,7 +149,9 @@ def moved(count: int, rate: float) -> tuple[PartialFC, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.5])
-def test_classes_of_any_ranks_files_come_back_with_their_moments(rate: float, tmp_path: Path) -> None:
+def test_classes_of_any_ranks_files_come_back_with_their_moments(
+    rate: float, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     classifier, optimizer = moved(5, rate)
     save_classes(tmp_path, classifier, optimizer)
@@ -144,6 +161,8 @@ def test_classes_of_any_ranks_files_come_back_with_their_moments(rate: float, tm
     assert torch.equal(fresh.centers, classifier.centers)
     kept, found = optimizer.state[classifier.centers], other.state[fresh.centers]
     assert kept.keys() == found.keys() and found["step"] == kept["step"] == 3
-    assert all(torch.equal(kept[name], found[name]) for name in kept if isinstance(kept[name], Tensor))
+    assert all(
+        torch.equal(kept[name], found[name]) for name in kept if isinstance(kept[name], Tensor)
+    )
     with pytest.raises(ValueError, match="5 classes; this classifier has 6 classes"):
         load_classes(tmp_path, *moved(6, rate))

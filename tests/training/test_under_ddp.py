@@ -60,7 +60,9 @@ def train() -> dict[str, Any]:
     return {
         "weights": trained.model.state_dict(),
         "centers": trained.classifier.centers.detach(),
-        "losses": [[epoch["contrastive"], epoch["classifier"], epoch["gradient_norm"]] for epoch in epochs],
+        "losses": [
+            [epoch["contrastive"], epoch["classifier"], epoch["gradient_norm"]] for epoch in epochs
+        ],
         "products": taken.steps,
     }
 
@@ -81,12 +83,18 @@ def gradients(chunk_size: int, workers: int) -> dict[str, Tensor]:
     job = small_job(training_set, batch_size=4, workers=workers, text="none", chunk_size=chunk_size)
     training = Training(job, frames)
     training.step.backward(training.batches[0], seed=0)
-    found = {name: weight.grad for name, weight in training.model.named_parameters() if weight.grad is not None}
+    found = {
+        name: weight.grad
+        for name, weight in training.model.named_parameters()
+        if weight.grad is not None
+    }
     assert training.classifier.centers.grad is not None
     return found | {"centers": training.classifier.centers.grad}
 
 
-def test_chunks_on_two_ranks_give_the_gradients_of_the_whole_batch(ranks: list[dict[str, Any]]) -> None:
+def test_chunks_on_two_ranks_give_the_gradients_of_the_whole_batch(
+    ranks: list[dict[str, Any]],
+) -> None:
     whole = gradients(chunk_size=0, workers=1)
     one, other = (rank["gradients"] for rank in ranks)
     assert one.keys() == other.keys() == whole.keys()
@@ -114,7 +122,9 @@ def test_two_ranks_give_the_validation_score_of_one(ranks: list[dict[str, Any]])
 
 def frozen_job(mllm: str, training_set: TrainingSet) -> TrainJob:
     sizes = dataclasses.replace(SIZES, network="mllm", weights=mllm, linear_layer=False)
-    return dataclasses.replace(small_job(training_set, epochs=0, workers=2), model=sizes, tokenizer=None)
+    return dataclasses.replace(
+        small_job(training_set, epochs=0, workers=2), model=sizes, tokenizer=None
+    )
 
 
 def train_frozen(mllm: str) -> dict[str, Any]:
@@ -124,7 +134,9 @@ def train_frozen(mllm: str) -> dict[str, Any]:
     return training.run(lambda metrics: None).scores
 
 
-def test_a_network_without_anything_to_train_goes_through_two_ranks(ranks: list[dict[str, Any]]) -> None:
+def test_a_network_without_anything_to_train_goes_through_two_ranks(
+    ranks: list[dict[str, Any]],
+) -> None:
     assert [rank["frozen"] for rank in ranks] == [{"step": 0}] * 2
 
 
@@ -142,7 +154,9 @@ def weights_lost_on(rank: int) -> str:
 
 def test_weights_that_one_rank_lacks_stop_all_ranks(ranks: list[dict[str, Any]]) -> None:
     one, other = (rank["lost"] for rank in ranks)
-    assert one == other and one.startswith("rank 1 cannot have the weights to start from: no/such.pth")
+    assert one == other and one.startswith(
+        "rank 1 cannot have the weights to start from: no/such.pth"
+    )
 
 
 def close_window(rank: int) -> Metrics:

@@ -27,9 +27,15 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
     assert len(ids) == samples.num_rows == SAMPLE_COUNT
     frames = demo.workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist()
     assert sorted(frames) == sorted(ids)
-    clips = samples.filter(pc.not_equal(samples["domain"], str(Domain.PAGE)))["sample_id"].to_pylist()
+    clips = samples.filter(pc.not_equal(samples["domain"], str(Domain.PAGE)))[
+        "sample_id"
+    ].to_pylist()
     summarized = demo.workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
-    failed = demo.workspace.table(FAILURES).read(["sample_id"], "stage = 'summarize'")["sample_id"].to_pylist()
+    failed = (
+        demo.workspace.table(FAILURES)
+        .read(["sample_id"], "stage = 'summarize'")["sample_id"]
+        .to_pylist()
+    )
     assert sorted(summarized + failed) == sorted(clips)
     embeddings = demo.workspace.table(EMBEDDINGS).read(["sample_id", "model"])
     assert embeddings.num_rows == 3 * SAMPLE_COUNT  # summaries, raw transcripts, pictures alone
@@ -38,16 +44,25 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
 
 
 def test_pages_have_one_frame_and_clips_eight(demo: DemoRun) -> None:
-    for row in demo.workspace.table(FRAMES).read(["sample_id", "frames", "timestamps_s"]).to_pylist():
+    for row in (
+        demo.workspace.table(FRAMES).read(["sample_id", "frames", "timestamps_s"]).to_pylist()
+    ):
         expected = 1 if f"-{Domain.PAGE}-" in row["sample_id"] else 8
         assert len(row["frames"]) == len(row["timestamps_s"]) == expected
         assert row["timestamps_s"] == sorted(row["timestamps_s"])
 
 
 def test_vllm_names_products_that_the_language_model_never_saw(demo: DemoRun) -> None:
-    gold = [json.loads(line) for line in (demo.folder / "catalogue" / "gold.jsonl").read_text("utf-8").splitlines()]
+    gold = [
+        json.loads(line)
+        for line in (demo.folder / "catalogue" / "gold.jsonl").read_text("utf-8").splitlines()
+    ]
     truth = {row["sample_id"]: row for row in gold}
-    rows = [row for row in demo.workspace.table(SUMMARIES).read().to_pylist() if row["sample_id"] in truth]
+    rows = [
+        row
+        for row in demo.workspace.table(SUMMARIES).read().to_pylist()
+        if row["sample_id"] in truth
+    ]
     scores = score_summaries([(row, truth[row["sample_id"]]) for row in rows])
     assert scores.count >= 0.9 * CLIP_COUNT
     assert scores.name_accuracy.value >= 0.50
@@ -57,7 +72,11 @@ def test_vllm_names_products_that_the_language_model_never_saw(demo: DemoRun) ->
 def test_clips_without_a_transcript_are_missing_and_not_empty_text(demo: DemoRun) -> None:
     texts = demo.workspace.table(SAMPLES).read(["sample_id", "text", "domain"]).to_pylist()
     blank = {row["sample_id"] for row in texts if row["text"] is None}
-    missing = demo.workspace.table(SUMMARIES).read(["sample_id", "text"], "status = 'missing'").to_pylist()
+    missing = (
+        demo.workspace.table(SUMMARIES)
+        .read(["sample_id", "text"], "status = 'missing'")
+        .to_pylist()
+    )
     assert {row["sample_id"] for row in missing} == blank
     assert all(row["text"] is None for row in missing)
 
@@ -74,14 +93,26 @@ def test_the_six_task_table_is_written_and_printed(demo: DemoRun) -> None:
     low, high = report["mR1_interval"]
     assert low <= report["mR1"] <= high
     queries = sum(task["queries"] for task in report["tasks"].values())
-    assert all(sum(g["queries"] for g in groups.values()) == queries for groups in report["groups"].values())
-    assert {"with text"} <= set(report["groups"]["text"]) and len(report["groups"]["category"]) == 10
+    assert all(
+        sum(g["queries"] for g in groups.values()) == queries
+        for groups in report["groups"].values()
+    )
+    assert {"with text"} <= set(report["groups"]["text"]) and len(
+        report["groups"]["category"]
+    ) == 10
 
 
-def test_two_models_are_compared_on_the_same_queries(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_are_compared_on_the_same_queries(
+    demo: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace = demo.workspace
     kept = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
-    assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.compare", "ampere-raw", "ampere"]) == 0
+    assert (
+        main(
+            ["evaluate", "--workspace", workspace.uri, "--evaluate.compare", "ampere-raw", "ampere"]
+        )
+        == 0
+    )
     assert "\nampere over ampere-raw, R@1 in points: mR1 +" in capsys.readouterr().out
     report = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
     raw = next(row for row in kept["compared"] if row["name"] == "ampere-raw")
@@ -93,18 +124,27 @@ def test_two_models_are_compared_on_the_same_queries(demo: DemoRun, capsys: pyte
     assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.models", *names]) == 0
 
 
-def test_the_figures_are_one_page_that_needs_no_other_file(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figures_are_one_page_that_needs_no_other_file(
+    demo: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--figures.models", "ampere", "ampere-visual", "--figures.worst", "3"]
     assert main(["figures", "--workspace", demo.workspace.uri, *flags]) == 0
     assert "figures: 9 figures done" in capsys.readouterr().out
     reports = Path(demo.workspace.uri) / "reports"
     drawn = list((reports / "figures").iterdir())
-    assert {file.stem for file in drawn} == {"distances", "recall", "attention", *(f"top5-{task}" for task in TASKS)}
+    assert {file.stem for file in drawn} == {
+        "distances",
+        "recall",
+        "attention",
+        *(f"top5-{task}" for task in TASKS),
+    }
     for file in drawn:
         with Image.open(file) as image:
             assert min(image.size) > 200
     page = (reports / "index.html").read_text("utf-8")
-    assert re.findall(r'src="(?!data:)', page) == [] and "<link" not in page and "<script" not in page
+    assert (
+        re.findall(r'src="(?!data:)', page) == [] and "<link" not in page and "<script" not in page
+    )
     assert page.count('<figure class="query">') == 6 * 3 + 3
     assert 'class="right"' in page and "ampere-visual" in page
 
@@ -131,22 +171,47 @@ def test_run_again_it_skips_what_is_done(demo: DemoRun) -> None:
 
 
 def table_versions(demo: DemoRun) -> list[int]:
-    return [demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, EMBEDDINGS)]
+    return [
+        demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, EMBEDDINGS)
+    ]
 
 
 def test_status_shows_all_stages(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--workspace", demo.workspace.uri]) == 0
-    lines = {line.split()[0]: line.split()[1:5] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    lines = {
+        line.split()[0]: line.split()[1:5]
+        for line in capsys.readouterr().out.splitlines()
+        if line.strip()
+    }
     done = {"decode": SAMPLE_COUNT, "summarize": CLIP_COUNT, "embed-ampere": SAMPLE_COUNT}
     for stage, count in done.items():
         assert lines[stage] == [str(count), "0", "0", "0"]
 
 
-def test_search_from_the_command_line_finds_the_clip_itself(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
-    clip = demo.workspace.table(SAMPLES).read(None, "domain = 'short' AND split = 'test'").to_pylist()[0]
-    summary = demo.workspace.table(SUMMARIES).read(["text"], f"sample_id = '{clip['sample_id']}'")["text"][0].as_py()
+def test_search_from_the_command_line_finds_the_clip_itself(
+    demo: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = (
+        demo.workspace.table(SAMPLES)
+        .read(None, "domain = 'short' AND split = 'test'")
+        .to_pylist()[0]
+    )
+    summary = (
+        demo.workspace.table(SUMMARIES)
+        .read(["text"], f"sample_id = '{clip['sample_id']}'")["text"][0]
+        .as_py()
+    )
     text = ["--text", summary] if summary else []
-    flags = ["--file", clip["media_uris"][0], *text, "--json", "--k", "3", "--workspace", demo.workspace.uri]
+    flags = [
+        "--file",
+        clip["media_uris"][0],
+        *text,
+        "--json",
+        "--k",
+        "3",
+        "--workspace",
+        demo.workspace.uri,
+    ]
     assert main(["search", *flags]) == 0
     hits = json.loads(capsys.readouterr().out)
     assert hits["short"][0]["sample_id"] == clip["sample_id"]
@@ -156,4 +221,7 @@ def test_search_from_the_command_line_finds_the_clip_itself(demo: DemoRun, capsy
 
 def test_judge_prints_scores_of_all_and_of_test_products(demo: DemoRun) -> None:
     text = judge_summaries(demo.workspace, demo.folder / "catalogue" / "gold.jsonl")
-    assert "summaries of all products: name right" in text and "summaries of test products: name right" in text
+    assert (
+        "summaries of all products: name right" in text
+        and "summaries of test products: name right" in text
+    )

@@ -13,35 +13,79 @@ from ampere.store.workspace import Workspace
 from ampere.text.summary import Summary, parse_summary
 from ampere.workflows import evaluate_summaries
 from ampere.workflows.demo import judge_summaries
-from ampere.workflows.evaluate_summaries import read_gold, score_workspace, scores_json, summarize_gold
+from ampere.workflows.evaluate_summaries import (
+    read_gold,
+    score_workspace,
+    scores_json,
+    summarize_gold,
+)
 
 OUR_GOLD = Path(__file__).parents[2] / "benchmarks" / "gold" / "spoken.jsonl"
 GOLD = [
-    {"sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛", "防水"], "text": "松石牙刷"},
-    {"sample_id": "b", "product_name": "云岚面霜", "product_features": [], "text": "云岚面霜", "domain": "short"},
+    {
+        "sample_id": "a",
+        "product_name": "松石牙刷",
+        "product_features": ["软毛", "防水"],
+        "text": "松石牙刷",
+    },
+    {
+        "sample_id": "b",
+        "product_name": "云岚面霜",
+        "product_features": [],
+        "text": "云岚面霜",
+        "domain": "short",
+    },
     {"sample_id": "c", "product_name": "", "product_features": [], "text": "大家好"},
 ]
 
 
 def write(path: Path, rows: list[Any]) -> str:
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    path.write_text(
+        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows),
+        encoding="utf-8",
+    )
     return str(path)
 
 
 @pytest.fixture
 def summarized(workspace: Workspace) -> Workspace:
     rows = [
-        {"method": "llm", "sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛"], "status": "ok"},
-        {"method": "llm", "sample_id": "b", "product_name": "", "product_features": [], "status": "empty"},
-        {"method": "llm", "sample_id": "z", "product_name": "other", "product_features": [], "status": "ok"},
+        {
+            "method": "llm",
+            "sample_id": "a",
+            "product_name": "松石牙刷",
+            "product_features": ["软毛"],
+            "status": "ok",
+        },
+        {
+            "method": "llm",
+            "sample_id": "b",
+            "product_name": "",
+            "product_features": [],
+            "status": "empty",
+        },
+        {
+            "method": "llm",
+            "sample_id": "z",
+            "product_name": "other",
+            "product_features": [],
+            "status": "ok",
+        },
         {"method": "raw", "sample_id": "a", "text": "松石牙刷", "status": "ok"},
-        {"method": "keybert", "sample_id": "a", "product_features": ["软毛", "松石牙刷"], "status": "ok"},
+        {
+            "method": "keybert",
+            "sample_id": "a",
+            "product_features": ["软毛", "松石牙刷"],
+            "status": "ok",
+        },
     ]
     workspace.table(SUMMARIES).append(rows)
     return workspace
 
 
-def test_every_method_of_a_workspace_is_scored_by_hand(summarized: Workspace, tmp_path: Path) -> None:
+def test_every_method_of_a_workspace_is_scored_by_hand(
+    summarized: Workspace, tmp_path: Path
+) -> None:
     scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
     assert list(scores) == ["keybert", "llm", "raw"]
     llm, raw, keybert = scores["llm"], scores["raw"], scores["keybert"]
@@ -54,31 +98,56 @@ def test_every_method_of_a_workspace_is_scored_by_hand(summarized: Workspace, tm
 
 
 def test_a_method_is_scored_by_what_it_feeds_alone(workspace: Workspace, tmp_path: Path) -> None:
-    row = {"sample_id": "a", "product_name": "松石牙刷", "product_features": ["软毛"], "status": "ok"}
-    workspace.table(SUMMARIES).append([row | {"method": method} for method in ("llm", "llm-name", "llm-features")])
+    row = {
+        "sample_id": "a",
+        "product_name": "松石牙刷",
+        "product_features": ["软毛"],
+        "status": "ok",
+    }
+    workspace.table(SUMMARIES).append(
+        [row | {"method": method} for method in ("llm", "llm-name", "llm-features")]
+    )
     scores = score_workspace(workspace, read_gold(write(tmp_path / "gold.jsonl", GOLD[:1])))
-    shares = {name: (s.name_accuracy.value, s.no_output.value, s.feature_recall.value) for name, s in scores.items()}
+    shares = {
+        name: (s.name_accuracy.value, s.no_output.value, s.feature_recall.value)
+        for name, s in scores.items()
+    }
     assert shares == {"llm": (1, 0, 0.5), "llm-name": (1, 0, 0), "llm-features": (0, 1, 0.5)}
     assert (
-        math.isnan(scores["llm-name"].feature_precision.value) and scores["llm-features"].feature_precision.value == 1
+        math.isnan(scores["llm-name"].feature_precision.value)
+        and scores["llm-features"].feature_precision.value == 1
     )
 
 
-def test_the_demo_counts_transcripts_without_a_summary_as_wrong(summarized: Workspace, tmp_path: Path) -> None:
-    summarized.table(SAMPLES).append([{"sample_id": "a", "split": "train"}, {"sample_id": "b", "split": "test"}])
-    every, test, _ = judge_summaries(summarized, Path(write(tmp_path / "gold.jsonl", GOLD))).splitlines()
+def test_the_demo_counts_transcripts_without_a_summary_as_wrong(
+    summarized: Workspace, tmp_path: Path
+) -> None:
+    summarized.table(SAMPLES).append(
+        [{"sample_id": "a", "split": "train"}, {"sample_id": "b", "split": "test"}]
+    )
+    every, test, _ = judge_summaries(
+        summarized, Path(write(tmp_path / "gold.jsonl", GOLD))
+    ).splitlines()
     assert every.startswith("summaries of all products: name right 50.0% of 2, no name 50.0%")
     assert every.endswith("chat recognised 0.0% of 1")  # it has no row
     assert test.startswith("summaries of test products: name right 0.0% of 1, no name 100.0%")
 
 
-def test_the_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_prints_a_table_or_json(
+    summarized: Workspace, tmp_path: Path, capsys: Any
+) -> None:
     gold = write(tmp_path / "gold.jsonl", GOLD)
     assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri]) == 0
     shown = capsys.readouterr().out
-    assert "2 transcripts of products, 1 of chat alone" in shown and "llm" in shown and "50.0 %" in shown
+    assert (
+        "2 transcripts of products, 1 of chat alone" in shown
+        and "llm" in shown
+        and "50.0 %" in shown
+    )
     assert "count as wrong: keybert 2, llm 1, raw 2" in " ".join(shown.split())
-    assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri, "--json"]) == 0
+    assert (
+        main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri, "--json"]) == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["llm"]["count"] == 2 and told["llm"]["name_accuracy"]["value"] == 0.5
     assert told["llm"]["name_accuracy"]["low"] <= 0.5 <= told["llm"]["name_accuracy"]["high"]
@@ -88,14 +157,22 @@ def test_the_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Pat
 def test_chat_is_recognised_by_an_answer_only(
     summarized: Workspace, tmp_path: Path, status: str, recognised: float
 ) -> None:
-    row = {"method": "llm", "sample_id": "c", "product_name": "", "product_features": [], "status": status}
+    row = {
+        "method": "llm",
+        "sample_id": "c",
+        "product_name": "",
+        "product_features": [],
+        "status": status,
+    }
     summarized.table(SUMMARIES).append([row])
     scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
     assert scores["llm"].chat_recognised.value == recognised
     assert scores["llm"].unanswered == 1 - recognised
 
 
-@pytest.mark.parametrize("failed", [Report("summarize", "", done=2, unanswered=1), Report("summarize", "")])
+@pytest.mark.parametrize(
+    "failed", [Report("summarize", "", done=2, unanswered=1), Report("summarize", "")]
+)
 def test_transcripts_that_gave_no_answer_fail_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, failed: Report
 ) -> None:
@@ -104,7 +181,10 @@ def test_transcripts_that_gave_no_answer_fail_the_command(
     monkeypatch.setattr(evaluate_summaries, "run_stage", lambda stage, workspace: failed)
     assert main(["evaluate-summaries", "--gold", write(tmp_path / "gold.jsonl", GOLD)]) == 1
     told = capsys.readouterr().err
-    assert f"of 3 labelled transcripts {failed.unanswered} gave no answer and {failed.failed.total()} failed" in told
+    assert (
+        f"of 3 labelled transcripts {failed.unanswered} gave no answer and {failed.failed.total()} failed"
+        in told
+    )
     assert "run it again" in told
 
 
@@ -115,7 +195,9 @@ def test_without_a_workspace_the_labelled_transcripts_are_summarized(tmp_path: P
     assert scores["raw"].chat_recognised.value == 0.0
     assert json.loads(scores_json(scores))["raw"]["chat_count"] == 1
     del gold["b"]["text"]
-    with pytest.raises(ValueError, match="1 labelled transcripts have no text, the first b; give --workspace"):
+    with pytest.raises(
+        ValueError, match="1 labelled transcripts have no text, the first b; give --workspace"
+    ):
         summarize_gold(gold, SummarizeSettings(method="raw"))
 
 
@@ -143,7 +225,9 @@ def test_a_line_that_is_no_label_is_named(tmp_path: Path, row: Any, reason: str)
 @pytest.mark.parametrize("domain", ["page", "clip"])
 def test_pages_are_not_summarized_and_so_not_labelled(tmp_path: Path, domain: str) -> None:
     gold = write(tmp_path / "gold.jsonl", [GOLD[1], GOLD[0] | {"domain": domain}])
-    with pytest.raises(ValueError, match=rf"gold.jsonl:2: domain is '{domain}'; .* give short or live"):
+    with pytest.raises(
+        ValueError, match=rf"gold.jsonl:2: domain is '{domain}'; .* give short or live"
+    ):
         read_gold(gold)
 
 
@@ -158,10 +242,17 @@ def test_our_own_set_is_one() -> None:
     gold = read_gold(str(OUR_GOLD))
     assert len(gold) >= 200
     rows = gold.values()
-    assert {row["language"] for row in rows} == {"zh", "en"} and {row["domain"] for row in rows} == {"short", "live"}
+    assert {row["language"] for row in rows} == {"zh", "en"} and {
+        row["domain"] for row in rows
+    } == {"short", "live"}
     assert sum(not row["product_name"] for row in rows) >= 20
     for row in rows:
-        assert row["text"].strip() and len(set(row["product_features"])) == len(row["product_features"]) <= 6
+        assert (
+            row["text"].strip()
+            and len(set(row["product_features"])) == len(row["product_features"]) <= 6
+        )
         assert row["product_name"] or not row["product_features"]
-        label = Summary(product_name=row["product_name"], product_features=tuple(row["product_features"]))
+        label = Summary(
+            product_name=row["product_name"], product_features=tuple(row["product_features"])
+        )
         assert parse_summary(label.to_json()) == label

@@ -118,7 +118,9 @@ def load_goods() -> tuple[dict[str, Any], ...]:
     """Categories to draw from, without any selling point of the demo's."""
     held_out = {feature for category in load_categories() for feature in category.features}
     rows = [row for rows in _read("goods_") for row in rows]
-    return tuple(row | {"features": [f for f in row["features"] if f not in held_out]} for row in rows)
+    return tuple(
+        row | {"features": [f for f in row["features"] if f not in held_out]} for row in rows
+    )
 
 
 @cache
@@ -135,7 +137,9 @@ def load_talk() -> dict[str, list[str]]:
             lines.setdefault(kind, []).extend(more)
     talk = {kind: list(dict.fromkeys(found)) for kind, found in lines.items()}
     for kind in ("chatter", "openers"):
-        talk[kind] = [line for line in talk[kind] if not any(lead in line for lead in leads if len(lead) > 1)]
+        talk[kind] = [
+            line for line in talk[kind] if not any(lead in line for lead in leads if len(lead) > 1)
+        ]
     return talk
 
 
@@ -165,7 +169,10 @@ def draw_goods(rng: random.Random, most: int = 5) -> Goods:
     if rng.random() < 0.12:
         words["version"] = rng.choice(VERSIONS)
     pool = [*category["features"], *rng.choice(load_goods())["features"]]
-    features = [_blurred(feature, rng) for feature in rng.sample(pool, k=min(most, rng.choice((1, 2, 2, 3, 3, 4, 5))))]
+    features = [
+        _blurred(feature, rng)
+        for feature in rng.sample(pool, k=min(most, rng.choice((1, 2, 2, 3, 3, 4, 5))))
+    ]
     size = _size(rng, category["sizes"]) if rng.random() < 0.7 else None
     return Goods(words, frozenset(arbitrary), tuple(dict.fromkeys(features)), size)
 
@@ -173,7 +180,9 @@ def draw_goods(rng: random.Random, most: int = 5) -> Goods:
 def _brand(rng: random.Random) -> str:
     if rng.random() < 0.08:
         return rng.choice(LATIN_BRANDS)
-    return draw_brand(rng, demo=False, characters=BRAND_CHARACTERS if rng.random() < 0.3 else common_characters())
+    return draw_brand(
+        rng, demo=False, characters=BRAND_CHARACTERS if rng.random() < 0.3 else common_characters()
+    )
 
 
 def _characters(rng: random.Random, least: int, most: int) -> str:
@@ -195,7 +204,11 @@ def _blurred(feature: str, rng: random.Random) -> str:
 def _size(rng: random.Random, sizes: Sequence[str]) -> str:
     if rng.random() < 0.6:
         return rng.choice(sizes)
-    number = "".join(rng.choices(NUMERALS, k=rng.randint(1, 4))) if rng.random() < 0.8 else str(rng.randint(1, 2000))
+    number = (
+        "".join(rng.choices(NUMERALS, k=rng.randint(1, 4)))
+        if rng.random() < 0.8
+        else str(rng.randint(1, 2000))
+    )
     return number + rng.choice(UNITS)
 
 
@@ -218,9 +231,14 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
     # A piece cut out of a long stream may hold a shortened name, or none.
     named = rng.choices(("full", "short", "none"), weights=(94, 5, 1))[0]
     if named != "full":
-        goods = replace(goods, words={part: w for part, w in goods.words.items() if part in ("kind", "noun")})
+        goods = replace(
+            goods, words={part: w for part, w in goods.words.items() if part in ("kind", "noun")}
+        )
     name, name_lines = _name_lines(goods, named, rng, noise)
-    features = [_misheard(feature, rng, noise) for feature in (*goods.features, *([goods.size] if goods.size else []))]
+    features = [
+        _misheard(feature, rng, noise)
+        for feature in (*goods.features, *([goods.size] if goods.size else []))
+    ]
     facts = [*name_lines, *_feature_lines(features, bool(goods.size), rng, noise)]
     chatter = [_chatter(rng) for _ in range(max(0, count - len(facts)))]
     if rng.random() < 0.3:
@@ -234,23 +252,34 @@ def draw_example(rng: random.Random) -> tuple[str, Summary]:
     return _heard(spoken, rng), Summary(product_name=name, product_features=tuple(ordered))
 
 
-def _name_lines(goods: Goods, named: str, rng: random.Random, noise: float) -> tuple[str, list[str]]:
+def _name_lines(
+    goods: Goods, named: str, rng: random.Random, noise: float
+) -> tuple[str, list[str]]:
     """The name to be found, and the lines that say it."""
     talk = load_talk()
     if named == "none":
         return "", []
     mentions = [_heard_words(goods, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
     often = len(mentions) > 1
-    lines = [_fill(_name_pattern(rng, often=often), rng, noise, name="".join(m.values())) for m in mentions]
+    lines = [
+        _fill(_name_pattern(rng, often=often), rng, noise, name="".join(m.values()))
+        for m in mentions
+    ]
     if named == "full" and rng.random() < 0.4:
         short = rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
         lines += [_fill(line, rng, noise, short=goods.short_name) for line in short]
     if named == "full" and rng.random() < 0.1:
-        wrong = replace(goods, words=goods.words | {"noun": rng.choice(rng.choice(load_goods())["nouns"])}).name
+        wrong = replace(
+            goods, words=goods.words | {"noun": rng.choice(rng.choice(load_goods())["nouns"])}
+        ).name
         lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=goods.name))
         mentions.append(goods.words)
     if rng.random() < 0.4:
-        fitting = [line for line in talk["parts"] if goods.words.keys() >= set(re.findall(r"{(\w+)}", line))]
+        fitting = [
+            line
+            for line in talk["parts"]
+            if goods.words.keys() >= set(re.findall(r"{(\w+)}", line))
+        ]
         lines += [_fill(rng.choice(fitting), rng, noise, **goods.words)] if fitting else []
     if len(mentions) > 1:
         return goods.name, lines
@@ -261,13 +290,17 @@ def _caption(goods: Goods, rng: random.Random, noise: float) -> tuple[str, Summa
     """The shortest of transcripts: a name, perhaps a selling point, and no sentence around them."""
     words = _heard_words(goods, rng, noise)
     features = [_misheard(feature, rng, noise) for feature in goods.features[: rng.randint(0, 1)]]
-    text = rng.choice(("", "", "这个", "这款")) + rng.choice(("", "，", " ")).join(["".join(words.values()), *features])
+    text = rng.choice(("", "", "这个", "这款")) + rng.choice(("", "，", " ")).join(
+        ["".join(words.values()), *features]
+    )
     return text, Summary(product_name=_known(goods, words), product_features=tuple(features))
 
 
 def _known(goods: Goods, heard: dict[str, str]) -> str:
     """What can be known of a name that was heard once."""
-    return "".join((heard if part in goods.arbitrary else goods.words)[part] for part in goods.words)
+    return "".join(
+        (heard if part in goods.arbitrary else goods.words)[part] for part in goods.words
+    )
 
 
 def _heard_words(goods: Goods, rng: random.Random, noise: float) -> dict[str, str]:
@@ -287,7 +320,9 @@ def _name_pattern(rng: random.Random, *, often: bool) -> str:
     return _mixed("names", rng)
 
 
-def _feature_lines(features: Sequence[str], last_is_size: bool, rng: random.Random, noise: float) -> list[str]:
+def _feature_lines(
+    features: Sequence[str], last_is_size: bool, rng: random.Random, noise: float
+) -> list[str]:
     talk = load_talk()
     left = list(features[:-1] if last_is_size else features)
     lines = []
@@ -295,7 +330,9 @@ def _feature_lines(features: Sequence[str], last_is_size: bool, rng: random.Rand
         lines.append(_fill(_feature_pattern(rng), rng, noise, f=rng.choice(left)))
     while left:
         if len(left) > 1 and rng.random() < 0.2:
-            lines.append(_fill(rng.choice(talk["feature_pairs"]), rng, noise, f=left.pop(), g=left.pop()))
+            lines.append(
+                _fill(rng.choice(talk["feature_pairs"]), rng, noise, f=left.pop(), g=left.pop())
+            )
         else:
             lines.append(_fill(_feature_pattern(rng), rng, noise, f=left.pop()))
     if last_is_size:
@@ -350,7 +387,9 @@ def _spoilt(line: str, rng: random.Random) -> str:
 def _fill(line: str, rng: random.Random, noise: float, **words: str) -> str:
     """A line with its placeholders filled; only the words around them are misheard."""
     parts = re.split(r"{(\w+)}", line)
-    return "".join(words[part] if i % 2 else _misheard(part, rng, noise) for i, part in enumerate(parts))
+    return "".join(
+        words[part] if i % 2 else _misheard(part, rng, noise) for i, part in enumerate(parts)
+    )
 
 
 def _misheard(text: str, rng: random.Random, noise: float) -> str:

@@ -56,8 +56,18 @@ ANSWER_PIECES = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character (common Chinese, ASCII, punctuation); any other character as its UTF-8 bytes."""
-    characters = "".join(map(chr, range(32, 127))) + "，。！？、；：“”‘’（）【】《》…·—～￥" + common_characters()
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<0x{byte:02X}>" for byte in range(256)), *characters]
+    characters = (
+        "".join(map(chr, range(32, 127)))
+        + "，。！？、；：“”‘’（）【】《》…·—～￥"
+        + common_characters()
+    )
+    tokens = [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *characters,
+    ]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -97,7 +107,9 @@ def load_model(folder: Path) -> LlamaForCausalLM:
     layers = [copy.deepcopy(model.model.layers[origin]) for origin in origins]
     for i, layer in enumerate(layers):
         layer.self_attn.layer_idx = i
-        layer.self_attn.config = model.config  # not its copy's: the attention implementation is set on the model's
+        layer.self_attn.config = (
+            model.config
+        )  # not its copy's: the attention implementation is set on the model's
         if i and origins[i] == origins[i - 1]:
             torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
             torch.nn.init.zeros_(layer.mlp.down_proj.weight)
@@ -129,7 +141,8 @@ class Examples(IterableDataset):
         while True:
             # Sorting four batches' worth by length before cutting them up saves a third of the padding.
             pool = sorted(
-                (self.encode(*draw_example(rng)) for _ in range(4 * self.batch_size)), key=lambda e: len(e[0])
+                (self.encode(*draw_example(rng)) for _ in range(4 * self.batch_size)),
+                key=lambda e: len(e[0]),
             )
             batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
             rng.shuffle(batches)
@@ -146,7 +159,9 @@ class Examples(IterableDataset):
         length = max(len(ids) for ids, _ in examples)
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in examples])
-        labels = torch.tensor([labels + [IGNORED] * (length - len(labels)) for _, labels in examples])
+        labels = torch.tensor(
+            [labels + [IGNORED] * (length - len(labels)) for _, labels in examples]
+        )
         return ids, labels
 
 
@@ -159,16 +174,25 @@ def answer_loss(layers: Callable, head: torch.nn.Linear, ids: Tensor, labels: Te
 
 
 @torch.no_grad()
-def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int) -> SummaryScores:
+def evaluate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int
+) -> SummaryScores:
     """Scores of the greedy answers on held-out transcripts."""
     pairs = []
     for text, truth in held_out_examples(count):
         ids = tokenizer.apply_chat_template(
-            BARE_WORDING.messages(text), add_generation_prompt=True, return_tensors="pt", return_dict=False
+            BARE_WORDING.messages(text),
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=False,
         )
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=160, do_sample=False)
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=160, do_sample=False
+        )
         try:
-            found = asdict(parse_summary(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)))
+            found = asdict(
+                parse_summary(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+            )
         except AnswerError:
             found = None
         pairs.append((found, asdict(truth)))
@@ -176,7 +200,9 @@ def evaluate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--out",
@@ -184,12 +210,16 @@ def main() -> int:
         help="train, and write model.safetensors, config and tokenizer to this folder, and to "
         "step-N in it every 1,500 steps",
     )
-    what.add_argument("--write-held-out", type=Path, help="write the held-out transcripts as a labelled set")
+    what.add_argument(
+        "--write-held-out", type=Path, help="write the held-out transcripts as a labelled set"
+    )
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--init", type=Path, help="folder of a model of this script to start from, for a new corpus")
+    parser.add_argument(
+        "--init", type=Path, help="folder of a model of this script to start from, for a new corpus"
+    )
     args = parser.parse_args()
 
     if args.write_held_out:
@@ -198,14 +228,25 @@ def main() -> int:
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
     model = load_model(args.init) if args.init else build_model(tokenizer)
-    model.set_attn_implementation("eager")  # a fifth faster than sdpa in training at these lengths on a CPU
+    model.set_attn_implementation(
+        "eager"
+    )  # a fifth faster than sdpa in training at these lengths on a CPU
     model.train()
-    layers = torch.compile(model.model, dynamic=True)  # 1.8 times as fast: most of a step is memory traffic
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens", flush=True)
+    layers = torch.compile(
+        model.model, dynamic=True
+    )  # 1.8 times as fast: most of a step is memory traffic
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens",
+        flush=True,
+    )
     optimizers = build_optimizers(model, args.lr)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda s: min(1, (s + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
+            optimizer,
+            lambda s: (
+                min(1, (s + 1) / 300)
+                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / args.steps)))
+            ),
         )
         for optimizer in optimizers
     ]
@@ -224,11 +265,17 @@ def main() -> int:
             schedule.step()
         total += loss.item()
         if step % 50 == 0:
-            print(f"step {step} loss {total / 50:.4f} {(time.monotonic() - start) / step:.2f} s/step", flush=True)
+            print(
+                f"step {step} loss {total / 50:.4f} {(time.monotonic() - start) / step:.2f} s/step",
+                flush=True,
+            )
             total = 0.0
         if step % 1500 == 0 or step == args.steps:
             model.eval()
-            print(f"step {step}: {evaluate(model, tokenizer, HELD_OUT if step == args.steps else 100)}", flush=True)
+            print(
+                f"step {step}: {evaluate(model, tokenizer, HELD_OUT if step == args.steps else 100)}",
+                flush=True,
+            )
             model.train()
             folder = args.out if step == args.steps else args.out / f"step-{step}"
             # Half precision halves the file; the difference is far below what greedy decoding can see.

@@ -50,7 +50,9 @@ class Changes:
         rows = f"read_parquet('{name}', file_row_number = true)"
         narrow = "sample_id, product_id, split, fingerprint, place, file_row_number AS nth"
         self._database.execute(f"CREATE VIEW spool AS SELECT {narrow} FROM {rows}")
-        self._database.execute("CREATE TABLE firsts AS SELECT sample_id, min(nth) AS nth FROM spool GROUP BY sample_id")
+        self._database.execute(
+            "CREATE TABLE firsts AS SELECT sample_id, min(nth) AS nth FROM spool GROUP BY sample_id"
+        )
 
     def __enter__(self) -> "Changes":
         return self
@@ -83,7 +85,9 @@ class Changes:
 
     def removed(self) -> list[str]:
         """Ids that the table has and the catalogue has not."""
-        query = "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) ORDER BY sample_id"
+        query = (
+            "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) ORDER BY sample_id"
+        )
         return [name for batch in self._answer(query) for name in batch["sample_id"].to_pylist()]
 
     def products_in_two_splits(self) -> list[str]:
@@ -101,7 +105,9 @@ class Changes:
         start = 0
         with pq.ParquetFile(self._spool) as file:
             for batch in file.iter_batches(CHUNK, columns=SAMPLES.schema.names):
-                here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + batch.num_rows)]
+                here = wanted[
+                    np.searchsorted(wanted, start) : np.searchsorted(wanted, start + batch.num_rows)
+                ]
                 if len(here):
                     yield pa.Table.from_batches([batch]).take(here - start)
                 start += batch.num_rows

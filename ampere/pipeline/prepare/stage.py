@@ -49,14 +49,18 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     table = workspace.table(SAMPLES)
     report = Report("prepare", table.uri)
     start = time.monotonic()
-    workspace.table(FAILURES).create()  # by one process, before stages that run beside one another write it
+    workspace.table(
+        FAILURES
+    ).create()  # by one process, before stages that run beside one another write it
     with workspace.lock(SAMPLES.name), tempfile.TemporaryDirectory(prefix="ampere-") as name:
         folder = Path(name)
         problems = Problems(folder / PROBLEMS_REPORT)
         count = _spool(rows, folder / "spool.parquet", problems)
         with Changes(folder / "spool.parquet", table.dataset()) as changes:
             problems.add(changes.duplicates())
-            problems.publish(workspace)  # all that is wrong is told even if the writing is cut short
+            problems.publish(
+                workspace
+            )  # all that is wrong is told even if the writing is cut short
             added = _write(table.append, changes.added())
             updated = _write(table.upsert, changes.updated())
             removed = changes.removed()
@@ -65,10 +69,16 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
         if prune and not unsure:
             _prune(workspace, removed)
         table.compact()
-    report.done, report.skipped = added + updated, count - problems.types["DuplicateId"] - added - updated
+    report.done, report.skipped = (
+        added + updated,
+        count - problems.types["DuplicateId"] - added - updated,
+    )
     report.failed.update(problems.types)
     gone = len(removed) if prune and not unsure else 0
-    report.notes = [*problems.notes(workspace), f"samples: {added} added, {updated} updated, {gone} removed"]
+    report.notes = [
+        *problems.notes(workspace),
+        f"samples: {added} added, {updated} updated, {gone} removed",
+    ]
     if torn:
         report.notes.append(
             f"products with samples of both splits: {len(torn)}, such as {torn[0]}. A model is trained on them and "
@@ -107,7 +117,9 @@ class Problems:
 
     def notes(self, workspace: Workspace) -> list[str]:
         more = self.count - len(self.first)
-        return self.first + [f"... and {more} more; all are in {workspace.uri}/reports/{PROBLEMS_REPORT}"] * bool(more)
+        return self.first + [
+            f"... and {more} more; all are in {workspace.uri}/reports/{PROBLEMS_REPORT}"
+        ] * bool(more)
 
     def publish(self, workspace: Workspace) -> None:
         """Put them into the report and the ledger, in place of those of the last run."""
@@ -116,10 +128,14 @@ class Problems:
             workspace.table(FAILURES).delete("stage = 'prepare'")
         with self.path.open(encoding="utf-8") as file:
             while lines := list(islice(file, BATCH)):
-                places, types, messages = zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)
+                places, types, messages = zip(
+                    *(line.rstrip("\n").split("\t") for line in lines), strict=True
+                )
                 rows = {"sample_id": places, "error_type": types, "error_message": messages}
                 record_failures(
-                    workspace, "prepare", pa.table(rows | {"fingerprint": pa.nulls(len(lines), pa.string())})
+                    workspace,
+                    "prepare",
+                    pa.table(rows | {"fingerprint": pa.nulls(len(lines), pa.string())}),
                 )
 
 
@@ -143,7 +159,9 @@ def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
     good = samples(rows)
     with pq.ParquetWriter(path, SPOOL_SCHEMA, compression="zstd") as writer:
         while batch := list(islice(good, CHUNK)):
-            rows_now = pa.RecordBatch.from_pylist([_row(*item) for item in batch], schema=SPOOL_SCHEMA)
+            rows_now = pa.RecordBatch.from_pylist(
+                [_row(*item) for item in batch], schema=SPOOL_SCHEMA
+            )
             writer.write_batch(rows_now, ROWS_PER_GROUP)
             count += len(batch)
     return count
@@ -159,7 +177,10 @@ def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int
     count, waiting = 0, []
     for table in tables:
         waiting.append(table)
-        if sum(t.num_rows for t in waiting) >= BATCH or sum(t.nbytes for t in waiting) >= COMMIT_BYTES:
+        if (
+            sum(t.num_rows for t in waiting) >= BATCH
+            or sum(t.nbytes for t in waiting) >= COMMIT_BYTES
+        ):
             write(pa.concat_tables(waiting))
             waiting.clear()
         count += table.num_rows

@@ -26,7 +26,9 @@ class Committer:
             the table is; a merge looks at every key.
     """
 
-    def __init__(self, workspace: Workspace, stage: Stage, report: Report, present: set[str]) -> None:
+    def __init__(
+        self, workspace: Workspace, stage: Stage, report: Report, present: set[str]
+    ) -> None:
         self.workspace = workspace
         self.stage = stage
         self.report = report

@@ -49,11 +49,17 @@ class Plan:
 
     def present(self) -> set[str]:
         """Ids of the wanted rows that have a row in the output, whatever it was made from, and are not done."""
-        return set(self.wanted["sample_id"].filter(pc.and_not(pc.is_valid(self.made), self.done)).to_pylist())
+        return set(
+            self.wanted["sample_id"]
+            .filter(pc.and_not(pc.is_valid(self.made), self.done))
+            .to_pylist()
+        )
 
     def counts(self) -> dict[str, int]:
         """Rows by state; a row that is stale is also due, but not counted as pending."""
-        done, failed, stale = (pc.sum(mask).as_py() or 0 for mask in (self.done, self.failed, self.stale))
+        done, failed, stale = (
+            pc.sum(mask).as_py() or 0 for mask in (self.done, self.failed, self.stale)
+        )
         return {
             "done": done,
             "pending": self.wanted.num_rows - done - failed - stale,
@@ -62,7 +68,9 @@ class Plan:
         }
 
 
-def make_plan(workspace: Workspace, stage: str, output: Table, wanted: pa.Table, where: str | None = None) -> Plan:
+def make_plan(
+    workspace: Workspace, stage: str, output: Table, wanted: pa.Table, where: str | None = None
+) -> Plan:
     """Compare what a stage wants with its output table and with the ledger of failures.
 
     Args:
@@ -76,11 +84,15 @@ def make_plan(workspace: Workspace, stage: str, output: Table, wanted: pa.Table,
     made = _fingerprints_of(wanted, rows)
     failures = workspace.table(FAILURES).read(["sample_id", "fingerprint"], f"stage = '{stage}'")
     done = pc.fill_null(pc.equal(made, wanted["fingerprint"]), False)
-    failed_before = pc.fill_null(pc.equal(_fingerprints_of(wanted, failures), wanted["fingerprint"]), False)
+    failed_before = pc.fill_null(
+        pc.equal(_fingerprints_of(wanted, failures), wanted["fingerprint"]), False
+    )
     failed = pc.and_not(failed_before, done)
     stale = pc.and_not(pc.is_valid(made), pc.or_(done, failed))
     known = pc.is_in(rows["sample_id"], value_set=wanted["sample_id"].combine_chunks())
-    return Plan(wanted, made, done, failed, stale, orphans=rows["sample_id"].filter(pc.invert(known)))
+    return Plan(
+        wanted, made, done, failed, stale, orphans=rows["sample_id"].filter(pc.invert(known))
+    )
 
 
 def _fingerprints_of(wanted: pa.Table, rows: pa.Table) -> pa.ChunkedArray:

@@ -54,7 +54,9 @@ class PoolWatch:
                 now = time.time()
                 self.first = self.first or now
                 self.last |= dict.fromkeys(known["worker"].to_pylist(), now)
-                self.ready |= dict(zip(known["worker"].to_pylist(), known["ready"].to_pylist(), strict=True))
+                self.ready |= dict(
+                    zip(known["worker"].to_pylist(), known["ready"].to_pylist(), strict=True)
+                )
                 self.busy += pc.sum(known["seconds"]).as_py()
                 self.rows += known.num_rows
             yield batch.drop([column.name for column in COLUMNS])
@@ -80,7 +82,11 @@ class PoolWatch:
         if not found:
             return ""
         needed = 1e6 / found["rows_per_worker_hour"]
-        price = f", {needed * self.hourly_price:.2f} at {self.hourly_price:g} an hour" if self.hourly_price else ""
+        price = (
+            f", {needed * self.hourly_price:.2f} at {self.hourly_price:g} an hour"
+            if self.hourly_price
+            else ""
+        )
         return (
             f"pool: first results after {found['first_batch_s']:.1f} s; {found['workers']} of at most {self.most} "
             f"workers gave results, the last ready after {found['last_worker_ready_s']:.1f} s; from then on busy "

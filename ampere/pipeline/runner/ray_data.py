@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ray.data
 
-TRIES = 4  # of a batch: a machine may run short of memory, or be taken away, more than once in a night
+TRIES = (
+    4  # of a batch: a machine may run short of memory, or be taken away, more than once in a night
+)
 CAREFUL_TRIES = 2  # where the rows of a lost batch are tried again in smaller ones
 
 
-def map_batches(rows: "ray.data.Dataset", work: Any, *, tries: int = TRIES, **options: Any) -> "ray.data.Dataset":
+def map_batches(
+    rows: "ray.data.Dataset", work: Any, *, tries: int = TRIES, **options: Any
+) -> "ray.data.Dataset":
     """`rows.map_batches(work, **options)`; a batch whose worker died so many times ends the dataset with an error.
 
     Args:

@@ -24,8 +24,12 @@ class Report:
     def __str__(self) -> str:
         rate = ""
         if self.done and self.seconds:
-            first = f", the first after {self.first_seconds:.0f} s" if self.first_seconds >= 1 else ""
-            read = "".join(f", {total / self.seconds:.3g} {name}/s" for name, total in self.totals.items())
+            first = (
+                f", the first after {self.first_seconds:.0f} s" if self.first_seconds >= 1 else ""
+            )
+            read = "".join(
+                f", {total / self.seconds:.3g} {name}/s" for name, total in self.totals.items()
+            )
             rate = f" in {self.seconds:.1f} s ({self.done / self.seconds:.1f} {self.unit}/s{read}{first})"
         parts = [
             f"{self.stage}: {self.done} {self.unit} done{rate}"
@@ -33,9 +37,13 @@ class Report:
         ]
         if self.failed:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.most_common())
-            parts.append(f"{self.failed.total()} failed ({reasons}; see `ampere status --failures`)")
+            parts.append(
+                f"{self.failed.total()} failed ({reasons}; see `ampere status --failures`)"
+            )
         if self.unanswered:
-            parts.append(f"{self.unanswered} gave no answer and are still pending; run the stage again")
+            parts.append(
+                f"{self.unanswered} gave no answer and are still pending; run the stage again"
+            )
         if self.refused:
             parts.append(self.refused)
         return "\n".join([*self.notes, f"{'; '.join(parts)}. Result: {self.where}"])
@@ -43,4 +51,8 @@ class Report:
     @property
     def succeeded(self) -> bool:
         """Failed rows are in the ledger and do not fail a job, unless nothing but failures came out."""
-        return not self.unanswered and not self.refused and (self.done + self.skipped > 0 or not self.failed)
+        return (
+            not self.unanswered
+            and not self.refused
+            and (self.done + self.skipped > 0 or not self.failed)
+        )

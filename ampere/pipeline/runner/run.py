@@ -35,7 +35,9 @@ TASKS_PER_CORE = 8
 ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
 
 
-def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, retry_failed: bool = False) -> Report:
+def run_stage(
+    stage: Stage, workspace: Workspace, *, settings: object = None, retry_failed: bool = False
+) -> Report:
     """Work on all rows of a stage that are due, and return what became of them.
 
     Args:
@@ -50,7 +52,9 @@ def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, re
             workspace.write_report(settings_report(stage.name), to_json(settings))
         plan = stage.plan(workspace)
         due = plan.due(retry_failed=retry_failed)
-        report = Report(stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s")
+        report = Report(
+            stage.name, output.uri, skipped=plan.counts()["done"], unit=stage.unit + "s"
+        )
         committer = Committer(workspace, stage, report, plan.present())
         if not stage.partial and (orphans := plan.orphans.to_pylist()):
             remove_rows(output, orphans, stage.where)
@@ -65,7 +69,11 @@ def run_stage(stage: Stage, workspace: Workspace, *, settings: object = None, re
         if due.num_rows:
             _work_on(due, stage, committer)
         report.seconds = time.monotonic() - start
-        if stage.outdated is not None and not report.unanswered and (old := output.count(stage.outdated)):
+        if (
+            stage.outdated is not None
+            and not report.unanswered
+            and (old := output.count(stage.outdated))
+        ):
             output.delete(stage.outdated)
             report.notes.append(f"{stage.name}: {old} rows removed, whose place these take")
         output.compact()
@@ -85,20 +93,29 @@ def _work_on(due: pa.Table, stage: Stage, committer: "Committer") -> None:
     left = due if sharing is None else sharing.first
     sizes = (stage.batch_size, *stage.careful_sizes)
     start = time.monotonic()
-    with tqdm(total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0) as bar:
+    with tqdm(
+        total=due.num_rows, desc=stage.name, unit=stage.unit, file=sys.stderr, mininterval=1.0
+    ) as bar:
         for turn, size in enumerate(sizes):
             answered: list[str] = []
             for batch in _results(left, stage, size, careful=turn > 0):
                 if turn < len(sizes) - 1:
-                    batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], stage.passing_errors)))
+                    batch = batch.filter(
+                        pc.invert(_is_one_of(batch["error_type"], stage.passing_errors))
+                    )
                 answered += batch["sample_id"].to_pylist()
                 for name, (column, scale) in stage.totals.items():
-                    report.totals[name] = report.totals.get(name, 0.0) + (pc.sum(batch[column]).as_py() or 0) / scale
+                    report.totals[name] = (
+                        report.totals.get(name, 0.0) + (pc.sum(batch[column]).as_py() or 0) / scale
+                    )
                 batch = batch if sharing is None else sharing.expand(batch)
                 committer.commit(batch)
                 report.first_seconds = report.first_seconds or time.monotonic() - start
                 told: dict[str, Any] = {"failed": report.failed.total()}
-                told |= {f"{name}/s": f"{n / (time.monotonic() - start):.3g}" for name, n in report.totals.items()}
+                told |= {
+                    f"{name}/s": f"{n / (time.monotonic() - start):.3g}"
+                    for name, n in report.totals.items()
+                }
                 bar.set_postfix(told, refresh=False)
                 bar.update(batch.num_rows)
             left = left.filter(pc.invert(_is_one_of(left["sample_id"], answered)))
@@ -120,7 +137,9 @@ def _results(rows: pa.Table, stage: Stage, size: int, *, careful: bool) -> Itera
         size = min(size, max(1, rows.num_rows // (TASKS_PER_CORE * cores)))
     blocks = ray.data.from_arrow([rows.slice(i, size) for i in range(0, rows.num_rows, size)])
     if stage.careful_sizes:
-        blocks.context.max_errored_blocks = -1  # a block that is lost costs its rows one turn, not the job
+        blocks.context.max_errored_blocks = (
+            -1
+        )  # a block that is lost costs its rows one turn, not the job
     batches = gathered(_batches(stage.build(Work(rows, blocks, size, careful))))
     return batches if stage.assemble is None else stage.assemble(batches)
 
@@ -130,7 +149,9 @@ def _is_one_of(column: pa.ChunkedArray, values: Collection[str]) -> pa.ChunkedAr
 
 
 def _lost_row(row: dict[str, Any], turns: int) -> dict[str, str]:
-    error = WorkerDied(f"the worker that had this row died, {turns} times, the last time with few or no other rows")
+    error = WorkerDied(
+        f"the worker that had this row died, {turns} times, the last time with few or no other rows"
+    )
     return error_row(row["sample_id"], row["fingerprint"], error)
 
 
@@ -157,7 +178,9 @@ def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
 
 def cause_of(report: str) -> str:
     """What an error's report ends in: its last line `SomeError: ...` and what follows, but for a pointer to the web."""
-    lines = [line for line in report.strip().splitlines() if "https://errors.pydantic.dev" not in line]
+    lines = [
+        line for line in report.strip().splitlines() if "https://errors.pydantic.dev" not in line
+    ]
     named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
     return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())
 
@@ -182,7 +205,10 @@ def gathered(batches: Iterator[pa.Table], most: int = 64) -> Iterator[pa.Table]:
     threading.Thread(target=read, daemon=True, name="results").start()
     while True:
         first = waiting.get()
-        found = [first, *(waiting.get() for _ in range(waiting.qsize()))]  # nobody else takes from it
+        found = [
+            first,
+            *(waiting.get() for _ in range(waiting.qsize())),
+        ]  # nobody else takes from it
         if tables := [item for item in found if isinstance(item, pa.Table)]:
             yield pa.concat_tables(tables)
         last = found[-1]

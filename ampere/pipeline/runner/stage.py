@@ -83,7 +83,9 @@ class Stage:
     totals: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def plan(self, workspace: Workspace) -> Plan:
-        return make_plan(workspace, self.name, workspace.table(self.output), self.wanted, self.where)
+        return make_plan(
+            workspace, self.name, workspace.table(self.output), self.wanted, self.where
+        )
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:

@@ -16,7 +16,9 @@ class Sharing:
             places.setdefault(print_, []).append(place)
         self.first = due.take([found[0] for found in places.values()])
         ids = due["sample_id"].to_pylist()
-        self._shared = {p: [ids[place] for place in found] for p, found in places.items() if len(found) > 1}
+        self._shared = {
+            p: [ids[place] for place in found] for p, found in places.items() if len(found) > 1
+        }
 
     def expand(self, results: pa.Table) -> pa.Table:
         """Result rows, each for all the samples it is the result of."""
@@ -29,4 +31,6 @@ class Sharing:
             names += owners
             places += [place] * len(owners)
         column = results.schema.get_field_index("sample_id")
-        return results.take(pa.array(places, pa.int64())).set_column(column, "sample_id", pa.array(names, pa.string()))
+        return results.take(pa.array(places, pa.int64())).set_column(
+            column, "sample_id", pa.array(names, pa.string())
+        )

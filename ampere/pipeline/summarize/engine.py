@@ -32,12 +32,19 @@ ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
 # Together with the `uni` executor: the model runs in the engine's process and not in one more, whose start alone takes
 # as long as a thousand summaries.
 CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-LIGHT_CPUS = 0.1  # of the steps around the engine: whole cores would leave none for it on a small machine
-LONGEST_COUNTED, SPREAD_COUNTED = 500, 1500  # transcripts whose tokens are counted to size the engines
+LIGHT_CPUS = (
+    0.1  # of the steps around the engine: whole cores would leave none for it on a small machine
+)
+LONGEST_COUNTED, SPREAD_COUNTED = (
+    500,
+    1500,
+)  # transcripts whose tokens are counted to size the engines
 QUEUE = 2  # times what an engine works on; Ray lets a pool grow from 1.75 on (actor_pool_util_upscaling_threshold)
 
 
-def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
+def answers(
+    work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
+) -> "ray.data.Dataset":
     """Rows (sample_id, fingerprint, position, length) to rows of `PART_SCHEMA`."""
     os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM here, too
     from ray.data import ActorPoolStrategy
@@ -75,9 +82,17 @@ def answers(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
     # With the limit that is known here, so that it need not read the model's config again.
     limited = replace(settings, max_model_len=asker(settings).limit)
     arguments = {"settings": limited, "uri": samples.uri, "version": samples.version}
-    prompts = map_batches(work.blocks, FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside)
+    prompts = map_batches(
+        work.blocks, FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside
+    )
     arguments = {"settings": settings, "origin": origin, "max_model_len": size.max_model_len}
-    return map_batches(processor(prompts), ReadAnswers, fn_constructor_kwargs=arguments, batch_format="numpy", **beside)
+    return map_batches(
+        processor(prompts),
+        ReadAnswers,
+        fn_constructor_kwargs=arguments,
+        batch_format="numpy",
+        **beside,
+    )
 
 
 def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDataset) -> "EngineSize":
@@ -85,7 +100,9 @@ def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDatas
     from ampere.text.sizing import CPU_CACHE_BYTES, engine_size
 
     order = rows.sort_by([("length", "descending")])["position"].to_pylist()
-    chosen = order[:LONGEST_COUNTED] + order[LONGEST_COUNTED :: max(1, len(order) // SPREAD_COUNTED)]
+    chosen = (
+        order[:LONGEST_COUNTED] + order[LONGEST_COUNTED :: max(1, len(order) // SPREAD_COUNTED)]
+    )
     texts = samples.take(sorted(chosen), columns=["text"])["text"].to_pylist()
     found = asker(settings)
     counts = [length for text in texts for length in prompt_lengths(found, text)]
@@ -144,7 +161,9 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
     if size.kv_cache_bytes is not None:
         engine["kv_cache_memory_bytes"] = size.kv_cache_bytes
     elif settings.gpus < 1:
-        engine["gpu_memory_utilization"] = 0.9 * settings.gpus  # as vLLM leaves a tenth of a whole GPU free
+        engine["gpu_memory_utilization"] = (
+            0.9 * settings.gpus
+        )  # as vLLM leaves a tenth of a whole GPU free
     if settings.gpus == 0:
         engine["distributed_executor_backend"] = "uni"
     bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})

@@ -28,7 +28,10 @@ PROMPT_SCHEMA = pa.schema(
         ("heard", pa.string()),  # the piece
         ("language", pa.string()),
         ("tokenized_prompt", pa.list_(pa.int32())),
-        ("settled", pa.string()),  # a result row as JSON, of a transcript that is not asked about; else empty
+        (
+            "settled",
+            pa.string(),
+        ),  # a result row as JSON, of a transcript that is not asked about; else empty
         ("__inference_error__", pa.string()),  # Ray's engines leave out rows where it is not empty
     ]
 )
@@ -55,11 +58,17 @@ class FormPrompts:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows with sample_id, fingerprint and position."""
-        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])["text"].to_pylist()
+        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])[
+            "text"
+        ].to_pylist()
         rows = []
-        for row, text in zip(batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True):
+        for row, text in zip(
+            batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True
+        ):
             try:
-                rows += self._prompts(row, text) or [settled(missing_row(**row, method=self.method))]
+                rows += self._prompts(row, text) or [
+                    settled(missing_row(**row, method=self.method))
+                ]
             except Exception as error:  # the per-row edge: one strange transcript costs one row
                 rows.append(settled(error_row(**row, error=error)))
         return pa.Table.from_pylist(rows, schema=PROMPT_SCHEMA)
@@ -98,7 +107,9 @@ class ReadAnswers:
         max_model_len: tokens of a prompt and its answer together at which the engine stops.
     """
 
-    def __init__(self, settings: SummarizeSettings, origin: dict[str, str], max_model_len: int) -> None:
+    def __init__(
+        self, settings: SummarizeSettings, origin: dict[str, str], max_model_len: int
+    ) -> None:
         from ampere.text.llm import load_tokenizer
 
         self.tokenizer = load_tokenizer(chosen_model(settings)[0])
@@ -114,7 +125,9 @@ class ReadAnswers:
             if batch["settled"][i]:
                 rows.append(json.loads(batch["settled"][i]))
             else:
-                found.setdefault(key, []).append(self._part({name: column[i] for name, column in batch.items()}))
+                found.setdefault(key, []).append(
+                    self._part({name: column[i] for name, column in batch.items()})
+                )
         for (sample_id, print_), parts in found.items():
             row = {"sample_id": sample_id, "fingerprint": print_} | self.origin
             if len(parts) == parts[0].pieces:
@@ -156,9 +169,7 @@ class ReadAnswers:
         sized = self.settings.max_model_len is None
         if not sized or answer >= self.settings.max_tokens or prompt + answer < self.max_model_len:
             return ""
-        return (
-            f"its engine had room for {self.max_model_len} tokens, and {prompt} of the prompt left too few to answer in"
-        )
+        return f"its engine had room for {self.max_model_len} tokens, and {prompt} of the prompt left too few to answer in"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +196,9 @@ def whole_row(row: dict[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
     try:
         for part in parts:
             if part.engine_error:
-                raise EngineError(f"the language model failed on this transcript: {part.engine_error}")
+                raise EngineError(
+                    f"the language model failed on this transcript: {part.engine_error}"
+                )
         fields = summary_fields([Answer(**part.answer) for part in parts], METHODS[row["method"]])
     except (EngineError, AnswerError) as error:
         return error_row(row["sample_id"], row["fingerprint"], error)

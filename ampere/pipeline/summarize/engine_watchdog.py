@@ -16,11 +16,15 @@ def mortal(stage: type[Any]) -> type[Any]:
     """`ray.data.llm`'s engine stage, whose process ends when it waits for an engine that is dead."""
 
     class Engine(stage):
-        async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: uuid.UUID) -> dict[str, Any]:
+        async def _generate_with_error_handling(
+            self, row: dict[str, Any], batch_uuid: uuid.UUID
+        ) -> dict[str, Any]:
             answer = asyncio.create_task(super()._generate_with_error_handling(row, batch_uuid))
             while not (await asyncio.wait({answer}, timeout=LOOK_S))[0]:
                 if self.llm.engine.errored:
-                    os._exit(1)  # as Ray does: an actor that ends otherwise does not have its tasks tried again
+                    os._exit(
+                        1
+                    )  # as Ray does: an actor that ends otherwise does not have its tasks tried again
             return await answer
 
     return Engine

@@ -47,7 +47,9 @@ def _vllm_version() -> tuple[int, int]:
             return int(major), int(minor)
         except PackageNotFoundError:
             continue
-    raise ModuleNotFoundError("vLLM is not installed; `sh tools/setup.sh .venv` makes an environment that has it")
+    raise ModuleNotFoundError(
+        "vLLM is not installed; `sh tools/setup.sh .venv` makes an environment that has it"
+    )
 
 
 def content_key(settings: SummarizeSettings) -> list[Any]:
@@ -64,4 +66,10 @@ def asker(settings: SummarizeSettings) -> "Asker":
     from ampere.text.llm import Asker
 
     model, prompt = chosen_model(settings)
-    return Asker(model, prompt, answer=settings.max_tokens, piece=settings.piece_tokens, limit=settings.max_model_len)
+    return Asker(
+        model,
+        prompt,
+        answer=settings.max_tokens,
+        piece=settings.piece_tokens,
+        limit=settings.max_model_len,
+    )

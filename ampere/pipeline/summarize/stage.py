@@ -68,7 +68,9 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         wanted=wanted_rows(samples, content_key(settings)),
         build=build,
         batch_size=settings.batch_size,
-        settle=functools.partial(settle, summaries=workspace.table(SUMMARIES), method=settings.method),
+        settle=functools.partial(
+            settle, summaries=workspace.table(SUMMARIES), method=settings.method
+        ),
         share=True,
         assemble=assembled if by_engine else None,
         careful_sizes=CAREFUL_SIZES,
@@ -76,7 +78,9 @@ def summarize_stage(workspace: Workspace, settings: SummarizeSettings) -> Stage:
         describe=functools.partial(describe, method=settings.method),
         where=f"method = '{settings.method}'",
         gpus=settings.gpus * settings.tensor_parallel_size if by_engine else settings.gpus,
-        totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)} if by_engine else {},
+        totals={"tokens in": ("prompt_tokens", 1), "tokens out": ("generated_tokens", 1)}
+        if by_engine
+        else {},
     )
 
 
@@ -139,8 +143,13 @@ def settle(due: pa.Table, summaries: Table, method: str) -> tuple[Iterator[pa.Ta
         return finished, due
     prints = made.to_table(columns=["fingerprint"])["fingerprint"].combine_chunks()
     due = due.append_column("place", pc.index_in(due["fingerprint"], value_set=prints))
-    known, due = due.filter(pc.is_valid(due["place"])), due.filter(pc.is_null(due["place"])).drop(["place"])
-    return chain(finished, map(functools.partial(known_rows, made=made, method=method), slices(known))), due
+    known, due = (
+        due.filter(pc.is_valid(due["place"])),
+        due.filter(pc.is_null(due["place"])).drop(["place"]),
+    )
+    return chain(
+        finished, map(functools.partial(known_rows, made=made, method=method), slices(known))
+    ), due
 
 
 def slices(rows: pa.Table) -> Iterator[pa.Table]:
@@ -156,10 +165,15 @@ def missing_rows(rows: pa.Table, method: str) -> pa.Table:
 
 def known_rows(rows: pa.Table, made: lance.LanceDataset, method: str) -> pa.Table:
     """Result rows of samples whose very transcript has a summary at `place`, by this method or one like it."""
-    found = zip(made.take(rows["place"].to_pylist()).to_pylist(), rows["sample_id"].to_pylist(), strict=True)
+    found = zip(
+        made.take(rows["place"].to_pylist()).to_pylist(), rows["sample_id"].to_pylist(), strict=True
+    )
     return result_table(
         SUMMARIES,
-        [row | {"sample_id": sample_id, "method": method} | _as_method(row, method) for row, sample_id in found],
+        [
+            row | {"sample_id": sample_id, "method": method} | _as_method(row, method)
+            for row, sample_id in found
+        ],
     )
 
 
@@ -167,7 +181,9 @@ def _as_method(row: dict[str, Any], method: str) -> dict[str, Any]:
     """What another method makes of the same answer; the methods that share answers have equal fingerprints."""
     if method not in METHODS or method == row["method"] or row["status"] == Status.MISSING:
         return {}
-    summary = Summary(product_name=row["product_name"], product_features=tuple(row["product_features"]))
+    summary = Summary(
+        product_name=row["product_name"], product_features=tuple(row["product_features"])
+    )
     return summary_columns(summary, METHODS[method](summary))
 
 
@@ -175,7 +191,9 @@ def describe(summaries: Table, method: str) -> str:
     """How many clips have a summary, why the others have none, and what the checks found."""
     rows = summaries.read(["status", "flags"], f"method = '{method}'")
     counts = Counter(rows["status"].to_pylist())
-    flags = Counter(flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ())
+    flags = Counter(
+        flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ()
+    )
     told = ", ".join(f"{count} {name}" for name, count in sorted(flags.items())) or "none"
     return (
         f"summaries: {counts[Status.OK]} name a product, {counts[Status.EMPTY]} transcripts name none (status empty), "
@@ -183,7 +201,9 @@ def describe(summaries: Table, method: str) -> str:
     )
 
 
-def extracts(work: Work, settings: SummarizeSettings, samples: lance.LanceDataset) -> "ray.data.Dataset":
+def extracts(
+    work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
+) -> "ray.data.Dataset":
     """Result rows of the methods that need no engine: actors that hold a summarizer, a batch a call."""
     from ray.data import ActorPoolStrategy
 
@@ -215,15 +235,21 @@ class ExtractBatch:
         uri, version: of the samples table that the positions are of.
     """
 
-    def __init__(self, settings: SummarizeSettings, model: str | None, uri: str, version: int) -> None:
+    def __init__(
+        self, settings: SummarizeSettings, model: str | None, uri: str, version: int
+    ) -> None:
         self.origin = {"method": settings.method, "model": model}
         self.samples = lance.dataset(uri, version=version)
         self.summarizer = summarizer(settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])["text"].to_pylist()
+        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])[
+            "text"
+        ].to_pylist()
         rows = []
-        for row, text in zip(batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True):
+        for row, text in zip(
+            batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True
+        ):
             try:
                 rows.append(self._result(row, text))
             except Exception as error:  # the per-row edge: one strange transcript costs one row

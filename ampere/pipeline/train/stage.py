@@ -60,7 +60,9 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     began = time.monotonic()
     check_trackers(settings.trackers)
     check_weights(model)
-    stored = LanceFrames(workspace)  # one version of them for all that follows, though `ampere decode` may go on
+    stored = LanceFrames(
+        workspace
+    )  # one version of them for all that follows, though `ampere decode` may go on
     training_set, frames = training_data(workspace, stored, model, settings)
     notes = text_notes(workspace, "train", "train.text", settings.text, training_set.texts.keys())
     check_frame_count(training_set, frames, model.num_frames)
@@ -69,7 +71,9 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     target = f"models/{settings.name}"
     products = len(training_set.products)
     if trained_from(workspace.read_text(f"{target}/{SETTINGS_FILE}")) == made_from:
-        return Report("train", f"{workspace.uri}/{target}", skipped=products, notes=notes, unit="products")
+        return Report(
+            "train", f"{workspace.uri}/{target}", skipped=products, notes=notes, unit="products"
+        )
     job = TrainJob(
         training_set=training_set,
         tokenizer=tokenizer_for(training_set, model, start),
@@ -77,12 +81,16 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         train=settings,
     )
     with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as folder:
-        progress = Progress(job, Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None)
+        progress = Progress(
+            job, Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None
+        )
         # The run's name tells what it is made from: a rerun goes on with it, and one of other settings does not.
         run = f"{settings.name}-{made_from}"
         # Every worker fetches the weights to start from: what the driver has may lie on its machine alone.
         source = (workspace.uri, f"models/{settings.start_from}") if settings.start_from else None
-        scores = train_on_ray(job, frames, f"{workspace.uri}/runs", run, progress, Path(folder), source)
+        scores = train_on_ray(
+            job, frames, f"{workspace.uri}/runs", run, progress, Path(folder), source
+        )
         facts = {
             "model": dataclasses.asdict(model),
             "train": dataclasses.asdict(settings),
@@ -90,7 +98,9 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
             "products": sorted(training_set.products),
             "scores": scores,
         }
-        (Path(folder) / SETTINGS_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+        (Path(folder) / SETTINGS_FILE).write_text(
+            json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
         where = workspace.publish(Path(folder), target, last=SETTINGS_FILE)
         remove_runs(workspace, settings.name)
         notes += [start_note(settings.start_from, start, Path(folder))] if start else []
@@ -98,7 +108,14 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     if "validation_mR1" in scores:
         best = f"mR1 {scores['validation_mR1']:.1f} at step {scores['step']}"
         notes.append(f"train: best on the validation products: {best}")
-    return Report("train", where, done=products, seconds=time.monotonic() - began, notes=notes, unit="products")
+    return Report(
+        "train",
+        where,
+        done=products,
+        seconds=time.monotonic() - began,
+        notes=notes,
+        unit="products",
+    )
 
 
 def training_data(
@@ -109,7 +126,12 @@ def training_data(
     if settings.supervision == "products":
         return read_training_set(workspace, decoded, settings), frames
     chosen = None if settings.supervision == "frames" else f"split = '{Split.TRAIN}'"
-    rows = workspace.table(SAMPLES).read(["sample_id", "domain"], chosen).sort_by("sample_id").to_pylist()
+    rows = (
+        workspace.table(SAMPLES)
+        .read(["sample_id", "domain"], chosen)
+        .sort_by("sample_id")
+        .to_pylist()
+    )
     counts = [
         (row["sample_id"], 1 if row["domain"] == Domain.PAGE else model.num_frames)
         for row in rows
@@ -138,7 +160,12 @@ def start_note(name: str, start: Path, trained: Path) -> str:
 
 def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames: int) -> None:
     """Raise ValueError if clips were decoded into another number of frames than the model reads; pictures have one."""
-    clips = (domains[d][0] for domains in training_set.products.values() for d in CLIP_DOMAINS if d in domains)
+    clips = (
+        domains[d][0]
+        for domains in training_set.products.values()
+        for d in CLIP_DOMAINS
+        if d in domains
+    )
     for stored in frames.take(list(islice(clips, CHECKED_CLIPS))):
         if len(stored) not in (1, num_frames):
             raise ValueError(
@@ -147,7 +174,9 @@ def check_frame_count(training_set: TrainingSet, frames: FrameSource, num_frames
             )
 
 
-def read_training_set(workspace: Workspace, decoded: Collection[str], settings: TrainSettings) -> TrainingSet:
+def read_training_set(
+    workspace: Workspace, decoded: Collection[str], settings: TrainSettings
+) -> TrainingSet:
     """The training split's products of two domains or more, counting only samples that have frames."""
     rows = workspace.table(SAMPLES).read(
         ["sample_id", "product_id", "domain"], f"split = '{Split.TRAIN}' AND product_id IS NOT NULL"
@@ -155,12 +184,16 @@ def read_training_set(workspace: Workspace, decoded: Collection[str], settings: 
     products: dict[str, dict[Domain, list[str]]] = {}
     for row in rows.sort_by("sample_id").to_pylist():
         if row["sample_id"] in decoded and row["domain"] in settings.domains:
-            products.setdefault(row["product_id"], {}).setdefault(Domain(row["domain"]), []).append(row["sample_id"])
+            products.setdefault(row["product_id"], {}).setdefault(Domain(row["domain"]), []).append(
+                row["sample_id"]
+            )
     products = {product: domains for product, domains in products.items() if len(domains) > 1}
     validation = {product for product in products if validates(product, settings.validation_share)}
     texts = sample_texts(workspace, settings.text)
     return TrainingSet(
-        products={product: domains for product, domains in products.items() if product not in validation},
+        products={
+            product: domains for product, domains in products.items() if product not in validation
+        },
         texts={sample_id: texts.get(sample_id) for sample_id in sample_ids(products.values())},
         validation={product: products[product] for product in validation},
     )
@@ -177,20 +210,33 @@ def sample_ids(products: Iterable[Any]) -> Iterable[str]:
 
 
 def training_fingerprint(
-    frames: LanceFrames, training_set: TrainingSet, model: ModelSettings, settings: TrainSettings, start: Path | None
+    frames: LanceFrames,
+    training_set: TrainingSet,
+    model: ModelSettings,
+    settings: TrainSettings,
+    start: Path | None,
 ) -> str:
     """A name of all that a training depends on: samples, frames, texts, settings, code, the weights it starts from."""
     prints = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
-    made_from = dict(zip(prints["sample_id"].to_pylist(), prints["fingerprint"].to_pylist(), strict=True))
+    made_from = dict(
+        zip(prints["sample_id"].to_pylist(), prints["fingerprint"].to_pylist(), strict=True)
+    )
     stored = {name: made_from[name if settings.supervision == "products" else name.rsplit(MARK, 1)[0]]
               for name in training_set.texts}  # fmt: skip
     inputs = [[name, stored[name], text] for name, text in sorted(training_set.texts.items())]
-    made_by = {name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW}
+    made_by = {
+        name: value for name, value in dataclasses.asdict(settings).items() if name not in HOW
+    }
     started = content_hash(start) if start else ""
-    named = {name: model_identity(getattr(model, name)) for name in ("weights", "vision_weights", "text_weights")}
+    named = {
+        name: model_identity(getattr(model, name))
+        for name in ("weights", "vision_weights", "text_weights")
+    }
     # The whole of it, since a corrected catalogue may move a sample to another product or domain.
     products = (training_set.products, training_set.validation)
-    return fingerprint(TRAIN_VERSION, *products, inputs, dataclasses.asdict(model) | named, made_by, started)
+    return fingerprint(
+        TRAIN_VERSION, *products, inputs, dataclasses.asdict(model) | named, made_by, started
+    )
 
 
 def trained_from(settings: str | None) -> str | None:
@@ -241,7 +287,13 @@ def train_on_ray(
     """
     connect()
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -275,7 +327,9 @@ def train_on_ray(
         with interruptible():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise RuntimeError(f"the training of {settings.name} ended: {worker_errors(error)}") from error
+        raise RuntimeError(
+            f"the training of {settings.name} ended: {worker_errors(error)}"
+        ) from error
     finally:
         queue.put(None)
         watcher.join()

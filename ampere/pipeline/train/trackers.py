@@ -26,7 +26,9 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise ValueError for a tracker whose library is not installed."""
     for name in names:
         if importlib.util.find_spec(MODULES[name]) is None:
-            raise ValueError(f"train.trackers names {name}, which is not installed; pip install {MODULES[name]}")
+            raise ValueError(
+                f"train.trackers names {name}, which is not installed; pip install {MODULES[name]}"
+            )
 
 
 class Progress:
@@ -39,7 +41,10 @@ class Progress:
 
     def __init__(self, job: TrainJob, folder: Path | None) -> None:
         self.settings, self.folder = job.train, folder
-        self.config = {"model": dataclasses.asdict(job.model), "train": dataclasses.asdict(job.train)}
+        self.config = {
+            "model": dataclasses.asdict(job.model),
+            "train": dataclasses.asdict(job.train),
+        }
         self.history: list[Metrics] = []
         self.tracked = 0.0  # the highest step that the trackers have; they cannot take a step back
 
@@ -97,7 +102,9 @@ class Progress:
     def add(self, metrics: Metrics) -> None:
         """Add the metrics of a step. A training that goes on from a checkpoint repeats steps: these replace the old."""
         new = not self.history or metrics["step"] > self.history[-1]["step"]
-        self.history = [known for known in self.history if known["step"] < metrics["step"]] + [metrics]
+        self.history = [known for known in self.history if known["step"] < metrics["step"]] + [
+            metrics
+        ]
         if self.folder is not None:
             with (self.folder / METRICS_FILE).open("a" if new else "w", encoding="utf-8") as file:
                 file.write(line(metrics) if new else self.lines())
@@ -114,12 +121,18 @@ class Progress:
 
 def track(logs: dict[str, Log], metrics: Metrics) -> None:
     """Hand the metrics of a step to all trackers; one that fails is dropped, for training and the others go on."""
-    values, step = {name: value for name, value in metrics.items() if name != "step"}, int(metrics["step"])
+    values, step = (
+        {name: value for name, value in metrics.items() if name != "step"},
+        int(metrics["step"]),
+    )
     for name, log in list(logs.items()):
         try:
             log(values, step)
         except Exception as error:  # a server that cannot be reached, a full disk
-            warn(f"{name} failed at step {step} and gets no more metrics; {METRICS_FILE} has them all", error)
+            warn(
+                f"{name} failed at step {step} and gets no more metrics; {METRICS_FILE} has them all",
+                error,
+            )
             del logs[name]
 
 
@@ -144,7 +157,9 @@ def tensorboard(run: str, folder: Path | None, config: Mapping[str, Any]) -> Ite
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), flush_secs=10) as writer:
-        yield lambda metrics, step: [writer.add_scalar(name, value, step) for name, value in metrics.items()]
+        yield lambda metrics, step: [
+            writer.add_scalar(name, value, step) for name, value in metrics.items()
+        ]
 
 
 @contextmanager
@@ -152,7 +167,9 @@ def wandb(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator[
     import wandb
 
     # A run of its own: several trainings may go on in one process, as in `ampere ablate`.
-    with wandb.init(project="ampere", name=run, config=dict(config), reinit="create_new") as started:
+    with wandb.init(
+        project="ampere", name=run, config=dict(config), reinit="create_new"
+    ) as started:
         yield lambda metrics, step: started.log(metrics, step=step)
 
 
@@ -165,7 +182,9 @@ def mlflow(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator
         yield lambda metrics, step: mlflow.log_metrics(metrics, step=step)
 
 
-TRACKERS: dict[str, Callable[[str, Path | None, Mapping[str, Any]], AbstractContextManager[Log]]] = {
+TRACKERS: dict[
+    str, Callable[[str, Path | None, Mapping[str, Any]], AbstractContextManager[Log]]
+] = {
     "tensorboard": tensorboard,
     "wandb": wandb,
     "mlflow": mlflow,

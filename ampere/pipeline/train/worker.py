@@ -48,13 +48,20 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
     found = ray.train.get_checkpoint()
     if found is not None:
         with found.as_directory() as folder:
-            if (Path(folder) / SCORES_FILE).exists():  # finished, but the driver died before it took the model
-                hand_in(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True) if rank == 0 else None)
+            if (
+                Path(folder) / SCORES_FILE
+            ).exists():  # finished, but the driver died before it took the model
+                hand_in(
+                    lambda target: (
+                        shutil.copytree(folder, target, dirs_exist_ok=True) if rank == 0 else None
+                    )
+                )
                 return None
             training.load(Path(folder))
     try:
         trained = training.run(
-            on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None, checkpoint=hand_in
+            on_metrics=lambda metrics: config["queue"].put(metrics) if rank == 0 else None,
+            checkpoint=hand_in,
         )
     except FloatingPointError as error:
         return error
@@ -71,7 +78,9 @@ def hand_in(save: Callable[[Path], Any]) -> None:
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def save_model(trained: Any, history: list[dict[str, float]], job: Any, folder: Path, *, first: bool) -> None:
+def save_model(
+    trained: Any, history: list[dict[str, float]], job: Any, folder: Path, *, first: bool
+) -> None:
     """Write this rank's class centres, and on the first rank the model and its metrics."""
     from safetensors.torch import save_file
 
@@ -85,7 +94,9 @@ def save_model(trained: Any, history: list[dict[str, float]], job: Any, folder: 
             "training_products": len(job.training_set.products),
         }
         trained.model.save_pretrained(folder, job.tokenizer, facts | trained.scores)
-        (folder / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+        (folder / METRICS_FILE).write_text(
+            "".join(json.dumps(row) + "\n" for row in history), encoding="utf-8"
+        )
         (folder / SCORES_FILE).write_text(json.dumps(trained.scores), encoding="utf-8")
         if trained.last is not None:
             save_file(dict(trained.last), folder / LAST_FILE)

@@ -78,14 +78,21 @@ def supported(phrase: str, heard: Speech) -> bool:
         before = start - 1
         while before > 0 and heard.letters[before] in AUXILIARIES:
             before -= 1
-        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(heard.cut(before, end), wanted):
+        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(
+            heard.cut(before, end), wanted
+        ):
             return True
-        windows += [(end, high), (low, start)]  # others' twenty pieces may be spoken of before one's own ten
+        windows += [
+            (end, high),
+            (low, start),
+        ]  # others' twenty pieces may be spoken of before one's own ten
     return False
 
 
 def support(wanted: tuple[str, ...], heard: tuple[str, ...]) -> float:
     """How well the sounds of a phrase are matched by the most similar stretch of the transcript's, in percent."""
-    if len(wanted) > len(heard):  # or a transcript of one word would support every phrase that holds it
+    if len(wanted) > len(
+        heard
+    ):  # or a transcript of one word would support every phrase that holds it
         return fuzz.ratio(wanted, heard)
     return fuzz.partial_ratio(wanted, heard) if heard else 0.0

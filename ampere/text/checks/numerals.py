@@ -14,7 +14,8 @@ ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
            "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 ENGLISH_NUMBER = re.compile(
-    rf"\b(?:({'|'.join(TENS)})(?:[ -]({'|'.join(ENGLISH[1:10])}))?|({'|'.join(ENGLISH)}))\b", re.IGNORECASE | re.ASCII
+    rf"\b(?:({'|'.join(TENS)})(?:[ -]({'|'.join(ENGLISH[1:10])}))?|({'|'.join(ENGLISH)}))\b",
+    re.IGNORECASE | re.ASCII,
 )
 PERCENT = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s*[%％]")
 LONGEST = 12  # digits of a number; what is longer is read digit by digit
@@ -35,13 +36,20 @@ def spell_out(text: str) -> str:
     >>> spell_out("100%纯棉，百分百好，twenty-four hours")
     '百分之100纯棉，百分之一百好，24 hours'
     """
-    text = PERCENT.sub(r"百分之\1", text).replace("百分之百", "百分之一百").replace("百分百", "百分之一百")
+    text = (
+        PERCENT.sub(r"百分之\1", text)
+        .replace("百分之百", "百分之一百")
+        .replace("百分百", "百分之一百")
+    )
     return ENGLISH_NUMBER.sub(_english_value, text)
 
 
 def _english_value(found: re.Match[str]) -> str:
     tens, ones, small = ((word or "").lower() for word in found.groups())
-    return str((10 * TENS.index(tens) + 20 if tens else 0) + (ENGLISH.index(ones or small) if ones or small else 0))
+    return str(
+        (10 * TENS.index(tens) + 20 if tens else 0)
+        + (ENGLISH.index(ones or small) if ones or small else 0)
+    )
 
 
 def numbers(text: str) -> Iterator[tuple[int, int, str]]:
@@ -55,7 +63,9 @@ def numbers(text: str) -> Iterator[tuple[int, int, str]]:
             continue
         arabic, chinese = (match["arabic"] or "").replace(",", ""), match["chinese"]
         unit = UNITS.get(match["unit"] or match["scale"] or "", 1)
-        tail = "".join(str(VALUES.get(digit, digit)) for digit in (match["tail"] or match["point"] or "")[1:])
+        tail = "".join(
+            str(VALUES.get(digit, digit)) for digit in (match["tail"] or match["point"] or "")[1:]
+        )
         if tail and unit > 1:
             whole, tail = _scaled(int(arabic) if arabic else _value(chinese), tail, unit)
         else:
@@ -106,7 +116,12 @@ def _value(chinese: str) -> int:
             continue
         unit = UNITS[character]
         if unit >= 10**4:
-            total, section = (total + section + digit) * unit if unit == 10**8 else total + (section + digit) * unit, 0
+            total, section = (
+                (total + section + digit) * unit
+                if unit == 10**8
+                else total + (section + digit) * unit,
+                0,
+            )
         else:
             section += (digit or 1) * unit
         digit, step = 0, unit // 10

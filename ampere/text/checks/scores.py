@@ -74,11 +74,15 @@ def score_summaries(pairs: Sequence[tuple[Row | None, Row]]) -> SummaryScores:
             comes from a method that does not tell names from features, and any of its phrases may be the name. None
             in place of a summary: there is none.
     """
-    counts = np.array([_counts(found, truth) for found, truth in pairs], float).reshape(len(pairs), 2, len(MEASURES))
+    counts = np.array([_counts(found, truth) for found, truth in pairs], float).reshape(
+        len(pairs), 2, len(MEASURES)
+    )
     shares = dict(zip(MEASURES, _shares(counts), strict=True))
     chats = sum(not truth["product_name"] for _, truth in pairs)
     unanswered = sum(found is None for found, _ in pairs)
-    return SummaryScores(unanswered=unanswered, count=len(pairs) - chats, chat_count=chats, **shares)
+    return SummaryScores(
+        unanswered=unanswered, count=len(pairs) - chats, chat_count=chats, **shares
+    )
 
 
 def _shares(counts: np.ndarray) -> list[Share]:
@@ -93,8 +97,12 @@ def _shares(counts: np.ndarray) -> list[Share]:
 
     if not len(counts):
         return [Share(np.nan, np.nan, np.nan)] * len(MEASURES)
-    weights = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
-    sums = np.concatenate([counts.sum(axis=0)[None], np.einsum("rn,nsm->rsm", weights.astype(float), counts)])
+    weights = np.random.default_rng(0).multinomial(
+        len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES
+    )
+    sums = np.concatenate(
+        [counts.sum(axis=0)[None], np.einsum("rn,nsm->rsm", weights.astype(float), counts)]
+    )
     with np.errstate(invalid="ignore"):
         values, *draws = sums[:, 0] / sums[:, 1]
     low, high = np.full((2, len(MEASURES)), np.nan)
@@ -122,11 +130,19 @@ def _counts(found: Row | None, truth: Row) -> tuple[list[int], list[int]]:
 
 def _matches(given: Sequence[str], true: Sequence[str]) -> int:
     """How many given phrases are true ones, the most alike first, each used once."""
-    alike = [(fuzz.ratio(sounds(g), sounds(t)), i, j) for i, g in enumerate(given) for j, t in enumerate(true)]
+    alike = [
+        (fuzz.ratio(sounds(g), sounds(t)), i, j)
+        for i, g in enumerate(given)
+        for j, t in enumerate(true)
+    ]
     used: set[tuple[str, int]] = set()
     matched = 0
     for score, i, j in sorted(alike, key=lambda item: -item[0]):
-        if score >= SUPPORT and used.isdisjoint({("given", i), ("true", j)}) and agree(given[i], true[j]):
+        if (
+            score >= SUPPORT
+            and used.isdisjoint({("given", i), ("true", j)})
+            and agree(given[i], true[j])
+        ):
             used |= {("given", i), ("true", j)}
             matched += 1
     return matched

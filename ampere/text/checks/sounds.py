@@ -46,7 +46,11 @@ class Speech:
             self.letters[start:end],
             self.pinyin[start:end],
             self.sounds[start:end],
-            tuple((low - start, high - start) for low, high in self.numbers if low < end and start < high),
+            tuple(
+                (low - start, high - start)
+                for low, high in self.numbers
+                if low < end and start < high
+            ),
             tuple(place - start for place in self.negations if start <= place < end),
         )
 
@@ -73,7 +77,9 @@ def agree(one: str, other: str) -> bool:
 
 def keeps(one: Speech, other: Speech) -> bool:
     """Whether every number and every negation of one is also said in the other."""
-    return all(_is_said(number, one, other) for number in one.numbers) and not negates_more(one, other)
+    return all(_is_said(number, one, other) for number in one.numbers) and not negates_more(
+        one, other
+    )
 
 
 def negates_more(one: Speech, other: Speech) -> bool:
@@ -97,11 +103,18 @@ def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
         if all(
             high <= place
             or place + len(wanted) <= low
-            or (low + start - place >= 0 and one.pinyin[low + start - place :][: high - low] == other.pinyin[low:high])
+            or (
+                low + start - place >= 0
+                and one.pinyin[low + start - place :][: high - low] == other.pinyin[low:high]
+            )
             for low, high in other.numbers
         )
     ]
-    if any(low <= place and place + len(wanted) <= high for place in found for low, high in other.numbers):
+    if any(
+        low <= place and place + len(wanted) <= high
+        for place in found
+        for low, high in other.numbers
+    ):
         return True
     words = [
         place
@@ -112,7 +125,11 @@ def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
 
 
 def _places(wanted: tuple[str, ...], said: tuple[str, ...]) -> list[int]:
-    return [place for place in range(len(said) - len(wanted) + 1) if said[place : place + len(wanted)] == wanted]
+    return [
+        place
+        for place in range(len(said) - len(wanted) + 1)
+        if said[place : place + len(wanted)] == wanted
+    ]
 
 
 def _speech(text: str) -> Speech:

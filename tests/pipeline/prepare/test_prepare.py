@@ -11,7 +11,17 @@ from ampere.catalog.problem import Located, Problem
 from ampere.catalog.rope import DOMAIN_FILES
 from ampere.pipeline.prepare import stage as module
 from ampere.pipeline.prepare.stage import PROBLEMS_REPORT, SHOWN, prepare
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
+from ampere.records import (
+    EMBEDDINGS,
+    FAILURES,
+    FRAMES,
+    SAMPLES,
+    SUMMARIES,
+    Domain,
+    MediaKind,
+    Sample,
+    Split,
+)
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 from tests.helpers.workspaces import HEADER, manifest, row
@@ -55,7 +65,9 @@ def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_the_first_of_two_equal_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
-    path = manifest(tmp_path / "m.csv", row("a", "first"), row("b"), row("a", "second"), row("a", "third"))
+    path = manifest(
+        tmp_path / "m.csv", row("a", "first"), row("b"), row("a", "second"), row("a", "third")
+    )
     report = prepare(workspace, read_manifest(str(path)))
     assert texts(workspace) == {"a": "first", "b": None}
     assert ledger(workspace) == {
@@ -67,7 +79,9 @@ def test_the_first_of_two_equal_ids_is_kept(workspace: Workspace, tmp_path: Path
     assert "m.csv:4: sample_id a stands already" in str(report)
 
 
-def test_duplicates_are_seen_across_commits(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_seen_across_commits(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BATCH", 3)
     rows: list[Located] = [(f"f:{i}", sample(str(i % 7), f"text {i}")) for i in range(20)]
     report = prepare(workspace, rows)
@@ -75,7 +89,9 @@ def test_duplicates_are_seen_across_commits(workspace: Workspace, monkeypatch: p
     assert texts(workspace) == {str(i): f"text {i}" for i in range(7)}
 
 
-def test_bad_rows_are_in_the_ledger_with_file_and_line(workspace: Workspace, tmp_path: Path) -> None:
+def test_bad_rows_are_in_the_ledger_with_file_and_line(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     path = manifest(tmp_path / "m.csv", row("a"), ["b", "p"], row("c", domain="radio"), row("d"))
     report = prepare(workspace, read_manifest(str(path)))
     assert texts(workspace).keys() == {"a", "d"}
@@ -102,9 +118,16 @@ def test_bad_lines_in_a_row_do_not_stop_the_job(workspace: Workspace, tmp_path: 
     assert set(ledger(workspace)) == {"m.csv:3", "m.csv:4", "m.csv:5"}
 
 
-def test_a_second_run_changes_what_changed_and_keeps_the_rest(workspace: Workspace, tmp_path: Path) -> None:
-    prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"]))))
-    report = prepare(workspace, read_manifest(str(manifest(tmp_path / "n.csv", row("b", "new"), row("c", "3")))))
+def test_a_second_run_changes_what_changed_and_keeps_the_rest(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    prepare(
+        workspace,
+        read_manifest(str(manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"]))),
+    )
+    report = prepare(
+        workspace, read_manifest(str(manifest(tmp_path / "n.csv", row("b", "new"), row("c", "3"))))
+    )
     assert texts(workspace) == {"a": "1", "b": "new", "c": "3"}
     assert report.done == 2 and report.notes == ["samples: 1 added, 1 updated, 0 removed"]
     assert ledger(workspace) == {}  # the ledger tells of the last run
@@ -131,7 +154,9 @@ def test_what_did_not_change_is_not_written(workspace: Workspace) -> None:
     assert report.notes == ["samples: 1 added, 1 updated, 0 removed"]
 
 
-def test_it_leaves_one_file_and_the_ledger_for_the_stages_that_run_beside_one_another(workspace: Workspace) -> None:
+def test_it_leaves_one_file_and_the_ledger_for_the_stages_that_run_beside_one_another(
+    workspace: Workspace,
+) -> None:
     for count in (1, 2, 3):
         prepare(workspace, [(f"f:{i}", sample(f"s{i}")) for i in range(count)])
     dataset = workspace.table(SAMPLES).dataset()
@@ -144,10 +169,14 @@ def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
     for name in ("keep", "go", "it's"):
         workspace.table(FRAMES).append([{"sample_id": name}])
         workspace.table(SUMMARIES).append([{"sample_id": name, "method": "llm"}])
-        workspace.table(EMBEDDINGS).append([{"sample_id": name, "model": "m", "vector": [0.0] * 128}])
+        workspace.table(EMBEDDINGS).append(
+            [{"sample_id": name, "model": "m", "vector": [0.0] * 128}]
+        )
         workspace.table(FAILURES).append([{"stage": "decode", "sample_id": name}])
     shrunk: list[Located] = [("f:1", sample("keep"))]
-    assert "1 samples" not in str(prepare(workspace, shrunk)) and len(texts(workspace)) == 3  # not unless asked
+    assert (
+        "1 samples" not in str(prepare(workspace, shrunk)) and len(texts(workspace)) == 3
+    )  # not unless asked
     report = prepare(workspace, shrunk, prune=True)
     assert report.notes == ["samples: 0 added, 0 updated, 2 removed"] and report.succeeded
     for spec in (SAMPLES, FRAMES, SUMMARIES, EMBEDDINGS, FAILURES):
@@ -156,22 +185,34 @@ def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
 
 def test_nothing_is_pruned_while_rows_cannot_be_read(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
-    report = prepare(workspace, [("f:1", Problem("ParseError", "no")), ("f:2", sample("c"))], prune=True)
+    report = prepare(
+        workspace, [("f:1", Problem("ParseError", "no")), ("f:2", sample("c"))], prune=True
+    )
     assert texts(workspace).keys() == {"a", "b", "c"}
     assert not report.succeeded
-    assert "--prune removed nothing: a row that could not be read may be one of the 2 samples" in str(report)
+    assert (
+        "--prune removed nothing: a row that could not be read may be one of the 2 samples"
+        in str(report)
+    )
 
 
 def test_lines_of_a_product_taken_out_of_rope_do_not_forbid_to_prune(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
-    report = prepare(workspace, [("f:1", sample("a")), ("images", Problem("NoProduct", "1 of its ids"))], prune=True)
+    report = prepare(
+        workspace,
+        [("f:1", sample("a")), ("images", Problem("NoProduct", "1 of its ids"))],
+        prune=True,
+    )
     assert texts(workspace).keys() == {"a"} and report.succeeded
 
 
 def test_prune_waits_for_no_other_job_and_removes_nothing_beside_it(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
     workspace.table(FRAMES).append([{"sample_id": "b"}])
-    with workspace.lock("embeddings"), pytest.raises(RuntimeError, match="another job is writing embeddings"):
+    with (
+        workspace.lock("embeddings"),
+        pytest.raises(RuntimeError, match="another job is writing embeddings"),
+    ):
         prepare(workspace, [("f:1", sample("a")), ("f:3", sample("c"))], prune=True)
     assert texts(workspace).keys() == {"a", "b", "c"}
     assert workspace.table(FRAMES).count() == 1
@@ -186,7 +227,9 @@ def test_a_run_that_dies_at_any_commit_is_mended_by_the_next(
     """Every write of the job is made to fail once, the job run again after each."""
     monkeypatch.setattr(module, "BATCH", 2)
     before: list[Located] = [(f"f:{i}", sample(str(i), "old")) for i in range(6)]
-    after: list[Located] = [(f"f:{i}", sample(str(i), "new" if i < 9 else None)) for i in range(3, 12)]
+    after: list[Located] = [
+        (f"f:{i}", sample(str(i), "new" if i < 9 else None)) for i in range(3, 12)
+    ]
     deaths = 0
     finished = False
     while not finished:
@@ -201,8 +244,14 @@ def test_a_run_that_dies_at_any_commit_is_mended_by_the_next(
                 deaths += 1
         prepare(workspace, after, prune=True)
         assert texts(workspace) == {str(i): "new" if i < 9 else None for i in range(3, 12)}
-        assert sorted(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist()) == ["3", "4", "5"]
-    assert deaths >= 8  # commits of two new rows and of two changed ones, and a removal from each table
+        assert sorted(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist()) == [
+            "3",
+            "4",
+            "5",
+        ]
+    assert (
+        deaths >= 8
+    )  # commits of two new rows and of two changed ones, and a removal from each table
 
 
 def die_at_write(patch: pytest.MonkeyPatch, number: int) -> None:
@@ -223,9 +272,14 @@ def die_at_write(patch: pytest.MonkeyPatch, number: int) -> None:
 
 def test_what_a_problem_quotes_stays_on_one_short_line(workspace: Workspace) -> None:
     quoted = ["a\nb\tc", "x" * 10_000_000, "\ud800", "\x1b[31m", "\u2028", ""]
-    report = prepare(workspace, [(f"f:{i}", Problem("ParseError", text)) for i, text in enumerate(quoted)])
+    report = prepare(
+        workspace, [(f"f:{i}", Problem("ParseError", text)) for i, text in enumerate(quoted)]
+    )
     lines = (workspace.read_report(PROBLEMS_REPORT) or "").split("\n")
-    assert lines[:2] == ["f:0\tParseError\ta\\nb\\tc", "f:1\tParseError\t" + "x" * module.LONGEST_MESSAGE + "..."]
+    assert lines[:2] == [
+        "f:0\tParseError\ta\\nb\\tc",
+        "f:1\tParseError\t" + "x" * module.LONGEST_MESSAGE + "...",
+    ]
     assert lines[2:] == [
         f"f:{i + 2}\tParseError\t{t}" for i, t in enumerate(["\\ud800", "\\x1b[31m", "\\u2028", ""])
     ] + [""]
@@ -258,7 +312,9 @@ def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -
 
 def test_a_product_in_both_splits_is_told(workspace: Workspace, tmp_path: Path) -> None:
     header = "sample_id,product_id,domain,split,media\n"
-    rows = [f"{name}{split},{name},page,{split},a.jpg\n" for name in "pq" for split in ("train", "test")]
+    rows = [
+        f"{name}{split},{name},page,{split},a.jpg\n" for name in "pq" for split in ("train", "test")
+    ]
     (tmp_path / "m.csv").write_text(
         header + "".join(rows) + "r,r,page,,a.jpg\ns,,page,test,a.jpg\nt,,page,train,a.jpg\n"
     )
@@ -278,7 +334,9 @@ def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:
             f"main(['prepare', '--rope', {str(folder)!r}, '--workspace', {str(folder / 'w')!r}]);"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )
-        output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
         assert "10000 rows done" in output
         peaks.append(int(output.splitlines()[-1]))
     assert peaks[1] < peaks[0] + 90, f"peak memory went from {peaks[0]} to {peaks[1]} MB"
@@ -291,17 +349,27 @@ def write_rope_lines(folder: Path, samples: int, frames: int) -> None:
         for name in names:
             (folder / f"training_{name}.txt").write_text("")
     ids = range(samples)
-    (folder / "training_product_videos_pair.txt").write_text("".join(f"{i % 999}, {i}\n" for i in ids))
+    (folder / "training_product_videos_pair.txt").write_text(
+        "".join(f"{i % 999}, {i}\n" for i in ids)
+    )
     (folder / "training_video_asrs.txt").write_text("".join(f"{i}, text {i}\n" for i in ids))
     with (folder / "training_video_frames.txt").open("w") as file:
         for number in range(frames):
-            file.writelines(f"{i}, {number * 30}, some/folder/of/images/{i}-{number * 30:06d}.jpg\n" for i in ids)
+            file.writelines(
+                f"{i}, {number * 30}, some/folder/of/images/{i}-{number * 30:06d}.jpg\n"
+                for i in ids
+            )
 
 
 def test_other_stages_keep_their_failures(workspace: Workspace) -> None:
-    workspace.table(FAILURES).upsert([{"stage": "decode", "sample_id": "x", "fingerprint": "f", "attempts": 1}])
+    workspace.table(FAILURES).upsert(
+        [{"stage": "decode", "sample_id": "x", "fingerprint": "f", "attempts": 1}]
+    )
     prepare(workspace, [("f:1", sample("a")), ("f:2", Problem("ParseError", "no"))])
-    assert sorted(workspace.table(FAILURES).read(["stage"])["stage"].to_pylist()) == ["decode", "prepare"]
+    assert sorted(workspace.table(FAILURES).read(["stage"])["stage"].to_pylist()) == [
+        "decode",
+        "prepare",
+    ]
 
 
 def test_nothing_but_problems_is_a_failure(workspace: Workspace) -> None:
@@ -317,12 +385,18 @@ def test_many_problems_are_all_kept_and_a_few_shown(workspace: Workspace) -> Non
     problems = workspace.read_report(PROBLEMS_REPORT).splitlines()
     assert len(problems) == 3000 and problems[7] == "f:7\tParseError\tit's 7"
     assert len(report.notes) == SHOWN + 2
-    assert report.notes[SHOWN] == f"... and 2980 more; all are in {workspace.uri}/reports/prepare-problems.txt"
+    assert (
+        report.notes[SHOWN]
+        == f"... and 2980 more; all are in {workspace.uri}/reports/prepare-problems.txt"
+    )
     prepare(workspace, [("f:x", sample("a"))])
     assert workspace.read_report(PROBLEMS_REPORT) is None  # that of the last run alone
 
 
 def test_a_second_writer_is_refused(workspace: Workspace) -> None:
-    with workspace.lock("samples"), pytest.raises(RuntimeError, match="another job is writing samples"):
+    with (
+        workspace.lock("samples"),
+        pytest.raises(RuntimeError, match="another job is writing samples"),
+    ):
         prepare(workspace, [("f:1", sample("a"))])
     assert texts(workspace) == {}

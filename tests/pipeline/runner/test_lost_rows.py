@@ -34,7 +34,9 @@ class Worker:
         results = []
         for row in rows:
             if row["fingerprint"] == "passing" and "passing" not in seen:
-                results.append(error_row(row["sample_id"], row["fingerprint"], TimeoutError("not now")))
+                results.append(
+                    error_row(row["sample_id"], row["fingerprint"], TimeoutError("not now"))
+                )
             else:
                 results.append(row | {"method": "llm", "status": "ok", "prompt_tokens": 10})
         yield result_table(SUMMARIES, results)
@@ -74,8 +76,14 @@ def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
     )
 
 
-def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(workspace: Workspace, tmp_path: Path) -> None:
-    rows = [(f"s{i}", f"f{i}") for i in range(24)] + [("bad", "poison"), ("later", "passing"), ("twin", "f3")]
+def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [(f"s{i}", f"f{i}") for i in range(24)] + [
+        ("bad", "poison"),
+        ("later", "passing"),
+        ("twin", "f3"),
+    ]
     log, sizes = tmp_path / "log", []
     report = run_stage(stage(rows, log, sizes), workspace)
     done = workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
@@ -87,7 +95,9 @@ def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(workspac
     assert sizes == [4, 2, 1]
     worked_on = log.read_text().splitlines()
     assert worked_on.count("poison") == 3 and worked_on.count("passing") >= 2
-    assert worked_on.count("f3") <= 3  # shared by two samples, worked on for one; again only if it was lost
+    assert (
+        worked_on.count("f3") <= 3
+    )  # shared by two samples, worked on for one; again only if it was lost
     assert report.totals == {"tokens": 25 * 10}  # what is shared is not counted twice
     again = run_stage(stage(rows, log, sizes), workspace)
     assert (again.done, again.skipped) == (0, 26) and log.read_text().splitlines() == worked_on

@@ -30,7 +30,9 @@ def test_fingerprints_tell_values_apart() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -46,24 +48,35 @@ def test_equal_values_equal_names(one: Any, other: Any) -> None:
 
 def test_the_order_of_keys_does_not_matter() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    assert fingerprint(("a", "b")) == fingerprint(["a", "b"])  # a row read back from Arrow has lists
+    assert fingerprint(("a", "b")) == fingerprint(
+        ["a", "b"]
+    )  # a row read back from Arrow has lists
 
 
 def wanted(**prints: str) -> pa.Table:
     return pa.table({"sample_id": list(prints), "fingerprint": list(prints.values())})
 
 
-def fill(workspace: Workspace, made: dict[str, str], failed: dict[str, str], stage: str = "decode") -> None:
-    workspace.table(FRAMES).upsert([{"sample_id": name, "fingerprint": f} for name, f in made.items()])
+def fill(
+    workspace: Workspace, made: dict[str, str], failed: dict[str, str], stage: str = "decode"
+) -> None:
+    workspace.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": f} for name, f in made.items()]
+    )
     workspace.table(FAILURES).upsert(
-        [{"stage": stage, "sample_id": name, "fingerprint": f, "attempts": 1} for name, f in failed.items()]
+        [
+            {"stage": stage, "sample_id": name, "fingerprint": f, "attempts": 1}
+            for name, f in failed.items()
+        ]
     )
 
 
 def states(plan: Plan) -> dict[str, str]:
     found = {}
     masks = zip(*(mask.to_pylist() for mask in (plan.done, plan.failed, plan.stale)), strict=True)
-    for name, (done, failed, stale) in zip(plan.wanted["sample_id"].to_pylist(), masks, strict=True):
+    for name, (done, failed, stale) in zip(
+        plan.wanted["sample_id"].to_pylist(), masks, strict=True
+    ):
         assert done + failed + stale <= 1
         found[name] = "done" if done else "failed" if failed else "stale" if stale else "pending"
     return found
@@ -76,11 +89,19 @@ def due(plan: Plan, *, retry_failed: bool = False) -> list[str]:
 def test_states_by_hand(workspace: Workspace) -> None:
     fill(
         workspace,
-        made={"done": "1", "stale": "old", "redone": "1", "changed": "old", "gone from the catalogue": "1"},
+        made={
+            "done": "1",
+            "stale": "old",
+            "redone": "1",
+            "changed": "old",
+            "gone from the catalogue": "1",
+        },
         failed={"failed": "1", "failed on old input": "old", "redone": "1", "changed": "1"},
     )
     names = ["done", "stale", "redone", "changed", "failed", "failed on old input", "new"]
-    plan = make_plan(workspace, "decode", workspace.table(FRAMES), wanted(**dict.fromkeys(names, "1")))
+    plan = make_plan(
+        workspace, "decode", workspace.table(FRAMES), wanted(**dict.fromkeys(names, "1"))
+    )
     assert states(plan) == {
         "done": "done",
         "stale": "stale",
@@ -92,7 +113,13 @@ def test_states_by_hand(workspace: Workspace) -> None:
     }
     assert plan.counts() == {"done": 2, "pending": 2, "failed": 2, "stale": 1}
     assert due(plan) == ["stale", "failed on old input", "new"]
-    assert due(plan, retry_failed=True) == ["stale", "changed", "failed", "failed on old input", "new"]
+    assert due(plan, retry_failed=True) == [
+        "stale",
+        "changed",
+        "failed",
+        "failed on old input",
+        "new",
+    ]
 
 
 def test_rows_of_samples_that_are_not_wanted_are_orphans(workspace: Workspace) -> None:
@@ -111,7 +138,9 @@ def test_before_the_first_write_everything_is_pending(workspace: Workspace) -> N
 def test_nothing_wanted_nothing_due(workspace: Workspace, filled: bool) -> None:
     if filled:
         fill(workspace, {"a": "1"}, {"b": "1"})
-    empty = pa.table({"sample_id": pa.array([], pa.string()), "fingerprint": pa.array([], pa.string())})
+    empty = pa.table(
+        {"sample_id": pa.array([], pa.string()), "fingerprint": pa.array([], pa.string())}
+    )
     plan = make_plan(workspace, "decode", workspace.table(FRAMES), empty)
     assert plan.counts() == {"done": 0, "pending": 0, "failed": 0, "stale": 0}
     assert due(plan) == []
@@ -129,14 +158,18 @@ def test_rows_of_other_methods_do_not_count(workspace: Workspace) -> None:
             {"sample_id": "b", "method": "llm", "fingerprint": "1"},
         ]
     )
-    plan = make_plan(workspace, "summarize", workspace.table(SUMMARIES), wanted(a="1", b="1"), "method = 'llm'")
+    plan = make_plan(
+        workspace, "summarize", workspace.table(SUMMARIES), wanted(a="1", b="1"), "method = 'llm'"
+    )
     assert states(plan) == {"a": "pending", "b": "done"}
 
 
 def test_input_columns_and_order_stay(workspace: Workspace) -> None:
     fill(workspace, {"b": "1"}, {})
     rows = wanted(c="1", b="1", a="1").append_column("text", pa.array(["3", "2", "1"]))
-    assert make_plan(workspace, "decode", workspace.table(FRAMES), rows).due(retry_failed=False).to_pylist() == [
+    assert make_plan(workspace, "decode", workspace.table(FRAMES), rows).due(
+        retry_failed=False
+    ).to_pylist() == [
         {"sample_id": "c", "fingerprint": "1", "text": "3"},
         {"sample_id": "a", "fingerprint": "1", "text": "1"},
     ]
@@ -157,12 +190,18 @@ prints = st.dictionaries(names, st.sampled_from(["1", "2"]))
 @settings(deadline=None)
 @given(prints, prints, prints)
 def test_every_row_has_one_state(
-    tmp_path_factory: pytest.TempPathFactory, want: dict[str, str], made: dict[str, str], failed: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    want: dict[str, str],
+    made: dict[str, str],
+    failed: dict[str, str],
 ) -> None:
     workspace = Workspace.create(tmp_path_factory.mktemp("plan") / "w")
     fill(workspace, made, failed)
     rows = pa.table(
-        {"sample_id": pa.array(list(want), pa.string()), "fingerprint": pa.array(list(want.values()), pa.string())}
+        {
+            "sample_id": pa.array(list(want), pa.string()),
+            "fingerprint": pa.array(list(want.values()), pa.string()),
+        }
     )
     plan = make_plan(workspace, "decode", workspace.table(FRAMES), rows)
     for name, state in states(plan).items():
@@ -188,7 +227,13 @@ def test_what_an_embedding_row_holds_makes_it_due_again(
     workspace: Workspace, table: str, change: dict[str, str]
 ) -> None:
     """An index or an evaluation reads product and domain from the embeddings table: a corrected one must get there."""
-    sample = {"sample_id": "s", "product_id": "p", "domain": "short", "split": "test", "text": "words"}
+    sample = {
+        "sample_id": "s",
+        "product_id": "p",
+        "domain": "short",
+        "split": "test",
+        "text": "words",
+    }
     frame = {"sample_id": "s", "fingerprint": "f1", "frames": [b"jpeg"]}
     folder = embedding_model(workspace)
     found = []
@@ -201,5 +246,15 @@ def test_what_an_embedding_row_holds_makes_it_due_again(
         (row,) = wanted_rows(workspace, folder, "m@1", LanceFrames(workspace)).to_pylist()
         found.append(row["fingerprint"])
     assert found[0] != found[1]
-    assert found[1] == wanted_rows(workspace, folder, "m@1", LanceFrames(workspace))["fingerprint"].to_pylist()[0]
-    assert found[1] != wanted_rows(workspace, folder, "m@2", LanceFrames(workspace))["fingerprint"].to_pylist()[0]
+    assert (
+        found[1]
+        == wanted_rows(workspace, folder, "m@1", LanceFrames(workspace))["fingerprint"].to_pylist()[
+            0
+        ]
+    )
+    assert (
+        found[1]
+        != wanted_rows(workspace, folder, "m@2", LanceFrames(workspace))["fingerprint"].to_pylist()[
+            0
+        ]
+    )

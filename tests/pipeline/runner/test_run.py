@@ -68,7 +68,14 @@ def test_nothing_read_is_nothing() -> None:
 
 def test_the_last_line_tells_rates_and_failures() -> None:
     report = Report(
-        "decode", "there", done=10, skipped=2, seconds=2.0, totals={"GB": 1.0}, unit="files", first_seconds=1.2
+        "decode",
+        "there",
+        done=10,
+        skipped=2,
+        seconds=2.0,
+        totals={"GB": 1.0},
+        unit="files",
+        first_seconds=1.2,
     )
     report.failed.update(["TimedOut", "TimedOut", "MissingMedia"])
     assert str(report) == (
@@ -104,7 +111,9 @@ def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both
 
     def batch(*, bad: bool, fingerprint: str) -> pa.Table:
         row = {"sample_id": "a", "fingerprint": fingerprint, "frames": [b""], "timestamps_s": [0.0]}
-        return result_table(FRAMES, [row | ({"error_type": "E", "error_message": "m"} if bad else {})])
+        return result_table(
+            FRAMES, [row | ({"error_type": "E", "error_message": "m"} if bad else {})]
+        )
 
     report = Report("s", "there")
     Committer(workspace, stage, report, set()).commit(batch(bad=not bad, fingerprint="old"))
@@ -115,12 +124,19 @@ def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both
     monkeypatch.setattr(runner, "record_failures", killed)
     monkeypatch.setattr("ampere.store.table.Table.append", killed)
     with pytest.raises(InterruptedError):
-        Committer(workspace, stage, report, set() if not bad else {"a"}).commit(batch(bad=bad, fingerprint="new"))
+        Committer(workspace, stage, report, set() if not bad else {"a"}).commit(
+            batch(bad=bad, fingerprint="new")
+        )
     assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
 
 
-def test_a_job_that_is_refused_leaves_the_settings_of_the_one_that_runs(workspace: Workspace, stage: Stage) -> None:
-    with workspace.lock(FRAMES.name), pytest.raises(RuntimeError, match="another job is writing frames"):
+def test_a_job_that_is_refused_leaves_the_settings_of_the_one_that_runs(
+    workspace: Workspace, stage: Stage
+) -> None:
+    with (
+        workspace.lock(FRAMES.name),
+        pytest.raises(RuntimeError, match="another job is writing frames"),
+    ):
         run_stage(stage, workspace, settings=DecodeSettings(num_frames=4))
     assert workspace.read_report("s-settings.json") is None
 
@@ -131,8 +147,12 @@ def test_gpus_that_are_not_there_stop_a_job_on_this_machine_and_are_waited_for_o
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     require_gpus(1, "train.gpus")
-    with pytest.raises(RuntimeError, match=r"train\.gpus asks for 4 GPUs in all, and Ray sees 1 .*--train\.gpus 0"):
+    with pytest.raises(
+        RuntimeError, match=r"train\.gpus asks for 4 GPUs in all, and Ray sees 1 .*--train\.gpus 0"
+    ):
         require_gpus(4, "train.gpus")
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     require_gpus(4, "train.gpus")
-    assert "waiting for 4 GPUs in all (train.gpus); the cluster has 1 now" in capsys.readouterr().err
+    assert (
+        "waiting for 4 GPUs in all (train.gpus); the cluster has 1 now" in capsys.readouterr().err
+    )

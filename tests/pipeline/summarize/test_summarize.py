@@ -16,7 +16,12 @@ from ampere.pipeline.summarize import stage as summarize
 from ampere.pipeline.summarize.engine import engine_config, sized
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadAnswers, assembled, missing_row
 from ampere.pipeline.summarize.model import asker, chosen_model
-from ampere.pipeline.summarize.stage import ExtractBatch, extractor_identity, summarize_stage, wanted_rows
+from ampere.pipeline.summarize.stage import (
+    ExtractBatch,
+    extractor_identity,
+    summarize_stage,
+    wanted_rows,
+)
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
 from ampere.store.workspace import Workspace
@@ -43,14 +48,23 @@ def clips(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def answered(workspace: Workspace, sample_id: str, summary: Summary, settings: SummarizeSettings = SHIPPED) -> None:
+def answered(
+    workspace: Workspace, sample_id: str, summary: Summary, settings: SummarizeSettings = SHIPPED
+) -> None:
     """Write the row that the engine would have made."""
     wanted = summarize_stage(workspace, settings).wanted.to_pylist()
     (print_,) = (row["fingerprint"] for row in wanted if row["sample_id"] == sample_id)
-    columns = {"product_name": summary.product_name, "product_features": list(summary.product_features)}
+    columns = {
+        "product_name": summary.product_name,
+        "product_features": list(summary.product_features),
+    }
     more = {"text": summary.text, "status": "ok", "flags": [], "raw_output": summary.to_json()}
     workspace.table(SUMMARIES).append(
-        [{"sample_id": sample_id, "method": settings.method, "fingerprint": print_} | columns | more]
+        [
+            {"sample_id": sample_id, "method": settings.method, "fingerprint": print_}
+            | columns
+            | more
+        ]
     )
 
 
@@ -79,10 +93,14 @@ def test_clips_are_wanted_by_their_text_alone(clips: Workspace) -> None:
         {"dtype": "bfloat16"},
     ],
 )
-def test_what_decides_the_answer_makes_rows_stale(clips: Workspace, changed: dict[str, Any]) -> None:
+def test_what_decides_the_answer_makes_rows_stale(
+    clips: Workspace, changed: dict[str, Any]
+) -> None:
     before = summarize_stage(clips, SHIPPED).wanted["fingerprint"]
     other = SummarizeSettings(**{"dtype": "float32"} | changed)
-    assert summarize_stage(clips, other).wanted["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
+    assert (
+        summarize_stage(clips, other).wanted["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
+    )
     same = SummarizeSettings(dtype="float32", workers="1:4", batch_size=9, max_num_seqs=3)
     assert summarize_stage(clips, same).wanted["fingerprint"] == before
 
@@ -110,13 +128,25 @@ def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspa
         "s5": ("ok", "松石牙刷 软毛"),
     }
     assert (report.done, report.skipped) == (3, 1)
-    assert "summaries: 2 name a product, 0 transcripts name none (status empty), 2 clips have no" in str(report)
+    assert (
+        "summaries: 2 name a product, 0 transcripts name none (status empty), 2 clips have no"
+        in str(report)
+    )
 
 
-def test_what_needs_no_engine_is_committed_in_parts(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_no_engine_is_committed_in_parts(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of ten million rows all at once would not fit into memory, in this run and in any other."""
     workspace.table(SAMPLES).append(
-        [{"sample_id": f"s{i:02}", "domain": "live", "text": "这个松石牙刷软毛" if i % 2 else None} for i in range(20)]
+        [
+            {
+                "sample_id": f"s{i:02}",
+                "domain": "live",
+                "text": "这个松石牙刷软毛" if i % 2 else None,
+            }
+            for i in range(20)
+        ]
     )
     answered(workspace, "s01", Summary(product_name="松石牙刷", product_features=("软毛",)))
     monkeypatch.setattr("ampere.pipeline.summarize.stage.SETTLED", 6)
@@ -140,9 +170,14 @@ def test_one_answer_serves_three_methods(clips: Workspace) -> None:
     clips.table(SAMPLES).delete("sample_id = 's4'")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛", "防水")))
     for method in ("llm-name", "llm-features"):
-        report = run_stage(summarize_stage(clips, SummarizeSettings(method=method, dtype="float32")), clips)
+        report = run_stage(
+            summarize_stage(clips, SummarizeSettings(method=method, dtype="float32")), clips
+        )
         assert report.done == 4
-    assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == ["松石牙刷", "软毛 防水"]
+    assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == [
+        "松石牙刷",
+        "软毛 防水",
+    ]
     assert made(clips, "llm")["s1"]["text"] == "松石牙刷 软毛 防水"
     assert made(clips, "llm-name")["s1"]["raw_output"] == made(clips, "llm")["s1"]["raw_output"]
 
@@ -161,30 +196,52 @@ def test_raw_transcripts_as_rows(clips: Workspace) -> None:
     clips.write_report("summarize-raw-settings.json", json.dumps(vars(RAW)))
     from ampere.config.presets import PRESETS
 
-    lines = {line.split()[0]: line.split()[1:] for line in format_status(clips, PRESETS["demo"]()).splitlines() if line}
-    assert lines["summarize-raw"] == ["5", "0", "0", "0"] and lines["summarize"] == ["0", "5", "0", "0"]
+    lines = {
+        line.split()[0]: line.split()[1:]
+        for line in format_status(clips, PRESETS["demo"]()).splitlines()
+        if line
+    }
+    assert lines["summarize-raw"] == ["5", "0", "0", "0"] and lines["summarize"] == [
+        "0",
+        "5",
+        "0",
+        "0",
+    ]
 
 
 @pytest.mark.parametrize("method", ["keybert", "uie"])
-def test_extracting_actors_write_their_methods_rows(clips: Workspace, tmp_path: Path, method: Any) -> None:
+def test_extracting_actors_write_their_methods_rows(
+    clips: Workspace, tmp_path: Path, method: Any
+) -> None:
     folder = str((write_bert if method == "keybert" else write_uie)(tmp_path / "model"))
     settings = SummarizeSettings(method=method, encoder=folder, extractor=folder)
     samples = clips.table(SAMPLES).dataset()
     wanted = summarize_stage(clips, settings).wanted.slice(0, 1)
     actor = ExtractBatch(settings, extractor_identity(settings), samples.uri, samples.version)
     (row,) = actor(wanted).to_pylist()
-    assert row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
+    assert (
+        row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
+    )
     assert row["model"].startswith("model@") and len(row["model"]) == len("model@") + 12
     broken = wanted.set_column(2, "position", pa.array([3]))  # a null where a transcript should be
     assert actor(broken).to_pylist()[0]["error_type"]
-    actor.summarizer = lambda text: {"product_name": None, "product_features": ["松石牙刷", "不打农药"]}
+    actor.summarizer = lambda text: {
+        "product_name": None,
+        "product_features": ["松石牙刷", "不打农药"],
+    }
     assert actor(wanted).to_pylist()[0]["flags"] == ["unsupported: 不打农药"]
 
 
 def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
     """Three clips whose transcripts hold nothing to read, or a product: the samples, and their due rows."""
-    texts = [("u1", "\u200b\x00\ufeff"), ("u2", "<|im_end|>"), ("u3", "家人们看过来，这款松石牙刷，不伤牙龈")]
-    workspace.table(SAMPLES).append([{"sample_id": i, "domain": "live", "text": t} for i, t in texts])
+    texts = [
+        ("u1", "\u200b\x00\ufeff"),
+        ("u2", "<|im_end|>"),
+        ("u3", "家人们看过来，这款松石牙刷，不伤牙龈"),
+    ]
+    workspace.table(SAMPLES).append(
+        [{"sample_id": i, "domain": "live", "text": t} for i, t in texts]
+    )
     samples = workspace.table(SAMPLES).dataset()
     return samples, summarize_stage(workspace, SHIPPED).wanted
 
@@ -195,10 +252,19 @@ def test_nothing_to_read_is_missing_and_passes_the_engine_by(workspace: Workspac
     assert [row["__inference_error__"] for row in formed] == ["settled", "settled", ""]
     batch = answers(("u3", 0, 1, NAME, "")) | {"settled": np.array([formed[0]["settled"]])}
     (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
-    assert (row["sample_id"], row["method"], row["status"], row["text"]) == ("u1", "llm", "missing", None)
+    assert (row["sample_id"], row["method"], row["status"], row["text"]) == (
+        "u1",
+        "llm",
+        "missing",
+        None,
+    )
     raw = ExtractBatch(RAW, None, samples.uri, samples.version)(wanted.slice(0, 1)).to_pylist()
-    assert [(row["method"], row["status"], row["model"]) for row in raw] == [("raw", "missing", None)]
-    assert sized(wanted.slice(0, 2), SHIPPED, samples).max_num_seqs >= 1  # no prompt at all, and yet a size
+    assert [(row["method"], row["status"], row["model"]) for row in raw] == [
+        ("raw", "missing", None)
+    ]
+    assert (
+        sized(wanted.slice(0, 2), SHIPPED, samples).max_num_seqs >= 1
+    )  # no prompt at all, and yet a size
 
 
 def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace) -> None:
@@ -206,7 +272,9 @@ def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace
     wanted = summarize_stage(workspace, SHIPPED).wanted.to_pylist()
     rows = [missing_row(row["sample_id"], row["fingerprint"], "llm") for row in wanted]
     workspace.table(SUMMARIES).append(rows)
-    run_stage(summarize_stage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace)
+    run_stage(
+        summarize_stage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace
+    )
     assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
 
 
@@ -222,7 +290,9 @@ def test_an_engine_of_quantized_weights_answers_on_the_rows_beside_those_it_is_n
     report = run_stage(summarize_stage(workspace, settings), workspace)
     rows = made(workspace, "llm")
     assert (report.done, rows["u1"]["status"], rows["u2"]["status"]) == (3, "missing", "missing")
-    assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"].startswith("eight-bits@")
+    assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"].startswith(
+        "eight-bits@"
+    )
 
 
 def test_a_transcript_that_no_prompt_can_be_made_of_costs_its_own_row(
@@ -232,13 +302,19 @@ def test_a_transcript_that_no_prompt_can_be_made_of_costs_its_own_row(
     wanted = summarize_stage(clips, SHIPPED).wanted
     actor = FormPrompts(SHIPPED, samples.uri, samples.version)
     questions = actor.asker.questions
-    monkeypatch.setattr(actor.asker, "questions", lambda text: questions(text) if "牙刷" in text else [][0])
+    monkeypatch.setattr(
+        actor.asker, "questions", lambda text: questions(text) if "牙刷" in text else [][0]
+    )
     first, second = actor(wanted.take([0, 3])).to_pylist()
     assert (first["settled"], first["heard"]) == ("", "这个松石牙刷软毛")
     batch = answers(("s4", 0, 1, NAME, "")) | {"settled": np.array([second["settled"]])}
     (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
-    assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError") and "out of range" in row["error_message"]
-    assert sized(wanted.take([0, 3]), SHIPPED, samples).max_model_len == 272  # nor does it stop the job
+    assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError") and "out of range" in row[
+        "error_message"
+    ]
+    assert (
+        sized(wanted.take([0, 3]), SHIPPED, samples).max_model_len == 272
+    )  # nor does it stop the job
 
 
 def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> None:
@@ -249,7 +325,10 @@ def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> N
         ("s1", "这个松石牙刷软毛", 0, 1),
         ("s4", "大家晚上好", 0, 1),
     ]
-    assert asker(SHIPPED).tokenizer.decode(formed[1]["tokenized_prompt"], skip_special_tokens=True) == "大家晚上好"
+    assert (
+        asker(SHIPPED).tokenizer.decode(formed[1]["tokenized_prompt"], skip_special_tokens=True)
+        == "大家晚上好"
+    )
 
 
 def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> None:
@@ -273,10 +352,19 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
         workers="1:4", batch_size=64, gpus=0.5, cpus=2, accelerator_type="H100", quantization="fp8"
     )
     config = engine_config(pool, EngineSize(512, 100, None), careful=None)
-    assert config.batch_size == 64 and config.concurrency == (1, 4) and config.accelerator_type == "H100"
+    assert (
+        config.batch_size == 64
+        and config.concurrency == (1, 4)
+        and config.accelerator_type == "H100"
+    )
     assert config.placement_group_config["bundle_per_worker"] == {"CPU": 2, "GPU": 0.5}
-    assert config.engine_kwargs["quantization"] == "fp8" and config.engine_kwargs["gpu_memory_utilization"] == 0.45
-    assert config.max_concurrent_batches * 64 >= 2 * 100  # the engine never waits for the next batch
+    assert (
+        config.engine_kwargs["quantization"] == "fp8"
+        and config.engine_kwargs["gpu_memory_utilization"] == 0.45
+    )
+    assert (
+        config.max_concurrent_batches * 64 >= 2 * 100
+    )  # the engine never waits for the next batch
     # Else Ray would never let the pool grow.
     threshold = DataContext.get_current().autoscaling_config.actor_pool_util_upscaling_threshold
     assert config.max_tasks_in_flight_per_actor / config.max_concurrent_batches > threshold
@@ -284,7 +372,10 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     assert careful.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
     assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
     assert careful.max_tasks_in_flight_per_actor == 1
-    assert careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20 and "quantization" not in careful.engine_kwargs
+    assert (
+        careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20
+        and "quantization" not in careful.engine_kwargs
+    )
     spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=None)
     assert spread.engine_kwargs["tensor_parallel_size"] == 2
 
@@ -293,17 +384,27 @@ def test_a_model_that_vllm_no_longer_runs_is_refused_before_any_work(
     clips: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = SummarizeSettings(model="baichuan2-13b-4bit")
-    with pytest.raises(ValueError, match=r"vLLM runs up to the release before 0.23; here is 0.32. Take another"):
+    with pytest.raises(
+        ValueError, match=r"vLLM runs up to the release before 0.23; here is 0.32. Take another"
+    ):
         summarize_stage(clips, old)
     monkeypatch.setattr(chosen, "_vllm_version", lambda: (0, 22))
     assert chosen_model(old)[0].quantization == "bitsandbytes"
 
 
-def test_a_quantization_that_vllm_does_not_have_is_refused_before_any_work(clips: Workspace) -> None:
-    with pytest.raises(ValueError, match="summarize.quantization is 'bitsandbytes', which the vLLM at hand does not"):
+def test_a_quantization_that_vllm_does_not_have_is_refused_before_any_work(
+    clips: Workspace,
+) -> None:
+    with pytest.raises(
+        ValueError,
+        match="summarize.quantization is 'bitsandbytes', which the vLLM at hand does not",
+    ):
         summarize_stage(clips, SummarizeSettings(quantization="bitsandbytes"))
     assert summarize_stage(clips, SummarizeSettings(quantization="fp8")).name == "summarize"
-    assert summarize_stage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name == "summarize-raw"
+    assert (
+        summarize_stage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name
+        == "summarize-raw"
+    )
 
 
 @pytest.mark.parametrize(("method", "setting"), [("keybert", "encoder"), ("uie", "extractor")])
@@ -311,12 +412,19 @@ def test_an_extractor_that_is_not_there_is_refused_before_any_work(
     clips: Workspace, tmp_path: Path, method: Any, setting: str
 ) -> None:
     chosen: dict[str, Any] = {"method": method, setting: "/no/such"}
-    with pytest.raises(FileNotFoundError, match=f"summarize.{setting} is /no/such, and there is no such folder"):
+    with pytest.raises(
+        FileNotFoundError, match=f"summarize.{setting} is /no/such, and there is no such folder"
+    ):
         summarize_stage(clips, SummarizeSettings(**chosen))
-    with pytest.raises(FileNotFoundError, match=f"summarize.{setting} is the folder .* no config.json"):
+    with pytest.raises(
+        FileNotFoundError, match=f"summarize.{setting} is the folder .* no config.json"
+    ):
         summarize_stage(clips, SummarizeSettings(**chosen | {setting: str(tmp_path)}))
     other = {"encoder": "/no/such", "extractor": "/no/such"} | {setting: "some/model"}
-    assert summarize_stage(clips, SummarizeSettings(**{"method": method} | other)).name == f"summarize-{method}"
+    assert (
+        summarize_stage(clips, SummarizeSettings(**{"method": method} | other)).name
+        == f"summarize-{method}"
+    )
 
 
 def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
@@ -342,14 +450,27 @@ MORE = Summary(product_name="松石牙刷", product_features=("防水",)).to_jso
 
 def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
     batch = answers(
-        ("a", 0, 1, NAME, ""), ("b", 0, 1, NO_PRODUCT.to_json(), ""), ("c", 0, 1, "{", ""), ("d", 0, 1, "", "boom")
+        ("a", 0, 1, NAME, ""),
+        ("b", 0, 1, NO_PRODUCT.to_json(), ""),
+        ("c", 0, 1, "{", ""),
+        ("d", 0, 1, "", "boom"),
     )
     rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()}
-    assert rows["a"]["text"] == "松石牙刷 软毛" and rows["a"]["flags"] == [] and rows["a"]["language"] == "zh"
+    assert (
+        rows["a"]["text"] == "松石牙刷 软毛"
+        and rows["a"]["flags"] == []
+        and rows["a"]["language"] == "zh"
+    )
     assert (rows["a"]["model"], rows["a"]["prompt_version"]) == ("small_lm@1", "bare@2")
-    assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (10, "stop", NAME)
+    assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (
+        10,
+        "stop",
+        NAME,
+    )
     assert (rows["b"]["status"], rows["b"]["text"]) == (Status.EMPTY, None)
-    assert rows["c"]["error_type"] == "AnswerError" and "ended by stop" in rows["c"]["error_message"]
+    assert (
+        rows["c"]["error_type"] == "AnswerError" and "ended by stop" in rows["c"]["error_message"]
+    )
     assert rows["d"]["error_type"] == "EngineError" and "boom" in rows["d"]["error_message"]
     assert all(row["part"] is None for row in rows.values())
 
@@ -372,27 +493,43 @@ def test_an_answer_at_the_token_limit_says_so() -> None:
 
 def test_an_answer_that_an_engine_sized_for_others_cuts_is_asked_again(clips: Workspace) -> None:
     """The size came from other transcripts; the careful turn takes it anew from those that are left."""
-    cut = answers(("a", 0, 1, '{"is_product":tr', ""), ("b", 0, 2, NAME, ""), ("b", 1, 2, '{"is_product":tr', ""))
+    cut = answers(
+        ("a", 0, 1, '{"is_product":tr', ""),
+        ("b", 0, 2, NAME, ""),
+        ("b", 1, 2, '{"is_product":tr', ""),
+    )
     length = 10 + len(cut["generated_tokens"][0])
     rows = ReadAnswers(SHIPPED, ORIGIN, length)(cut).to_pylist()
-    assert [row["sample_id"] for row in rows] == ["a", "b"]  # one piece that is cut costs its transcript
+    assert [row["sample_id"] for row in rows] == [
+        "a",
+        "b",
+    ]  # one piece that is cut costs its transcript
     for row in rows:
-        assert row["error_type"] == "EngineError" and f"had room for {length} tokens" in row["error_message"]
+        assert (
+            row["error_type"] == "EngineError"
+            and f"had room for {length} tokens" in row["error_message"]
+        )
     assert "EngineError" in summarize_stage(clips, SHIPPED).passing_errors
 
 
 def test_pieces_come_together_however_they_arrive() -> None:
-    together = ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, "")))
+    together = ReadAnswers(SHIPPED, ORIGIN, 1024)(
+        answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, ""))
+    )
     (whole,) = together.to_pylist()
     assert (whole["text"], whole["pieces"], whole["part"]) == ("松石牙刷 软毛 防水", 2, None)
-    apart = [ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))]
+    apart = [
+        ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))
+    ]
     apart.append(ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 0, 2, NAME, ""))))
     first, second = assembled(iter(apart))
     assert first["sample_id"].to_pylist() == ["b"]  # what is whole does not wait
     assert second.to_pylist() == together.drop(["part"]).to_pylist()
 
 
-def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> None:
+def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> (
+    None
+):
     read = ReadAnswers(SHIPPED, ORIGIN, 1024)
     failed = [read(answers(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
     _, last = assembled(iter(failed))
@@ -404,9 +541,17 @@ def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_
 def test_an_answer_with_half_a_character_costs_its_own_row(field: str) -> None:
     half = {"product_name": "松石牙刷", "product_features": ["软毛"], "is_product": True}
     half[field] = ["\ud83d"] if field == "product_features" else "\ud83d"
-    together, alone = answers(("a", 0, 1, json.dumps(half), ""), ("b", 0, 1, NAME, "")), json.dumps(half)
-    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(together).to_pylist()}
-    assert rows["a"]["error_type"] == "AnswerError" and "surrogates not allowed" in rows["a"]["error_message"]
+    together, alone = (
+        answers(("a", 0, 1, json.dumps(half), ""), ("b", 0, 1, NAME, "")),
+        json.dumps(half),
+    )
+    rows = {
+        row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(together).to_pylist()
+    }
+    assert (
+        rows["a"]["error_type"] == "AnswerError"
+        and "surrogates not allowed" in rows["a"]["error_message"]
+    )
     assert rows["b"]["text"] == "松石牙刷 软毛"
     read = ReadAnswers(SHIPPED, ORIGIN, 1024)
     parts = [read(answers(("a", i, 2, answer, ""))) for i, answer in enumerate((NAME, alone))]
@@ -415,6 +560,8 @@ def test_an_answer_with_half_a_character_costs_its_own_row(field: str) -> None:
 
 
 def test_nothing_is_left_in_the_ledger_of_what_succeeds_later(clips: Workspace) -> None:
-    clips.table(FAILURES).append([{"stage": "summarize-raw", "sample_id": "s1", "fingerprint": "x", "attempts": 1}])
+    clips.table(FAILURES).append(
+        [{"stage": "summarize-raw", "sample_id": "s1", "fingerprint": "x", "attempts": 1}]
+    )
     run_stage(summarize_stage(clips, RAW), clips, retry_failed=True)
     assert clips.table(FAILURES).count() == 0

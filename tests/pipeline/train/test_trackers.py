@@ -35,7 +35,9 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_metrics_go_into_a_file_and_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_go_into_a_file_and_tensorboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [metrics(1, 3.0), metrics(2, 2.0), metrics(4, 1.0)]
     progress = watched(tmp_path / "run", rows)
     assert lines(tmp_path / "run") == rows
@@ -63,8 +65,12 @@ def test_in_a_cloud_the_metrics_are_kept_for_the_model_folder() -> None:
     assert watched(None, [metrics(1, 1.0)]).lines() == json.dumps(metrics(1, 1.0)) + "\n"
 
 
-@pytest.mark.parametrize(("name", "begin"), [("wandb", [("ampere", "ampere", 2)]), ("mlflow", ["ampere", "ampere"])])
-def test_other_trackers_by_their_own_libraries(name: str, begin: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "begin"), [("wandb", [("ampere", "ampere", 2)]), ("mlflow", ["ampere", "ampere"])]
+)
+def test_other_trackers_by_their_own_libraries(
+    name: str, begin: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = Library()
     monkeypatch.setitem(sys.modules, name, library)
     watched(None, [metrics(1, 3.0), metrics(2, 2.0), metrics(2, 2.0)], trackers=(name,))
@@ -75,7 +81,10 @@ def test_trackers_take_a_step_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker died after step 6 and went on from its checkpoint of step 2."""
     library = Library()
     monkeypatch.setitem(sys.modules, "wandb", library)
-    before, after = [metrics(step, 3.0) for step in (2, 4, 6)], [metrics(step, 1.0) for step in (2, 4, 6, 8)]
+    before, after = (
+        [metrics(step, 3.0) for step in (2, 4, 6)],
+        [metrics(step, 1.0) for step in (2, 4, 6, 8)],
+    )
     watched(None, before + after, trackers=("wandb",))
     assert library.told[1:-1] == [(2, 3.0), (4, 3.0), (6, 3.0), (8, 1.0)]
 
@@ -92,7 +101,10 @@ def test_a_tracker_that_fails_is_dropped_and_all_else_goes_on(
     assert other.told[2:] == [(1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0), "end"]
     assert lines(tmp_path / "run") == rows
     told = capsys.readouterr().err
-    assert "train: wandb failed at step 2 and gets no more metrics; metrics.jsonl has them all: Connection" in told
+    assert (
+        "train: wandb failed at step 2 and gets no more metrics; metrics.jsonl has them all: Connection"
+        in told
+    )
     assert told.count("wandb") == 1 and "2.0/2 epochs" in told
 
 
@@ -102,15 +114,20 @@ def test_a_tracker_that_fails_at_its_end_is_told(
     monkeypatch.setitem(sys.modules, "wandb", Library(fails="end"))
     monkeypatch.setitem(sys.modules, "mlflow", other := Library())
     watched(None, [metrics(1, 3.0)], trackers=("mlflow", "wandb"))
-    assert "wandb failed at its end, so it may lack the last metrics: Conn" in capsys.readouterr().err
+    assert (
+        "wandb failed at its end, so it may lack the last metrics: Conn" in capsys.readouterr().err
+    )
     assert other.told[-1] == "end"
 
 
-def test_a_tracker_that_cannot_start_is_told_and_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_cannot_start_is_told_and_those_before_it_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", Library(fails="init"))
     monkeypatch.setitem(sys.modules, "mlflow", other := Library())
     with pytest.raises(
-        RuntimeError, match=r"names wandb, which cannot be started: ConnectionResetError: the server is"
+        RuntimeError,
+        match=r"names wandb, which cannot be started: ConnectionResetError: the server is",
     ):
         watched(None, [metrics(1, 3.0)], trackers=("mlflow", "wandb"))
     assert other.told == ["ampere", "ampere", "end"]
@@ -120,5 +137,11 @@ def test_a_tracker_that_is_not_installed_is_told_before_any_work(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_trackers(["tensorboard"])
-    assert main(["train", "--workspace", workspace.uri, "--train.trackers", "tensorboard", "wandb"]) == 2
-    assert "train.trackers names wandb, which is not installed; pip install wandb" in capsys.readouterr().err
+    assert (
+        main(["train", "--workspace", workspace.uri, "--train.trackers", "tensorboard", "wandb"])
+        == 2
+    )
+    assert (
+        "train.trackers names wandb, which is not installed; pip install wandb"
+        in capsys.readouterr().err
+    )

@@ -16,7 +16,10 @@ from ampere.text.summary import parse_summary
 
 # A phrase cut out of a number, or from behind a "not", says another thing.
 PLAIN = st.text(
-    st.characters(exclude_categories=["Nd"], exclude_characters=f"〇两不没无非%％{DIGITS}{''.join(UNITS)}"), max_size=60
+    st.characters(
+        exclude_categories=["Nd"], exclude_characters=f"〇两不没无非%％{DIGITS}{''.join(UNITS)}"
+    ),
+    max_size=60,
 )
 
 
@@ -153,12 +156,18 @@ def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> No
     products = list(demo_products(rng, 120))
     own = foreign = facts = foreign_facts = 0
     for product in products:
-        other = next(p for p in rng.sample(products, len(products)) if p.category != product.category)
+        other = next(
+            p for p in rng.sample(products, len(products)) if p.category != product.category
+        )
         transcript = recognise(say(product, rng, lines=12), rng)
         facts += 1 + len(product.features)
         foreign_facts += 1 + len(other.features)
-        own += sum("unsupported" in flag for flag in audit(transcript, product.name, product.features))
-        foreign += sum("unsupported" in flag for flag in audit(transcript, other.name, other.features))
+        own += sum(
+            "unsupported" in flag for flag in audit(transcript, product.name, product.features)
+        )
+        foreign += sum(
+            "unsupported" in flag for flag in audit(transcript, other.name, other.features)
+        )
     assert own / facts < 0.02
     assert foreign / foreign_facts > 0.9
 
@@ -167,6 +176,8 @@ def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> No
 @given(PLAIN, st.integers(0, 50), st.integers(1, 10))
 def test_any_piece_of_a_transcript_is_supported(text: str, start: int, length: int) -> None:
     piece = text[start : start + length]
-    assume(spell_out(text) == text and spell_out(piece) == piece)  # no twenty, nor the ten of a tent
+    assume(
+        spell_out(text) == text and spell_out(piece) == piece
+    )  # no twenty, nor the ten of a tent
     if sounds(piece):
         assert not any("unsupported" in flag for flag in audit(text, "", [piece]))

@@ -18,10 +18,19 @@ def values(scores: SummaryScores) -> list[float]:
 
 def test_scores_by_hand() -> None:
     pairs = [
-        (summary("洗发水", "控油", "500ml"), summary("洗发水", "控油", "500ml")),  # 2 of 2 given, 2 of 2 true
-        (summary("洗发露", "控油"), summary("洗发水", "控油", "去屑")),  # wrong name, 1 of 1 given, 1 of 2 true
+        (
+            summary("洗发水", "控油", "500ml"),
+            summary("洗发水", "控油", "500ml"),
+        ),  # 2 of 2 given, 2 of 2 true
+        (
+            summary("洗发露", "控油"),
+            summary("洗发水", "控油", "去屑"),
+        ),  # wrong name, 1 of 1 given, 1 of 2 true
         (summary(""), summary("牙刷", "软毛")),  # no name, 0 of 1 true
-        (summary("牙刷", "硬毛", "红"), summary("牙刷", "软毛")),  # right name, 0 of 2 given, 0 of 1 true
+        (
+            summary("牙刷", "硬毛", "红"),
+            summary("牙刷", "软毛"),
+        ),  # right name, 0 of 2 given, 0 of 1 true
         (summary(""), summary("")),  # chat, seen as such
         (summary("牙膏", "薄荷"), summary("")),  # chat, taken for a product
         (summary(""), summary("")),
@@ -33,14 +42,19 @@ def test_scores_by_hand() -> None:
 
 
 def test_case_spaces_and_marks_do_not_make_a_name_wrong_but_a_homophone_does() -> None:
-    pairs = [(summary("pine ridge　Board"), summary("Pine-Ridge board")), (summary("松石牙刷"), summary("松实牙刷"))]
+    pairs = [
+        (summary("pine ridge　Board"), summary("Pine-Ridge board")),
+        (summary("松石牙刷"), summary("松实牙刷")),
+    ]
     assert score_summaries(pairs).name_accuracy.value == 1 / 2
 
 
 def test_a_feature_counts_by_its_sound_and_once() -> None:
     truth = summary("牙刷", "不伤牙龈", "刷毛特别细")
     scores = score_summaries([(summary("牙刷", "不伤牙银", "不伤牙龈", "毛很细"), truth)])
-    assert scores.feature_recall.value == 1 / 2  # the homophone or the right spelling, not both; the third is too short
+    assert (
+        scores.feature_recall.value == 1 / 2
+    )  # the homophone or the right spelling, not both; the third is too short
     assert scores.feature_precision.value == 1 / 3
 
 
@@ -76,13 +90,23 @@ def test_a_share_of_none_or_all_has_an_interval_too() -> None:
     scores = score_summaries([right] * 20 + [chat] * 5)
     # Wilson's, at the ends: n / (n + z^2) to 1, and 0 to z^2 / (n + z^2)
     square = 1.96**2
-    for share, n in ((scores.name_accuracy, 20), (scores.feature_recall, 20), (scores.chat_recognised, 5)):
-        assert (share.value, share.high) == (1, 1) and share.low == pytest.approx(n / (n + square), abs=1e-4)
-    assert scores.no_output.low == 0 and scores.no_output.high == pytest.approx(square / (20 + square), abs=1e-4)
+    for share, n in (
+        (scores.name_accuracy, 20),
+        (scores.feature_recall, 20),
+        (scores.chat_recognised, 5),
+    ):
+        assert (share.value, share.high) == (1, 1) and share.low == pytest.approx(
+            n / (n + square), abs=1e-4
+        )
+    assert scores.no_output.low == 0 and scores.no_output.high == pytest.approx(
+        square / (20 + square), abs=1e-4
+    )
 
 
 def test_a_transcript_without_a_summary_counts_as_wrong() -> None:
-    scores = score_summaries([(None, summary("牙刷", "软毛")), (None, summary("")), (summary(""), summary(""))])
+    scores = score_summaries(
+        [(None, summary("牙刷", "软毛")), (None, summary("")), (summary(""), summary(""))]
+    )
     assert (scores.unanswered, scores.count, scores.chat_count) == (2, 1, 2)
     assert values(scores)[:3] == [0, 1, 0] and scores.chat_recognised.value == 1 / 2
 
@@ -101,7 +125,9 @@ def test_shares_over_nothing_are_nan() -> None:
     assert silent.feature_recall.value == 0 and math.isnan(silent.feature_precision.value)
 
 
-features = st.lists(st.sampled_from(["软毛", "控油", "不沾锅", "很便宜", "竹子做的"]), unique=True, max_size=4)
+features = st.lists(
+    st.sampled_from(["软毛", "控油", "不沾锅", "很便宜", "竹子做的"]), unique=True, max_size=4
+)
 some = st.builds(lambda name, f: summary(name, *f), st.sampled_from(["", "x", "y"]), features)
 
 
@@ -110,5 +136,7 @@ some = st.builds(lambda name, f: summary(name, *f), st.sampled_from(["", "x", "y
 def test_perfect_answers_score_one_and_all_shares_lie_between(pairs: list[Any]) -> None:
     assert all(math.isnan(share) or 0 <= share <= 1 for share in values(score_summaries(pairs)))
     perfect = score_summaries([(truth, truth) for _, truth in pairs if truth["product_name"]])
-    assert all(math.isnan(x) or x == 1 for x in (perfect.name_accuracy.value, perfect.feature_recall.value))
+    assert all(
+        math.isnan(x) or x == 1 for x in (perfect.name_accuracy.value, perfect.feature_recall.value)
+    )
     assert math.isnan(perfect.feature_precision.value) or perfect.feature_precision.value == 1
