@@ -8,8 +8,8 @@ set -eu
 venv=$1
 kind=${2:-cpu}
 command -v "${PYTHON:=python3.11}" >/dev/null || PYTHON=python3
-"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || {
-  echo "setup: ampere needs Python 3.11 or 3.12, and $PYTHON is $("$PYTHON" --version); set PYTHON=..." >&2
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+  echo "setup: ampere needs Python 3.11, and $PYTHON is $("$PYTHON" --version); set PYTHON=..." >&2
   exit 1
 }
 [ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv"
