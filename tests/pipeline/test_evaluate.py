@@ -134,17 +134,17 @@ def test_json_has_no_word_for_nan() -> None:
     assert without_nan({"a": [float("nan"), 1.5], "b": "c"}) == {"a": [None, 1.5], "b": "c"}
 
 
-def test_a_sample_that_lost_its_frames_is_told_before_anything_is_drawn(
+def test_figures_reject_embedded_samples_without_frames(
     workspace: Workspace,
 ) -> None:
     workspace.table(FRAMES).append([{"sample_id": "a", "fingerprint": "f", "frames": [b"x"]}])
-    gallery = Gallery(workspace, embedding_model(workspace))
-    found = {
+    vectors = {
         Domain.PAGE: SimpleNamespace(samples=["a"]),
         Domain.LIVE: SimpleNamespace(samples=["b", "a"]),
     }
+    gallery = Gallery(workspace, embedding_model(workspace), vectors)
     with pytest.raises(
         ValueError,
-        match="1 embedded samples have no frames any more, such as b; run `ampere embed`",
+        match="1 embedded samples no longer have frames, such as b; run `ampere embed` first",
     ):
-        gallery.check(found)
+        gallery.check()
