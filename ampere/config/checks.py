@@ -1,18 +1,20 @@
-"""Checks that settings classes share."""
+"""Checks that the settings classes share."""
 
 from pathlib import Path
 from typing import Any
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def make_absolute(settings: Any, *names: str) -> None:
-    """Make absolute the names of models that are paths of what is there; a bare name may be a preset or the hub's.
+    """Make the named settings absolute if they are paths of existing files or folders.
 
-    Settings are saved, and read by processes that run in other folders.
+    Settings are saved and then read by processes with other working folders. A bare name is left
+    alone: it may be a preset or a hub name.
     """
     for name in names:
         value = getattr(settings, name)
@@ -21,18 +23,18 @@ def make_absolute(settings: Any, *names: str) -> None:
 
 
 def worker_range(setting: str, text: str, least: int = 1) -> tuple[int, int]:
-    """The smallest and largest size of a pool of workers, from `N` or `MIN:MAX`, MIN being `least` or more.
+    """Smallest and largest size of a worker pool, from `N` or `MIN:MAX` with MIN >= `least`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: `text` has neither form.
     """
     low, colon, high = text.partition(":")
     try:
-        found = int(low), int(high if colon else low)
+        bounds = int(low), int(high if colon else low)
     except ValueError:
-        found = (-1, 0)
+        bounds = (-1, 0)
     require(
-        least <= found[0] <= found[1] and found[1] >= 1,
+        least <= bounds[0] <= bounds[1] and bounds[1] >= 1,
         f"{setting} is {text!r}; give a number of workers, or MIN:MAX with {least} <= MIN <= MAX",
     )
-    return found
+    return bounds

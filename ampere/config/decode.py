@@ -8,28 +8,30 @@ from ampere.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeSettings:
-    """From media files to stored frames."""
+    """Decoding of media files to stored frames."""
 
     num_frames: int = 8
-    """Frames per clip; a page has one."""
+    """Frames stored per clip; a page always has one."""
     short_side: int = 256
-    """Stored frames are scaled down to this shorter side, in pixels."""
+    """Shorter side of stored frames, in pixels; larger frames are scaled down to it."""
     jpeg_quality: int = 90
-    """Of the stored frames, 1 to 95."""
+    """JPEG quality of stored frames (1-95)."""
     sampling: Literal["uniform", "keyframe"] = "uniform"
-    """uniform: exactly the paper's frames. keyframe: the key frames nearest to them, several times cheaper."""
+    """How frames are chosen.
+    uniform: evenly spaced, exactly as in the paper.
+    keyframe: the key frames nearest to those, several times cheaper."""
     time_limit_s: float = 60.0
-    """Longest time for one sample, reading included; what takes longer fails."""
+    """Time limit per sample, in seconds, including reading; slower samples fail."""
     max_file_mb: float = 1000.0
-    """Largest media file, in megabytes."""
+    """Largest accepted media file, in megabytes."""
     max_megapixels: float = 40.0
-    """Largest frame or picture, in millions of pixels."""
+    """Largest accepted frame or image, in millions of pixels."""
     memory_limit_gb: float = 4.0
-    """Memory that decoding one sample may take."""
+    """Memory limit for decoding one sample, in gigabytes."""
     batch_size: int = 32
-    """Most samples per task; fewer where the list is short."""
+    """Maximum number of samples per Ray task; short lists get smaller tasks."""
     cpus: float = 1.0
-    """CPU cores a task asks for."""
+    """CPU cores per Ray task."""
 
     def __post_init__(self) -> None:
         require(

@@ -10,23 +10,23 @@ class EmbedSettings:
     """Batch embedding on a pool of model actors."""
 
     model: str = "ampere"
-    """A model under models/."""
+    """Name of the model under models/ to embed with."""
     batch_size: int = 32
     """Samples per batch."""
     workers: str = "1"
-    """Model actors: a number, or MIN:MAX, which grows and shrinks with the queue. With 0:MAX the pool begins with one,
-    on a machine that the cluster starts for it."""
+    """Number of model actors, or MIN:MAX to grow and shrink with the queue.
+    With 0:MAX the pool starts with one actor, on a machine that the cluster adds for it."""
     cpus: float = 1.0
-    """CPU cores of an actor."""
+    """CPU cores per actor."""
     gpus: float = 0.0
-    """1: an actor runs on a GPU; less: actors share one; 0: it runs on the CPU."""
+    """GPUs per actor. 1: one GPU each; a fraction: actors share a GPU; 0: the CPU."""
     bf16: bool = False
-    """bfloat16 products; float32 weights and vectors."""
+    """Compute matrix products in bfloat16; weights and vectors stay float32."""
     compile: bool = False
-    """torch.compile before the first batch, which then has a fixed shape. It takes a worker minutes, and memory for two
-    copies of the weights; for large jobs."""
+    """Run torch.compile before the first batch; batches then have a fixed shape.
+    It takes minutes per worker and memory for two copies of the weights: for large jobs."""
     hourly_price: float = 0.0
-    """Price of a worker for an hour, in any currency; the report then tells what a million samples cost."""
+    """Price of one worker per hour, in any currency; 0: report no cost per million samples."""
 
     def __post_init__(self) -> None:
         worker_range("embed.workers", self.workers, least=0)

@@ -9,18 +9,19 @@ from ampere.config.model import CN_CLIP, MLLM
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Which models are judged."""
+    """Which models are evaluated."""
 
     models: tuple[str, ...] = ("ampere",)
-    """In the order of the table's rows."""
+    """Names of the models to evaluate, in the order of the table's rows."""
     compare: tuple[str, str] | None = None
-    """Two models to judge in their place, the second's gain over the first with an interval of paired differences."""
+    """Two models to compare instead.
+    The table shows the gain of the second over the first, with a paired confidence interval."""
 
     def __post_init__(self) -> None:
         require(bool(self.models), "evaluate.models is empty; name at least one model")
         require(
             self.compare is None or self.compare[0] != self.compare[1],
-            f"evaluate.compare is {self.compare}; name two models, since a model has nothing over itself",
+            f"evaluate.compare is {self.compare}; name two different models",
         )
 
 
@@ -29,13 +30,13 @@ class FiguresSettings:
     """What the figures show."""
 
     models: tuple[str, ...] = ("ampere",)
-    """Up to three; strips, attention and failures are of the first."""
+    """Names of one to three models; film strips, attention and failures are drawn for the first."""
     queries: int = 3
-    """Per task, drawn at random."""
+    """Number of random queries shown per task."""
     clips: int = 4
-    """Whose attention is drawn."""
+    """Number of clips whose attention is drawn."""
     worst: int = 12
-    """Failures."""
+    """Number of the worst-ranked queries shown."""
 
     def __post_init__(self) -> None:
         require(
@@ -45,7 +46,7 @@ class FiguresSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AblateSettings:
-    """Which of the paper's tables are made, and our own of missing texts."""
+    """Which of the paper's tables are computed, and our own table of missing texts."""
 
     tables: tuple[Literal["IV", "V", "IX", "X", "XI", "missing-text"], ...] = (
         "IV",
@@ -55,15 +56,16 @@ class AblateSettings:
         "XI",
         "missing-text",
     )
-    """Roman ones are the paper's."""
+    """Tables to compute; Roman numerals are the paper's tables."""
     seeds: tuple[int, ...] = (0,)
-    """A training for each row and seed."""
+    """Random seeds; every row is trained once per seed."""
     parallel: int = 1
-    """Trainings at once; each asks Ray for its own workers. So many rows are trained before they are judged."""
+    """Number of concurrent trainings; each requests its own Ray workers.
+    That many rows are trained before they are evaluated."""
     cn_clip: str = CN_CLIP
-    """Hub name or folder of the Chinese-CLIP that the network is compared with."""
+    """Hub name or folder of the Chinese-CLIP baseline."""
     mllm: str = MLLM
-    """Hub name or folder of the multimodal language model that the network is compared with."""
+    """Hub name or folder of the multimodal language model baseline."""
 
     def __post_init__(self) -> None:
         require(

@@ -10,28 +10,32 @@ IndexType = Literal["flat", "ivf-flat", "ivf-pq", "hnsw"]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """Which embeddings an index holds, and what it must be able to do."""
+    """Which embeddings an index holds, and the limits that it must meet."""
 
     model: str = "ampere"
+    """Name of the model under models/ whose embeddings are indexed."""
     split: Literal["test", "train", "all"] = "all"
+    """Split of the samples to index; all: both."""
     type: Literal["auto", "flat", "ivf-flat", "ivf-pq", "hnsw"] = "auto"
-    """flat: exact. auto: exact below a million vectors, else the fastest that keeps to the limits when measured. A few
-    hundred vectors are searched exactly with every type."""
+    """Type of index. A few hundred vectors are searched exactly with every type.
+    auto: flat below a million vectors, else the fastest type that meets the limits when measured.
+    flat: exact search.
+    ivf-flat, ivf-pq, hnsw: the approximate FAISS types."""
     target_recall: float = 0.99
-    """Share of exact search's ten best answers that must be found; an index that finds fewer is not published."""
+    """Recall@10 against exact search (0-1) that an index must reach to be published."""
     max_memory_gb: float | None = None
-    """Of each domain's index, or of a shard of it, with the rows that its answers show."""
+    """Memory limit per domain index or shard, result rows included, in gigabytes; None: none."""
     max_latency_ms: float | None = None
-    """Of one query alone on one core."""
+    """Latency limit of a single query on one core, in milliseconds; None: none."""
     shards: int = 1
-    """Parts of each domain's index, by a checksum of the sample's id, so that several machines can hold it in memory;
-    the build takes one that holds all vectors."""
+    """Number of shards per domain index, so that several machines can hold it in memory.
+    A checksum of the sample id selects the shard. Building holds all vectors on one machine."""
     delta_share: float = 0.1
-    """Changes up to this share of a base are kept beside it; more, and the index is built anew. 0: always anew."""
+    """Largest delta, as a share of the base (0-1); more changes cause a rebuild. 0: always."""
     gpu: bool = False
-    """Inverted files find their lists on this machine's GPUs (faiss-gpu); what is built is searched on CPUs."""
+    """Build inverted lists on this machine's GPUs (requires faiss-gpu); search runs on CPUs."""
     keep: int = 3
-    """Versions that stay, to roll back to; 2 at least."""
+    """Number of index versions to keep for rollback; at least 2."""
 
     def __post_init__(self) -> None:
         require(
@@ -44,7 +48,8 @@ class IndexSettings:
         require(self.shards >= 1, f"index.shards is {self.shards}; it must be at least 1")
         require(
             self.keep >= 2,
-            f"index.keep is {self.keep}; it must be at least 2, since a search may be opening the version before",
+            f"index.keep is {self.keep}; it must be at least 2, since a search may be opening the "
+            "previous version",
         )
         require(
             0 <= self.delta_share < 1,

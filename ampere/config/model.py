@@ -14,7 +14,8 @@ Combine = Literal["visual", "mean", "concat"]
 CN_CLIP = "OFA-Sys/chinese-clip-vit-base-patch16"
 
 
-MLLM = "llava-hf/llava-interleave-qwen-0.5b-hf"  # mPLUG-Video, the paper's, has no code in transformers
+# transformers has no code for mPLUG-Video, which the paper uses.
+MLLM = "llava-hf/llava-interleave-qwen-0.5b-hf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,60 +23,85 @@ class ModelSettings:
     """The network and its sizes. The defaults are the paper's (section IV-B)."""
 
     network: Literal["ampere", "cn-clip", "mllm"] = "ampere"
-    """ampere, or one that it is compared with, whose sizes are those of its weights: cn-clip, Chinese-CLIP features of
-    frames and text; mllm, the last hidden state of a multimodal language model."""
+    """Network to use; the sizes of the baselines come from their weights.
+    ampere: the paper's network.
+    cn-clip: baseline, Chinese-CLIP features of frames and text.
+    mllm: baseline, last hidden state of a multimodal language model."""
     weights: str = ""
-    """Of cn-clip and mllm: hub name or folder of the model."""
+    """Hub name or folder of the baseline's weights, for cn-clip and mllm only."""
     combine: Combine = "mean"
-    """Of cn-clip, what becomes of the two features. visual: the frames' alone. mean: their mean. concat: side by side,
-    as RICE has it."""
+    """How cn-clip combines its two features.
+    visual: frame features only.
+    mean: mean of frame and text features.
+    concat: concatenation of both, as in RICE."""
     linear_layer: bool = True
-    """Of mllm: a linear layer to `embedding_dim` over the hidden state, which is what is trained."""
+    """Add a trainable linear layer from the hidden state to embedding_dim, for mllm only."""
     image_size: int = 224
+    """Side of the square input image, in pixels."""
     patch_size: int = 16
+    """Side of an image patch of the vision tower, in pixels."""
     num_frames: int = 8
+    """Frames that the network reads per clip."""
     vision_width: int = 768
+    """Hidden size of the vision tower."""
     vision_layers: int = 12
+    """Transformer layers of the vision tower."""
     vision_heads: int = 12
+    """Attention heads per layer of the vision tower."""
     message_width: int = 512
-    """Width of X-CLIP's frame features after its projection."""
+    """Size of X-CLIP's projected frame features; must equal width."""
     text_width: int = 768
+    """Hidden size of the text tower."""
     text_layers: int = 6
+    """Transformer layers of the text tower."""
     text_heads: int = 12
+    """Attention heads per layer of the text tower."""
     max_text_tokens: int = 33
-    """CLS, up to 31 tokens of text, and SEP."""
+    """Longest text input, in tokens, CLS and SEP included."""
     width: int = 512
-    """Of the temporal and fusion blocks."""
+    """Hidden size of the temporal and fusion blocks."""
     heads: int = 8
+    """Attention heads per temporal and fusion block."""
     mlp_width: int = 2048
+    """Hidden size of the feed-forward layers in the temporal and fusion blocks."""
     temporal_layers: int = 4
+    """Temporal blocks over the frames of a clip; 0: none."""
     fusion_layers: int = 4
+    """Fusion blocks over visual and text features."""
     embedding_dim: int = 128
+    """Dimensions of the embedding vector."""
     fusion: FusionChoice = "ours"
-    """How visual and textual features meet; the paper's table IX."""
+    """How visual and text features are fused; the rows of the paper's table IX."""
     share_last_layer: bool = True
-    """False: a last layer for each domain, as COPE has it."""
+    """Share the last layer between domains; False: one last layer per domain, as in COPE."""
     use_vision: bool = True
-    """False: the embedding is of the text alone, an ablation. Its counterpart is `--train.text none`."""
+    """Use the frames; False: embed the text alone, an ablation.
+    The opposite ablation is `--train.text none`."""
     missing_text: Literal["learned", "empty"] = "learned"
-    """What a sample without text is read as: a vector that is learned, or the empty string, as in the paper."""
+    """Text input of a sample without text.
+    learned: a learned vector.
+    empty: the empty string, as in the paper."""
     vision_weights: str = ""
-    """Hub name, folder or original .pth file of an X-CLIP to start from; empty: from scratch."""
+    """Hub name, folder or original .pth file of the X-CLIP to start from; empty: from scratch."""
     text_weights: str = ""
-    """Hub name or folder of a BERT to start from; empty: from scratch, with a vocabulary of the training text."""
+    """Hub name or folder of the BERT to start from.
+    Empty: from scratch, with a vocabulary built from the training text."""
 
     def __post_init__(self) -> None:
         make_absolute(self, "weights", "vision_weights", "text_weights")
         require(
             self.image_size % self.patch_size == 0,
-            f"model.image_size is {self.image_size}; it must be a multiple of patch_size ({self.patch_size})",
+            f"model.image_size is {self.image_size}; it must be a multiple of patch_size "
+            f"({self.patch_size})",
         )
         require(
             (self.network == "ampere") == (not self.weights),
-            f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip and mllm need the name or "
-            "folder of their weights, and ampere starts from vision_weights and text_weights",
+            f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip and "
+            "mllm require the name or folder of their weights, ampere takes vision_weights and "
+            "text_weights instead",
         )
         require(
             self.message_width == self.width,
-            f"model.message_width is {self.message_width}; it must equal model.width ({self.width})",
+            f"model.message_width is {self.message_width}; it must equal model.width "
+            f"({self.width})",
         )

@@ -1,4 +1,4 @@
-"""The named presets: functions that return whole `Settings`."""
+"""The named presets: functions that return complete `Settings`."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,10 @@ from ampere.config.train import TrainSettings
 
 
 def demo() -> Settings:
-    """Everything on two CPU cores in minutes, with nothing from a hub: small towers of the full model's classes."""
+    """The whole pipeline in minutes on two CPU cores, without model downloads.
+
+    The towers are small instances of the full model's classes.
+    """
     return Settings(
         decode=DecodeSettings(short_side=72, batch_size=32),
         summarize=SummarizeSettings(batch_size=128),
@@ -41,29 +44,31 @@ def demo() -> Settings:
             lr_video=5e-4,
             lr_fusion=1e-3,
             lr_rest=5e-4,
-            # Towers that start from nothing must first learn from the pairs: with the paper's temperature and the
-            # classifier's full gradients all embeddings fall together (docs/results.md).
+            # Towers trained from scratch must first learn from the pairs: with the paper's
+            # temperature and the classifier's full gradients all embeddings collapse
+            # (docs/results.md).
             temperature=0.1,
             classifier_weight=0.005,
             crop_scale=0.8,
-            # So few products that each is needed to train on, and steps that take less than a process to start.
+            # There are too few products to hold some out, and a loader process would take longer
+            # to start than the steps take.
             validation_share=0.0,
             loader_workers=0,
-            checkpoint_every=25,  # of some hundred steps
+            checkpoint_every=25,  # of about a hundred steps
         ),
         serve=ServeSettings(cpus=0.5),
     )
 
 
 def rope() -> Settings:
-    """The paper: X-CLIP-B/16, RoBERTa and a language model from the hub; one GPU per worker."""
+    """The paper's setup: X-CLIP-B/16, RoBERTa and an LLM from the hub; one GPU per worker."""
     return Settings(
-        # The paper's Baichuan2-13B-Chat is no longer run by vLLM; docs/summaries.md.
+        # vLLM no longer runs Baichuan2-13B-Chat, which the paper uses (docs/summaries.md).
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(
             vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"
         ),
-        # Decoding and cropping a step's 136 frames takes half a second of a core.
+        # Decoding and cropping the 136 frames of a step takes half a second on one core.
         train=TrainSettings(workers=16, gpus=1.0, bf16=True, loader_workers=4),
         embed=EmbedSettings(batch_size=64, workers="0:8", gpus=1.0, bf16=True),
         serve=ServeSettings(gpus=1.0),

@@ -8,13 +8,18 @@ class ServeSettings:
     """The HTTP search endpoint."""
 
     model: str = "ampere"
+    """Name of the model under models/ to serve, with its index."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 8000
+    """TCP port to listen on."""
     max_upload_mb: int = 64
     """Largest accepted upload, in megabytes."""
     embedder_replicas: int = 1
+    """Number of replicas of the embedder, each with its own copy of the model."""
     searcher_replicas: int = 1
+    """Number of replicas of each searcher, each with its own copy of the index."""
     cpus: float = 1.0
-    """CPU cores per embedder."""
+    """CPU cores per embedder replica."""
     gpus: float = 0.0
-    """GPUs per embedder."""
+    """GPUs per embedder replica; 0: the CPU."""

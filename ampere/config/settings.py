@@ -1,7 +1,8 @@
-"""Typed settings of every stage, and the named presets. Imports no torch, so that reading a setting costs nothing.
+"""Typed settings of all stages together. Imports no torch, so reading a setting is cheap.
 
-A preset is a function that returns whole `Settings`; flags such as `--train.batch-size 64` override single values.
-Classes check their values, so a bad setting stops a job before any work.
+A preset is a function that returns complete `Settings`; flags such as `--train.batch-size 64`
+override single values. The classes validate their values, so an invalid setting stops a job before
+any work.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from ampere.config.train import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All stages together: what a preset gives, and what is saved beside every result."""
+    """Settings of all stages: what a preset returns, and what is saved beside every result."""
 
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
@@ -38,15 +39,15 @@ class Settings:
     def __post_init__(self) -> None:
         require(
             self.model.use_vision or self.train.text != "none",
-            "model.use_vision is False and train.text is none; a model needs pictures or text",
+            "model.use_vision is False and train.text is none; a model requires frames or text",
         )
         require(
             self.model.use_vision or not self.train.text_dropout,
-            f"model.use_vision is False and train.text_dropout is {self.train.text_dropout}; without pictures nothing "
-            "is left of a sample whose text is taken for missing",
+            f"model.use_vision is False and train.text_dropout is {self.train.text_dropout}; it "
+            "must be 0, since a sample without frames and text has no input",
         )
 
 
 def to_json(settings: Any) -> str:
-    """Any settings dataclass as indented JSON, for saving beside a result."""
+    """Serialize a settings dataclass as indented JSON, to save beside a result."""
     return json.dumps(dataclasses.asdict(settings), indent=2, ensure_ascii=False)

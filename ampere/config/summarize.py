@@ -5,7 +5,7 @@ from typing import Literal
 
 from ampere.config.checks import make_absolute, require, worker_range
 
-SHIPPED_MODEL = "shipped"  # names the small language model inside the package
+SHIPPED_MODEL = "shipped"  # name of the small language model inside the package
 
 
 SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw"]
@@ -16,50 +16,58 @@ TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw",
 
 @dataclass(frozen=True, kw_only=True)
 class SummarizeSettings:
-    """From raw transcripts to product summaries."""
+    """Summarization of raw transcripts to product names and features."""
 
     method: SummaryMethod = "llm"
-    """llm: product name and features by a language model under vLLM. llm-name, llm-features: one of the two, from the
-    same answers. keybert: five keywords. uie: an extraction model's spans. raw: the transcript itself. The rows of the
-    methods stand side by side."""
+    """How transcripts are summarized; the summaries of all methods are stored side by side.
+    llm: product name and features, by a language model under vLLM.
+    llm-name, llm-features: one of the two, from the same answers.
+    keybert: five keywords.
+    uie: the spans that an extraction model marks.
+    raw: the transcript itself."""
     model: str = SHIPPED_MODEL
-    """Of the llm methods: `shipped`, a preset (baichuan2-13b-4bit, baichuan2-7b-4bit, qwen2-1.5b, qwen3-4b, qwen3-8b),
-    a Hugging Face hub name of an instruction model, or a local folder."""
+    """Language model of the llm methods.
+    shipped: the small model inside the package, for the synthetic demo transcripts.
+    Or a preset: baichuan2-13b-4bit, baichuan2-7b-4bit, qwen2-1.5b, qwen3-4b or qwen3-8b.
+    Or the hub name or local folder of an instruction-tuned model."""
     encoder: str = "hfl/rbt6"
-    """Of keybert: hub name or folder of an encoder such as BERT."""
+    """Hub name or folder of the text encoder, such as a BERT, for keybert only."""
     extractor: str = "xusenlin/uie-base"
-    """Of uie: hub name or folder of a UIE model."""
+    """Hub name or folder of the UIE model, for uie only."""
     prompt: str | None = None
-    """A prompt of ampere.text.prompts (example, bare); else the one that suits the model."""
+    """Name of a prompt in ampere.text.prompts (example or bare); None: the model's default."""
     quantization: str | None = None
-    """vLLM's name of a quantization made while loading, such as fp8; quantized weights need none."""
+    """vLLM quantization applied while loading, such as fp8; not needed for quantized weights."""
     trust_remote_code: bool = False
-    """Run the Python code that comes with a model's weights."""
+    """Run the Python code shipped with the model's weights."""
     dtype: str = "auto"
-    """vLLM's weight type, such as bfloat16; auto: that of the model's files, float32 for the shipped one."""
+    """vLLM weight type, such as bfloat16; auto: as in the model's files, float32 for `shipped`."""
     piece_tokens: int = 6000
-    """Longer transcripts are cut at borders of sentences into pieces of at most so many tokens; the summaries of the
-    pieces are merged."""
+    """Maximum tokens per piece of a transcript.
+    Longer transcripts are split at sentence boundaries, and the pieces' summaries are merged."""
     max_tokens: int = 256
-    """Longest answer, in tokens."""
+    """Maximum length of an answer, in tokens."""
     max_model_len: int | None = None
-    """Longest prompt and answer together, in tokens; else what the transcripts need and the model can."""
+    """Maximum length of prompt and answer together, in tokens.
+    None: as long as the transcripts require, up to the model's limit."""
     max_num_seqs: int | None = None
-    """Transcripts in an engine at once; else on a GPU 256, on a CPU as many as memory allows, up to 256."""
+    """Maximum number of transcripts in an engine at once.
+    None: 256 on a GPU; on a CPU as many as fit in memory, up to 256."""
     kv_cache_gb: float | None = None
-    """An engine's memory for attention states, in GiB; else on a GPU all that is left, on a CPU what is needed."""
+    """Memory of an engine's KV cache, in GiB.
+    None: all free memory on a GPU; on a CPU as much as is needed."""
     batch_size: int = 64
-    """Transcripts per batch handed to an engine."""
+    """Transcripts per batch sent to an engine."""
     workers: str = "1"
-    """Engines: a number, or MIN:MAX, which grows and shrinks with the queue."""
+    """Number of engines, or MIN:MAX to grow and shrink with the queue."""
     cpus: float = 1.0
-    """CPU cores an engine asks for, on each of its GPUs if there are several."""
+    """CPU cores per engine; with several GPUs, per GPU."""
     gpus: float = 0.0
-    """1: an engine runs on a GPU; less: engines share one; 0: it runs on the CPU."""
+    """GPUs per engine. 1: one GPU each; a fraction: engines share a GPU; 0: the CPU."""
     tensor_parallel_size: int = 1
-    """GPUs that one engine's weights are spread over."""
+    """Number of GPUs that share the weights of one engine."""
     accelerator_type: str | None = None
-    """Ray's name of the GPU that an engine needs, such as H100."""
+    """Ray's name of the GPU type that an engine requires, such as H100; None: any."""
 
     def __post_init__(self) -> None:
         make_absolute(self, "model", "encoder", "extractor")
@@ -77,11 +85,11 @@ class SummarizeSettings:
             )
         require(
             self.max_model_len is None or self.max_tokens < self.max_model_len,
-            f"summarize.max_tokens is {self.max_tokens}; it must be below max_model_len ({self.max_model_len}), which "
-            "also holds the prompt",
+            f"summarize.max_tokens is {self.max_tokens}; it must be below max_model_len "
+            f"({self.max_model_len}), which also includes the prompt",
         )
         require(
             0 <= self.gpus <= 1,
-            f"summarize.gpus is {self.gpus}; give a fraction of a GPU, or 1 and the number of GPUs of an engine as "
-            "tensor_parallel_size",
+            f"summarize.gpus is {self.gpus}; give at most 1, and set tensor_parallel_size to the "
+            "number of GPUs per engine",
         )

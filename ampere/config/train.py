@@ -9,83 +9,95 @@ from ampere.config.summarize import TextSource
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Training of the fused model."""
+    """Training of the multimodal embedding model."""
 
     name: str = "ampere"
-    """The model is saved under models/NAME."""
+    """Name of the model; it is saved under models/NAME."""
     text: TextSource = "llm"
-    """What the text branch reads for clips: what a method of summarizing gave, the raw transcripts, or nothing (visual
-    branch alone)."""
+    """Text input of clips: the summaries of a method, or none (frames only)."""
     supervision: Literal["products", "frames", "training-frames"] = "products"
-    """products: samples of one product belong together. frames: one frame of a sample and the whole sample do, of all
-    samples, known or not, test products' among them; a start for another training, with --train.text none.
-    training-frames: the same of the training split alone."""
+    """Which pairs are positives. The last two require --train.text none.
+    products: samples of one product.
+    frames: a frame and its whole sample, for pretraining on all samples, test and unlabeled too.
+    training-frames: like frames, for samples of the training split only."""
     start_from: str = ""
-    """A model of the workspace whose weights to start from, as far as they fit; empty: from scratch."""
+    """Name of a model under models/ to start from; weights of other shapes are skipped.
+    Empty: from scratch."""
     domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
-    """Domains that training draws from; two at least."""
+    """Domains to train on; at least two."""
     epochs: int = 70
-    """0 leaves the weights as they start."""
+    """Number of epochs; 0 saves the initial weights."""
     batch_size: int = 128
-    """Products per step over all workers; a product gives one sample of each domain it has."""
+    """Products per step over all workers; a product contributes one sample per domain."""
     workers: int = 1
-    """DDP ranks."""
+    """Number of training processes (DDP ranks)."""
     cpus: float = 1.0
-    """CPU cores per rank."""
+    """CPU cores per worker."""
     gpus: float = 0.0
-    """GPUs per rank; 0 trains on the CPU with gloo."""
+    """GPUs per worker; 0: the CPU, with gloo."""
     lr_text: float = 5e-5
+    """Peak learning rate of the text tower."""
     lr_video: float = 1e-5
+    """Peak learning rate of the vision tower and the temporal blocks."""
     lr_fusion: float = 5e-5
+    """Peak learning rate of the fusion blocks."""
     lr_rest: float = 5e-3
+    """Peak learning rate of all other weights, class centers included."""
     warmup_epochs: float = 4.0
+    """Epochs of linear learning-rate warmup; cosine decay follows."""
     weight_decay: float = 0.05
+    """AdamW weight decay; biases and norms are not decayed."""
     max_grad_norm: float = 5.0
+    """Largest norm of the gradients; larger ones are scaled down to it."""
     temperature: float = 0.05
+    """Temperature of the contrastive loss."""
     label_smoothing: float = 0.1
+    """Label smoothing of the contrastive loss (0-1)."""
     margin: float = 0.4
     """CosFace margin of the product classifier."""
     scale: float = 64.0
     """CosFace scale of the product classifier."""
     classifier_weight: float = 1.0
-    """Weight of the product classifier's loss beside the contrastive loss."""
+    """Weight of the product classifier's loss, relative to the contrastive loss."""
     crop_scale: float = 0.64
-    """Smallest share of a picture's area that random cropping keeps."""
+    """Smallest share of the image area that random crops keep (0-1)."""
     colour_jitter: float = 0.0
-    """Largest share by which brightness, contrast and saturation of a sample change; the paper has none."""
+    """Largest relative change of brightness, contrast and saturation (0-1); not in the paper."""
     text_dropout: float = 0.0
-    """Share of the texts that training takes as missing, so that the model learns to do without; the paper has none."""
+    """Share of texts dropped in training (0-1), to learn to work without text; not in the paper."""
     sample_rate: float = 1.0
-    """Share of the product classes in each step's softmax; below 1 for millions of products."""
+    """Share of product classes in each step's softmax (0-1); below 1 for millions of products."""
     chunk_size: int = 0
-    """Products of a rank whose activations are held at once: a large batch on a small card; 0: all of them."""
+    """Products per worker whose activations are in memory at once; 0: all.
+    Small chunks fit a large batch on a small GPU."""
     gradient_checkpointing: bool = False
-    """Compute activations twice rather than hold them."""
+    """Recompute activations in the backward pass instead of storing them."""
     bf16: bool = False
-    """bfloat16 products, float32 weights and losses."""
+    """Compute matrix products in bfloat16; weights and losses stay float32."""
     compile: bool = False
-    """torch.compile: minutes at the start, faster steps after. On a CPU it needs a C++ compiler."""
+    """Run torch.compile: minutes at the start, then faster steps. CPUs require a C++ compiler."""
     loader_workers: int = 2
-    """Processes per rank that read, decode and crop frames; 0: a thread of the training process."""
+    """Processes per worker that read, decode and crop frames; 0: a thread of the worker."""
     log_every: int = 10
-    """Steps per line of metrics."""
+    """Steps between two lines of metrics."""
     validation_share: float = 0.05
-    """Share of the training products that judge the model instead of training it."""
+    """Share of the training products held out for validation (0-1)."""
     validate_every: int = 500
-    """Steps; the best model is kept. 0: only at the end."""
+    """Steps between validations; the best weights are saved. 0: validate at the end only."""
     checkpoint_every: int = 500
-    """Steps; a training that was stopped goes on from its last checkpoint. 0: never."""
+    """Steps between checkpoints, from which an interrupted training resumes. 0: never."""
     retries: int = 3
-    """How often a training whose worker died goes on from its last checkpoint by itself."""
+    """Automatic restarts from the last checkpoint after a worker dies."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    """Where metrics go besides metrics.jsonl."""
+    """Where metrics are logged besides metrics.jsonl."""
     seed: int = 0
+    """Random seed of initialization, sampling and augmentation."""
 
     def __post_init__(self) -> None:
         require(
             self.supervision == "products" or self.text == "none",
-            f"train.supervision is {self.supervision} and train.text is {self.text}; frames have no text, so set "
-            "--train.text none",
+            f"train.supervision is {self.supervision} and train.text is {self.text}; frames have "
+            "no text, so set --train.text none",
         )
         require(self.epochs >= 0, f"train.epochs is {self.epochs}; it must be at least 0")
         require(
@@ -121,8 +133,8 @@ class TrainSettings:
         )
         require(
             self.batch_size >= 2 * self.workers and self.batch_size % self.workers == 0,
-            f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers ({self.workers}) "
-            "and give each at least 2 products",
+            f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers "
+            f"({self.workers}) and give each at least 2 products",
         )
         require(
             bool(self.name) and self.name.replace("-", "").replace("_", "").isalnum(),
