@@ -1,17 +1,18 @@
-"""What decoding costs, and what the job costs beside it; everything in one run, since machines are noisy.
+"""Cost of decoding, and of the decode job on top of it, in one run since machines are noisy.
 
     python benchmarks/decode.py [--copies 40] [--torchcodec PYTHON]
 
-Writes four videos of 720 x 1280 at 30 frames a second and 2 Mbit/s: 35 s and 112 s long, with a key frame each 2 s and
-each 8 s. Then, one thread each:
+Writes four videos of 720 x 1280 at 30 frames a second and 2 Mbit/s: 35 s and 112 s long, with a key
+frame every 2 s and every 8 s. Then measures, with one thread each:
 
-1. exact uniform frames by our decoder, beside decord, a plain PyAV loop (seek, decode up to the frame) and torchcodec
-   called directly, each the best of three; our key frames beside our exact ones. torchcodec has an environment of its
-   own, if any: its wheels bring the CUDA build of torch.
-2. the whole `ampere decode` job on Ray, `--copies` of each file (four times as many for key frames), beside a bare loop
-   of one process over the same work (reading, decoding, JPEG): job / (loop x cores). Ray's start is printed and not
-   counted.
-3. peak memory of the job, all its processes together, also with a list of a quarter of the length.
+1. exact uniform frames by our decoder, against decord, a plain PyAV loop (seek, decode up to the
+   frame) and torchcodec called directly, each the best of three; and our key frames against our
+   exact frames. torchcodec, if any, has its own environment: its wheels bring the CUDA build of
+   torch.
+2. the whole `ampere decode` job on Ray with `--copies` of each file (four times as many for key
+   frames), against a bare loop of one process over the same work (reading, decoding, JPEG):
+   job / (loop x cores). Ray's start is printed and not counted.
+3. peak memory of the job over all its processes, also for a quarter of the samples.
 """
 
 import argparse
@@ -31,11 +32,11 @@ from memory import PeakMemory
 
 from ampere.cluster import connect
 from ampere.config.decode import DecodeSettings
-from ampere.media.decoder import Sampling
+from ampere.media.decoder import FrameRequest, Sampling
 from ampere.media.pyav_decoder import PyavDecoder
 from ampere.media.sample_frames import decode_sample
 from ampere.media.sampling import uniform_indices
-from ampere.pipeline.decode import decode_stage
+from ampere.pipeline.decode import DecodeStage
 from ampere.pipeline.prepare.stage import prepare
 from ampere.pipeline.runner.run import run_stage
 from ampere.records import Domain, MediaKind, Sample, Split
@@ -60,7 +61,7 @@ for path in sys.argv[1:]:
 
 
 def write_video(path: Path, seconds: int, key_gap: int) -> None:
-    """A picture that moves under fresh noise: neither still nor incompressible."""
+    """Write a picture that moves under fresh noise: neither still nor incompressible."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
     scene = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
@@ -69,12 +70,8 @@ def write_video(path: Path, seconds: int, key_gap: int) -> None:
         gop = str(key_gap * RATE)
         options = {"preset": "veryfast", "g": gop, "keyint_min": gop, "sc_threshold": "0"}
         stream = container.add_stream("libx264", rate=RATE, options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = (
-            WIDTH,
-            HEIGHT,
-            "yuv420p",
-            2_000_000,
-        )
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 2_000_000
         for i in range(seconds * RATE):
             pixels = np.roll(scene, (3 * i, 2 * i), (0, 1)) // 2 + noise[i % RATE]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -82,6 +79,7 @@ def write_video(path: Path, seconds: int, key_gap: int) -> None:
 
 
 def plain_decord(data: bytes) -> None:
+    """Decode uniform frames with decord called directly."""
     import decord
 
     reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
@@ -89,6 +87,7 @@ def plain_decord(data: bytes) -> None:
 
 
 def plain_pyav(data: bytes) -> None:
+    """Seek to the key frame before each uniform frame, and decode up to it."""
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -103,21 +102,24 @@ def plain_pyav(data: bytes) -> None:
 
 
 def ours(sampling: Sampling, short_side: int | None = None) -> Callable[[bytes], object]:
-    return lambda data: PyavDecoder().decode(data, FRAMES, sampling=sampling, short_side=short_side)
+    """Our decoder as a function of the file."""
+    request = FrameRequest(num_frames=FRAMES, sampling=sampling, short_side=short_side)
+    return lambda data: PyavDecoder().decode(data, request)
 
 
 def best_of(work: Callable[[bytes], object], data: bytes, times: int = 3) -> float:
-    """Least seconds of a few calls."""
-    found = []
+    """The shortest time of a few calls, in seconds."""
+    seconds = []
     for _ in range(times):
         start = time.perf_counter()
         work(data)
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
-    ways: dict[str, Callable[[bytes], object]] = {
+    """Print seconds per video of each decoder, and the ratios."""
+    decoders: dict[str, Callable[[bytes], object]] = {
         "decord": plain_decord,
         "PyAV": plain_pyav,
         "ours": ours(Sampling.UNIFORM),
@@ -125,7 +127,8 @@ def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
         "ours, key frames": ours(Sampling.KEYFRAME, 256),
     }
     seconds = {
-        name: [best_of(way, path.read_bytes()) for path in paths] for name, way in ways.items()
+        name: [best_of(decode, path.read_bytes()) for path in paths]
+        for name, decode in decoders.items()
     }
     direct = ["decord", "PyAV"]
     if torchcodec:
@@ -134,8 +137,8 @@ def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
         seconds["torchcodec"] = [float(line) for line in output.split()]
         direct.append("torchcodec")
     print(f"{'seconds a video':<20}" + "".join(f"{f'{s} s, key {g} s':>15}" for s, g in KINDS))
-    for name, found in seconds.items():
-        print(f"{name:<20}" + "".join(f"{value:>15.3f}" for value in found))
+    for name, values in seconds.items():
+        print(f"{name:<20}" + "".join(f"{value:>15.3f}" for value in values))
     ratios = [min(seconds[d][i] for d in direct) / seconds["ours"][i] for i in range(len(paths))]
     print(f"{'best direct / ours':<20}" + "".join(f"{value:>14.2f}x" for value in ratios))
     ratios = [
@@ -145,7 +148,7 @@ def compare_decoders(paths: list[Path], torchcodec: str | None) -> None:
 
 
 def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
-    """Seconds a sample of one process without Ray, isolation or tables, over each file three times."""
+    """Seconds per sample in one process without Ray, isolation or tables; each file three times."""
     start = time.perf_counter()
     for _ in range(3):
         for path in paths:
@@ -156,7 +159,7 @@ def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
 def job(
     paths: list[Path], copies: int, settings: DecodeSettings, folder: Path
 ) -> tuple[float, float]:
-    """Seconds a sample of the whole stage, Ray running already, and its peak memory in GB."""
+    """Seconds per sample of the whole stage on a running Ray, and its peak memory in GB."""
     workspace = Workspace.create(folder, "demo")
     samples = [
         Sample(
@@ -173,12 +176,13 @@ def job(
     ]
     prepare(workspace, ((sample.sample_id, sample) for sample in samples))
     with PeakMemory() as memory:
-        report = run_stage(decode_stage(workspace, settings), workspace)
+        report = run_stage(DecodeStage(workspace, settings), workspace)
     assert report.done == len(samples), report
     return report.seconds / report.done, memory.peak / 1e9
 
 
 def main() -> int:
+    """Run all measurements and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -198,18 +202,18 @@ def main() -> int:
         start = time.perf_counter()
         connect()
         print(f"\nRay started in {time.perf_counter() - start:.1f} s")
-        for sampling, copies in (
-            ("uniform", args.copies),
-            ("keyframe", 4 * args.copies),
-        ):  # of about the same seconds
+        # Copies such that both take about the same time.
+        for sampling, copies in (("uniform", args.copies), ("keyframe", 4 * args.copies)):
             settings = DecodeSettings(sampling=sampling)
             _, small = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
             loop_s = bare_loop(paths, settings)
             job_s, large = job(paths, copies, settings, folder / f"{sampling}-large")
             print(
-                f"{sampling}: bare loop {1 / loop_s:.2f} samples/s in one process, job {1 / job_s:.2f} samples/s; "
-                f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}; peak memory {large:.2f} GB for "
-                f"{copies * len(paths)} samples, {small:.2f} GB for a quarter"
+                f"{sampling}: bare loop {1 / loop_s:.2f} samples/s in one process, "
+                f"job {1 / job_s:.2f} samples/s; "
+                f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}; "
+                f"peak memory {large:.2f} GB for {copies * len(paths)} samples, "
+                f"{small:.2f} GB for a quarter"
             )
     return 0
 

@@ -1,4 +1,4 @@
-"""Frames out of a video file, behind one small Protocol, and the errors that media can cost."""
+"""The `Decoder` protocol: sampled frames of a video file, and the errors of media files."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,19 +11,19 @@ DEFAULT_MAX_PIXELS = 40_000_000  # an 8K frame has 33 million
 
 
 class MediaError(Exception):
-    """A media file gives no frames; the message says why. Costs its sample, never the job."""
+    """A media file gives no frames; the message says why. Fails its sample, never the job."""
 
 
 class MissingMedia(MediaError):
-    """There is no such file, or it cannot be read, or it is empty."""
+    """The file is missing, unreadable or empty."""
 
 
 class NotAVideo(MediaError):
-    """A file of no known kind, or without a video in it."""
+    """The file is of no known format, or has no video stream."""
 
 
 class TooLarge(MediaError):
-    """The file or its pictures are above a limit of the settings."""
+    """The file or its frames exceed a limit of the settings."""
 
 
 class RefusedMedia(MediaError):
@@ -31,7 +31,7 @@ class RefusedMedia(MediaError):
 
 
 class TimedOut(MediaError):
-    """Decoding took longer than the time limit, and was stopped."""
+    """Decoding exceeded the time limit and was stopped."""
 
 
 class DecoderCrashed(MediaError):
@@ -39,10 +39,27 @@ class DecoderCrashed(MediaError):
 
 
 class Sampling(StrEnum):
-    """Which frames of a video are taken; see ampere.media.sampling."""
+    """Which frames of a video are sampled; see `ampere.media.sampling`."""
 
     UNIFORM = "uniform"
     KEYFRAME = "keyframe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRequest:
+    """Which frames of a video to decode, and at what size.
+
+    Attributes:
+        num_frames: number of frames; a video with fewer repeats the nearest.
+        sampling: which frames.
+        short_side: larger frames are scaled down to this shorter side, in pixels; None keeps sizes.
+        max_pixels: limit on the pixels of one frame.
+    """
+
+    num_frames: int
+    sampling: Sampling = Sampling.UNIFORM
+    short_side: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +68,8 @@ class Clip:
 
     Attributes:
         frames: uint8 [n, H, W, 3], RGB, upright, in time order.
-        timestamps_s: float64 [n], presentation times as the file states them, in seconds.
-        decoder: name of what made them.
+        timestamps_s: float64 [n], presentation times as stored in the file, in seconds.
+        decoder: name of the decoder that produced them.
     """
 
     frames: NDArray[np.uint8]
@@ -65,23 +82,8 @@ class Decoder(Protocol):
 
     name: str
 
-    def decode(
-        self,
-        data: bytes,
-        num_frames: int,
-        *,
-        sampling: Sampling = Sampling.UNIFORM,
-        short_side: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-    ) -> Clip:
-        """Decode `num_frames` frames of a video file held in memory.
-
-        Args:
-            data: the file.
-            num_frames: a video of fewer frames repeats the nearest.
-            sampling: which frames.
-            short_side: scale larger frames down to this shorter side, in pixels; None: as they are.
-            max_pixels: of one frame.
+    def decode(self, data: bytes, request: FrameRequest) -> Clip:
+        """Decode the requested frames of a video file held in memory.
 
         Raises:
             MediaError: the file gives no frame, or is refused.
@@ -101,3 +103,13 @@ def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, i
     if short_side is None or shorter <= short_side:
         return width, height
     return max(1, round(width * short_side / shorter)), max(1, round(height * short_side / shorter))
+
+
+def pixel_limit_message(width: int, height: int, max_pixels: int) -> str:
+    """The message of a `TooLarge` error.
+
+    >>> pixel_limit_message(7680, 4320, 8_000_000)
+    '7680 x 4320 pixels; the limit is 8 megapixels (decode.max_megapixels)'
+    """
+    limit = f"{max_pixels / 1e6:g} megapixels (decode.max_megapixels)"
+    return f"{width} x {height} pixels; the limit is {limit}"

@@ -1,7 +1,8 @@
-"""Work on untrusted files in a child process that may hang, die or run out of memory without taking the caller along.
+"""Calls in an isolated child process, which may hang, crash or run out of memory.
 
-Process pools of the libraries either have no time limit for one call, or wait for ever once a child dies while it
-sends a result; with one child and one pipe, of which the caller holds one end only, its death is always seen.
+Library process pools either have no time limit for one call, or wait forever once a child dies
+while it sends a result. With one child and one pipe, of which the caller holds one end only, the
+child's death is always noticed.
 """
 
 import ctypes
@@ -21,18 +22,17 @@ from ampere.media.decoder import DecoderCrashed, MediaError, TimedOut, TooLarge
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ATTEMPTS = (
-    2  # a child may also die for reasons that are not the file's, such as a machine short of memory
-)
+# A child may also die for reasons other than the file, such as a machine short of memory.
+ATTEMPTS = 2
 PR_SET_PDEATHSIG = 1
 
 
 class IsolatedProcess:
-    """One child process, started at the first call; a new one takes its place when it dies or had to be killed.
+    """One child process, started at the first call and replaced when it dies or is killed.
 
     Args:
-        time_limit_s: for one call, not counting a child's start.
-        memory_limit_gb: of address space beyond what the child starts with.
+        time_limit_s: for one call, not counting the start of a child.
+        memory_limit_gb: of address space, in addition to what the child starts with.
     """
 
     def __init__(self, time_limit_s: float, memory_limit_gb: float) -> None:
@@ -42,13 +42,13 @@ class IsolatedProcess:
         self._pipe: Connection | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`function(*args, **kwargs)` in the child. All must be picklable.
+        """Run `function(*args, **kwargs)` in the child; all must be picklable.
 
         Raises:
-            TimedOut: it took longer than the time limit.
-            DecoderCrashed: the child died, and the next one too.
-            TooLarge: it needs more memory than allowed.
-            MediaError: as the function raised it; any other of its errors comes as one, too.
+            TimedOut: the call exceeded the time limit.
+            DecoderCrashed: the child died, and so did its replacement.
+            TooLarge: the call exceeded the memory limit.
+            MediaError: raised by the function; its other exceptions are converted to this one.
         """
         for _ in range(ATTEMPTS):
             try:
@@ -56,7 +56,7 @@ class IsolatedProcess:
                 pipe.send((function, args, kwargs))
                 if not pipe.poll(self.time_limit_s):
                     self.stop()
-                    raise TimedOut(f"not done within {self.time_limit_s:g} s; stopped")
+                    raise TimedOut(f"not finished within {self.time_limit_s:g} s; stopped")
                 result = pickle.loads(pipe.recv_bytes())
             except (EOFError, OSError):
                 status = self.stop()
@@ -64,32 +64,27 @@ class IsolatedProcess:
                 if isinstance(result, MediaError):
                     raise result
                 return result
-        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        raise DecoderCrashed(f"the decoding process died on it {ATTEMPTS} times ({how})")
+        cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        raise DecoderCrashed(f"the decoding process died {ATTEMPTS} times on this file ({cause})")
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
         with theirs:
+            memory_limit = int(self.memory_limit_gb * 1e9)
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    __name__,
-                    str(theirs.fileno()),
-                    str(int(self.memory_limit_gb * 1e9)),
-                ],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), str(memory_limit)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # Inside a Ray job this package is found by the worker's own path.
+                # Inside a Ray job this package is importable only through the worker's sys.path.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         weakref.finalize(self, _end, self._process)  # also when this process ends
         self._pipe = Connection(ours.detach())
-        self._pipe.recv_bytes()  # it is ready: how long a busy machine takes to start it is no file's fault
+        self._pipe.recv_bytes()  # wait until it is ready, so that startup does not count as work
         return self._pipe
 
     def stop(self) -> int:
-        """Kill the child, if there is one, and return its exit status."""
+        """Kill the child, if there is one, and return its exit status (negative: the signal)."""
         if self._pipe is None or self._process is None:
             return 0
         self._pipe.close()
@@ -104,19 +99,19 @@ class IsolatedProcess:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> int:
-    process.kill()  # changes nothing for one that is dead
+    process.kill()  # no effect on a dead process
     return process.wait()
 
 
-def _limit_memory(beyond: int) -> None:
-    """Let the process take `beyond` bytes of address space more than it has."""
+def _limit_memory(extra_bytes: int) -> None:
+    """Limit this process to `extra_bytes` of address space more than it has now."""
     with open("/proc/self/statm", encoding="ascii") as file:
         present = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (present + beyond, present + beyond))
+    resource.setrlimit(resource.RLIMIT_AS, (present + extra_bytes, present + extra_bytes))
 
 
 def _serve(pipe: Connection) -> None:
-    """Say that it is ready; then answer calls until the caller is gone."""
+    """Signal that the child is ready; then run calls until the caller closes the pipe."""
     pipe.send_bytes(b"")
     while True:
         try:
@@ -128,20 +123,17 @@ def _serve(pipe: Connection) -> None:
         except MediaError as error:
             answer = pickle.dumps(error)
         except MemoryError:
-            answer = pickle.dumps(
-                TooLarge("it needs more memory than decode.memory_limit_gb allows")
-            )
-        except Exception as error:  # whatever a strange file raises costs that file alone
+            answer = pickle.dumps(TooLarge("out of memory; the limit is decode.memory_limit_gb"))
+        except Exception as error:  # whatever a malformed file raises fails that file alone
             answer = pickle.dumps(MediaError(f"{type(error).__name__}: {error}"))
         pipe.send_bytes(answer)
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(
-        PR_SET_PDEATHSIG, signal.SIGKILL
-    )  # a caller killed amid a call leaves no busy child behind
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
-    import ampere.media.query  # noqa: F401  # loads what decoding needs, before the limit counts
+    # A caller that is killed during a call must leave no busy child behind.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C
+    import ampere.media.query  # noqa: F401  # load the decoders before the memory limit applies
 
     _limit_memory(int(sys.argv[2]))
     _serve(Connection(int(sys.argv[1])))

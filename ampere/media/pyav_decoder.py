@@ -1,9 +1,10 @@
-"""Decoding by PyAV (FFmpeg), the decoder of first choice: it reads the most files and decodes the fewest frames.
+"""Decoding by PyAV (FFmpeg), the first choice: it reads most files and decodes the fewest frames.
 
-A file's packets are read once and no seeking follows, so files without an index are as good as others. From the key
-packet before each wanted frame, packets go to the codec up to that frame; frames that no other frame refers to are
-left out of the work unless they are wanted themselves. Where packets do not tell the frames' times, or a wanted frame
-does not come out, all frames are decoded and chosen from.
+The packets of a file are read once, without seeking, so files without an index work as well as
+others. From the key packet before each wanted frame, packets are sent to the codec up to that
+frame; frames that no other frame refers to are skipped unless they are wanted themselves. If the
+packets' times are unreliable, or a wanted frame is not decoded, all frames are decoded and sampled
+uniformly.
 """
 
 import io
@@ -29,47 +30,40 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ampere.media.decoder import (
-    DEFAULT_MAX_PIXELS,
     Clip,
+    FrameRequest,
     MediaError,
     NotAVideo,
     RefusedMedia,
     Sampling,
     TooLarge,
+    pixel_limit_message,
     scaled_size,
 )
-from ampere.media.hdr import to_ordinary
+from ampere.media.hdr import to_sdr
 from ampere.media.sampling import keyframe_times, uniform_positions
 
-UNTOLD = {"apng"}  # FFmpeg calls some of their packets key frames that are not
+UNRELIABLE_KEYFRAME_CODECS = {"apng"}  # FFmpeg marks packets of these as key frames wrongly
 HDR_TRANSFERS = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
-# What PyAV raises on damaged files: FFmpeg's errors, which are also built-in ones, and its own on odd metadata.
+# What PyAV raises on damaged files: FFmpeg's errors, which are also built-in ones, and its own on
+# malformed metadata.
 DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 
 
 class PyavDecoder:
-    """One thread per video: the stage runs many videos at once."""
+    """Uses one thread per video: the decode stage runs many videos at once."""
 
     name = "pyav"
 
-    def decode(
-        self,
-        data: bytes,
-        num_frames: int,
-        *,
-        sampling: Sampling = Sampling.UNIFORM,
-        short_side: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-    ) -> Clip:
-        """See `Decoder.decode`. A file that is damaged, or whose packets tell no times, is sampled uniformly."""
+    def decode(self, data: bytes, request: FrameRequest) -> Clip:
+        """See `Decoder.decode`; a file with damage or unreliable times is sampled uniformly."""
         with _open(data) as container:
             tracks = read_tracks(container)
             for track in tracks:
-                _set_up(track, max_pixels)
-                to_rgb = ToRgb(short_side)
-                taken = take_few(track, num_frames, sampling, to_rgb) or take_from_all(
-                    track, num_frames, to_rgb
-                )
+                _configure(track, request.max_pixels)
+                to_rgb = ToRgb(request.short_side)
+                taken = take_few(track, request, to_rgb)
+                taken = taken or take_from_all(track, request.num_frames, to_rgb)
                 if taken:
                     seconds, frames = zip(*taken, strict=True)
                     return Clip(
@@ -78,7 +72,7 @@ class PyavDecoder:
         packets = ", ".join(
             f"{len(track.packets)} packets of {track.stream.name}" for track in tracks
         )
-        raise MediaError(f"no frame comes out of its video ({packets})")
+        raise MediaError(f"no frame could be decoded ({packets})")
 
 
 @dataclass
@@ -90,58 +84,73 @@ class Track:
 
     @property
     def codec(self) -> VideoCodecContext:
+        """The stream's decoder; None if FFmpeg does not know the codec."""
         return self.stream.codec_context
 
     @property
     def time_base(self) -> Fraction:
+        """Seconds per tick of the stream's times."""
         return self.stream.time_base or Fraction(1)
 
     @cached_property
-    def position(self) -> dict[int, int]:
-        """Start time of each frame that a player shows, in time order, and where its packet is.
-
-        Empty where the packets do not tell. A recording may start midway; what comes before its first key frame
-        cannot be decoded.
-        """
+    def time_problem(self) -> str | None:
+        """Why the packets' times cannot be used to locate frames; None if they can."""
         times = [packet.pts for packet in self.packets]
-        first = next((i for i, packet in enumerate(self.packets) if packet.is_keyframe), None)
-        if (
-            first is None
-            or None in times
-            or self.codec.name in UNTOLD
-            or self._has_only_decoding_times(times)
-        ):
-            return {}
-        shown = [
+        if self.codec.name in UNRELIABLE_KEYFRAME_CODECS:
+            return f"{self.codec.name} packets are marked as key frames wrongly"
+        if not any(packet.is_keyframe for packet in self.packets):
+            return "no key frame"
+        if None in times:
+            return "packets without a time"
+        if self.codec.has_b_frames and times == sorted(times):
+            # Frames are shown in another order than stored, but the times hide it: AVI and MXF.
+            return "decoding times instead of presentation times"
+        if len({times[i] for i in self._shown}) < len(self._shown):
+            return "several frames at one time"
+        return None
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        """Indices of the packets whose frames a player shows, in decoding order.
+
+        A recording may start midway: frames before its first key frame cannot be decoded.
+        """
+        first = next(i for i, packet in enumerate(self.packets) if packet.is_keyframe)
+        start = self.packets[first].pts
+        return [
             i
             for i, packet in enumerate(self.packets)
-            if i >= first and _is_shown(packet, self.codec.name)
+            if i >= first and packet.pts >= start and _is_shown(packet, self.codec.name)
         ]
-        position = {
-            times[i]: i for i in sorted(shown, key=lambda i: times[i]) if times[i] >= times[first]
-        }
-        return position if len(position) == sum(times[i] >= times[first] for i in shown) else {}
 
-    def _has_only_decoding_times(self, times: list[int]) -> bool:
-        """Whether frames are shown in another order than stored and the times hide it, as in AVI and MXF."""
-        return bool(self.codec.has_b_frames) and times == sorted(times)
+    @cached_property
+    def position(self) -> dict[int, int]:
+        """Start time of each frame that a player shows -> index of its packet, in time order.
+
+        Empty if the times are unreliable (`time_problem`).
+        """
+        if self.time_problem:
+            return {}
+        in_time_order = sorted(self._shown, key=lambda i: self.packets[i].pts)
+        return {self.packets[i].pts: i for i in in_time_order}
 
     @cached_property
     def times(self) -> list[int]:
-        """Start times of the frames that a player shows; empty where the packets do not tell."""
+        """Start times of the frames that a player shows; empty if they are unreliable."""
         return list(self.position)
 
     @property
     def last_duration(self) -> int:
-        """How long the last frame is shown, if the packets tell."""
+        """Duration of the last frame; 0 if unknown."""
         return self.packets[self.position[self.times[-1]]].duration or 0
 
     @cached_property
     def may_skip(self) -> bool:
-        """Whether the codec can leave out frames that no other refers to.
+        """Whether the codec can skip frames that no other refers to.
 
-        HEVC marks those that none of the same temporal layer refers to, so there must be one layer only; the header
-        of MP4 and Matroska tells. The other codecs do not mark frames, or store several in a packet.
+        HEVC marks frames that none of the same temporal layer refers to, so there must be only one
+        layer, by the header of MP4 and Matroska. The other codecs do not mark frames, or store
+        several in a packet.
         """
         header = self.codec.extradata or b""
         return self.codec.name == "h264" or (
@@ -153,14 +162,14 @@ class Track:
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
-        """Sorts the main stream first: more than a still, then what the file says is the default, then the first."""
+        """Sort key of the main stream: not a still image, the file's default, the first."""
         is_default = bool(self.stream.disposition & Disposition.default)
         return len(self.packets) < 2, not is_default, self.stream.index
 
 
 def _open(data: bytes) -> InputContainer:
     def refuse(url: str, flags: int, options: dict[str, str]) -> None:
-        raise PermissionError(f"it would open {url}")
+        raise PermissionError(f"the file refers to {url}")
 
     options = {"protocol_whitelist": "none"}
     try:
@@ -169,17 +178,17 @@ def _open(data: bytes) -> InputContainer:
         )
     except PermissionError as error:
         raise RefusedMedia(
-            "it is not allowed to open what it asks for: a playlist, a script, or locked"
+            "refused a file that would open other files or the network (playlist or script)"
         ) from error
     except DAMAGE as error:
         raise NotAVideo(f"not a video of a known format: {error}") from error
 
 
 def read_tracks(container: InputContainer) -> list[Track]:
-    """The video streams of a file with their packets, the main one first; cover art is no video.
+    """The video streams of a file with their packets, the main one first, without cover art.
 
     Raises:
-        NotAVideo: there is no video in it.
+        NotAVideo: the file has no video.
     """
     tracks = {}
     for stream in container.streams:
@@ -190,72 +199,65 @@ def read_tracks(container: InputContainer) -> list[Track]:
     for packet in _packets(container):
         if packet.stream_index in tracks:
             tracks[packet.stream_index].packets.append(packet)
-    found = sorted(
-        (track for track in tracks.values() if track.packets), key=lambda track: track.rank
-    )
-    if not found:
+    filled = [track for track in tracks.values() if track.packets]
+    if not filled:
         raise NotAVideo("the video stream is empty" if tracks else "no video stream")
-    return found
+    return sorted(filled, key=lambda track: track.rank)
 
 
 def _packets(container: InputContainer) -> Iterator[av.Packet]:
-    """A file's packets up to its end, or to where damage makes the rest unreadable."""
+    """The packets of a file up to its end, or to where damage makes the rest unreadable."""
     try:
-        yield from (
-            packet for packet in container.demux() if packet.size
-        )  # an empty one asks to flush
-    except (*DAMAGE, IndexError):  # PyAV ends so if a stream turned up on the way
+        # An empty packet is a request to flush the codec.
+        yield from (packet for packet in container.demux() if packet.size)
+    except (*DAMAGE, IndexError):  # IndexError: PyAV met a stream that the header did not list
         return
 
 
-def _set_up(track: Track, max_pixels: int) -> None:
+def _configure(track: Track, max_pixels: int) -> None:
+    """Check the codec and its frame size; set one thread and the limit for later size changes."""
     codec = track.codec
     if codec is None:
-        raise MediaError("its video is of an unknown codec")
+        raise MediaError("unknown video codec")
     if codec.width * codec.height > max_pixels:
-        raise TooLarge(
-            f"{codec.width} x {codec.height} pixels a frame; the limit is {max_pixels / 1e6:g} megapixels"
-        )
+        raise TooLarge(pixel_limit_message(codec.width, codec.height, max_pixels))
     codec.thread_count, codec.thread_type = 1, ThreadType.NONE
     codec.options = {"max_pixels": str(max_pixels)}  # sizes can change inside a stream
 
 
 class ToRgb:
-    """Makes decoded frames of one clip upright RGB pictures of one size."""
+    """Converts the decoded frames of one clip to upright RGB pictures of one size."""
 
     def __init__(self, short_side: int | None) -> None:
         self.short_side = short_side
-        self.size: tuple[int, int] | None = (
-            None  # of the first frame; a stream can change its size midway
-        )
+        # Width and height of the first frame, scaled; a stream can change its size midway.
+        self.size: tuple[int, int] | None = None
         self.turns = 0
         self.is_mirrored = False
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]; HDR is brought into the range of ordinary screens."""
+        """Convert one frame to uint8 [H, W, 3]; HDR is converted to SDR."""
         if self.size is None:
             self.size = scaled_size(frame.width, frame.height, self.short_side)
             self.turns = round(frame.rotation / 90) % 4
             self.is_mirrored = _is_mirrored(frame)
         is_hdr = frame.color_trc in HDR_TRANSFERS
+        is_scaled = self.size != (frame.width, frame.height)
         scaled = frame.reformat(
             *self.size,
             format="rgb48le" if is_hdr else "rgb24",
-            interpolation=None
-            if self.size == (frame.width, frame.height)
-            else Interpolation.BICUBIC,
+            interpolation=Interpolation.BICUBIC if is_scaled else None,
             threads=1,
         )
         pixels = scaled.to_ndarray()
         if is_hdr:
-            pixels = to_ordinary(
-                pixels.astype(np.uint16), is_pq=frame.color_trc == ColorTrc.SMPTE2084
-            )
+            is_pq = frame.color_trc == ColorTrc.SMPTE2084
+            pixels = to_sdr(pixels.astype(np.uint16), is_pq=is_pq)
         return np.rot90(pixels[::-1] if self.is_mirrored else pixels, self.turns)
 
 
 def _is_mirrored(frame: VideoFrame) -> bool:
-    """Whether the file asks to mirror its pictures, which is to turn them upside down before they are rotated."""
+    """Whether the display matrix mirrors the picture: a vertical flip before the rotation."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, Buffer):
         return False
@@ -266,33 +268,49 @@ def _is_mirrored(frame: VideoFrame) -> bool:
 Taken = list[tuple[float, NDArray[np.uint8]]]  # seconds and picture of each sampled frame
 
 
-def take_few(track: Track, num_frames: int, sampling: Sampling, to_rgb: ToRgb) -> Taken:
-    """The sampled frames, decoding as few others as can be.
+def take_few(track: Track, request: FrameRequest, to_rgb: ToRgb) -> Taken:
+    """The sampled frames, decoding as few others as possible.
 
-    Empty if the packets do not tell the frames' times, or if a wanted frame does not come out.
+    Empty if the packets' times are unreliable, or if a wanted frame is not decoded.
     """
+    wanted = _wanted_times(track, request)
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    for start, stop in _runs(track, wanted):
+        decoded = _decode_run(track, start, stop, set(wanted), to_rgb)
+        if decoded is None:
+            return []
+        pictures |= decoded
+    if not pictures.keys() >= set(wanted):
+        return []
+    return [(float(time * track.time_base), pictures[time]) for time in wanted]
+
+
+def _wanted_times(track: Track, request: FrameRequest) -> list[int]:
+    """Start times of the sampled frames; empty if times are unreliable or no key frame is shown."""
     times = track.times
     key_times = [time for time, at in track.position.items() if track.packets[at].is_keyframe]
     if not key_times:
         return []
-    if sampling is Sampling.KEYFRAME:
-        wanted = keyframe_times(times, key_times, track.last_duration, num_frames)
-    else:
-        wanted = [times[i] for i in uniform_positions(times, track.last_duration, num_frames)]
-    found: dict[int, NDArray[np.uint8]] = {}
-    for start, stop in _runs(track, wanted):
-        shown = []
-        for frame in _decode(track, start, stop, skip_all_but=set(wanted)):
-            if frame.pts == track.packets[start].pts and _leans_on_others(frame):
-                return []
-            if frame.pts in wanted:
-                found[frame.pts] = to_rgb(frame)
-            shown.append(frame.pts)
-        if not _increase(shown):
-            return []
-    if not found.keys() >= set(wanted):
-        return []
-    return [(float(time * track.time_base), found[time]) for time in wanted]
+    if request.sampling is Sampling.KEYFRAME:
+        return keyframe_times(times, key_times, track.last_duration, request.num_frames)
+    return [times[i] for i in uniform_positions(times, track.last_duration, request.num_frames)]
+
+
+def _decode_run(
+    track: Track, start: int, stop: int, wanted: set[int], to_rgb: ToRgb
+) -> dict[int, NDArray[np.uint8]] | None:
+    """The wanted pictures of packets `start` to `stop` by time.
+
+    None if the packets' marks were wrong: the first is no key frame, or the times do not increase.
+    """
+    pictures, shown = {}, []
+    for frame in _decode(track, start, stop, skip_all_but=wanted):
+        if frame.pts == track.packets[start].pts and _depends_on_others(frame):
+            return None
+        if frame.pts in wanted:
+            pictures[frame.pts] = to_rgb(frame)
+        shown.append(frame.pts)
+    return pictures if _increase(shown) else None
 
 
 def _runs(track: Track, wanted: Sequence[int]) -> list[tuple[int, int]]:
@@ -301,7 +319,7 @@ def _runs(track: Track, wanted: Sequence[int]) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
     for at in sorted({track.position[time] for time in wanted}):
         time = track.packets[at].pts
-        # Frames shown before a key frame but stored behind it lean on the one before it.
+        # Frames shown before a key frame but stored after it depend on the previous key frame.
         start = next(
             (i for i in reversed(keys[: bisect_right(keys, at)]) if track.packets[i].pts <= time), 0
         )
@@ -314,9 +332,10 @@ def _runs(track: Track, wanted: Sequence[int]) -> list[tuple[int, int]]:
 def _decode(
     track: Track, start: int, stop: int, skip_all_but: set[int] | None = None
 ) -> Iterator[VideoFrame]:
-    """Decode packets `start` to `stop`, which begin with a key packet; what cannot be decoded is left out.
+    """Decode packets `start` to `stop`, of which the first is a key packet; omit damaged frames.
 
-    Frames that no other refers to are skipped unless their time is in `skip_all_but`; None: all come.
+    Frames that no other refers to are skipped unless their time is in `skip_all_but`; None skips
+    no frame.
     """
     codec = track.codec
     if codec.is_open:
@@ -332,39 +351,42 @@ def _decode(
 
 
 def take_from_all(track: Track, num_frames: int, to_rgb: ToRgb) -> Taken:
-    """Frames sampled uniformly from all that can be decoded: twice the work of decoding the whole video.
+    """Frames sampled uniformly from all that can be decoded; empty if there are none.
 
-    Empty if there are none.
+    The video is decoded twice: to count the frames, and to convert the sampled ones.
     """
-    every = (0, len(track.packets))
-    stated = [frame.pts for frame in _decode(track, *every)]
+    whole = (0, len(track.packets))
+    stated = [frame.pts for frame in _decode(track, *whole)]
     if not stated:
         return []
     if _increase(stated):
         times, unit = stated, track.time_base
-    else:  # the frames do not say when they are shown, so they are numbered
+    else:  # the frames have no usable times, so they are numbered
         times, unit = list(range(len(stated))), 1 / (track.stream.guessed_rate or Fraction(1))
     wanted = uniform_positions(times, 0, num_frames)
-    found: dict[int, NDArray[np.uint8]] = {}
-    for i, frame in enumerate(_decode(track, *every)):
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    for i, frame in enumerate(_decode(track, *whole)):
         if i in wanted:
-            found[i] = to_rgb(frame)
-            if len(found) == len(set(wanted)):
+            pictures[i] = to_rgb(frame)
+            if len(pictures) == len(set(wanted)):
                 break
-    return [(float(times[i] * unit), found[i]) for i in wanted]
+    return [(float(times[i] * unit), pictures[i]) for i in wanted]
 
 
 def _increase(times: list[int | None]) -> TypeGuard[list[int]]:
-    """Whether the times of frames, in the order that the codec shows them in, are all known and make sense."""
+    """Whether the times of frames, in the order the codec returns them, are known and increase."""
     known = [time for time in times if time is not None]
     return len(known) == len(times) and all(a < b for a, b in pairwise(known))
 
 
-def _leans_on_others(frame: VideoFrame) -> bool:
-    """Whether a frame is no key frame, although its packet may be called one, as all packets of H.263 in AVI are."""
+def _depends_on_others(frame: VideoFrame) -> bool:
+    """Whether a frame is no key frame, though its packet may be marked as one (H.263 in AVI)."""
     return not frame.key_frame and frame.pict_type in (PictureType.P, PictureType.B)
 
 
 def _is_shown(packet: av.Packet, codec: str) -> bool:
-    """Whether a player shows what is in a packet. VP8 stores frames for others to refer to in packets of their own."""
+    """Whether a player shows the frame of a packet.
+
+    VP8 stores frames that only serve as reference for others in packets of their own.
+    """
     return not packet.is_discard and (codec != "vp8" or bool(memoryview(packet)[0] & 0x10))

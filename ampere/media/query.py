@@ -1,4 +1,4 @@
-"""A media file that someone searches by, as the stored frames of a sample."""
+"""An image or video used as a query, decoded into frames as the decode stage would."""
 
 from ampere.config.decode import DecodeSettings
 from ampere.media.decoder import MediaError
@@ -9,26 +9,28 @@ from ampere.records import Domain, MediaKind
 def query_frames(
     data: bytes, settings: DecodeSettings, domain: Domain | None = None
 ) -> list[bytes]:
-    """Frames of an image or a video file given as bytes, decoded as the decode stage would: 1 or `num_frames` JPEGs.
+    """Decode an image or video file as the decode stage would: 1 or `num_frames` JPEGs.
 
     Args:
-        domain: what is shown, where it is known; a page has one picture, also if it is a video.
+        data: the file.
+        settings: sampling, the stored format, and the limits.
+        domain: where the media come from, if known; a page has one frame, even from a video.
 
     Raises:
-        MediaError: it is neither an image nor a video that can be decoded.
+        MediaError: the file is neither an image nor a video that can be decoded.
     """
     try:
         return decode_sample(MediaKind.IMAGE, [data], settings).frames
-    except MediaError as no_image:
+    except MediaError as image_error:
         try:
             num_frames = 1 if domain is Domain.PAGE else settings.num_frames
             return decode_sample(MediaKind.VIDEO, [data], settings, num_frames=num_frames).frames
-        except MediaError as no_video:
+        except MediaError as video_error:
             raise MediaError(
-                f"neither an image ({no_image}) nor a video ({no_video})"
-            ) from no_video
+                f"neither an image ({image_error}) nor a video ({video_error})"
+            ) from video_error
 
 
 def query_domain(frames: list[bytes]) -> Domain:
-    """What a query is taken for unless told: a picture for a page, a video for a short."""
+    """The default domain of a query: page for one frame (an image), short for several (a video)."""
     return Domain.PAGE if len(frames) == 1 else Domain.SHORT

@@ -1,4 +1,4 @@
-"""The stored frames of one sample, whatever its media are: the pure work of the decode stage and of serving."""
+"""Decode the media of one sample into stored frames, for the decode stage and for serving."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ampere.config.decode import DecodeSettings
-from ampere.media.decoder import MissingMedia, Sampling
+from ampere.media.decoder import FrameRequest, MissingMedia, Sampling
 from ampere.media.images import encode_jpeg, read_image, scale_down
 from ampere.media.sampling import uniform_indices
 from ampere.media.source import load
@@ -17,7 +17,7 @@ from ampere.records import MediaKind
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFrames:
-    """JPEG frames with what the `frames` table keeps about them; see records.FRAMES."""
+    """JPEG frames and their metadata, as in the `frames` table; see `records.FRAMES`."""
 
     frames: list[bytes]
     timestamps_s: list[float]
@@ -36,17 +36,18 @@ def decode_sample(
     num_frames: int | None = None,
     timestamps_s: Sequence[float] = (),
 ) -> StoredFrames:
-    """Turn the media files of one sample into its stored frames.
+    """Decode the media files of one sample into its stored frames.
 
     Args:
         kind: what the files are.
-        media: paths, URIs or bytes; one file for an image or a video, any number in time order for frames.
-        settings: sampling, what is stored, and the limits.
-        num_frames: frames of a clip, if not those of the settings; an image stays one frame.
-        timestamps_s: times of the files for `MediaKind.FRAMES`; empty where unknown.
+        media: paths, URIs or bytes; one file for an image or a video, any number in time order for
+            frames.
+        settings: sampling, the stored format, and the limits.
+        num_frames: frames of a clip; None takes the number of the settings. An image is one frame.
+        timestamps_s: times of the files for `MediaKind.FRAMES`; empty if unknown.
 
     Raises:
-        MediaError: a file gives no frame, or is above a limit.
+        MediaError: a file gives no frame, or exceeds a limit.
     """
     if not media:
         raise MissingMedia("the sample has no media file")
@@ -55,14 +56,13 @@ def decode_sample(
     chosen = uniform_indices(len(media), num_frames) if kind is MediaKind.FRAMES else [0]
     files = {i: load(media[i], max_bytes) for i in dict.fromkeys(chosen)}
     if kind is MediaKind.VIDEO:
-        sampling = Sampling(settings.sampling)
-        clip = decode_video(
-            files[0],
-            num_frames,
-            sampling=sampling,
+        request = FrameRequest(
+            num_frames=num_frames,
+            sampling=Sampling(settings.sampling),
             short_side=settings.short_side,
             max_pixels=max_pixels,
         )
+        clip = decode_video(files[0], request)
         images = [Image.fromarray(frame) for frame in clip.frames]
         times, decoder = clip.timestamps_s.tolist(), clip.decoder
     else:

@@ -1,6 +1,7 @@
-"""Which frames of a video are taken: the paper's uniform rule (section IV-B), by index or by time, and key frames.
+"""Which frames of a video are sampled: uniformly, by index or by time, or key frames.
 
-Times here are integers in a stream's own time base, so that equal times compare equal.
+Uniform sampling is the paper's rule (section IV-B). Times here are integers in a stream's own time
+base, so that equal times compare equal.
 """
 
 from bisect import bisect_right
@@ -9,9 +10,10 @@ from fractions import Fraction
 
 
 def uniform_indices(length: int, num_frames: int) -> list[int]:
-    """Indices of frames spread evenly over a video: floor((2i + 1) * length / (2 * num_frames)).
+    """Indices of evenly spread frames: floor((2i + 1) * length / (2 * num_frames)).
 
-    These are the middles of `num_frames` equal pieces; a video of fewer frames repeats some. Four of eight:
+    These are the middles of `num_frames` equal parts; a video with fewer frames repeats some.
+    Four of eight:
 
     >>> uniform_indices(8, 4)
     [1, 3, 5, 7]
@@ -22,26 +24,28 @@ def uniform_indices(length: int, num_frames: int) -> list[int]:
 
 
 def has_constant_rate(times: Sequence[int]) -> bool:
-    """Whether every frame is less than half an interval away from its place on an even grid.
+    """Whether every frame is less than half an interval away from an even grid.
 
-    Containers round times, so frames of a constant rate jitter by a tick; only a dropped or late frame is more.
+    Containers round times, so frames of a constant rate jitter by a tick; only a dropped or late
+    frame is further off.
     """
     if len(times) < 3:
         return True
     start, span, intervals = times[0], times[-1] - times[0], len(times) - 1
-    # |time - start - i * span / intervals| < span / intervals / 2, in whole numbers, which are faster than fractions.
+    # |time - start - i * span / intervals| < span / intervals / 2, in integers, which are faster
+    # than fractions.
     return all(
         2 * abs((time - start) * intervals - i * span) < span for i, time in enumerate(times)
     )
 
 
 def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -> list[Fraction]:
-    """The middles of `num_frames` equal spans of a video whose frames start at sorted `times`.
+    """The middles of `num_frames` equal time spans of a video.
 
     Args:
-        times: of all frames.
-        last_duration: how long the last one is shown; 0: not known, so as long as the others.
-        num_frames: how many moments.
+        times: sorted start times of all frames.
+        last_duration: duration of the last frame; 0 if unknown: the mean of the others.
+        num_frames: number of moments.
     """
     span = (
         times[-1] - times[0] + (last_duration or (times[-1] - times[0]) // max(1, len(times) - 1))
@@ -50,9 +54,9 @@ def uniform_moments(times: Sequence[int], last_duration: int, num_frames: int) -
 
 
 def uniform_positions(times: Sequence[int], last_duration: int, num_frames: int) -> list[int]:
-    """Which frames to take: by index where the rate is constant, else what is shown at even moments.
+    """Indices of the frames to take: by index at a constant rate, else by time at even moments.
 
-    Four frames, the last of them for longer, then one for a second; in milliseconds:
+    Four frames of 250 ms, the last of them longer, then one of a second; times in milliseconds:
 
     >>> uniform_positions([0, 250, 500, 750, 2000], 1000, 4)
     [1, 3, 3, 4]
@@ -66,7 +70,7 @@ def uniform_positions(times: Sequence[int], last_duration: int, num_frames: int)
 def keyframe_times(
     times: Sequence[int], keys: Sequence[int], last_duration: int, num_frames: int
 ) -> list[int]:
-    """Start times of the key frames nearest to the uniform moments; the earlier of two as near.
+    """Start times of the key frames nearest to the uniform moments; of two as near, the earlier.
 
     >>> keyframe_times(range(0, 100, 10), [0, 60], 10, 4)
     [0, 60, 60, 60]

@@ -1,6 +1,6 @@
-"""Frames out of any video: the decoders in the order that measurement put them (docs/benchmarks.md)."""
+"""Decode any video: the decoders in order of preference, as measured in docs/benchmarks.md."""
 
-from ampere.media.decoder import DEFAULT_MAX_PIXELS, Clip, Decoder, MediaError, Sampling
+from ampere.media.decoder import Clip, Decoder, FrameRequest, MediaError
 from ampere.media.decord_decoder import DecordDecoder
 from ampere.media.pyav_decoder import PyavDecoder
 from ampere.media.source import MAX_BYTES, load
@@ -8,29 +8,21 @@ from ampere.media.source import MAX_BYTES, load
 DECODERS: tuple[Decoder, ...] = (PyavDecoder(), DecordDecoder())
 
 
-def decode_video(
-    source: str | bytes,
-    num_frames: int,
-    *,
-    sampling: Sampling = Sampling.UNIFORM,
-    short_side: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> Clip:
-    """Sampled frames of a path, a URI or bytes, by the first decoder that gives them.
+def decode_video(source: str | bytes, request: FrameRequest) -> Clip:
+    """Decode the requested frames of a path, a URI or bytes with the first decoder that can.
 
-    The other parameters and the errors are those of `Decoder.decode`, and those of `load`.
+    The next decoder is tried only for a video that the previous one could not decode. A file that
+    is refused stays refused, since decord would open the sockets that a text file asks for.
 
-    The next decoder gets a file only if it has a video that the last one could not decode: what was refused for its
-    size stays refused, and decord would open the sockets that a text file asks for.
+    Raises:
+        MediaError: as `load` and `Decoder.decode` raise it.
     """
-    data, problems = load(source, MAX_BYTES), []
+    data, errors = load(source, MAX_BYTES), []
     for decoder in DECODERS:
         try:
-            return decoder.decode(
-                data, num_frames, sampling=sampling, short_side=short_side, max_pixels=max_pixels
-            )
+            return decoder.decode(data, request)
         except MediaError as error:
             if type(error) is not MediaError:
                 raise
-            problems.append(f"{decoder.name}: {error}")
-    raise MediaError("; ".join(problems))
+            errors.append(f"{decoder.name}: {error}")
+    raise MediaError("; ".join(errors))

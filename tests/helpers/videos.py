@@ -1,4 +1,4 @@
-"""Small videos made on the spot, whose pictures tell their number, and PyAV's plain decoding to compare with."""
+"""Small generated videos whose frames encode their number, and plain PyAV decoding as reference."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ X265 = "log-level=none:pools=1:frame-threads=1"
 
 
 def numbered_frames(count: int, width: int = 128, height: int = 96) -> np.ndarray:
-    """Frames uint8 [count, H, W, 3]: above, the number in six black or white bars; below, a texture that moves."""
+    """Frames uint8 [count, H, W, 3]: above, the number as six bars; below, a moving texture."""
     numbers, columns = np.arange(count), np.arange(width) * BITS // width
     frames = np.empty((count, height, width, 3), np.uint8)
     frames[:] = np.where(numbers[:, None] >> columns & 1, 235, 20)[:, None, :, None]
@@ -29,7 +29,7 @@ def numbered_frames(count: int, width: int = 128, height: int = 96) -> np.ndarra
 
 
 def numbers_of(frames: np.ndarray) -> list[int]:
-    """Which of `numbered_frames` these are, whatever their size."""
+    """The numbers of `numbered_frames`, whatever their size."""
     _, height, width, _ = frames.shape
     middles = (np.arange(BITS) * 2 + 1) * width // (2 * BITS)
     bars = frames[:, height // 4][:, middles].mean(axis=-1) > 128
@@ -49,13 +49,13 @@ def encode(
         [av.container.OutputContainer, av.VideoStream], None
     ] = lambda container, stream: None,
 ) -> bytes:
-    """A video file of frames uint8 [N, H, W, 3], by default one each 25th of a second.
+    """Encode a video file of frames uint8 [N, H, W, 3], by default 25 a second.
 
     Args:
         codec, options: FFmpeg's encoder.
         kind, muxer: FFmpeg's container, and its options.
         times: of each frame, in 25ths of a second.
-        set_up: done to the container and its stream before the first frame.
+        set_up: called with the container and its stream before the first frame.
     """
     file = io.BytesIO()
     with av.open(file, "w", format=kind, options=muxer or {}) as container:
@@ -86,7 +86,7 @@ def remux(
     change: Callable[[list[av.Packet]], list[av.Packet]] = lambda packets: packets,
     set_up: Callable[[list[av.VideoStream]], None] = lambda streams: None,
 ) -> bytes:
-    """The first video streams of some files as the streams of one, after `change` of each stream's packets."""
+    """Combine the first video streams of files into one file, with `change` applied to packets."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind) as container:
         sources = [av.open(io.BytesIO(data)) for data in files]
@@ -103,7 +103,7 @@ def remux(
 
 
 def reference(data: bytes) -> tuple[np.ndarray, list[float]]:
-    """Every frame of a file that PyAV gives when asked for all, upright, and their times.
+    """Every frame of a file by plain PyAV decoding, upright, and their times.
 
     Returns:
         uint8 [N, H, W, 3], and seconds.

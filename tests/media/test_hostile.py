@@ -1,4 +1,4 @@
-"""Files made to do harm: to reach the network or other files, to fill the memory, to hang or crash the decoder."""
+"""Malicious files: they reach for the network or other files, fill memory, hang or crash."""
 
 import functools
 import http.server
@@ -19,20 +19,31 @@ import pytest
 from PIL import Image
 
 from ampere.config.decode import DecodeSettings
-from ampere.media.decoder import Clip, DecoderCrashed, MediaError, RefusedMedia, Sampling, TooLarge
+from ampere.media.decoder import (
+    Clip,
+    DecoderCrashed,
+    FrameRequest,
+    MediaError,
+    RefusedMedia,
+    Sampling,
+    TooLarge,
+)
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_frames
 from ampere.media.video import decode_video
 from tests.helpers.videos import encode, numbered_frames, numbers_of
 
+TWO, FOUR = FrameRequest(num_frames=2), FrameRequest(num_frames=4)
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n",
     "hls-master": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\n{}\n",
-    "hls-key": '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-KEY:METHOD=AES-128,URI="{0}"\n#EXTINF:2,\n{0}\n',
+    "hls-key": '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-KEY:METHOD=AES-128,URI="{0}"\n'
+    "#EXTINF:2,\n{0}\n",
     "ffconcat": "ffconcat version 1.0\nfile '{}'\n",
     "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-    'mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet '
-    'mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL></Representation>'
+    'mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+    "<BaseURL>{}</BaseURL></Representation>"
     "</AdaptationSet></Period></MPD>",
     "smil": '<smil><body><video src="{}"/></body></smil>',
     "asx": '<asx version="3.0"><entry><ref href="{}"/></entry></asx>',
@@ -53,18 +64,18 @@ def process() -> Iterator[IsolatedProcess]:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a good video at every address, and counts who asks."""
+    """Serves a valid video at every address, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.video = encode("libx264", numbered_frames(4), kind="mpegts")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Server)
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.server.video)
@@ -81,8 +92,8 @@ def server() -> Iterator[Server]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as answer:
-            assert answer.read() and server.asked == ["/"], "it would notice"
-        server.asked.clear()
+            assert answer.read() and server.requests == ["/"], "the server records requests"
+        server.requests.clear()
         yield server
         server.shutdown()
         thread.join()
@@ -103,28 +114,31 @@ def test_playlists_reach_neither_the_network_nor_files(
     for address in addresses:
         playlist = PLAYLISTS[name].format(address).encode()
         with pytest.raises(MediaError):
-            process.call(decode_video, playlist, 2)
+            process.call(decode_video, playlist, TWO)
         with pytest.raises(MediaError):
             process.call(query_frames, playlist, DecodeSettings())
-    assert not server.asked
+    assert not server.requests
 
 
-def test_a_playlist_is_told_as_one() -> None:
+def test_playlist_raises_refused_media() -> None:
     with pytest.raises(RefusedMedia, match="playlist"):
-        decode_video(b"ffconcat version 1.0\nfile 'http://127.0.0.1/a.mp4'\n", 2)
+        decode_video(b"ffconcat version 1.0\nfile 'http://127.0.0.1/a.mp4'\n", TWO)
 
 
-def test_a_session_description_opens_no_socket(process: IsolatedProcess) -> None:
-    """decord would listen, and wait for ten seconds."""
+def test_session_description_opens_no_socket(process: IsolatedProcess) -> None:
+    """The file would make decord listen on a socket and wait for ten seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n"
+    text = (
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+    )
     with (
         IsolatedProcess(time_limit_s=5, memory_limit_gb=1) as quick,
         pytest.raises(MediaError, match="known format"),
     ):
-        quick.call(decode_video, (text + "a=rtpmap:96 H264/90000\n").encode(), 2)
+        quick.call(decode_video, text.encode(), TWO)
 
 
 def box(kind: bytes, body: bytes) -> bytes:
@@ -132,7 +146,7 @@ def box(kind: bytes, body: bytes) -> bytes:
 
 
 def with_outside_media(movie: bytes, address: str) -> bytes:
-    """A QuickTime file that says its frames lie at `address`."""
+    """A QuickTime file whose header says that its frames are at `address`."""
     at = movie.index(box(b"url ", b"\0\0\0\1"))
     reference = box(b"url ", b"\0\0\0\0" + address.encode() + b"\0")
     grown = bytearray(movie[:at] + reference + movie[at + 12 :])
@@ -143,24 +157,24 @@ def with_outside_media(movie: bytes, address: str) -> bytes:
     return bytes(grown)
 
 
-def test_movies_that_point_elsewhere_read_themselves_only(server: Server, tmp_path: Path) -> None:
+def test_movie_with_outside_references_reads_itself_only(server: Server, tmp_path: Path) -> None:
     movie = encode("libx264", numbered_frames(8), kind="mov")
     other = tmp_path / "other.mov"
     other.write_bytes(encode("libx264", numbered_frames(16)[8:], kind="mov"))
     for address in (f"http://127.0.0.1:{server.server_port}/a.mov", str(other), f"file://{other}"):
-        assert numbers_of(decode_video(with_outside_media(movie, address), 2).frames) == [2, 6]
+        assert numbers_of(decode_video(with_outside_media(movie, address), TWO).frames) == [2, 6]
         pointer = box(
             b"rdrf",
             b"\0\0\0\0url " + struct.pack(">I", len(address) + 1) + address.encode() + b"\0",
         )
         head = box(b"ftyp", b"qt  \0\0\0\0qt  ") + box(b"moov", box(b"rmra", box(b"rmda", pointer)))
         with pytest.raises(MediaError):
-            decode_video(head, 2)
-    assert not server.asked
+            decode_video(head, TWO)
+    assert not server.requests
 
 
-def png(width: int, height: int, said_height: int | None = None) -> bytes:
-    """A black PNG, made row by row; its header may say another height."""
+def png(width: int, height: int, stated_height: int | None = None) -> bytes:
+    """A black PNG, made row by row; its header may state another height."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -171,14 +185,14 @@ def png(width: int, height: int, said_height: int | None = None) -> bytes:
     rows = b"".join(
         [packer.compress(bytes(1 + 3 * width)) for _ in range(height)] + [packer.flush()]
     )
-    header = struct.pack(">IIBBBBB", width, said_height or height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, stated_height or height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     )
 
 
 def movie_of(codec: str, pictures: list[bytes], pix_fmt: str) -> bytes:
-    """A QuickTime file whose header says 64 x 64, of these encoded pictures."""
+    """A QuickTime file of these encoded pictures whose header states 64 x 64."""
     file = io.BytesIO()
     with av.open(file, "w", format="mov") as container:
         stream = container.add_stream(codec, rate=25)
@@ -198,7 +212,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def huge_jpeg(width: int, height: int) -> bytes:
-    """A JPEG of 16 x 16 pixels whose header says more."""
+    """A JPEG of 16 x 16 pixels whose header states more."""
     data = bytearray(saved(Image.new("RGB", (16, 16)), "JPEG"))
     struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
     return bytes(data)
@@ -209,9 +223,9 @@ def bombs() -> dict[str, bytes]:
     black, large = png(64, 64), Image.new("L", (9000, 5000))
     return {
         "png": png(9000, 5000),
-        "png-says": png(64, 64, said_height=2**31 - 1),
+        "png-header": png(64, 64, stated_height=2**31 - 1),
         "jpeg": saved(large, "JPEG"),
-        "jpeg-says": huge_jpeg(65500, 65500),
+        "jpeg-header": huge_jpeg(65500, 65500),
         "webp": saved(large.convert("RGB"), "WEBP", method=0),
         "gif": saved(large.convert("P"), "GIF"),
         "tiff": saved(large, "TIFF", compression="tiff_lzw"),
@@ -231,18 +245,18 @@ def test_bombs_are_refused(name: str) -> None:
         assert not isinstance(caught.value, DecoderCrashed)
 
 
-def test_a_video_that_grows_midway_gives_its_ordinary_frames(process: IsolatedProcess) -> None:
+def test_video_that_grows_midway_gives_its_small_frames(process: IsolatedProcess) -> None:
     data = movie_of("png", [png(64, 64)] * 2 + [png(9000, 5000)] * 2, "rgb24")
-    clip = process.call(decode_video, data, 4)
+    clip = process.call(decode_video, data, FOUR)
     assert clip.frames.shape == (4, 64, 64, 3) and clip.timestamps_s[-1] < 0.08
 
 
-def test_headers_that_claim_years(process: IsolatedProcess) -> None:
+def test_headers_with_absurd_durations(process: IsolatedProcess) -> None:
     good = encode("libx264", numbered_frames(8))
     for name, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20), (b"elst", 12)):
         data = bytearray(good)
         struct.pack_into(">I", data, data.index(name) + offset, 2**32 - 1)
-        assert len(process.call(decode_video, bytes(data), 4).frames) == 4
+        assert len(process.call(decode_video, bytes(data), FOUR).frames) == 4
     for name, offset in (
         (b"stts", 8),
         (b"stts", 12),
@@ -255,15 +269,16 @@ def test_headers_that_claim_years(process: IsolatedProcess) -> None:
         struct.pack_into(">I", data, data.index(name) + offset, 2**31 - 1)
         outcome(process, bytes(data))
     last = encode("libx264", numbered_frames(4), kind="matroska", times=[0, 1, 2, 10**7])
-    assert len(process.call(decode_video, last, 4).frames) == 4
+    assert len(process.call(decode_video, last, FOUR).frames) == 4
 
 
 def outcome(
     process: IsolatedProcess, data: bytes, sampling: Sampling = Sampling.UNIFORM
 ) -> Clip | MediaError:
-    """Whole frames or a MediaError; all else fails the test."""
+    """Complete frames or a MediaError; anything else fails the test."""
     try:
-        clip = process.call(decode_video, data, 4, sampling=sampling, short_side=32)
+        request = FrameRequest(num_frames=4, sampling=sampling, short_side=32)
+        clip = process.call(decode_video, data, request)
     except MediaError as error:
         return error
     assert len(clip.frames) == len(clip.timestamps_s) == 4
@@ -272,21 +287,21 @@ def outcome(
     return clip
 
 
-def spoil(data: bytes, rng: random.Random) -> bytes:
-    """Change, cut out or put in a few bytes, half the time in the header."""
-    spoilt = bytearray(data)
+def corrupt(data: bytes, rng: random.Random) -> bytes:
+    """Change, delete or insert a few bytes, half the time in the header."""
+    corrupted = bytearray(data)
     for _ in range(rng.choice((1, 3, 10))):
-        at = rng.randrange(len(spoilt) if rng.random() < 0.5 else min(1500, len(spoilt)))
+        at = rng.randrange(len(corrupted) if rng.random() < 0.5 else min(1500, len(corrupted)))
         match rng.randrange(4):
             case 0:
-                spoilt[at] ^= 1 << rng.randrange(8)
+                corrupted[at] ^= 1 << rng.randrange(8)
             case 1:
-                spoilt[at : at + 4] = rng.choice((b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4)))
+                corrupted[at : at + 4] = rng.choice((b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4)))
             case 2:
-                del spoilt[at : at + rng.randrange(1, 40)]
+                del corrupted[at : at + rng.randrange(1, 40)]
             case 3:
-                spoilt[at:at] = rng.randbytes(rng.randrange(1, 20))
-    return bytes(spoilt)
+                corrupted[at:at] = rng.randbytes(rng.randrange(1, 20))
+    return bytes(corrupted)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +321,7 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
         ("h263", "3gp"),
     ],
 )
-def test_spoilt_files_give_frames_or_a_media_error(
+def test_corrupted_files_give_frames_or_a_media_error(
     codec: str, kind: str, process: IsolatedProcess
 ) -> None:
     options = {"x265-params": "log-level=none:pools=1"} if codec == "libx265" else {}
@@ -314,26 +329,28 @@ def test_spoilt_files_give_frames_or_a_media_error(
         encode(codec, numbered_frames(16), kind=kind, options=options),
         random.Random(kind + codec),
     )
-    outcomes = [outcome(process, spoil(good, rng), rng.choice(list(Sampling))) for _ in range(60)]
+    outcomes = [outcome(process, corrupt(good, rng), rng.choice(list(Sampling))) for _ in range(60)]
     assert any(isinstance(one, Clip) for one in outcomes)
     assert any(isinstance(one, MediaError) for one in outcomes)
 
 
-def test_spoilt_texts_are_told_as_such() -> None:
+def test_random_bytes_and_other_formats_raise_media_error() -> None:
     rng = random.Random(5)
     for size in (1, 10, 1000, 100_000):
         with pytest.raises(MediaError):
-            decode_video(rng.randbytes(size), 2)
+            decode_video(rng.randbytes(size), TWO)
     for text in (b"", b"\0" * 5000, b"<html>not found</html>", b"%PDF-1.7\n", b"PK\3\4" * 300):
         with pytest.raises(MediaError):
-            decode_video(text, 2)
+            decode_video(text, TWO)
 
 
-def test_the_limit_on_pixels_holds_for_all_of_a_video() -> None:
+def test_pixel_limit_holds_for_the_whole_video() -> None:
     with pytest.raises(TooLarge):
-        decode_video(encode("libx264", numbered_frames(4)), 2, max_pixels=1000)
+        decode_video(
+            encode("libx264", numbered_frames(4)), FrameRequest(num_frames=2, max_pixels=1000)
+        )
     small, large = (
         encode("libx264", numbered_frames(8, width, 96), kind="mpegts") for width in (128, 256)
     )
-    clip = decode_video(small + large, 4, max_pixels=128 * 96)
+    clip = decode_video(small + large, FrameRequest(num_frames=4, max_pixels=128 * 96))
     assert clip.frames.shape == (4, 96, 128, 3)

@@ -45,17 +45,21 @@ def halves(width: int, height: int) -> Image.Image:
 
 
 def near(
-    image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int], within: int = 12
+    image: Image.Image, at: tuple[int, int], color: tuple[int, int, int], within: int = 12
 ) -> bool:
     pixel = image.getpixel(at)
     assert isinstance(pixel, tuple)
-    return all(abs(came - expected) <= within for came, expected in zip(pixel, colour, strict=True))
+    return all(
+        abs(actual - expected) <= within for actual, expected in zip(pixel, color, strict=True)
+    )
 
 
 def codec(kind: str) -> object:
-    """A format that this Pillow may lack."""
-    lacks = not features.check(kind.lower())
-    return pytest.param(kind, marks=pytest.mark.skipif(lacks, reason=f"this Pillow has no {kind}"))
+    """A format that this build of Pillow may not support."""
+    missing = not features.check(kind.lower())
+    return pytest.param(
+        kind, marks=pytest.mark.skipif(missing, reason=f"this Pillow has no {kind}")
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_common_formats(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", codec("WEBP"), codec("AVIF")])
-def test_orientation_in_other_formats(kind: str) -> None:
+def test_exif_orientation_in_other_formats(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image = read_image(saved(halves(80, 40), kind, exif=exif))
@@ -76,7 +80,7 @@ def test_orientation_in_other_formats(kind: str) -> None:
     assert near(image, (20, 5), (255, 0, 0)) and near(image, (20, 74), (0, 0, 255))
 
 
-def test_an_orientation_that_makes_no_sense_is_left_out() -> None:
+def test_invalid_exif_orientation_is_ignored() -> None:
     for orientation in (0, 9, 65535):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -84,7 +88,7 @@ def test_an_orientation_that_makes_no_sense_is_left_out() -> None:
     assert read_image(saved(halves(80, 40), "JPEG", exif=b"Exif\0\0garbage")).size == (80, 40)
 
 
-# EXIF orientation -> where the red half of a picture (red left, blue right) must be shown.
+# EXIF orientation -> where the red half of an image (red left, blue right) must be shown.
 @pytest.mark.parametrize(
     ("orientation", "red", "blue"),
     [
@@ -112,7 +116,7 @@ def test_exif_orientation_is_applied(orientation: int, red: str, blue: str) -> N
     assert near(image, spots[red], (255, 0, 0)) and near(image, spots[blue], (0, 0, 255))
 
 
-def test_transparency_lies_over_white() -> None:
+def test_transparency_is_drawn_over_white() -> None:
     image = Image.new("RGBA", (3, 1), (200, 0, 0, 0))
     image.putpixel((1, 0), (200, 0, 0, 128))
     image.putpixel((2, 0), (200, 0, 0, 255))
@@ -122,7 +126,7 @@ def test_transparency_lies_over_white() -> None:
     assert near(shown, (2, 0), (200, 0, 0), 0)
 
 
-def test_a_transparent_palette_colour_lies_over_white() -> None:
+def test_transparent_palette_color_is_drawn_over_white() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 90, 80, 70])
     image.putpixel((1, 0), 1)
@@ -132,9 +136,9 @@ def test_a_transparent_palette_colour_lies_over_white() -> None:
         assert near(shown, (1, 0), (90, 80, 70), 0)
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("L", 90), ("1", 1), ("LA", (90, 255)), ("P", 0)])
-def test_other_modes_become_rgb(mode: str, colour: int | tuple[int, ...]) -> None:
-    image = read_image(saved(Image.new(mode, (4, 4), colour), "PNG"))
+@pytest.mark.parametrize(("mode", "color"), [("L", 90), ("1", 1), ("LA", (90, 255)), ("P", 0)])
+def test_other_modes_become_rgb(mode: str, color: int | tuple[int, ...]) -> None:
+    image = read_image(saved(Image.new(mode, (4, 4), color), "PNG"))
     assert image.mode == "RGB"
     expected = {"L": 90, "LA": 90, "1": 255, "P": 0}[mode]
     assert near(image, (1, 1), (expected,) * 3, 0)
@@ -147,8 +151,8 @@ def test_cmyk_is_read_as_printed() -> None:
     assert red < 40 and green > 120 and blue > 180
 
 
-def test_cmyk_of_adobe_is_read_as_printed() -> None:
-    """Photoshop stores the inks upside down, and says so in a marker of its own."""
+def test_adobe_cmyk_is_read_as_printed() -> None:
+    """Photoshop stores inverted inks and marks this in a segment of its own."""
     inks = Image.new("CMYK", (16, 16), (0, 255, 0, 0))  # magenta
     data = saved(inks, "JPEG", quality=95)
     assert b"Adobe" in data
@@ -159,14 +163,14 @@ def test_cmyk_of_adobe_is_read_as_printed() -> None:
     assert near(read_image(saved(inks, "TIFF")), (8, 8), (int(red), int(green), int(blue)), 30)
 
 
-def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+def test_16_bit_gray_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     shown = np.asarray(read_image(saved(Image.fromarray(ramp), "PNG")))
     np.testing.assert_allclose(shown[..., 0].ravel(), np.arange(256), atol=1)
 
 
-def test_sixteen_bits_of_colour() -> None:
-    """Pillow reads them as eight; the upper halves."""
+def test_16_bit_color_is_scaled() -> None:
+    """Pillow reads the upper 8 bits of each channel."""
     ramp = np.linspace(0, 65535, 256).round().astype(">u2").reshape(16, 16)
     rows = b"".join(b"\0" + np.repeat(row, 3).tobytes() for row in ramp)
     header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
@@ -180,13 +184,13 @@ def test_sixteen_bits_of_colour() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", codec("WEBP"), codec("AVIF"), "TIFF"])
-def test_an_animation_gives_its_first_frame(kind: str) -> None:
+def test_animation_gives_its_first_frame(kind: str) -> None:
     first, second = Image.new("RGB", (32, 32), (255, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 255))
     shown = read_image(saved(first, kind, save_all=True, append_images=[second]))
     assert near(shown, (16, 16), (255, 0, 0))
 
 
-def test_transparency_of_grey_and_of_animations() -> None:
+def test_transparency_of_gray_and_of_animations() -> None:
     assert near(
         read_image(saved(Image.new("LA", (4, 4), (90, 0)), "PNG")), (1, 1), (255, 255, 255), 0
     )
@@ -202,18 +206,18 @@ def test_transparency_of_grey_and_of_animations() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_a_truncated_image_raises(kind: str) -> None:
+def test_truncated_image_raises(kind: str) -> None:
     data = saved(noise(64, 64), kind)
     for share in (0.3, 0.5, 0.9):
-        with pytest.raises(MediaError, match="truncated|cannot be read"):
+        with pytest.raises(MediaError, match="truncated|cannot read"):
             read_image(data[: int(len(data) * share)])
     if kind in ("PNG", "JPEG"):
         with pytest.raises(MediaError, match="truncated"):
             read_image(data[: len(data) // 2])
 
 
-def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
-    """At half, a quarter or an eighth of its size, so long as that is twice what is needed."""
+def test_large_jpeg_decoded_at_a_fraction_looks_the_same() -> None:
+    """At half, a quarter or an eighth of its size, as long as that is twice the needed size."""
     photo = noise(40, 30).resize((1600, 1200), Image.Resampling.BICUBIC)
     data = saved(photo, "JPEG", quality=95)
     whole = scale_down(Image.open(io.BytesIO(data)).convert("RGB"), 128)
@@ -225,7 +229,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
     assert read_image_at(data, 600).size == (1600, 1200)
 
 
-def test_a_large_jpeg_on_its_side() -> None:
+def test_large_rotated_jpeg() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     read = read_image_at(saved(halves(1600, 800), "JPEG", exif=exif), 64)
@@ -233,7 +237,7 @@ def test_a_large_jpeg_on_its_side() -> None:
     assert near(read, (100, 10), (255, 0, 0)) and near(read, (100, 390), (0, 0, 255))
 
 
-def test_the_limit_on_pixels_looks_at_the_header() -> None:
+def test_pixel_limit_is_checked_on_the_header() -> None:
     for kind in ("PNG", "JPEG", "GIF", "WEBP"):
         data = saved(noise(64, 50), kind)
         assert read_image_at(data, 16, max_pixels=64 * 50).mode == "RGB"
@@ -242,28 +246,28 @@ def test_the_limit_on_pixels_looks_at_the_header() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"<html>not found</html>", bytes(1000)])
-def test_junk_is_told_with_its_size(data: bytes) -> None:
+def test_non_image_bytes_are_reported_with_their_size(data: bytes) -> None:
     with pytest.raises(MediaError, match=rf"not an image of a known format \({len(data)} bytes\)"):
         read_image(data)
 
 
-def test_a_format_that_pillow_knows_but_cannot_decode_raises_media_error() -> None:
+def test_undecodable_known_format_raises_media_error() -> None:
     data = bytearray(saved(Image.new("RGB", (8, 8)), "DDS"))
     data[80:84] = bytes(4)  # the flags of the pixel format
-    with pytest.raises(MediaError, match="cannot be read"):
+    with pytest.raises(MediaError, match="cannot read"):
         read_image(bytes(data))
 
 
-def test_a_decompression_bomb_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(TooLarge, match="larger than Pillow opens"):
+    with pytest.raises(TooLarge, match="exceeds Pillow's size limit"):
         read_image(saved(noise(64, 64), "PNG"))
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd EXIF data, and reads on
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about malformed EXIF data
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), st.integers(0, 2**32))
-def test_spoilt_bytes_give_an_image_or_a_media_error(kind: str, seed: int) -> None:
+def test_corrupted_bytes_give_an_image_or_a_media_error(kind: str, seed: int) -> None:
     rng = random.Random(seed)
     data = bytearray(saved(noise(24, 16), kind))
     if rng.random() < 0.5:
@@ -302,13 +306,13 @@ def test_scaling_keeps_shape_and_never_grows(width: int, height: int, short_side
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300))
-def test_the_centre_square_is_the_largest_one(width: int, height: int) -> None:
+def test_center_square_is_the_largest_one(width: int, height: int) -> None:
     left, top, right, bottom = center_square(Image.new("L", (width, height)))
     assert right - left == bottom - top == min(width, height)
     assert left == width - right and top == height - bottom
 
 
-def test_the_model_sees_the_middle_of_the_picture() -> None:
+def test_model_input_is_the_middle_of_the_picture() -> None:
     wide = Image.new("RGB", (96, 32), (0, 0, 0))
     wide.paste((255, 255, 255), (32, 0, 64, 32))
     tall = wide.rotate(90, expand=True)
@@ -317,7 +321,7 @@ def test_the_model_sees_the_middle_of_the_picture() -> None:
     assert pixels.mean() > 245
 
 
-def test_channels_come_first_and_rows_before_columns() -> None:
+def test_array_order_is_channels_rows_columns() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
     image.putpixel((6, 1), (200, 100, 50))  # column 6, row 1
     array = to_array(image, (0, 0, 8, 8), 8)
@@ -326,12 +330,12 @@ def test_channels_come_first_and_rows_before_columns() -> None:
     assert array[:, 6, 1].tolist() == [10, 20, 30]
 
 
-def test_cropping_a_box() -> None:
+def test_to_array_crops_the_box() -> None:
     array = to_array(halves(64, 32), (40, 0, 64, 24), 16)
     assert array[2].min() == 255 and array[0].max() == 0
 
 
-def test_stored_frames_of_unequal_sizes_and_grey_ones() -> None:
+def test_model_input_of_unequal_sizes_and_gray_frames() -> None:
     jpegs = [
         encode_jpeg(noise(50, 40), 90),
         encode_jpeg(noise(40, 60), 90),

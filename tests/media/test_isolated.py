@@ -1,4 +1,4 @@
-"""A child that hangs, dies or takes too much costs its call, and leaves nothing behind."""
+"""A child that hangs, dies or exceeds memory fails its call only, and leaves nothing behind."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def leave(status: int) -> None:
 
 
 def die_while_sending() -> None:
-    """Leave behind the beginning of an answer that says it is longer."""
+    """Send the beginning of an answer whose header announces more bytes."""
     os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"half")
     die(signal.SIGSEGV)
 
@@ -58,17 +58,17 @@ def fail(error: Exception) -> None:
 
 
 class Unpicklable(Exception):
-    """Takes two arguments, and so does not come back from a pickle."""
+    """Takes two arguments, so it cannot be unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(one)
 
 
-def fail_unpicklably() -> None:
+def raise_unpicklable() -> None:
     raise Unpicklable("first", "second")
 
 
-def give_a_function() -> Callable[[], None]:
+def return_a_lambda() -> Callable[[], None]:
     return lambda: None
 
 
@@ -99,7 +99,7 @@ def wait_until(true: Callable[[], bool]) -> bool:
     return False
 
 
-def test_results_come_back_from_one_child(process: IsolatedProcess) -> None:
+def test_calls_run_in_one_child(process: IsolatedProcess) -> None:
     assert process.call(add, 2, b=3) == 5
     first = process.call(pid)
     assert first != os.getpid() and process.call(pid) == first
@@ -108,59 +108,57 @@ def test_results_come_back_from_one_child(process: IsolatedProcess) -> None:
 
 
 @pytest.mark.parametrize("work", [hang, spin])
-def test_a_hang_ends_at_the_time_limit(work: Callable[[], None]) -> None:
+def test_hanging_call_is_stopped_at_the_time_limit(work: Callable[[], None]) -> None:
     with IsolatedProcess(time_limit_s=1, memory_limit_gb=1) as process:
         process.call(pid)
         start = time.monotonic()
-        with pytest.raises(TimedOut, match="not done within 1 s"):
+        with pytest.raises(TimedOut, match="not finished within 1 s"):
             process.call(work)
         assert 0.9 < time.monotonic() - start < 5
-        assert process.call(add, 1) == 2, "the next call has a new child"
+        assert process.call(add, 1) == 2, "the next call gets a new child"
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
-def test_a_crash_costs_its_call(process: IsolatedProcess, number: signal.Signals) -> None:
-    with pytest.raises(DecoderCrashed, match=rf"died on it 2 times \({number.name}\)"):
+def test_crash_fails_its_call_only(process: IsolatedProcess, number: signal.Signals) -> None:
+    with pytest.raises(DecoderCrashed, match=rf"died 2 times on this file \({number.name}\)"):
         process.call(die, number)
     assert process.call(add, 1) == 2
 
 
-def test_leaving_is_a_crash(process: IsolatedProcess) -> None:
+def test_exit_counts_as_a_crash(process: IsolatedProcess) -> None:
     with pytest.raises(DecoderCrashed, match="exit status 3"):
         process.call(leave, 3)
 
 
-def test_a_crash_that_does_not_happen_again_costs_nothing(
-    process: IsolatedProcess, tmp_path: Path
-) -> None:
+def test_call_is_retried_after_one_crash(process: IsolatedProcess, tmp_path: Path) -> None:
     assert process.call(die_once, tmp_path / "mark") == "done"
 
 
 @pytest.mark.parametrize("size", [0, 30_000_000])
-def test_a_death_in_idle_costs_nothing(process: IsolatedProcess, size: int) -> None:
+def test_child_that_died_while_idle_is_replaced(process: IsolatedProcess, size: int) -> None:
     number = process.call(pid)
     os.kill(number, signal.SIGKILL)
     assert wait_until(lambda: not is_alive(number))
     assert process.call(len, bytes(size)) == size
 
 
-def test_a_death_amid_an_answer(process: IsolatedProcess) -> None:
+def test_crash_while_sending_the_result(process: IsolatedProcess) -> None:
     with pytest.raises(DecoderCrashed, match="SIGSEGV"):
         process.call(die_while_sending)
     assert process.call(add, 1) == 2
 
 
-def test_memory_has_a_limit() -> None:
+def test_memory_limit() -> None:
     with IsolatedProcess(time_limit_s=20, memory_limit_gb=0.2) as process:
         assert process.call(allocate, 100_000_000) == 100_000_000
         with pytest.raises(TooLarge, match="memory"):
             process.call(allocate, 300_000_000)
         with pytest.raises(TooLarge, match="memory"):
-            process.call(bytes, 150_000_000)  # and as much again to send it
+            process.call(bytes, 150_000_000)  # and the same again to send it
         assert process.call(allocate, 100_000_000) == 100_000_000
 
 
-def test_errors_come_back_with_their_reason(process: IsolatedProcess) -> None:
+def test_errors_keep_their_message(process: IsolatedProcess) -> None:
     with pytest.raises(RefusedMedia, match="^a playlist$"):
         process.call(fail, RefusedMedia("a playlist"))
     for error in (ValueError("odd"), KeyError("odd"), RecursionError("odd")):
@@ -169,8 +167,8 @@ def test_errors_come_back_with_their_reason(process: IsolatedProcess) -> None:
         assert type(error).__name__ in str(caught.value)
 
 
-@pytest.mark.parametrize("work", [fail_unpicklably, give_a_function])
-def test_what_cannot_be_sent_back_is_an_error(
+@pytest.mark.parametrize("work", [raise_unpicklable, return_a_lambda])
+def test_unpicklable_result_is_a_media_error(
     process: IsolatedProcess, work: Callable[[], object]
 ) -> None:
     with pytest.raises(MediaError):
@@ -178,13 +176,13 @@ def test_what_cannot_be_sent_back_is_an_error(
     assert process.call(add, 1) == 2
 
 
-def test_what_cannot_be_sent_there_is_the_callers_error(process: IsolatedProcess) -> None:
+def test_unpicklable_call_raises_in_the_caller(process: IsolatedProcess) -> None:
     with pytest.raises((AttributeError, TypeError)):
-        process.call(lambda: 1)  # no module holds it
+        process.call(lambda: 1)  # a lambda cannot be pickled
     assert process.call(add, 1) == 2
 
 
-def test_nothing_leaks_over_many_children() -> None:
+def test_no_leaks_over_many_children() -> None:
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
@@ -211,8 +209,8 @@ process.call(spin)
 """
 
 
-def test_a_callers_death_leaves_no_busy_child(tmp_path: Path) -> None:
-    """A script without a `__main__` guard, killed amid a call."""
+def test_killed_caller_leaves_no_busy_child(tmp_path: Path) -> None:
+    """A script without a `__main__` guard, killed during a call."""
     script = tmp_path / "script.py"
     script.write_text(BUSY)
     root = str(Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""Exact frames and plausible pictures, from what phones, cameras, platforms and old programs write."""
+"""Exact frames and correct pictures, from files of phones, cameras, platforms and old programs."""
 
 import io
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import pytest
 from av.stream import Disposition
 
 from ampere.media import pyav_decoder
-from ampere.media.decoder import MediaError, NotAVideo, Sampling, TooLarge
-from ampere.media.hdr import hlg_scene, pq_nits, to_ordinary
+from ampere.media.decoder import Clip, FrameRequest, MediaError, NotAVideo, Sampling, TooLarge
+from ampere.media.hdr import hlg_scene, pq_nits, to_sdr
 from ampere.media.pyav_decoder import PyavDecoder, ToRgb
 from ampere.media.sampling import uniform_indices
 from tests.helpers.videos import (
@@ -27,7 +27,10 @@ from tests.helpers.videos import (
 
 COUNT = 30
 B_FRAMES = {"bf": "3", "g": "12"}
-decode = PyavDecoder().decode
+
+
+def decode(data: bytes, num_frames: int, **options: Any) -> Clip:
+    return PyavDecoder().decode(data, FrameRequest(num_frames=num_frames, **options))
 
 
 def x264(more: str) -> dict[str, str]:
@@ -38,8 +41,8 @@ def x265(more: str) -> dict[str, str]:
     return {"x265-params": f"b-adapt=0:scenecut=0:{more}:{X265}"}
 
 
-# What is encoded -> arguments of `encode`.
-TOLD: dict[str, dict[str, Any]] = {
+# Kind of file -> arguments of `encode`.
+RELIABLE: dict[str, dict[str, Any]] = {
     "h264-b": {"codec": "libx264", "options": B_FRAMES},
     "h264-pyramid": {
         "codec": "libx264",
@@ -114,8 +117,8 @@ TOLD: dict[str, dict[str, Any]] = {
     "prores": {"codec": "prores_ks", "pix_fmt": "yuv422p10le", "kind": "mov"},
     "gif": {"codec": "gif", "pix_fmt": "rgb8", "kind": "gif"},
 }
-# Files whose packets tell nothing or lies, so that everything is decoded.
-UNTOLD: dict[str, dict[str, Any]] = {
+# Files whose packets' times or marks are missing or wrong, so that all frames are decoded.
+UNRELIABLE: dict[str, dict[str, Any]] = {
     "h264-refresh": {"codec": "libx264", "options": x264("intra-refresh=1:keyint=10:bframes=0")},
     "h264-raw": {"codec": "libx264", "options": B_FRAMES, "kind": "h264"},
     "h264-avi": {"codec": "libx264", "options": B_FRAMES, "kind": "avi"},
@@ -125,16 +128,22 @@ UNTOLD: dict[str, dict[str, Any]] = {
 }
 
 
+def time_problem(data: bytes) -> str | None:
+    with pyav_decoder._open(data) as container:
+        return pyav_decoder.read_tracks(container)[0].time_problem
+
+
 def takes_few(data: bytes) -> bool:
-    """Whether the frames come without decoding all."""
+    """Whether the frames are decoded without decoding all."""
+    request = FrameRequest(num_frames=3)
     with pyav_decoder._open(data) as container:
         track = pyav_decoder.read_tracks(container)[0]
-        pyav_decoder._set_up(track, max_pixels=10**6)
-        return bool(pyav_decoder.take_few(track, 3, Sampling.UNIFORM, ToRgb(None)))
+        pyav_decoder._configure(track, max_pixels=10**6)
+        return bool(pyav_decoder.take_few(track, request, ToRgb(None)))
 
 
 def assert_exact(data: bytes, shown: list[int], *, same_times: bool = True) -> None:
-    """Whatever number of frames is asked for, they are bit for bit those of a plain decoding."""
+    """For any number of frames, they are bit for bit those of plain decoding."""
     pictures, times = reference(data)
     assert numbers_of(pictures) == shown
     for count in range(1, len(shown) + 1):
@@ -144,16 +153,27 @@ def assert_exact(data: bytes, shown: list[int], *, same_times: bool = True) -> N
             np.testing.assert_allclose(clip.timestamps_s, [times[i] for i in wanted], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", RELIABLE)
 def test_every_frame_is_exact(name: str) -> None:
-    data = encode(frames=numbered_frames(COUNT), **TOLD[name])
+    data = encode(frames=numbered_frames(COUNT), **RELIABLE[name])
     assert_exact(data, list(range(COUNT)))
-    assert takes_few(data)
+    assert time_problem(data) is None and takes_few(data)
 
 
-@pytest.mark.parametrize("name", UNTOLD)
-def test_every_frame_is_exact_where_packets_do_not_tell(name: str) -> None:
-    data = encode(frames=numbered_frames(COUNT), **UNTOLD[name])
+@pytest.mark.parametrize(("name", "reason"), [
+    ("apng", "apng packets are marked as key frames wrongly"),
+    ("h264-raw", "packets without a time"),
+    ("h264-avi", "decoding times instead of presentation times"),
+    ("h264-mxf", "decoding times instead of presentation times"),
+    ("h263-avi", None),  # the marks are wrong, which only decoding shows
+])  # fmt: skip
+def test_time_problem_states_the_reason(name: str, reason: str | None) -> None:
+    assert time_problem(encode(frames=numbered_frames(COUNT), **UNRELIABLE[name])) == reason
+
+
+@pytest.mark.parametrize("name", UNRELIABLE)
+def test_every_frame_is_exact_if_packets_are_unreliable(name: str) -> None:
+    data = encode(frames=numbered_frames(COUNT), **UNRELIABLE[name])
     assert_exact(data, list(range(COUNT)), same_times=False)
     assert not takes_few(data) or name == "h264-refresh"
     clip = decode(data, COUNT)
@@ -172,18 +192,11 @@ def test_key_frames() -> None:
     options = x264("bframes=2:keyint=10:min-keyint=10")
     data = encode("libx264", numbered_frames(40), options=options)  # key frames at 0, 10, 20 and 30
     clip = decode(data, 4, sampling=Sampling.KEYFRAME)
-    assert numbers_of(clip.frames) == [
-        0,
-        10,
-        20,
-        30,
-    ]  # 5, 15, 25 and 35 lie between two; the earlier
+    # Moments 5, 15, 25 and 35 are between two key frames; the earlier.
+    assert numbers_of(clip.frames) == [0, 10, 20, 30]
     np.testing.assert_allclose(clip.timestamps_s, [0, 0.4, 0.8, 1.2])
-    assert numbers_of(decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [
-        10,
-        20,
-        30,
-    ]  # 6.7, 20, 33.3
+    # Moments 6.7, 20 and 33.3.
+    assert numbers_of(decode(data, 3, sampling=Sampling.KEYFRAME).frames) == [10, 20, 30]
     pictures, _ = reference(data)
     np.testing.assert_array_equal(clip.frames, pictures[[0, 10, 20, 30]])
 
@@ -201,21 +214,16 @@ def test_key_frames_of_open_groups() -> None:
     [("libx264", "mp4"), ("libx264", "matroska"), ("mpeg4", "mp4"), ("libvpx", "webm")],
 )
 def test_variable_rate_is_sampled_by_time(codec: str, kind: str) -> None:
-    """25 frames in the first second, then one a second: what is shown at the middles of five spans of 25 ticks."""
+    """25 frames in the first second, then one a second: the frames at the middles of five spans."""
     times = [*range(25), 25, 50, 75, 100, 124, 125]
     clip = decode(encode(codec, numbered_frames(31), kind=kind, times=times), 5)
-    assert numbers_of(clip.frames) == [
-        12,
-        25,
-        26,
-        27,
-        28,
-    ]  # at 12.6, 37.8, 63, 88.2 and 113.4 of 126 ticks
+    # At 12.6, 37.8, 63, 88.2 and 113.4 of 126 ticks.
+    assert numbers_of(clip.frames) == [12, 25, 26, 27, 28]
     np.testing.assert_allclose(clip.timestamps_s, [12 / 25, 1, 2, 3, 4], atol=1e-3)
 
 
-def test_variable_rate_without_told_times() -> None:
-    """The same where all frames are decoded: by time, too."""
+def test_variable_rate_with_unreliable_packets() -> None:
+    """Sampled by time also if all frames are decoded."""
     data = encode(
         "apng", numbered_frames(6), kind="apng", pix_fmt="rgb24", times=[0, 1, 2, 3, 4, 30]
     )
@@ -237,7 +245,7 @@ def move(
 @pytest.mark.parametrize("kind", ["mp4", "mov", "matroska", "mpegts"])
 @pytest.mark.parametrize("ticks", [-10, 1000])
 def test_times_that_do_not_start_at_zero(kind: str, ticks: int) -> None:
-    """In MP4 an edit list hides frames before zero; other containers move all to zero. Late starts are kept."""
+    """In MP4 an edit list hides frames before zero; others shift all. Late starts are kept."""
     data = remux(
         [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], kind, change=move(ticks)
     )
@@ -247,22 +255,21 @@ def test_times_that_do_not_start_at_zero(kind: str, ticks: int) -> None:
     assert (decode(data, 1).timestamps_s[0] > 40) == (ticks > 0)
 
 
-def test_an_edit_list_that_hides_the_only_key_frame() -> None:
+def test_edit_list_that_hides_the_only_key_frame() -> None:
     data = remux(
         [encode("libx264", numbered_frames(COUNT), options={"g": "300"})], "mp4", change=move(-10)
     )
     assert numbers_of(decode(data, 2, sampling=Sampling.KEYFRAME).frames) == [15, 25]
 
 
-def test_a_recording_that_starts_midway() -> None:
-    """What comes before the first key frame cannot be decoded, and does not count."""
+def test_recording_that_starts_midway() -> None:
+    """Frames before the first key frame cannot be decoded and do not count."""
     whole = remux([encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], "mpegts")
     cut = remux([whole], "mpegts", change=lambda packets: packets[5:])
     assert_exact(cut, list(range(12, COUNT)))
     assert takes_few(cut)
-    assert_exact(
-        whole[188 * 20 + 77 :], list(range(12, COUNT))
-    )  # not even at the start of a TS packet
+    # The cut need not be at the start of a TS packet.
+    assert_exact(whole[188 * 20 + 77 :], list(range(12, COUNT)))
 
 
 def test_open_groups_that_start_midway() -> None:
@@ -275,8 +282,8 @@ def test_open_groups_that_start_midway() -> None:
     assert takes_few(cut)
 
 
-def test_hidden_frames_of_vp8_do_not_count() -> None:
-    """Two-pass encoders store frames for others to refer to, in packets of their own."""
+def test_hidden_vp8_frames_do_not_count() -> None:
+    """Two-pass encoders store reference frames in packets of their own."""
 
     def hide(packets: list[av.Packet]) -> list[av.Packet]:
         hidden = av.Packet(bytes([bytes(packets[7])[0] & ~0x10]) + bytes(packets[7])[1:])
@@ -292,27 +299,30 @@ def test_hidden_frames_of_vp8_do_not_count() -> None:
     assert_exact(data, [i for i in range(COUNT) if i != 7])
 
 
-def test_times_that_repeat_or_go_back() -> None:
-    """Two recordings behind each other in one transport stream; their frames are numbered."""
+def test_times_that_repeat_or_decrease() -> None:
+    """Two recordings in sequence in one transport stream; their frames are numbered."""
     part = encode("libx264", numbered_frames(20), kind="mpegts")
+    assert time_problem(part + part) == "several frames at one time"
     clip = decode(part + part, 8)
     assert numbers_of(clip.frames) == [2, 7, 12, 17, 2, 7, 12, 17]
     np.testing.assert_allclose(clip.timestamps_s, np.array(uniform_indices(40, 8)) / 25)
 
 
 def test_durations_of_zero() -> None:
-    def forget(packets: list[av.Packet]) -> list[av.Packet]:
+    def drop_durations(packets: list[av.Packet]) -> list[av.Packet]:
         for packet in packets:
             packet.duration = 0
         return packets
 
     data = remux(
-        [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], "matroska", change=forget
+        [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)],
+        "matroska",
+        change=drop_durations,
     )
     assert_exact(data, list(range(COUNT)))
 
 
-def test_sizes_that_change_midway_come_out_in_one_size() -> None:
+def test_frames_that_change_size_midway_get_one_size() -> None:
     small = encode("libx264", numbered_frames(20), kind="mpegts")
     large = encode(
         "libx264", numbered_frames(40, 256, 192)[20:], kind="mpegts", times=range(20, 40)
@@ -345,13 +355,13 @@ CORNERS = {(220, 0, 0): "R", (0, 220, 0): "G", (0, 0, 220): "B", (0, 0, 0): "."}
 
 
 def corners(picture: np.ndarray) -> str:
-    """Colours of the corners: above left and right, below left and right."""
+    """Colors of the corners: top left and right, bottom left and right."""
     spots = [picture[y, x].astype(int) for y in (6, -6) for x in (6, -6)]
-    nearest = [min(CORNERS, key=lambda colour: np.abs(spot - colour).sum()) for spot in spots]
-    return "".join(CORNERS[colour] for colour in nearest)
+    nearest = [min(CORNERS, key=lambda color: np.abs(spot - color).sum()) for spot in spots]
+    return "".join(CORNERS[color] for color in nearest)
 
 
-# Degrees to turn anticlockwise and whether to mirror left to right first -> size and corners as a player shows them.
+# Degrees counterclockwise, whether to mirror left to right first -> size and corners as shown.
 @pytest.mark.parametrize(
     ("degrees", "mirrored", "size", "shown"),
     [
@@ -361,7 +371,7 @@ def corners(picture: np.ndarray) -> str:
         (270, False, (80, 40), "BR.G"),
         (-90, False, (80, 40), "BR.G"),
         (450, False, (80, 40), "G.RB"),
-        (89, False, (80, 40), "G.RB"),  # sanitised to a quarter turn
+        (89, False, (80, 40), "G.RB"),  # rounded to a quarter turn
         (30, False, (40, 80), "RGB."),
         (-135, False, (40, 80), ".BGR"),
         (0, True, (40, 80), "GR.B"),
@@ -395,7 +405,7 @@ def still(codec: str, level: int, count: int = 1) -> bytes:
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
 @pytest.mark.parametrize("first", [True, False])
-def test_cover_art_of_mp4_is_not_the_video(codec: str, first: bool) -> None:
+def test_mp4_cover_art_is_not_the_video(codec: str, first: bool) -> None:
     def mark(streams: list[av.VideoStream]) -> None:
         streams[0 if first else 1].disposition = Disposition.attached_pic
 
@@ -405,7 +415,7 @@ def test_cover_art_of_mp4_is_not_the_video(codec: str, first: bool) -> None:
 
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
-def test_cover_art_of_matroska_is_not_the_video(codec: str) -> None:
+def test_matroska_cover_art_is_not_the_video(codec: str) -> None:
     name, cover = {"png": "png", "mjpeg": "jpeg"}[codec], bytes(packets_of(still(codec, 200))[0])
     data = encode(
         "libx264",
@@ -421,8 +431,8 @@ def test_cover_art_of_matroska_is_not_the_video(codec: str) -> None:
 
 
 @pytest.mark.parametrize("default", [0, 1])
-def test_a_second_stream_is_not_chosen_over_the_main_one(default: int) -> None:
-    """The stream that the file calls the default, whichever is larger or longer; where it names none, the first."""
+def test_default_stream_is_preferred(default: int) -> None:
+    """The file's default stream, whichever is larger or longer; without a default, the first."""
 
     def mark(streams: list[av.VideoStream]) -> None:
         streams[default].disposition, streams[1 - default].disposition = (
@@ -441,7 +451,7 @@ def test_a_second_stream_is_not_chosen_over_the_main_one(default: int) -> None:
     assert decode(unmarked, 2).frames.shape[1] == 192
 
 
-def test_a_still_before_the_video_is_not_chosen() -> None:
+def test_still_image_stream_is_not_preferred() -> None:
     video = encode("libx264", numbered_frames(COUNT), options=B_FRAMES)
     for kind in ("mp4", "matroska"):
         assert numbers_of(
@@ -449,30 +459,30 @@ def test_a_still_before_the_video_is_not_chosen() -> None:
         ) == uniform_indices(COUNT, 3)
 
 
-def test_a_video_of_one_frame_is_a_video() -> None:
+def test_video_of_one_frame() -> None:
     assert abs(decode(still("mjpeg", 99), 2).frames.mean() - 99) < 3
 
 
-def test_the_next_stream_where_the_main_one_gives_nothing() -> None:
-    def spoil(packets: list[av.Packet]) -> list[av.Packet]:
+def test_next_stream_is_used_if_the_main_one_fails() -> None:
+    def corrupt(packets: list[av.Packet]) -> list[av.Packet]:
         if packets[0].stream.width != 128:
             return packets
-        spoilt = []
+        corrupted = []
         for packet in packets:
             other = av.Packet(b"\xff" * packet.size)
             other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
-            spoilt.append(other)
-        return spoilt
+            corrupted.append(other)
+        return corrupted
 
     main, second = (
         encode("libx264", numbered_frames(20)),
         encode("libx264", numbered_frames(20, 256, 192)),
     )
-    clip = decode(remux([main, second], "matroska", change=spoil), 2)
+    clip = decode(remux([main, second], "matroska", change=corrupt), 2)
     assert clip.frames.shape[1] == 192 and numbers_of(clip.frames) == [5, 15]
 
 
-def test_sound_alone_or_with_a_cover_is_no_video() -> None:
+def test_audio_with_cover_art_is_no_video() -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         audio = container.add_stream("aac", rate=8000, layout="mono")
@@ -494,7 +504,7 @@ def test_sound_alone_or_with_a_cover_is_no_video() -> None:
         decode(file.getvalue(), 4)
 
 
-def test_metadata_that_is_not_utf_8() -> None:
+def test_metadata_that_is_not_utf8() -> None:
     def name(container: av.container.OutputContainer, stream: av.VideoStream) -> None:
         container.metadata["title"] = "TITLE"
         stream.metadata["title"] = stream.metadata["handler_name"] = "TITLE"
@@ -525,14 +535,14 @@ RAMP = np.broadcast_to(np.linspace(0, 255, 128).round().astype(np.uint8)[:, None
         ("ffv1", "bgra"),
     ],
 )
-def test_a_grey_ramp_comes_out_the_same_from_any_format(codec: str, pix_fmt: str) -> None:
+def test_gray_ramp_is_the_same_from_any_pixel_format(codec: str, pix_fmt: str) -> None:
     options = {"q:v": "1"} if codec == "mjpeg" else {"crf": "1"} if "264" in codec else {}
     data = encode(codec, RAMP, kind="matroska", pix_fmt=pix_fmt, options=options)
     assert np.abs(decode(data, 1).frames[0].astype(int) - RAMP[0]).max() <= 4
 
 
-def test_the_range_is_read_from_the_stream() -> None:
-    """The same samples, once said to be 16 to 235 and once 0 to 255."""
+def test_color_range_is_read_from_the_stream() -> None:
+    """The same samples, tagged once as 16 to 235 and once as 0 to 255."""
     for color_range, black in ((1, 0), (2, 16)):
 
         def tag(container: object, stream: av.VideoStream, color_range: int = color_range) -> None:
@@ -544,7 +554,7 @@ def test_the_range_is_read_from_the_stream() -> None:
         assert abs(decode(data, 1).frames.mean() - black) <= 1
 
 
-def test_colours_keep_their_channels() -> None:
+def test_color_channels_keep_their_order() -> None:
     frames = np.zeros((4, 64, 64, 3), np.uint8)
     frames[..., 0] = 220
     for codec, pix_fmt in (
@@ -558,7 +568,7 @@ def test_colours_keep_their_channels() -> None:
         assert red > 210 and green < 10 and blue < 10
 
 
-def test_curves_of_high_dynamic_range_by_the_standards() -> None:
+def test_hdr_curves_match_the_standards() -> None:
     np.testing.assert_allclose(
         pq_nits(np.array([0, 0.5081, 0.7518, 1])), [0, 100, 1000, 10_000], rtol=2e-3, atol=1e-6
     )
@@ -566,16 +576,16 @@ def test_curves_of_high_dynamic_range_by_the_standards() -> None:
         hlg_scene(np.array([0, 0.5, 0.75, 1])), [0, 1 / 12, 0.2650, 1], atol=1e-4
     )
     white = np.full((1, 1, 3), round(0.5807 * 65535), np.uint16)  # PQ of 203 nits
-    assert to_ordinary(white, is_pq=True).min() >= 254
+    assert to_sdr(white, is_pq=True).min() >= 254
     hlg_white = np.full((1, 1, 3), round(0.75 * 65535), np.uint16)  # BT.2408: white is at 75 %
-    assert to_ordinary(hlg_white, is_pq=False).min() >= 254
+    assert to_sdr(hlg_white, is_pq=False).min() >= 254
     for is_pq in (True, False):
-        black = to_ordinary(np.zeros((1, 1, 3), np.uint16), is_pq=is_pq)
+        black = to_sdr(np.zeros((1, 1, 3), np.uint16), is_pq=is_pq)
         assert not black.any()
 
 
 def hdr_frame(picture: np.ndarray, transfer: str) -> av.VideoFrame:
-    """An ordinary picture as HDR shows it, white at 203 nits: yuv420p10le of BT.2020."""
+    """An SDR picture as an HDR frame, white at 203 nits: yuv420p10le of BT.2020."""
     to_2020 = np.array(
         [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
     )
@@ -603,7 +613,7 @@ def hdr_frame(picture: np.ndarray, transfer: str) -> av.VideoFrame:
 
 
 @pytest.mark.parametrize(("transfer", "code"), [("pq", 16), ("hlg", 18)])
-def test_high_dynamic_range_looks_like_the_ordinary_picture(transfer: str, code: int) -> None:
+def test_hdr_converts_back_to_the_sdr_picture(transfer: str, code: int) -> None:
     picture = np.empty((96, 128, 3), np.uint8)
     picture[..., 0], picture[..., 1] = np.linspace(20, 235, 128), np.linspace(235, 20, 96)[:, None]
     picture[..., 2] = 120
@@ -629,16 +639,16 @@ def test_high_dynamic_range_looks_like_the_ordinary_picture(transfer: str, code:
     assert abs(shown.mean() - picture.mean()) < 3 and abs(shown.std() - picture.std()) < 3
 
 
-def test_limits_on_pixels() -> None:
+def test_pixel_limit() -> None:
     data = encode("libx264", numbered_frames(4))
     assert len(decode(data, 2, max_pixels=128 * 96).frames) == 2
-    with pytest.raises(TooLarge, match="128 x 96 pixels a frame; the limit is 0.012287 megapixels"):
+    with pytest.raises(TooLarge, match="128 x 96 pixels; the limit is 0.012287 megapixels"):
         decode(data, 2, max_pixels=128 * 96 - 1)
 
 
-def test_what_is_no_video_is_refused() -> None:
+def test_non_videos_raise_media_error() -> None:
     data = encode("libx264", numbered_frames(12))
-    for spoilt in (
+    for damaged in (
         b"",
         b"this is no video" * 50,
         data[:200],
@@ -646,4 +656,4 @@ def test_what_is_no_video_is_refused() -> None:
         bytes(len(data)),
     ):
         with pytest.raises(MediaError):
-            decode(spoilt, 4)
+            decode(damaged, 4)

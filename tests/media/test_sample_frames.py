@@ -15,7 +15,7 @@ from ampere.media.images import decode_jpeg
 from ampere.media.query import query_frames
 from ampere.media.sample_frames import StoredFrames, decode_sample
 from ampere.media.source import load
-from ampere.pipeline.decode import decode_batch, decode_media, decode_stage
+from ampere.pipeline.decode import DecodeStage, decode_batch, decode_media
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind, Sample, Split
 from ampere.store.workspace import Workspace
 from tests.helpers.videos import encode, numbered_frames, numbers_of
@@ -45,7 +45,7 @@ def decode(
 
 
 def shown(stored: StoredFrames) -> list[int]:
-    """Levels of grey pictures, in steps of 7 from 10."""
+    """Gray levels of the frames, in steps of 7 from 10."""
     return [round((np.asarray(decode_jpeg(jpeg)).mean() - 10) / 7) for jpeg in stored.frames]
 
 
@@ -53,7 +53,7 @@ def numbers(jpegs: list[bytes]) -> list[int]:
     return numbers_of(np.stack([np.asarray(decode_jpeg(jpeg)) for jpeg in jpegs]))
 
 
-def test_an_image_is_one_frame() -> None:
+def test_image_is_one_frame() -> None:
     data = png(10 + 7 * 5, 80, 40)
     stored = decode(MediaKind.IMAGE, [data])
     assert shown(stored) == [5]
@@ -64,23 +64,23 @@ def test_an_image_is_one_frame() -> None:
     assert stored.source_hash == hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def test_frames_are_chosen_evenly_with_their_times() -> None:
+def test_frames_are_sampled_evenly_with_their_times() -> None:
     media = [png(10 + 7 * i) for i in range(10)]
     stored = decode(MediaKind.FRAMES, media, timestamps_s=[0.5 * i for i in range(10)])
     assert shown(stored) == [1, 3, 6, 8]
     assert stored.timestamps_s == [0.5, 1.5, 3.0, 4.0]
-    chosen = b"".join(media[i] for i in (1, 3, 6, 8))  # the others are not even read
+    chosen = b"".join(media[i] for i in (1, 3, 6, 8))  # the others are not read
     assert stored.source_hash == hashlib.blake2b(chosen, digest_size=16).hexdigest()
     assert stored.source_bytes == len(chosen)
 
 
-def test_few_frames_are_repeated_and_unknown_times_stay_unknown() -> None:
+def test_few_frames_are_repeated_and_unknown_times_stay_empty() -> None:
     stored = decode(MediaKind.FRAMES, [png(10), png(17)])
     assert shown(stored) == [0, 0, 1, 1]
     assert stored.timestamps_s == []
 
 
-def test_a_frame_that_is_not_chosen_may_be_broken() -> None:
+def test_broken_frame_that_is_not_sampled_does_no_harm() -> None:
     media = [png(10 + 7 * i) for i in range(10)]
     media[0] = b"junk"
     assert shown(decode(MediaKind.FRAMES, media)) == [1, 3, 6, 8]
@@ -89,7 +89,7 @@ def test_a_frame_that_is_not_chosen_may_be_broken() -> None:
         decode(MediaKind.FRAMES, media)
 
 
-def test_a_video() -> None:
+def test_video_is_sampled_and_scaled() -> None:
     stored = decode(MediaKind.VIDEO, [video()])
     assert numbers(stored.frames) == [2, 7, 12, 17]
     assert stored.timestamps_s == pytest.approx([2 / 25, 7 / 25, 12 / 25, 17 / 25])
@@ -118,7 +118,7 @@ def test_limits_of_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", MediaKind)
-def test_no_media_at_all(kind: MediaKind) -> None:
+def test_sample_without_media_raises(kind: MediaKind) -> None:
     with pytest.raises(MissingMedia, match="no media file"):
         decode(kind, [])
 
@@ -127,17 +127,17 @@ def test_load(tmp_path: Path) -> None:
     path = tmp_path / "a b,'c.jpg"
     path.write_bytes(b"abc")
     assert load(str(path), 3) == load(f"file://{tmp_path}/a b,'c.jpg", 9) == b"abc"
-    with pytest.raises(TooLarge, match="above the limit of 2e-06 MB .*c.jpg"):
+    with pytest.raises(TooLarge, match=r"exceeds the limit of 2e-06 MB .*c\.jpg"):
         load(str(path), 2)
     path.write_bytes(b"")
     with pytest.raises(MissingMedia, match="is empty: .*c.jpg"):
         load(str(path), 9)
     for uri in (str(tmp_path / "none.jpg"), str(tmp_path), "nonsense://x/y.jpg", "\0", ""):
-        with pytest.raises(MissingMedia, match="not found|cannot be read"):
+        with pytest.raises(MissingMedia, match="not found|cannot read"):
             load(uri, 9)
 
 
-def test_a_query_is_decoded_like_a_sample() -> None:
+def test_query_is_decoded_like_a_sample() -> None:
     for data, kind, count in (
         (video(), MediaKind.VIDEO, 4),
         (png(90, 100, 50), MediaKind.IMAGE, 1),
@@ -147,7 +147,7 @@ def test_a_query_is_decoded_like_a_sample() -> None:
         assert len(jpegs) == count
 
 
-def test_a_video_that_shows_a_page_is_one_picture_as_in_the_catalogue(tmp_path: Path) -> None:
+def test_page_video_as_query_is_one_frame_as_in_the_catalog(tmp_path: Path) -> None:
     (tmp_path / "p.mp4").write_bytes(video())
     row = {
         "domain": "page",
@@ -159,8 +159,8 @@ def test_a_video_that_shows_a_page_is_one_picture_as_in_the_catalogue(tmp_path: 
     assert query_frames(video(), SETTINGS, Domain.PAGE) == stored and len(stored) == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"neither of both", bytes(5000), png(9)[:60]])
-def test_a_query_that_is_no_media(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"neither of the two", bytes(5000), png(9)[:60]])
+def test_query_that_is_no_media_raises(data: bytes) -> None:
     with pytest.raises(MediaError, match="neither an image .* nor a video"):
         query_frames(data, SETTINGS)
 
@@ -182,14 +182,14 @@ def sample(name: str, media: list[Path], domain: Domain, kind: MediaKind) -> dic
 def decoded(
     workspace: Workspace, settings: DecodeSettings = SETTINGS
 ) -> dict[str, dict[str, object]]:
-    """Rows of the decode stage's work on all samples, by sample."""
+    """Result rows of the decode stage for all samples, by sample_id."""
     samples = workspace.table(SAMPLES).dataset()
-    batch: pa.Table = decode_stage(workspace, settings).wanted
+    batch: pa.Table = DecodeStage(workspace, settings).inputs()
     rows = decode_batch(batch, settings, samples.uri, samples.version).to_pylist()
     return {row["sample_id"]: row for row in rows}
 
 
-def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) -> None:
+def test_bad_file_fails_its_own_row_only(workspace: Workspace, tmp_path: Path) -> None:
     good, junk = tmp_path / "good.png", tmp_path / "junk.png"
     good.write_bytes(png(80))
     junk.write_bytes(b"junk")
@@ -197,7 +197,7 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
         [
             sample("good", [good], Domain.PAGE, MediaKind.IMAGE),
             sample("junk", [junk], Domain.PAGE, MediaKind.IMAGE),
-            sample("gone", [tmp_path / "gone.mp4"], Domain.SHORT, MediaKind.VIDEO),
+            sample("missing", [tmp_path / "missing.mp4"], Domain.SHORT, MediaKind.VIDEO),
             sample("clip", [good, good], Domain.LIVE, MediaKind.FRAMES),
         ]
     )
@@ -205,10 +205,10 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
     assert {name: row["error_type"] for name, row in rows.items()} == {
         "good": None,
         "junk": "MediaError",
-        "gone": "MissingMedia",
+        "missing": "MissingMedia",
         "clip": None,
     }
-    assert "gone.mp4" in rows["gone"]["error_message"]
+    assert "missing.mp4" in rows["missing"]["error_message"]
     assert len(rows["good"]["frames"]) == 1 and len(rows["clip"]["frames"]) == 4
     assert rows["good"]["sampling"] == "uniform"
     workspace.table(FRAMES).upsert(
@@ -217,11 +217,11 @@ def test_one_bad_file_costs_its_own_row(workspace: Workspace, tmp_path: Path) ->
     assert workspace.table(FRAMES).count() == 1
 
 
-def test_what_takes_too_long_or_too_much_costs_its_own_row(
+def test_time_and_pixel_limits_fail_their_own_row_only(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     (tmp_path / "clip.mp4").write_bytes(video())
-    os.mkfifo(tmp_path / "endless.mp4")  # whoever reads it waits for a writer that never comes
+    os.mkfifo(tmp_path / "endless.mp4")  # a reader waits for a writer that never comes
     Image.new("L", (3000, 2000)).save(tmp_path / "large.png")
     workspace.table(SAMPLES).upsert(
         [
@@ -239,10 +239,10 @@ def test_what_takes_too_long_or_too_much_costs_its_own_row(
     assert rows["good"]["decoder"] == "pyav" and len(rows["good"]["frames"]) == 4
 
 
-def test_a_page_of_several_pictures_or_a_video_has_one_frame(
+def test_page_with_several_pictures_or_a_video_has_one_frame(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    """The frames table holds one frame for a page, and training and the network's page way rest on it."""
+    """Training and the network's page branch rely on one frame per page."""
     for level in range(3):
         (tmp_path / f"{level}.png").write_bytes(png(80 + level))
     (tmp_path / "clip.mp4").write_bytes(video())
@@ -259,25 +259,28 @@ def test_a_page_of_several_pictures_or_a_video_has_one_frame(
     }
 
 
-def test_what_the_frames_depend_on_makes_them_due_again(
+def test_fingerprint_changes_with_what_the_frames_depend_on(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    def wanted(row: dict[str, object], settings: DecodeSettings = SETTINGS) -> str:
+    def fingerprint(row: dict[str, object], settings: DecodeSettings = SETTINGS) -> str:
         workspace.table(SAMPLES).upsert([row])
-        (name,) = decode_stage(workspace, settings).wanted["fingerprint"].to_pylist()
-        return name
+        (value,) = DecodeStage(workspace, settings).inputs()["fingerprint"].to_pylist()
+        return value
 
     row = sample("a", [tmp_path / "a.png", tmp_path / "b.png"], Domain.LIVE, MediaKind.FRAMES)
-    first = wanted(row)
-    assert wanted(row) == first
-    assert wanted(row | {"text": "other words"}) == first
-    assert wanted(row, dataclasses.replace(SETTINGS, batch_size=1, cpus=2, time_limit_s=9)) == first
+    first = fingerprint(row)
+    assert fingerprint(row) == first
+    assert fingerprint(row | {"text": "other words"}) == first
+    assert (
+        fingerprint(row, dataclasses.replace(SETTINGS, batch_size=1, cpus=2, time_limit_s=9))
+        == first
+    )
     others = [
-        wanted(row | {"media_uris": [str(tmp_path / "b.png"), str(tmp_path / "a.png")]}),
-        wanted(row | {"timestamps_s": [0.0, 2.0]}),
-        wanted(row, dataclasses.replace(SETTINGS, num_frames=8)),
-        wanted(row, dataclasses.replace(SETTINGS, short_side=64)),
-        wanted(row, dataclasses.replace(SETTINGS, jpeg_quality=80)),
-        wanted(row, dataclasses.replace(SETTINGS, sampling="keyframe")),
+        fingerprint(row | {"media_uris": [str(tmp_path / "b.png"), str(tmp_path / "a.png")]}),
+        fingerprint(row | {"timestamps_s": [0.0, 2.0]}),
+        fingerprint(row, dataclasses.replace(SETTINGS, num_frames=8)),
+        fingerprint(row, dataclasses.replace(SETTINGS, short_side=64)),
+        fingerprint(row, dataclasses.replace(SETTINGS, jpeg_quality=80)),
+        fingerprint(row, dataclasses.replace(SETTINGS, sampling="keyframe")),
     ]
     assert len({first, *others}) == 7

@@ -16,7 +16,7 @@ from ampere.media.sampling import (
 )
 
 
-def test_indices_by_hand() -> None:
+def test_uniform_indices_by_hand() -> None:
     assert uniform_indices(8, 8) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert uniform_indices(8, 4) == [1, 3, 5, 7]
     assert uniform_indices(9, 3) == [1, 4, 7]
@@ -28,7 +28,7 @@ def test_indices_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 64))
-def test_indices_are_the_middles_of_equal_pieces(length: int, count: int) -> None:
+def test_uniform_indices_are_the_middles_of_equal_parts(length: int, count: int) -> None:
     indices = uniform_indices(length, count)
     assert len(indices) == count
     assert indices == sorted(indices)
@@ -42,7 +42,7 @@ def test_indices_are_the_middles_of_equal_pieces(length: int, count: int) -> Non
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(-(10**6), 10**6), st.integers(1, 3000), st.integers(1, 40))
-def test_an_even_rate_is_sampled_by_index_and_time_alike(
+def test_constant_rate_gives_the_same_frames_by_index_and_by_time(
     length: int, start: int, step: int, count: int
 ) -> None:
     times = [start + step * i for i in range(length)]
@@ -61,42 +61,35 @@ def test_an_even_rate_is_sampled_by_index_and_time_alike(
         ([0, 1000], True),
         ([0, 33, 67, 100, 133, 167], True),  # milliseconds of 30 frames a second, rounded
         ([5, 5, 5], False),
-        ([0, 100, 133, 167, 200, 233], False),  # a frame missing
+        ([0, 100, 133, 167, 200, 233], False),  # a missing frame
         ([0, 10, 20, 30, 1000], False),
     ],
 )
-def test_which_rates_are_constant(times: list[int], constant: bool) -> None:
+def test_has_constant_rate(times: list[int], constant: bool) -> None:
     assert has_constant_rate(times) is constant
 
 
-def test_a_variable_rate_is_sampled_by_time() -> None:
-    # Ten frames in the first second, the last of them for 4.1 s, and one that stays for 5 s.
+def test_variable_rate_is_sampled_by_time() -> None:
+    # Ten frames in the first second, the last of them shown for 4.1 s, and one shown for 5 s.
     times = [100 * i for i in range(10)] + [5000]
     assert uniform_positions(times, 5000, 5) == [9, 9, 10, 10, 10]  # at 1, 3, 5, 7 and 9 s
-    assert (
-        uniform_positions(times, 5000, 20) == [2, 7] + [9] * 8 + [10] * 10
-    )  # at 0.25, 0.75, 1.25 s and so on
-    # Where the file does not say, the last frame is shown for as long as the others: 5000 / 10.
+    # At 0.25, 0.75, 1.25 s and so on.
+    assert uniform_positions(times, 5000, 20) == [2, 7] + [9] * 8 + [10] * 10
+    # If the file does not state it, the last frame lasts as long as the others: 5000 / 10.
     assert uniform_positions(times, 0, 11) == uniform_positions(times, 500, 11)
 
 
-def test_key_frames_nearest_to_the_middles() -> None:
+def test_key_frames_nearest_to_the_moments() -> None:
     times = range(0, 100, 10)
-    assert keyframe_times(times, [0, 60], 10, 4) == [
-        0,
-        60,
-        60,
-        60,
-    ]  # moments 12.5, 37.5, 62.5, 87.5
+    # Moments 12.5, 37.5, 62.5 and 87.5.
+    assert keyframe_times(times, [0, 60], 10, 4) == [0, 60, 60, 60]
     assert keyframe_times(times, [0], 10, 3) == [0, 0, 0]
-    assert keyframe_times(times, [0, 50], 0, 2) == [
-        0,
-        50,
-    ]  # moment 25 is as near to both: the earlier
+    # Moment 25 is as near to both: the earlier.
+    assert keyframe_times(times, [0, 50], 0, 2) == [0, 50]
     assert keyframe_times(times, list(times), 10, 2) == [20, 70]  # 25 and 75, between two each
 
 
 @pytest.mark.parametrize("module", [decoder, sampling])
-def test_examples_in_the_text(module: ModuleType) -> None:
+def test_docstring_examples(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -1,7 +1,8 @@
-"""The film strip of a sample: its stored frames side by side, for a person to see what the model will see.
+"""A film strip: the stored frames of a sample side by side, to show what the model reads.
 
-The centred square of each frame, which the model reads (training varies it), stays as it is; what lies outside it is
-dimmed. Text is drawn in Pillow's own font, which has little but ASCII: another would have to be installed.
+The centered square of each frame, which the model reads (training varies it), is drawn unchanged;
+the area outside it is dimmed. Text is drawn in Pillow's built-in font, which covers little more
+than ASCII: another font would have to be installed.
 """
 
 from collections.abc import Sequence
@@ -10,25 +11,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ampere.media.images import center_square
 
-MAX_WIDTH = (
-    2000  # of a strip in pixels, so that it opens on a screen; a single frame is at most as high
-)
-COLUMNS = (8, 4, 2, 1)  # frames in a row: the first of these that fits
+MAX_WIDTH = 2000  # of a strip in pixels, to fit a screen; also the height limit of a single frame
+COLUMNS = (8, 4, 2, 1)  # frames per row: the first of these that fits
 MARGIN, GAP = 16, 8
-LONGEST_LINE = 80  # characters
+MAX_LINE_LENGTH = 80  # characters
 BACKGROUND, QUIET, BRIGHT, MARK = "#202225", "#a9adb3", "#f2f2f2", "#ffb02e"
-DIMMING = 0.65  # share of the background colour
+DIMMING = 0.65  # share of the background color in the dimmed area
 
 
 def draw_strip(
     frames: Sequence[Image.Image], captions: Sequence[str], lines: Sequence[str]
 ) -> Image.Image:
-    """Draw frames in order, in rows, at the size they have; one larger than any strip is scaled down.
+    """Draw frames in rows, in order and unscaled; only one larger than a strip is scaled down.
 
     Args:
         frames: RGB, at least one.
-        captions: one under each frame; an empty one takes no room.
-        lines: written above them, the first as a title.
+        captions: one below each frame; an empty one takes no space.
+        lines: text above the frames, the first as a title.
     """
     head = draw_lines(lines)
     grid = draw_grid(
@@ -42,24 +41,24 @@ def draw_strip(
 
 
 def draw_lines(lines: Sequence[str]) -> Image.Image:
-    """Lines of text, the first larger and brighter than the others."""
+    """Draw lines of text, the first larger and brighter than the others."""
     drawn = [
         draw_text(line, *((18, BRIGHT) if i == 0 else (14, QUIET))) for i, line in enumerate(lines)
     ]
-    return stack(drawn, centred=False)
+    return stack(drawn, centered=False)
 
 
 def draw_cell(frame: Image.Image, caption: str) -> Image.Image:
-    """A frame with its square marked and its caption below."""
+    """Draw a frame with its square marked and its caption below."""
     if max(frame.size) > MAX_WIDTH - 2 * MARGIN:
         frame = frame.copy()
         frame.thumbnail((MAX_WIDTH - 2 * MARGIN, MAX_WIDTH - 2 * MARGIN))
     parts = [mark_square(frame), *([draw_text(caption, 14, BRIGHT)] if caption else [])]
-    return stack(parts, centred=True)
+    return stack(parts, centered=True)
 
 
 def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
-    """Cells in rows. Those of a row stand on one line, for frames of one sample may differ in size."""
+    """Draw cells in rows, aligned at the bottom: frames of one sample may differ in size."""
     width, height = (max(sides) + GAP for sides in zip(*(cell.size for cell in cells), strict=True))
     fitting = next(n for n in COLUMNS if n == 1 or n * width - GAP <= MAX_WIDTH - 2 * MARGIN)
     columns, rows = min(fitting, len(cells)), -(-len(cells) // fitting)
@@ -77,39 +76,37 @@ def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
 
 
 def mark_square(frame: Image.Image) -> Image.Image:
-    """Dim what lies outside the square that the model reads, and draw the square's edges just outside it."""
-    left, top, right, bottom = (
-        int(side) for side in center_square(frame)
-    )  # it may begin amid a pixel
+    """Dim the area outside the square that the model reads, and draw a border around the square."""
+    left, top, right, bottom = (int(side) for side in center_square(frame))  # it may be fractional
     marked = Image.blend(frame, Image.new("RGB", frame.size, BACKGROUND), DIMMING)
     ImageDraw.Draw(marked).rectangle((left - 1, top - 1, right, bottom), outline=MARK)
     marked.paste(frame.crop((left, top, right, bottom)), (left, top))
     return marked
 
 
-def draw_text(text: str, size: int, colour: str) -> Image.Image:
-    """One line of text, as wide as it is. What the font lacks is written as its code."""
+def draw_text(text: str, size: int, color: str) -> Image.Image:
+    """Draw one line of text, as wide as needed; non-ASCII characters are written as escapes."""
     text = text.encode("ascii", "backslashreplace").decode()
-    text = text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 3] + "..."
+    text = text if len(text) <= MAX_LINE_LENGTH else text[: MAX_LINE_LENGTH - 3] + "..."
     font = ImageFont.load_default(size)
     image = Image.new("RGB", (max(1, round(font.getlength(text))), size * 3 // 2), BACKGROUND)
-    ImageDraw.Draw(image).text((0, size // 4), text, font=font, fill=colour)
+    ImageDraw.Draw(image).text((0, size // 4), text, font=font, fill=color)
     return image
 
 
-def stack(images: Sequence[Image.Image], *, centred: bool) -> Image.Image:
-    """Images one below the other, from the left or `centred`."""
+def stack(images: Sequence[Image.Image], *, centered: bool) -> Image.Image:
+    """Stack images vertically, left-aligned or `centered`."""
     width = max(image.width for image in images)
     stacked = Image.new("RGB", (width, sum(image.height for image in images)), BACKGROUND)
     top = 0
     for image in images:
-        stacked.paste(image, ((width - image.width) // 2 * centred, top))
+        stacked.paste(image, ((width - image.width) // 2 * centered, top))
         top += image.height
     return stacked
 
 
 def format_time(seconds: float) -> str:
-    """A time as minutes and seconds.
+    """Format a time as minutes and seconds.
 
     >>> format_time(83.5)
     '1:23.50'
