@@ -1,4 +1,4 @@
-"""`ampere export`: the tables as Parquet, for tools that read no Lance."""
+"""`ampere export`: the tables as Parquet, for tools that do not read Lance."""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from ampere.store.workspace import Workspace
 
 
 def export_tables(workspace: Workspace, out: Path, names: Sequence[str]) -> Report:
-    """Write OUT/NAME.parquet for each table, batch by batch.
+    """Write OUT/NAME.parquet for each table, batch by batch; a missing table gives no rows.
 
     Raises:
-        ValueError: an unknown table.
+        ValueError: an unknown table name.
     """
     unknown = [name for name in names if name not in TABLES]
     if unknown:
-        raise ValueError(f"no table {', '.join(unknown)}; there are {', '.join(TABLES)}")
+        raise ValueError(
+            f"unknown tables: {', '.join(unknown)}; expected some of {', '.join(TABLES)}"
+        )
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     report = Report("export", str(out.resolve()))

@@ -23,7 +23,13 @@ from ampere.models.networks import load_network
 from ampere.pipeline.evaluate import test_vectors
 from ampere.pipeline.runner.report import Report
 from ampere.records import CLIP_DOMAINS, Domain
-from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
+from ampere.retrieval.evaluation import (
+    Results,
+    compare,
+    evaluate_model,
+    evaluate_tasks,
+    same_samples,
+)
 from ampere.retrieval.metrics import TASKS, Ranking, Vectors, similarities
 from ampere.retrieval.pairs import product_distances
 from ampere.retrieval.plots import attention_plot, distance_plot, font_with, recall_plot, strip_plot
@@ -186,7 +192,7 @@ def collect(workspace: Workspace, settings: FiguresSettings) -> FigureData:
     """
     folders = {name: model_folder(workspace, name) for name in settings.models}
     vectors = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
-    results = {name: judge(of_model) for name, of_model in vectors.items()}
+    results = {name: evaluate_tasks(of_model) for name, of_model in vectors.items()}
     first = settings.models[0]
     gallery = Gallery(workspace, folders[first], vectors[first])
     gallery.check()

@@ -4,26 +4,30 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ampere.media.film_strip import draw_strip, format_time
 from ampere.media.images import decode_jpeg
-from ampere.media.strip import draw_strip, format_time
 from ampere.pipeline.runner.report import Report
 from ampere.records import FAILURES, FRAMES, SAMPLES, MediaKind
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 EXAMPLES = 3
-LEGEND = "Dimmed: what lies outside the square that the model reads"
+LEGEND = "Dimmed: pixels outside the square that the model reads"
 
 
 def write_strip(workspace: Workspace, sample_id: str, out: Path | None) -> Report:
-    """Draw a sample's stored frames into the PNG `out`; None: a file named for the sample, in the current folder.
+    """Draw a sample's stored frames as one PNG.
+
+    Args:
+        out: file to write; None: SAMPLE_ID.png in the current folder.
 
     Raises:
-        ValueError: the sample is not in the catalogue or has no frames, or `out` is no PNG.
+        ValueError: the sample is not in the catalog or has no frames, or `out` does not end in
+            .png.
     """
     out = out or Path(file_name(sample_id))
     if out.suffix.lower() != ".png":
-        raise ValueError(f"--out is {out}; a strip is a PNG, so give a name that ends in .png")
+        raise ValueError(f"--out is {out}; expected a name that ends in .png")
     sample = find_sample(workspace, sample_id)
     stored = find_frames(workspace, sample_id)
     about = describe(sample, stored)
@@ -37,10 +41,10 @@ def write_strip(workspace: Workspace, sample_id: str, out: Path | None) -> Repor
 
 
 def find_sample(workspace: Workspace, sample_id: str) -> dict[str, Any]:
-    """A sample's row in the catalogue.
+    """A sample's row in the catalog.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such sample.
     """
     table = workspace.table(SAMPLES)
     rows = table.read(where=sql_in("sample_id", [sample_id])).to_pylist()
@@ -53,18 +57,19 @@ def find_sample(workspace: Workspace, sample_id: str) -> dict[str, Any]:
         else dataset.to_table(columns=["sample_id"], limit=EXAMPLES)["sample_id"].to_pylist()
     )
     if not ids:
-        raise ValueError(f"the catalogue of {workspace.uri} is empty; run `ampere prepare` first")
+        raise ValueError(f"the catalog of {workspace.uri} is empty; run `ampere prepare` first")
     raise ValueError(
-        f"no sample {sample_id!r} in the catalogue of {workspace.uri}; its ids are like {', '.join(ids)}. "
-        "`ampere export --tables samples` lists them all, `ampere status --failures` what `prepare` left out"
+        f"no sample {sample_id!r} in the catalog of {workspace.uri}; it has ids such as "
+        f"{', '.join(ids)}. `ampere export --tables samples` writes all ids, "
+        "`ampere status --failures` lists the rows that `prepare` rejected"
     )
 
 
 def find_frames(workspace: Workspace, sample_id: str) -> dict[str, Any]:
-    """The stored frames of a sample of the catalogue.
+    """A sample's row in the frames table.
 
     Raises:
-        ValueError: there are none; the message says why.
+        ValueError: the sample has no frames; the message says why.
     """
     rows = workspace.table(FRAMES).read(where=sql_in("sample_id", [sample_id])).to_pylist()
     if rows:
@@ -72,17 +77,19 @@ def find_frames(workspace: Workspace, sample_id: str) -> dict[str, Any]:
     where = f"stage = 'decode' AND {sql_in('sample_id', [sample_id])}"
     failures = workspace.table(FAILURES).read(["error_type", "message"], where).to_pylist()
     if failures:
+        error = f"{failures[0]['error_type']}: {failures[0]['message']}"
         raise ValueError(
-            f"sample {sample_id!r} has no frames: decoding failed with {failures[0]['error_type']}: "
-            f"{failures[0]['message']}. Mend its media, then run `ampere decode --retry-failed`"
+            f"sample {sample_id!r} has no frames: decoding failed with {error}. "
+            "Fix its media, then run `ampere decode --retry-failed`"
         )
     raise ValueError(
-        f"sample {sample_id!r} is not decoded yet; run `ampere decode --workspace {workspace.uri}`, then this again"
+        f"sample {sample_id!r} is not decoded yet; "
+        f"run `ampere decode --workspace {workspace.uri}`, then rerun this command"
     )
 
 
 def describe(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """The sample's id, and a line on what it is and how its frames were taken."""
+    """Two lines: the sample's id, and what it is and how its frames were sampled."""
     sampling = [] if sample["media_kind"] == MediaKind.IMAGE else [f"{stored['sampling']} sampling"]
     size = f"{stored['width']} x {stored['height']} pixels"
     facts = [
@@ -96,19 +103,19 @@ def describe(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
 
 
 def captions(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """Each frame's time; its number where the catalogue tells no times, nothing for a picture."""
+    """Each frame's timestamp; its number if it has no timestamp; "" for an image."""
     if sample["media_kind"] == MediaKind.IMAGE:
         return [""] * len(stored["frames"])
-    times = [format_time(time) for time in stored["timestamps_s"] or ()]
-    return times or [f"frame {number}" for number in range(1, len(stored["frames"]) + 1)]
+    timestamps = [format_time(time) for time in stored["timestamps_s"] or ()]
+    return timestamps or [f"frame {number}" for number in range(1, len(stored["frames"]) + 1)]
 
 
 def media(sample: dict[str, Any]) -> str:
-    """Where the sample's media are; of a list of frames the ends."""
+    """The sample's media file; for several, the first, the last and their number."""
     first, *others = sample["media_uris"]
     return f"{first} to {others[-1]} ({len(others) + 1} files)" if others else first
 
 
 def file_name(sample_id: str) -> str:
-    """A file name for a sample; an id may hold slashes, and more characters than a name may."""
+    """A PNG file name for a sample, without slashes and at most 64 characters long."""
     return re.sub(r"[^\w.-]", "_", sample_id)[:60] + ".png"

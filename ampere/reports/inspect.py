@@ -1,4 +1,4 @@
-"""`ampere inspect`: a sample's transcript and its summaries side by side, with what the checks found."""
+"""`ampere inspect`: a sample's transcript and summaries side by side, with the checks' flags."""
 
 from functools import partial
 from typing import Any
@@ -13,10 +13,10 @@ from ampere.store.workspace import Workspace
 
 
 def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> None:
-    """Print a sample's text beside each summary made of it.
+    """Print a sample's text beside each of its summaries.
 
     Raises:
-        FileNotFoundError: there is no such sample.
+        FileNotFoundError: no such sample.
     """
     where = sql_in("sample_id", [sample_id])
     samples = workspace.table(SAMPLES).read(["domain", "product_id", "text"], where).to_pylist()
@@ -31,7 +31,7 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}",
         expand=True,
     )
-    # Chinese has no spaces to break a line at: rich would show the first line and three dots.
+    # Chinese has no spaces to break a line at: rich would cut the text after one line.
     add_column = partial(table.add_column, ratio=1, overflow="fold")
     kind = "title" if sample["domain"] == "page" else "transcript"
     text = sample["text"]
@@ -53,7 +53,8 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
 
 
 def _summary(row: dict[str, Any]) -> Group:
-    # A method that tells no names from features has a text alone.
+    """A summary's name, features, flags, model and raw output, one below the other."""
+    # Some methods do not separate names from features: their rows have a text only.
     name = row["text"] if row["product_name"] is None else row["product_name"]
     lines = [Text(name or "(no product)", "bold")]
     lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
@@ -63,7 +64,7 @@ def _summary(row: dict[str, Any]) -> Group:
         lines.append(Text(f"\n{row['model']}{prompt}, {row['language']}", "dim"))
     if row["raw_output"] is not None:
         pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
-        told = f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}, ended by {row['finish_reason']}"
-        lines.append(Text(told, "dim"))
+        tokens = f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}"
+        lines.append(Text(f"{tokens}, finish reason {row['finish_reason']}", "dim"))
         lines.append(Text(f"answer: {row['raw_output']}", "dim"))
     return Group(*lines)

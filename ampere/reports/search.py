@@ -9,25 +9,37 @@ from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.records import Domain
+from ampere.reports.text_table import new_table, render_table
+from ampere.retrieval.index_types import set_blas_threshold
 from ampere.store.indexes import open_index
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 
+SHOWN_TEXT = 40  # characters of a hit's text
+
 
 def search(
     workspace: Workspace, model: str, file: Path | None, text: str | None, k: int
 ) -> dict[str, Any]:
-    """The `k` best samples of each domain for a picture or video with or without text.
+    """The `k` best samples of each domain for a picture or video, with or without its text.
+
+    Args:
+        file: must be given; None is accepted so that the message can say why.
+        text: title of the picture, or product summary of the video's speech.
+
+    Returns:
+        Domain -> hits as dictionaries, the best first.
 
     Raises:
-        ValueError: no file is given, but the model embeds text only together with pictures; or the index is of other
-            weights than the model's.
-        FileNotFoundError: the file, the model or its index is not there.
+        ValueError: no file is given, since the model embeds text only together with pictures; or
+            the index holds vectors of other weights than the model's.
+        FileNotFoundError: the file, the model or its index does not exist.
         MediaError: the file is neither an image nor a video.
     """
     if file is None:
-        raise ValueError("give --file PICTURE-or-VIDEO (and --text, where you have one)")
+        raise ValueError("no query; give --file PICTURE-or-VIDEO, and its --text if it has one")
+    set_blas_threshold()
     embedder = Embedder(model_folder(workspace, model))
     index = open_index(workspace, model, embedder.name)
     decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
@@ -42,12 +54,11 @@ def search(
 
 
 def format_hits(hits: dict[str, Any]) -> str:
-    """Search answers as a text table."""
-    lines = []
-    for domain, found in hits.items():
-        lines.append(f"{domain}:")
-        lines += [
-            f"  {hit['score']:.3f}  {hit['product_id'] or '-':<10} {hit['sample_id']:<16} {(hit['text'] or '')[:40]}"
-            for hit in found
-        ]
-    return "\n".join(lines)
+    """Search answers as a text table, one line per hit."""
+    table = new_table("domain", "score", "product", "sample", "text")
+    for domain, of_domain in hits.items():
+        for hit in of_domain:
+            text = " ".join((hit["text"] or "").split())[:SHOWN_TEXT]
+            product = hit["product_id"] or "-"
+            table.add_row(domain, f"{hit['score']:.3f}", product, hit["sample_id"], text)
+    return render_table(table)

@@ -1,4 +1,4 @@
-"""What `ampere status` shows: each stage's rows by state, and the ledger of failures."""
+"""`ampere status`: the rows of each stage by state, and the failures table."""
 
 import dataclasses
 from collections import Counter
@@ -11,89 +11,97 @@ import pyarrow.compute as pc
 
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummaryMethod
-from ampere.pipeline.decode import decode_stage
+from ampere.pipeline.decode import DecodeStage
 from ampere.pipeline.runner.stage import Stage
-from ampere.pipeline.summarize.stage import stage_name, summarize_stage
+from ampere.pipeline.summarize.stage import SummarizeStage, stage_name
 from ampere.records import FAILURES, FRAMES, SAMPLES
+from ampere.reports.text_table import new_table, render_table
 from ampere.store.indexes import current_meta, current_version
 from ampere.store.settings import last_settings, settings_report
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
+STATES = ("done", "pending", "failed", "stale")
+
 
 def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], Stage]]:
-    """The row-by-row stages of a workspace by name: decode, summarize, and embed for every model it has.
+    """The row-by-row stages by name: decode, summarize, and embed for each model.
 
-    Each with the settings of its last run, so that what ran with other flags than the preset's does not look stale. A
-    stage whose settings no longer hold, for example since its model's folder is gone, raises when it is called.
+    Each stage has the settings of its last run, so that rows made with other flags than the
+    preset's are not reported as stale. A stage whose settings are no longer valid, for example
+    because its model's folder was deleted, raises when it is called.
     """
 
     def decode() -> Stage:
-        return decode_stage(workspace, last_settings(workspace, "decode", settings.decode))
+        return DecodeStage(workspace, last_settings(workspace, "decode", settings.decode))
 
     def summarize(name: str) -> Stage:
-        return summarize_stage(workspace, last_settings(workspace, name, settings.summarize))
+        return SummarizeStage(workspace, last_settings(workspace, name, settings.summarize))
 
     def embed(name: str) -> Stage:
-        from ampere.pipeline.embed import embed_stage  # torch takes seconds to import
+        from ampere.pipeline.embed import EmbedStage  # torch takes seconds to import
 
-        return embed_stage(workspace, dataclasses.replace(settings.embed, model=name))
+        return EmbedStage(workspace, dataclasses.replace(settings.embed, model=name))
 
-    found: dict[str, Callable[[], Stage]] = {"decode": decode}
+    by_name: dict[str, Callable[[], Stage]] = {"decode": decode}
     for method in get_args(SummaryMethod):
         name = stage_name(method)
         if (
             method == settings.summarize.method
             or workspace.read_report(settings_report(name)) is not None
         ):
-            found[name] = partial(summarize, name)
+            by_name[name] = partial(summarize, name)
     if workspace.table(FRAMES).count():
-        found |= {f"embed-{name}": partial(embed, name) for name in workspace.names("models")}
-    return found
+        by_name |= {f"embed-{name}": partial(embed, name) for name in workspace.names("models")}
+    return by_name
 
 
 def format_status(workspace: Workspace, settings: Settings) -> str:
-    """A line a stage: rows done, pending, failed, stale; what failed, by error; then the models and the indexes."""
+    """The rows of each stage by state, failures by error, and the models and indexes."""
+    table = new_table("stage", right=STATES)
     samples = workspace.table(SAMPLES).count()
-    unread = workspace.table(FAILURES).count("stage = 'prepare'")
-    head = f"{'stage':<24}{'done':>10}{'pending':>10}{'failed':>10}{'stale':>10}"
-    lines = [f"workspace {workspace.uri}, preset {workspace.preset}", "", head]
-    lines.append(f"{'prepare':<24}{samples:>10}{0:>10}{unread:>10}{0:>10}")
-    errors = [format_errors(workspace, "prepare")]
+    invalid = workspace.table(FAILURES).count("stage = 'prepare'")
+    table.add_row("prepare", str(samples), "0", str(invalid), "0")
+    problems = [format_errors(workspace, "prepare")]
     for name, stage in stages(workspace, settings).items():
         try:
             plan = stage().plan(workspace)
-        except (
-            FileNotFoundError,
-            ValueError,
-        ) as error:  # costs its own line: the others are as they were
-            lines.append(f"{name:<24}unknown: {error}")
+        except (FileNotFoundError, ValueError) as error:  # concerns this stage only
+            table.add_row(name, "unknown")
+            problems.append(f"{name}: state unknown: {error}")
             continue
         counts = plan.counts()
-        lines.append(
-            f"{name:<24}"
-            + "".join(f"{counts[k]:>10}" for k in ("done", "pending", "failed", "stale"))
-        )
-        errors.append(format_errors(workspace, name, plan.wanted["sample_id"].filter(plan.failed)))
-    if any(errors):
-        lines += ["", *filter(None, errors)]
-    lines += ["", f"models:  {', '.join(workspace.names('models')) or 'none'}"]
-    for name in workspace.names("indexes"):
-        try:
-            version, meta = current_version(workspace, name), current_meta(workspace, name)
-        except FileNotFoundError:
-            lines.append(f"index {name}: none is published; run `ampere index` again")
-            continue
-        sizes = ", ".join(f"{found['rows']} {domain}" for domain, found in meta["domains"].items())
-        lines.append(f"index {name} {version}: {sizes}, of model {meta['model']}")
-    return "\n".join(lines)
+        table.add_row(name, *(str(counts[state]) for state in STATES))
+        failed = plan.inputs["sample_id"].filter(plan.failed)
+        problems.append(format_errors(workspace, name, failed))
+    blocks = [
+        f"workspace {workspace.uri}, preset {workspace.preset}",
+        render_table(table),
+        "\n".join(filter(None, problems)),
+        "\n".join(
+            [f"models:  {', '.join(workspace.names('models')) or 'none'}"]
+            + [format_index(workspace, name) for name in workspace.names("indexes")]
+        ),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def format_index(workspace: Workspace, name: str) -> str:
+    """The current version of an index, its rows by domain and the weights that made its vectors."""
+    try:
+        version, meta = current_version(workspace, name), current_meta(workspace, name)
+    except FileNotFoundError:
+        return f"index {name}: no version is published; run `ampere index`"
+    sizes = ", ".join(f"{part['rows']} {domain}" for domain, part in meta["domains"].items())
+    return f"index {name} {version}: {sizes}, of model {meta['model']}"
 
 
 def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | None = None) -> str:
-    """How many rows of a stage failed by which error, the most frequent first; empty if none did.
+    """The failed rows of a stage by error, the most frequent first; "" if none failed.
 
     Args:
-        failed: ids of the rows that count, for the ledger also keeps those that are due again; None: all.
+        failed: ids of the rows to count, since the failures table also holds rows that are pending
+            again; None counts all.
     """
     rows = workspace.table(FAILURES).read(["sample_id", "error_type"], sql_in("stage", [stage]))
     if failed is not None:
@@ -101,24 +109,19 @@ def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | No
     counts = Counter(rows["error_type"].to_pylist())
     if not counts:
         return ""
-    told = [
-        f"{count} {error}"
-        for error, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    ]
-    return f"{stage} failures: {', '.join(told)} (see --failures)"
+    most_frequent_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    errors = ", ".join(f"{count} {error}" for error, count in most_frequent_first)
+    return f"{stage} failures: {errors} (see --failures)"
 
 
 def format_failures(workspace: Workspace) -> str:
-    """The ledger, a line a failed row."""
-    rows = (
-        workspace.table(FAILURES)
-        .read()
-        .sort_by([("stage", "ascending"), ("sample_id", "ascending")])
-        .to_pylist()
-    )
+    """The failures table, one line per failed row."""
+    failures = workspace.table(FAILURES).read()
+    rows = failures.sort_by([("stage", "ascending"), ("sample_id", "ascending")]).to_pylist()
     if not rows:
         return "no failures"
     return "\n".join(
-        f"{row['stage']}  {row['sample_id']}  {row['error_type']} (attempt {row['attempts']}): {row['message']}"
+        f"{row['stage']}  {row['sample_id']}  {row['error_type']} (attempt {row['attempts']}): "
+        f"{row['message']}"
         for row in rows
     )

@@ -1,4 +1,4 @@
-"""`reports/summaries.html`: what a method made of the transcripts, on one page that a person can skim."""
+"""`reports/summaries.html`: one page on the summaries of a method, for a person to skim."""
 
 import io
 import random
@@ -23,13 +23,14 @@ BINS = 40
 
 
 def write_summary_page(workspace: Workspace, stage: Stage, method: str) -> str:
-    """Write the page on one method's rows; returns where it is."""
+    """Write the page on one method's rows; returns its path or URI."""
     where = f"method = '{method}'"
     columns = ["sample_id", "status", "flags", "language"]
     rows = workspace.table(SUMMARIES).read(columns, where)
     flags = Counter(
-        flag.split(":")[0] for found in rows["flags"].to_pylist() for flag in found or ()
+        flag.split(":")[0] for of_row in rows["flags"].to_pylist() for flag in of_row or ()
     )
+    languages = Counter(rows["language"].to_pylist())
     lengths = text_lengths(workspace, where)
     page = Environment(
         loader=PackageLoader("ampere.reports", "pages"), autoescape=select_autoescape()
@@ -39,12 +40,10 @@ def write_summary_page(workspace: Workspace, stage: Stage, method: str) -> str:
         method=method,
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         statuses=Counter(rows["status"].to_pylist()).most_common(),
-        languages=[
-            (name or "none", n) for name, n in Counter(rows["language"].to_pylist()).most_common()
-        ],
+        languages=[(name or "none", count) for name, count in languages.most_common()],
         state=stage.plan(workspace).counts(),
         flags=flags.most_common(),
-        lengths=[(name, length_line(found)) for name, found in lengths.items()],
+        lengths=[(name, length_statistics(values)) for name, values in lengths.items()],
         plot=length_plot(lengths),
         rows=random_rows(workspace, rows["sample_id"].to_pylist(), where),
         failures=failed_rows(workspace, stage.name),
@@ -53,38 +52,46 @@ def write_summary_page(workspace: Workspace, stage: Stage, method: str) -> str:
 
 
 def text_lengths(workspace: Workspace, where: str) -> dict[str, np.ndarray]:
-    """Characters of each text: titles, transcripts of shorts and lives, and the clips' summaries."""
+    """Lengths in characters of the original texts by domain, and of the summaries.
+
+    Returns:
+        Name for people -> int64 [N], the N texts that are not null; names without texts are left
+        out.
+    """
     samples = workspace.table(SAMPLES).dataset()
-    found: dict[str, list[np.ndarray]] = {f"{domain}, as it came": [] for domain in Domain}
+    parts: dict[str, list[np.ndarray]] = {original(domain): [] for domain in Domain}
     for batch in samples.to_batches(columns=["domain", "text"]) if samples else ():
-        told = batch.filter(pc.is_valid(batch["text"]))
+        with_text = batch.filter(pc.is_valid(batch["text"]))
         for domain in Domain:
-            texts = told.filter(pc.equal(told["domain"], str(domain)))["text"]
-            found[f"{domain}, as it came"].append(
-                pc.utf8_length(texts).to_numpy(zero_copy_only=False)
-            )
-    made = workspace.table(SUMMARIES).read(["text"], f"{where} AND text IS NOT NULL")
-    found["shorts and lives, summarized"] = [
-        pc.utf8_length(made["text"].combine_chunks()).to_numpy(zero_copy_only=False)
+            texts = with_text.filter(pc.equal(with_text["domain"], str(domain)))["text"]
+            parts[original(domain)].append(pc.utf8_length(texts).to_numpy(zero_copy_only=False))
+    summaries = workspace.table(SUMMARIES).read(["text"], f"{where} AND text IS NOT NULL")
+    parts["short and live, summary"] = [
+        pc.utf8_length(summaries["text"].combine_chunks()).to_numpy(zero_copy_only=False)
     ]
-    joined = {name: np.concatenate([*parts, np.empty(0, int)]) for name, parts in found.items()}
+    joined = {name: np.concatenate([*arrays, np.empty(0, int)]) for name, arrays in parts.items()}
     return {name: lengths for name, lengths in joined.items() if lengths.size}
 
 
-def length_line(lengths: np.ndarray) -> list[str]:
+def original(domain: Domain) -> str:
+    """How the page names the texts of a domain that the catalog came with."""
+    return f"{domain}, {'title' if domain == Domain.PAGE else 'transcript'}"
+
+
+def length_statistics(lengths: np.ndarray) -> list[str]:
     """Number of texts, and mean, median, 95th percentile and maximum of their lengths."""
-    told = (lengths.mean(), *np.percentile(lengths, [50, 95]), lengths.max())
-    return [f"{lengths.size:,}", *(f"{value:,.0f}" for value in told)]
+    statistics = (lengths.mean(), *np.percentile(lengths, [50, 95]), lengths.max())
+    return [f"{lengths.size:,}", *(f"{value:,.0f}" for value in statistics)]
 
 
 def length_plot(lengths: dict[str, np.ndarray]) -> str:
     """Histograms of the lengths over one logarithmic axis, as SVG."""
     figure = Figure(figsize=(8, 1.3 * max(1, len(lengths))), layout="constrained")
-    longest = max((int(found.max()) for found in lengths.values()), default=1)
+    longest = max((int(values.max()) for values in lengths.values()), default=1)
     edges = np.geomspace(1, longest + 1, BINS)
     axes = figure.subplots(max(1, len(lengths)), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, found) in zip(axes, lengths.items(), strict=False):
-        axis.hist(found, edges, color="#3b6ea5")
+    for axis, (name, values) in zip(axes, lengths.items(), strict=False):
+        axis.hist(values, edges, color="#3b6ea5")
         axis.set_xscale("log")
         axis.set_yticks([])
         axis.set_title(name, fontsize=9, loc="left")
@@ -96,26 +103,26 @@ def length_plot(lengths: dict[str, np.ndarray]) -> str:
 
 
 def random_rows(workspace: Workspace, ids: list[str], where: str) -> list[dict[str, Any]]:
-    """Some rows with their transcripts, the same ones each time as long as the table is the same."""
+    """Rows drawn at random, with their transcripts; the same rows while the table is the same."""
     chosen = random.Random(0).sample(sorted(ids), min(SHOWN, len(ids)))
     condition = sql_in("sample_id", chosen)
     summaries = workspace.table(SUMMARIES).read(where=f"{where} AND {condition}").to_pylist()
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"], condition)
-    spoken = {row["sample_id"]: row for row in samples.to_pylist()}
+    sample_of = {row["sample_id"]: row for row in samples.to_pylist()}
     rows = [
-        row | {"spoken": spoken.get(row["sample_id"], {"domain": "?", "text": None})}
+        row | {"sample": sample_of.get(row["sample_id"], {"domain": "?", "text": None})}
         for row in summaries
     ]
     return sorted(rows, key=lambda row: chosen.index(row["sample_id"]))
 
 
 def failed_rows(workspace: Workspace, stage: str) -> list[dict[str, Any]]:
-    """The ledger of the stage, a line for each kind of error with one example."""
+    """The failed rows of the stage by error, each error with its count and one example."""
     rows: pa.Table = workspace.table(FAILURES).read(
         ["error_type", "sample_id", "message"], sql_in("stage", [stage])
     )
-    kinds: dict[str, dict[str, Any]] = {}
+    errors: dict[str, dict[str, Any]] = {}
     for row in rows.to_pylist():
-        kind = kinds.setdefault(row["error_type"], row | {"count": 0})
-        kind["count"] += 1
-    return sorted(kinds.values(), key=lambda kind: -kind["count"])
+        error = errors.setdefault(row["error_type"], row | {"count": 0})
+        error["count"] += 1
+    return sorted(errors.values(), key=lambda error: -error["count"])

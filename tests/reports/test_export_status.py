@@ -1,3 +1,5 @@
+"""`ampere status` and `ampere export` on real tables."""
+
 import json
 from pathlib import Path
 
@@ -9,10 +11,10 @@ from ampere.config.presets import PRESETS
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import embedding_name
-from ampere.pipeline.decode import decode_stage
-from ampere.pipeline.embed import embed_stage
+from ampere.pipeline.decode import DecodeStage
+from ampere.pipeline.embed import EmbedStage
 from ampere.pipeline.prepare.stage import prepare
-from ampere.pipeline.summarize.stage import summarize_stage
+from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SUMMARIES, TABLES
 from ampere.reports.export import export_tables
 from ampere.reports.status import format_failures, format_status, stages
@@ -26,7 +28,7 @@ DEMO = PRESETS["demo"]()
 
 @pytest.fixture
 def prepared(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """Two pages and two clips, and a row that is none."""
+    """Two pages, two clips and an invalid row."""
     rows = [
         row("a"),
         row("b"),
@@ -39,7 +41,7 @@ def prepared(workspace: Workspace, tmp_path: Path) -> Workspace:
 
 
 def table_of(text: str) -> dict[str, list[int]]:
-    """Stage -> done, pending, failed, stale, as the status shows them."""
+    """Stage -> done, pending, failed, stale, parsed from the status."""
     lines = [line.split() for line in text.splitlines()]
     at = next(i for i, words in enumerate(lines) if words[:1] == ["stage"])
     assert lines[at] == ["stage", "done", "pending", "failed", "stale"]
@@ -52,28 +54,21 @@ def table_of(text: str) -> dict[str, list[int]]:
 
 
 def test_status_counts_by_stage(prepared: Workspace) -> None:
-    prints = dict(
-        zip(
-            *(
-                decode_stage(prepared, DEMO.decode).wanted[n].to_pylist()
-                for n in ("sample_id", "fingerprint")
-            ),
-            strict=True,
-        )
-    )
-    made = {"a": prints["a"], "b": "another sampling"}
+    wanted = DecodeStage(prepared, DEMO.decode).inputs().to_pylist()
+    fingerprints = {row["sample_id"]: row["fingerprint"] for row in wanted}
+    made = {"a": fingerprints["a"], "b": "another sampling"}
     prepared.table(FRAMES).upsert(
-        [{"sample_id": name, "fingerprint": f} for name, f in made.items()]
+        [{"sample_id": name, "fingerprint": value} for name, value in made.items()]
     )
     failed = {
         "stage": "decode",
         "sample_id": "c",
-        "fingerprint": prints["c"],
+        "fingerprint": fingerprints["c"],
         "error_type": "TimedOut",
         "attempts": 2,
     }
     prepared.table(FAILURES).upsert([failed])
-    (first, *_) = summarize_stage(prepared, DEMO.summarize).wanted.to_pylist()
+    (first, *_) = SummarizeStage(prepared, DEMO.summarize).inputs().to_pylist()
     prepared.table(SUMMARIES).upsert(
         [{"sample_id": first["sample_id"], "method": "llm", "fingerprint": first["fingerprint"]}]
     )
@@ -89,16 +84,14 @@ def test_status_counts_by_stage(prepared: Workspace) -> None:
 
 def test_status_counts_failures_by_error(prepared: Workspace) -> None:
     wanted = (
-        decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+        DecodeStage(prepared, DEMO.decode).inputs().select(["sample_id", "fingerprint"]).to_pylist()
     )
     reasons = ["TimedOut", "MissingMedia", "MissingMedia", "NotAVideo"]
     failed = [
         row | {"stage": "decode", "error_type": reason}
         for row, reason in zip(wanted, reasons, strict=True)
     ]
-    failed[3]["fingerprint"] = (
-        "another sampling"  # so it is due again, and the table counts it as pending
-    )
+    failed[3]["fingerprint"] = "another sampling"  # so it is pending again
     prepared.table(FAILURES).upsert(failed)
     text = format_status(prepared, DEMO)
     assert table_of(text)["decode"] == [0, 1, 3, 0]
@@ -125,39 +118,40 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     prepared.table(FRAMES).upsert(
         [{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in "abc"]
     )
-    found = stages(prepared, DEMO)
+    by_name = stages(prepared, DEMO)
     assert (
-        [stage().name for stage in found.values()]
-        == list(found)
+        [stage().name for stage in by_name.values()]
+        == list(by_name)
         == ["decode", "summarize", "embed-m"]
     )
     settings = type(DEMO.embed)(**vars(DEMO.embed) | {"model": "m"})
-    done = embed_stage(prepared, settings).wanted.to_pylist()[0]
+    done = EmbedStage(prepared, settings).inputs().to_pylist()[0]
     vector = [0.0] * 128
     prepared.table(EMBEDDINGS).upsert(
         [
-            {k: done[k] for k in ("sample_id", "fingerprint")} | {"model": embedding_name(folder), "vector": vector},
+            {"sample_id": done["sample_id"], "fingerprint": done["fingerprint"]}
+            | {"model": embedding_name(folder), "vector": vector},
             {"sample_id": "b", "model": "m@another training", "fingerprint": "x", "vector": vector},
         ]
-    )  # fmt: skip
+    )
     domains = {"page": {"rows": 2}, "live": {"rows": 1}}
     prepared.write_text(
         "indexes/m/v000003/index.json", json.dumps({"domains": domains, "model": "m@123"})
     )
     prepared.write_text(
         "indexes/killed/v000001/index.json", "{}"
-    )  # a build that died before it was the current one
+    )  # a build that died before publication
     prepared.write_text("indexes/m/current.json", json.dumps({"version": "v000003"}))
     text = format_status(prepared, DEMO)
     assert table_of(text)["embed-m"] == [1, 2, 0, 0]
     assert "models:  m\n" in text
     assert "index m v000003: 2 page, 1 live, of model m@123" in text
-    assert "index killed: none is published" in text
+    assert "index killed: no version is published" in text
 
 
 def test_other_settings_make_rows_stale(prepared: Workspace) -> None:
     wanted = (
-        decode_stage(prepared, DEMO.decode).wanted.select(["sample_id", "fingerprint"]).to_pylist()
+        DecodeStage(prepared, DEMO.decode).inputs().select(["sample_id", "fingerprint"]).to_pylist()
     )
     prepared.table(FRAMES).upsert(wanted)
     assert table_of(format_status(prepared, DEMO))["decode"] == [4, 0, 0, 0]
@@ -165,7 +159,7 @@ def test_other_settings_make_rows_stale(prepared: Workspace) -> None:
     assert table_of(format_status(prepared, other))["decode"] == [0, 0, 0, 4]
 
 
-def test_a_model_that_is_gone_costs_its_own_line(
+def test_deleted_model_makes_only_its_own_stage_unknown(
     prepared: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -180,7 +174,7 @@ def test_a_model_that_is_gone_costs_its_own_line(
     before = format_status(prepared, DEMO)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert format_status(prepared, DEMO) == before  # the folder is known wherever the command runs
+    assert format_status(prepared, DEMO) == before  # the folder is stored as an absolute path
     (tmp_path / "mine").rename(tmp_path / "moved")
     lines = {
         line.split()[0]: line.split(maxsplit=1)[1]
@@ -189,11 +183,12 @@ def test_a_model_that_is_gone_costs_its_own_line(
     }
     assert lines["decode"].split() == ["0", "4", "0", "0"] and lines["models:"] == "none"
     reason = f"is {tmp_path}/mine, and there is no such folder"
-    assert lines["summarize"].startswith(f"unknown: summarize.model {reason}")
-    assert lines["summarize-uie"].startswith(f"unknown: summarize.extractor {reason}")
+    assert lines["summarize"] == lines["summarize-uie"] == "unknown"
+    assert lines["summarize:"].startswith(f"state unknown: summarize.model {reason}")
+    assert lines["summarize-uie:"].startswith(f"state unknown: summarize.extractor {reason}")
 
 
-def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:
+def test_failures_are_listed_with_their_errors(prepared: Workspace) -> None:
     prepared.table(FAILURES).upsert(
         [
             {
@@ -210,7 +205,7 @@ def test_the_ledger_is_listed_with_its_reasons(prepared: Workspace) -> None:
     assert bad == "prepare  m.csv:6  ParseError (attempt 1): 1 fields where the header has 6"
 
 
-def test_export_writes_what_the_tables_hold(prepared: Workspace, tmp_path: Path) -> None:
+def test_export_writes_all_rows_of_the_tables(prepared: Workspace, tmp_path: Path) -> None:
     prepared.table(EMBEDDINGS).upsert([{"sample_id": "a", "model": "m", "vector": [0.5] * 128}])
     prepared.table(FRAMES).upsert(
         [{"sample_id": "a", "frames": [b"\xff\xd8", b""], "timestamps_s": [0.0, 0.5]}]
@@ -224,16 +219,16 @@ def test_export_writes_what_the_tables_hold(prepared: Workspace, tmp_path: Path)
     assert report.where == str(tmp_path / "deep" / "out")
 
 
-def test_export_replaces_and_takes_only_what_is_named(prepared: Workspace, tmp_path: Path) -> None:
+def test_export_replaces_files_and_writes_only_named_tables(
+    prepared: Workspace, tmp_path: Path
+) -> None:
     for _ in range(2):
         report = export_tables(prepared, tmp_path / "out", ["samples"])
     assert report.done == 4
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.parquet"]
 
 
-def test_export_refuses_an_unknown_table_before_writing(
-    prepared: Workspace, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="no table sample, model; there are samples, frames"):
+def test_export_rejects_unknown_tables_before_writing(prepared: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown tables: sample, model; expected samples, frames"):
         export_tables(prepared, tmp_path / "out", ["samples", "sample", "model"])
     assert not (tmp_path / "out").exists()

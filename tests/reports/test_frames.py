@@ -1,4 +1,4 @@
-"""`ampere frames` on real tables: what it draws, prints and refuses."""
+"""`ampere frames` on real tables: what it draws, prints and rejects."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ampere.records import FAILURES, FRAMES, SAMPLES
 from ampere.reports.frames import LEGEND, file_name
 from ampere.store.workspace import Workspace
 
-COLOURS = ["#d00000", "#00a000", "#0000d0"]
+COLORS = ["#d00000", "#00a000", "#0000d0"]
 STORED = {"fingerprint": "f", "width": 40, "height": 60, "sampling": "uniform", "decoder": "pyav"}
 
 
@@ -31,8 +31,8 @@ def add_sample(workspace: Workspace, sample_id: str, kind: str = "video", **chan
 def add_frames(
     workspace: Workspace, sample_id: str, times: list[float], **changed: Any
 ) -> list[Image.Image]:
-    """Store three tall frames of plain colours; returns them as they are read back."""
-    jpegs = [encode_jpeg(Image.new("RGB", (40, 60), colour), 90) for colour in COLOURS]
+    """Store three tall frames of one color each; returns them as stored."""
+    jpegs = [encode_jpeg(Image.new("RGB", (40, 60), color), 90) for color in COLORS]
     row = STORED | {"sample_id": sample_id, "frames": jpegs, "timestamps_s": times} | changed
     workspace.table(FRAMES).upsert([row])
     return [decode_jpeg(jpeg) for jpeg in row["frames"]]
@@ -42,11 +42,11 @@ def draw(workspace: Workspace, sample_id: str, *flags: str | Path) -> int:
     return main(["frames", sample_id, "--workspace", workspace.uri, *map(str, flags)])
 
 
-def count_pixels(strip: Image.Image, colour: object) -> int:
-    return int((np.asarray(strip) == colour).all(axis=-1).sum())
+def count_pixels(strip: Image.Image, color: object) -> int:
+    return int((np.asarray(strip) == color).all(axis=-1).sum())
 
 
-def test_the_strip_shows_each_frames_square(
+def test_strip_shows_the_square_of_each_frame(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_sample(workspace, "a")
@@ -70,18 +70,18 @@ def test_the_strip_shows_each_frames_square(
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the command asks to be written into the strip."""
-    asked: dict[str, Any] = {}
+    """Captions and lines that the command passes to `draw_strip`."""
+    drawn: dict[str, Any] = {}
 
     def draw_strip(frames: list[Image.Image], captions: list[str], lines: list[str]) -> Image.Image:
-        asked.update(captions=captions, lines=lines)
+        drawn.update(captions=captions, lines=lines)
         return frames[0]
 
     monkeypatch.setattr("ampere.reports.frames.draw_strip", draw_strip)
-    return asked
+    return drawn
 
 
-def test_times_stand_under_the_frames(
+def test_timestamps_are_drawn_under_the_frames(
     workspace: Workspace, tmp_path: Path, lines: dict[str, Any]
 ) -> None:
     add_sample(workspace, "a")
@@ -95,7 +95,7 @@ def test_times_stand_under_the_frames(
     ]
 
 
-def test_frames_without_times_are_numbered(
+def test_frames_without_timestamps_are_numbered(
     workspace: Workspace, tmp_path: Path, lines: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_sample(workspace, "a", "frames", media_uris=["/m/1.jpg", "/m/2.jpg", "/m/3.jpg"], text=None)
@@ -110,7 +110,7 @@ def test_frames_without_times_are_numbered(
     ]
 
 
-def test_a_square_page_needs_neither_time_nor_legend(
+def test_square_page_has_neither_timestamp_nor_legend(
     workspace: Workspace, tmp_path: Path, lines: dict[str, Any]
 ) -> None:
     add_sample(workspace, "a", "image", domain="page")
@@ -123,7 +123,7 @@ def test_a_square_page_needs_neither_time_nor_legend(
     }
 
 
-def test_a_strip_is_named_for_its_sample(
+def test_default_file_is_named_for_the_sample(
     workspace: Workspace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,41 +138,43 @@ def test_a_strip_is_named_for_its_sample(
     assert len(file_name("云" * 500).encode()) < 255
 
 
-def refusal(workspace: Workspace, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(workspace: Workspace, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     assert draw(workspace, "a", "--out", out) == 2
     assert not out.exists()
     return capsys.readouterr().err
 
 
-def test_an_unknown_sample(
+def test_unknown_sample_is_rejected(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(workspace, tmp_path / "a.png", capsys)
+    error = error_of(workspace, tmp_path / "a.png", capsys)
     assert (
-        told
-        == f"ampere frames: the catalogue of {workspace.uri} is empty; run `ampere prepare` first\n"
+        error
+        == f"ampere frames: the catalog of {workspace.uri} is empty; run `ampere prepare` first\n"
     )
     for name in ("p-1", "p-2", "p-3", "p-4"):
         add_sample(workspace, name)
-    told = refusal(workspace, tmp_path / "a.png", capsys)
+    error = error_of(workspace, tmp_path / "a.png", capsys)
     assert (
-        f"no sample 'a' in the catalogue of {workspace.uri}; its ids are like p-1, p-2, p-3. "
-        in told
+        f"no sample 'a' in the catalog of {workspace.uri}; it has ids such as p-1, p-2, p-3. "
+        in error
     )
-    assert "ampere export --tables samples" in told and "ampere status --failures" in told
+    assert "ampere export --tables samples" in error and "ampere status --failures" in error
 
 
-def test_a_sample_that_is_not_decoded_yet(
+def test_sample_that_is_not_decoded_yet_is_rejected(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_sample(workspace, "a")
     add_sample(workspace, "b")
     add_frames(workspace, "b", [0.0, 1.0, 2.0])
-    told = refusal(workspace, tmp_path / "a.png", capsys)
-    assert f"sample 'a' is not decoded yet; run `ampere decode --workspace {workspace.uri}`" in told
+    error = error_of(workspace, tmp_path / "a.png", capsys)
+    assert (
+        f"sample 'a' is not decoded yet; run `ampere decode --workspace {workspace.uri}`" in error
+    )
 
 
-def test_a_sample_that_could_not_be_decoded(
+def test_sample_that_failed_to_decode_is_rejected_with_its_error(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_sample(workspace, "a")
@@ -189,25 +191,22 @@ def test_a_sample_that_could_not_be_decoded(
             row | {"stage": "embed-m"},
         ]
     )
-    told = refusal(workspace, tmp_path / "a.png", capsys)
+    error = error_of(workspace, tmp_path / "a.png", capsys)
     assert (
         "sample 'a' has no frames: decoding failed with MissingMedia: media file not found: /m/a. "
-        in told
+        in error
     )
-    assert "`ampere decode --retry-failed`" in told
+    assert "`ampere decode --retry-failed`" in error
 
 
-def test_another_kind_of_file_is_refused(
+def test_other_file_types_than_png_are_rejected(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(workspace, tmp_path / "a.gif", capsys)
-    assert (
-        told
-        == f"ampere frames: --out is {tmp_path}/a.gif; a strip is a PNG, so give a name that ends in .png\n"
-    )
+    error = error_of(workspace, tmp_path / "a.gif", capsys)
+    assert error == f"ampere frames: --out is {tmp_path}/a.gif; expected a name that ends in .png\n"
 
 
-def test_the_sample_must_be_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_id_is_required(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["frames", "--workspace", workspace.uri])
     assert "SAMPLE_ID" in capsys.readouterr().err

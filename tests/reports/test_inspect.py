@@ -1,4 +1,4 @@
-"""`ampere inspect`: what a person sees of one sample's summary."""
+"""`ampere inspect`: what it shows of one sample."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ampere.store.workspace import Workspace
 
 
 @pytest.fixture
-def told(workspace: Workspace) -> Workspace:
+def summarized(workspace: Workspace) -> Workspace:
     samples = [("s1", "short", "这个洗发水"), ("s2", "live", None), ("p1", "page", "洗发水")]
     workspace.table(SAMPLES).append(
         [{"sample_id": i, "domain": d, "text": t} for i, d, t in samples]
@@ -48,10 +48,10 @@ def inspect(workspace: Workspace, sample_id: str, capsys: pytest.CaptureFixture[
     return capsys.readouterr().out
 
 
-def test_transcript_summary_and_flags_stand_together(
-    told: Workspace, capsys: pytest.CaptureFixture[str]
+def test_transcript_summary_and_flags_are_shown_side_by_side(
+    summarized: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = inspect(told, "s1", capsys)
+    shown = inspect(summarized, "s1", capsys)
     for part in (
         "这个洗发水",
         "transcript, 5 characters",
@@ -59,7 +59,7 @@ def test_transcript_summary_and_flags_stand_together(
         "- 控油",
         "! unsupported: 控油",
         "bare@1",
-        "ended by stop",
+        "finish reason stop",
         "in 2 pieces",
     ):
         assert part in shown
@@ -68,18 +68,18 @@ def test_transcript_summary_and_flags_stand_together(
 
 
 def test_a_long_transcript_and_answer_are_shown_whole(
-    told: Workspace, capsys: pytest.CaptureFixture[str]
+    summarized: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither has a space to break a line at."""
+    """Neither has a space at which a line could break."""
     transcript = "".join(chr(0x4E00 + i) for i in range(300))
     answer = "".join(chr(0x5E00 + i) for i in range(200))
-    told.table(SAMPLES).append([{"sample_id": "s9", "domain": "live", "text": transcript}])
-    told.table(SUMMARIES).append(
+    summarized.table(SAMPLES).append([{"sample_id": "s9", "domain": "live", "text": transcript}])
+    summarized.table(SUMMARIES).append(
         [{"sample_id": "s9", "method": "llm", "status": "ok", "raw_output": answer}]
     )
     cells = [
         line.split("│")[1:3]
-        for line in inspect(told, "s9", capsys).splitlines()
+        for line in inspect(summarized, "s9", capsys).splitlines()
         if line.startswith("│")
     ]
     left, right = ("".join(cell.strip() for cell in column) for column in zip(*cells, strict=True))
@@ -87,7 +87,7 @@ def test_a_long_transcript_and_answer_are_shown_whole(
 
 
 def test_a_text_without_a_name_is_shown(
-    told: Workspace, capsys: pytest.CaptureFixture[str]
+    summarized: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
         {
@@ -99,17 +99,17 @@ def test_a_text_without_a_name_is_shown(
         },
         {"method": "raw", "text": "这个洗发水"},
     ]
-    told.table(SUMMARIES).append([row | {"sample_id": "s1", "status": "ok"} for row in rows])
-    shown = inspect(told, "s1", capsys)
+    summarized.table(SUMMARIES).append([row | {"sample_id": "s1", "status": "ok"} for row in rows])
+    shown = inspect(summarized, "s1", capsys)
     assert "控油 洗发" in shown and "rbt@1, zh" in shown and "(no product)" not in shown
     assert "prompt None" not in shown and "None tokens" not in shown
     assert shown.count("这个洗发水") == 2  # the transcript, and as a summary
 
 
-def test_what_failed_or_is_not_there_yet_says_so(
-    told: Workspace, capsys: pytest.CaptureFixture[str]
+def test_failed_and_missing_summaries_and_samples_are_reported(
+    summarized: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "AnswerError: cut off" in inspect(told, "s2", capsys)
-    assert "pages keep their title" in inspect(told, "p1", capsys)
-    assert main(["inspect", "nobody", "--workspace", told.uri]) == 2
+    assert "AnswerError: cut off" in inspect(summarized, "s2", capsys)
+    assert "pages keep their title" in inspect(summarized, "p1", capsys)
+    assert main(["inspect", "nobody", "--workspace", summarized.uri]) == 2
     assert "has no sample 'nobody'" in capsys.readouterr().err
