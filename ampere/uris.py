@@ -1,9 +1,9 @@
-"""Paths and URIs as the tables keep them: absolute."""
+"""Absolute paths and URIs, as stored in the tables."""
 
 from pathlib import Path
 
 
 def absolute(uri: str | Path) -> str:
-    """A cloud URI as it is, a local path made absolute, without a slash at the end."""
+    """Make a local path absolute; keep a URI. Neither ends with a slash."""
     uri = str(uri)
     return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())

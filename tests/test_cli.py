@@ -268,10 +268,10 @@ def not_utf_8(folder: Path) -> list[str]:
         (both, "give either --rope DIR or --manifest FILE"),
         (images_alone, "--images goes with --rope"),
         (missing_manifest, "none.csv"),
-        (missing_column, "lacks the column media"),
+        (missing_column, "media; required are sample_id"),
         (no_rows, "header.csv holds no sample"),
-        (unknown_suffix, "neither .csv, .jsonl nor .parquet"),
-        (no_rope_files, "holds no ROPE files"),
+        (unknown_suffix, "expected .csv, .jsonl or .parquet"),
+        (no_rope_files, "no ROPE files"),
         (not_utf_8, "gbk.csv"),
     ],
 )

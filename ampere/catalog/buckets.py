@@ -1,4 +1,4 @@
-"""Rows of any number, parted on disk by a key, so that what shares a key can be brought together bucket by bucket."""
+"""Rows partitioned on disk by a key, to join any number of them one bucket at a time."""
 
 import csv
 import sys
@@ -10,9 +10,10 @@ from typing import TextIO
 
 
 class Buckets:
-    """Rows of strings in `count` files. All rows of one key are in one bucket, in the order they were added.
+    """Rows of strings in `count` files; all rows of a key are in one bucket, in insertion order.
 
-    Sorting on disk by DuckDB was tried first: it took more memory at two million rows, and a small share did not do.
+    Sorting on disk by DuckDB was tried first: it needed more memory at two million rows, and did
+    not finish with a small memory limit.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -25,16 +26,15 @@ class Buckets:
         return self._stack.enter_context(path.open("w", encoding="utf-8", newline=""))
 
     def add(self, key: str, *values: str | int) -> None:
+        """Append a row to the bucket of its key."""
         self._writers[zlib.crc32(key.encode()) % len(self._writers)].writerow((key, *values))
 
     def close(self) -> None:
-        """No more rows are added; they can be read now."""
+        """Finish writing; the rows can be read from now on."""
         self._stack.close()
 
     def read(self, bucket: int) -> Iterator[list[str]]:
-        """A bucket's rows, key first; numbers come back as strings."""
-        csv.field_size_limit(
-            sys.maxsize
-        )  # the csv module's own limit is shorter than a long transcript
+        """The rows of a bucket, key first; numbers are returned as strings."""
+        csv.field_size_limit(sys.maxsize)  # the default limit is shorter than a long transcript
         with self._paths[bucket].open(encoding="utf-8", newline="") as file:
             yield from csv.reader(file)

@@ -1,10 +1,12 @@
-"""A user's own catalogue: CSV, JSONL or Parquet files with a row a sample.
+"""Reader for manifests: a user's own catalog as CSV, JSONL or Parquet files, one sample a row.
 
-Columns: sample_id, domain (page, short or live), media, and if known product_id, text and split (train or test), whose
-cells may also be empty. `media` is one image or video, or several frames in time order: a JSON list, or in CSV
-names separated by `|`. Relative media are looked for beside the manifest. Other columns are kept in `extra`.
-The line of a CSV row is the one it ends on, and that of a Parquet row its number from 1.
-Where no split is given, a product's checksum puts one product in five into the test split.
+Required columns are sample_id, domain (page, short or live) and media. Optional columns, whose
+cells may be empty, are product_id, text and split (train or test). `media` is one image or video,
+or several frames in time order: a JSON list, or in CSV names separated by `|`. Relative media paths
+are resolved against the manifest's folder. Other columns are stored in `extra`.
+
+The line number of a CSV row is the line it ends on; that of a Parquet row is its number from 1.
+Without a split, a product's checksum puts one product in five into the test split.
 """
 
 import csv
@@ -27,42 +29,43 @@ from ampere.uris import absolute
 
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")
-NumberedRow = tuple[int, dict[str, Any] | str]  # line, and the row or what is wrong with it
-LONGEST_FIELD = (
-    2**24
-)  # characters; the csv module's own limit cuts transcripts, none lets an open quote fill memory
-PARQUET_ROWS = 1000  # held at a time
+NumberedRow = tuple[int, dict[str, Any] | str]  # line number, and the row or an error message
+# Characters. The csv module's default limit rejects transcripts; without a limit, an open quote
+# would fill memory.
+MAX_FIELD_LENGTH = 2**24
+PARQUET_ROWS = 1000  # rows in memory at a time
 VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
 
 
 def read_manifest(path: str) -> Iterator[Located]:
-    """Read a manifest row by row, each with its file and line; a row that is no sample comes as a `Problem`.
+    """Read a manifest row by row, each with its file and line; invalid rows are `Problem`s.
 
     Args:
-        path: a file or a folder of them, here or on any store that fsspec reads.
+        path: a file or a folder of them, on disk or on any store that fsspec reads.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a known kind of file, not readable as such, or a column is missing.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is of another format, is unreadable, or a column is missing.
     """
     uri = absolute(path)
     fs, inside = fsspec.core.url_to_fs(uri)
     if not fs.isdir(inside):
         if PurePosixPath(uri).suffix.lower() not in READERS:
-            raise ValueError(f"the manifest {path} is neither .csv, .jsonl nor .parquet")
+            raise ValueError(
+                f"unsupported manifest {path}; expected .csv, .jsonl or .parquet, or a folder"
+            )
         return _read_file(uri)
     files = (entry["name"] for entry in fs.ls(inside, detail=True) if entry["type"] != "directory")
     names = sorted(
         PurePosixPath(file).name for file in files if PurePosixPath(file).suffix.lower() in READERS
     )
-    names = [
-        name for name in names if not name.startswith(".")
-    ]  # macOS leaves ._m.csv beside m.csv
+    # macOS leaves ._m.csv beside m.csv.
+    names = [name for name in names if not name.startswith(".")]
     if not names:
-        raise ValueError(f"the folder {path} holds no manifest (.csv, .jsonl or .parquet)")
+        raise ValueError(f"no manifest (.csv, .jsonl or .parquet) in the folder {path}")
     return chain.from_iterable(_read_file(f"{uri}/{name}") for name in names)
 
 
@@ -83,14 +86,14 @@ def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
     try:
         yield from rows
     except UnicodeDecodeError as error:
-        raise ValueError(f"the manifest {uri} is not UTF-8 ({error}); save it as UTF-8") from error
+        raise ValueError(f"the manifest {uri} is not UTF-8 ({error}). Save it as UTF-8.") from error
     except csv.Error as error:
-        raise ValueError(f"the header of the manifest {uri} is not CSV: {error}") from error
+        raise ValueError(f"the header of the manifest {uri} is not valid CSV: {error}") from error
 
 
 def _csv_rows(uri: str) -> Iterator[NumberedRow]:
     with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
-        csv.field_size_limit(LONGEST_FIELD)
+        csv.field_size_limit(MAX_FIELD_LENGTH)
         reader = csv.DictReader(file, strict=True)
         _check_columns(reader.fieldnames or (), uri)
         while True:
@@ -99,18 +102,15 @@ def _csv_rows(uri: str) -> Iterator[NumberedRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.reader.line_num, f"not a line of CSV: {error}"
+                yield reader.reader.line_num, f"invalid CSV: {error}"
                 continue
             if None in row or None in row.values():
-                fields = (
-                    sum(v is not None for v in row.values())
-                    + len(row.get(None) or ())
-                    - (None in row)
-                )
-                yield (
-                    reader.reader.line_num,
-                    f"{fields} fields where the header has {len(reader.fieldnames or ())}",
-                )
+                # DictReader lists surplus fields under None, and fills in None for missing ones.
+                beyond = row.pop(None, None) or ()
+                count = sum(value is not None for value in row.values()) + len(beyond)
+                expected = len(reader.fieldnames or ())
+                message = f"{count} fields; expected {expected} as in the header"
+                yield reader.reader.line_num, message
             else:
                 yield reader.reader.line_num, row
 
@@ -122,18 +122,12 @@ def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
                 continue
             try:
                 row = json.loads(line)
-            except (
-                ValueError,
-                RecursionError,
-            ) as error:  # also numbers too long for Python, and a million brackets
-                yield number, f"not a line of JSON: {error}"
+            # Also raised for numbers too long for Python, and for a million brackets.
+            except (ValueError, RecursionError) as error:
+                yield number, f"invalid JSON: {error}"
                 continue
-            yield (
-                number,
-                row
-                if isinstance(row, dict)
-                else f"a {type(row).__name__} where an object was expected",
-            )
+            is_object = isinstance(row, dict)
+            yield number, row if is_object else f"JSON {type(row).__name__}; expected an object"
 
 
 def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
@@ -145,14 +139,9 @@ def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
             yield from enumerate(
                 chain.from_iterable(batch.to_pylist() for batch in batches), start=1
             )
-        except (
-            pa.ArrowException,
-            OSError,
-            OverflowError,
-        ) as error:  # pyarrow raises OSError for spoilt pages
-            raise ValueError(
-                f"the manifest {uri} is no Parquet file that can be read: {error}"
-            ) from error
+        # pyarrow raises OSError for corrupted pages.
+        except (pa.ArrowException, OSError, OverflowError) as error:
+            raise ValueError(f"cannot read the manifest {uri} as Parquet: {error}") from error
 
 
 READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
@@ -160,12 +149,13 @@ READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
 
 def _check_columns(columns: Iterable[str], uri: str) -> None:
     columns = list(columns)
-    if twice := {name for name in columns if columns.count(name) > 1}:
-        raise ValueError(f"the manifest {uri} has the column {', '.join(sorted(twice))} twice")
+    if duplicates := {name for name in columns if columns.count(name) > 1}:
+        raise ValueError(f"duplicate column in the manifest {uri}: {', '.join(sorted(duplicates))}")
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise ValueError(
-            f"the manifest {uri} lacks the column {', '.join(missing)}; it needs {', '.join(REQUIRED)}"
+            f"missing column in the manifest {uri}: {', '.join(missing)}; "
+            f"required are {', '.join(REQUIRED)}"
         )
 
 
@@ -197,23 +187,25 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
 
 
 def _check_unicode(sample: Sample) -> None:
-    """Refuse half characters, which JSON can hold and tables cannot."""
+    """Reject unpaired surrogates, which JSON can contain but tables cannot store."""
     row = sample.to_row()
     for name in ("sample_id", "product_id", "text", "extra"):
         try:
             (row[name] or "").encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{name} holds half a character ({error}): {row[name]!a:.80}"
+                f"{name} contains an unpaired surrogate, which is invalid Unicode "
+                f"({error}): {row[name]!a:.80}"
             ) from error
     "".join(sample.media_uris).encode()
 
 
 def _text(value: Any, name: str) -> str | None:
-    """A cell as text, None if it is empty. Whole numbers are fine: many catalogues number their products.
+    """A cell as text, None if it is empty; integers are accepted, since many catalogs use them.
 
     Raises:
-        ValueError: anything else. 12.0 or NaN is an id that some program took for a number, and matches no other.
+        ValueError: any other type. 12.0 or NaN is an id that some program parsed as a number, and
+            would match no other row.
     """
     if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
         raise ValueError(f"{name} is {str(value)[:80]!r} ({type(value).__name__}); expected text")
@@ -229,7 +221,7 @@ def _media_list(value: Any, sample_id: str) -> list[str]:
             items = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"sample {sample_id}: media begins as a JSON list and is none: {error}"
+                f"sample {sample_id}: media starts with '[' but is not a JSON list: {error}"
             ) from error
     else:
         items = text.split("|")
@@ -248,21 +240,21 @@ def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:
 
 
 def absolute_media(item: str, folder: str) -> str:
-    """A media path or URI; relative paths are taken from `folder`."""
+    """A media path or URI; relative paths are resolved against `folder`."""
     return item if "://" in item or item.startswith("/") else posixpath.join(folder, item)
 
 
 def media_kind(media: list[str]) -> MediaKind:
+    """The kind of a sample's media: the extension decides whether a single file is a video."""
     if len(media) > 1:
         return MediaKind.FRAMES
-    name = (
-        urlsplit(media[0]).path if "://" in media[0] else media[0]
-    )  # a signed URL has a query behind its name
+    # A signed URL has a query after the file name.
+    name = urlsplit(media[0]).path if "://" in media[0] else media[0]
     return MediaKind.VIDEO if name.lower().endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
 
 
 def split_of(product_id: str | None) -> Split:
-    """The split of a product where the catalogue names none; a sample of no known product is never trained on."""
+    """The default split of a product; samples without a product are never trained on."""
     return (
         Split.TEST
         if product_id is None or zlib.crc32(product_id.encode()) % 5 == 0

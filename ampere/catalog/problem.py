@@ -1,4 +1,4 @@
-"""A row of a catalogue that is no sample, and what every catalogue reader yields."""
+"""What catalog readers yield: samples, and problems for the rows that are invalid."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from ampere.records import Sample
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a row.
+    """Why a row is invalid.
 
     Attributes:
-        error_type: a short name that reports count by.
-        message: what came and what was expected.
+        error_type: a short name, by which reports count.
+        message: what was got and what was expected.
     """
 
     error_type: str
     message: str
 
 
-# Where a row stands (file name and line, such as "manifest.csv:17"), and what it is.
+# The location of a row (file name and line, such as "manifest.csv:17"), and the row.
 Located = tuple[str, Sample | Problem]

@@ -2,6 +2,8 @@ import csv
 import datetime
 import json
 import math
+import subprocess
+import sys
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -36,14 +38,14 @@ def write_csv(
 
 
 def as_dicts(rows: list[list[str]]) -> list[dict[str, Any]]:
-    """The rows as JSON and Parquet hold them: null for what is empty, a list for several frames."""
-    found = []
+    """The rows as in JSON and Parquet: null for empty cells, a list for several frames."""
+    dicts = []
     for row in rows:
         fields: dict[str, Any] = {
             name: value or None for name, value in zip(COLUMNS, row, strict=True)
         }
-        found.append(fields | {"media": row[4].split("|")})
-    return found
+        dicts.append(fields | {"media": row[4].split("|")})
+    return dicts
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -54,13 +56,21 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def samples(path: Path) -> list[Sample]:
-    found = [row for _, row in read_manifest(str(path))]
-    assert all(isinstance(row, Sample) for row in found), found
-    return [row for row in found if isinstance(row, Sample)]
+    rows = [row for _, row in read_manifest(str(path))]
+    assert all(isinstance(row, Sample) for row in rows), rows
+    return [row for row in rows if isinstance(row, Sample)]
 
 
 def problems(path: Path) -> dict[str, Problem]:
     return {where: row for where, row in read_manifest(str(path)) if isinstance(row, Problem)}
+
+
+def test_readers_import_no_tables() -> None:
+    code = "import sys, ampere.catalog.manifest, ampere.catalog.rope; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    modules = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert "ampere.catalog.rope" in modules
+    assert not [name for name in modules if name == "lance" or name.startswith("ampere.store")]
 
 
 def test_rows_become_samples(tmp_path: Path) -> None:
@@ -84,7 +94,7 @@ def test_rows_become_samples(tmp_path: Path) -> None:
     assert far.split is Split.TEST
 
 
-def test_the_three_kinds_of_file_give_equal_samples(tmp_path: Path) -> None:
+def test_the_three_formats_give_equal_samples(tmp_path: Path) -> None:
     rows = as_dicts(ROWS)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     from_csv = samples(write_csv(tmp_path / "m.csv", ROWS))
@@ -111,7 +121,7 @@ def test_rows_carry_file_and_line(tmp_path: Path) -> None:
     assert by_line[2:] == [5, 6]
 
 
-def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
+def test_invalid_csv_rows_are_problems_and_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     lines = [
         "sample_id,product_id,domain,text,media",
@@ -128,8 +138,8 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         f"j,{'p' * 2000},page,t,j.jpg",
     ]
     path.write_text("\n".join(lines) + "\n")
-    found = problems(path)
-    assert {where: problem.error_type for where, problem in found.items()} == {
+    invalid = problems(path)
+    assert {where: problem.error_type for where, problem in invalid.items()} == {
         "m.csv:3": "ParseError",
         "m.csv:4": "ParseError",
         "m.csv:5": "ParseError",
@@ -140,19 +150,19 @@ def test_bad_csv_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         "m.csv:12": "InvalidRow",
     }
     assert (
-        found["m.csv:12"].message
-        == "the product_id has 2000 characters, and an id at most 1000; is it one?"
+        invalid["m.csv:12"].message
+        == "product_id has 2000 characters; expected at most 1000. Check that the column holds ids"
     )
-    assert found["m.csv:3"].message == "3 fields where the header has 5"
-    assert found["m.csv:5"].message == "7 fields where the header has 5"
-    assert "'radio'; expected one of page, short, live" in found["m.csv:7"].message
-    assert found["m.csv:8"].message == "sample_id is empty"
-    assert found["m.csv:9"].message == "sample g: media is empty"
+    assert invalid["m.csv:3"].message == "3 fields; expected 5 as in the header"
+    assert invalid["m.csv:5"].message == "7 fields; expected 5 as in the header"
+    assert "'radio'; expected one of page, short, live" in invalid["m.csv:7"].message
+    assert invalid["m.csv:8"].message == "sample_id is empty"
+    assert invalid["m.csv:9"].message == "sample g: media is empty"
     kept = [row.sample_id for _, row in read_manifest(str(path)) if isinstance(row, Sample)]
     assert kept == ["a", "h"]
 
 
-def test_a_quote_that_never_closes_is_a_problem_not_a_crash(tmp_path: Path) -> None:
+def test_unclosed_quote_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(
         'sample_id,product_id,domain,text,media\na,p,page,t,a.jpg\nb,p,page,"t,b.jpg\nc,p,page,t,c.jpg\n'
@@ -162,7 +172,7 @@ def test_a_quote_that_never_closes_is_a_problem_not_a_crash(tmp_path: Path) -> N
     assert [type(row) for _, row in rows[1:]] == [Problem]
 
 
-def test_bad_jsonl_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
+def test_invalid_jsonl_rows_are_problems_and_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     good = {"sample_id": 7, "product_id": 12, "domain": "page", "text": None, "media": "a.jpg"}
     lines = [
@@ -176,8 +186,8 @@ def test_bad_jsonl_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         json.dumps({"sample_id": "y", "media": "a.jpg"}),
     ]
     path.write_text("\n".join(lines))
-    found = problems(path)
-    assert {where: problem.error_type for where, problem in found.items()} == {
+    invalid = problems(path)
+    assert {where: problem.error_type for where, problem in invalid.items()} == {
         "m.jsonl:2": "ParseError",
         "m.jsonl:4": "ParseError",
         "m.jsonl:5": "InvalidRow",
@@ -185,8 +195,8 @@ def test_bad_jsonl_lines_are_told_and_the_others_kept(tmp_path: Path) -> None:
         "m.jsonl:7": "InvalidRow",
         "m.jsonl:8": "InvalidRow",
     }
-    assert "list where an object was expected" in found["m.jsonl:4"].message
-    assert "split is 'dev'; expected one of train, test" in found["m.jsonl:7"].message
+    assert "JSON list; expected an object" in invalid["m.jsonl:4"].message
+    assert "split is 'dev'; expected one of train, test" in invalid["m.jsonl:7"].message
     ((_, first),) = [row for row in read_manifest(str(path)) if isinstance(row[1], Sample)]
     assert isinstance(first, Sample)
     assert (first.sample_id, first.product_id, first.text) == ("7", "12", None)
@@ -210,20 +220,20 @@ def test_media_lists(tmp_path: Path, media: str, names: list[str]) -> None:
     assert sample.media_kind is (MediaKind.FRAMES if len(names) > 1 else MediaKind.IMAGE)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     assert samples(write_csv(tmp_path / "m.csv", ROWS, encoding="utf-8-sig"))[0].sample_id == "p1"
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps(as_dicts(ROWS)[0]), encoding="utf-8-sig")
     assert samples(path)[0].sample_id == "p1"
 
 
-def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "excel.csv", ROWS, encoding="gbk")
     with pytest.raises(ValueError, match="excel.csv.*UTF-8"):
         list(read_manifest(str(path)))
 
 
-def test_extra_columns_survive_the_way_into_the_table(tmp_path: Path) -> None:
+def test_extra_columns_are_stored_in_the_table(tmp_path: Path) -> None:
     row = as_dicts(ROWS)[0] | {"price": 9.5, "tags": ["a", "b"]}
     (sample,) = samples(write_jsonl(tmp_path / "m.jsonl", [row]))
     assert sample.extra == {"shop": "north", "price": 9.5, "tags": ["a", "b"]}
@@ -232,7 +242,7 @@ def test_extra_columns_survive_the_way_into_the_table(tmp_path: Path) -> None:
     assert plain.extra == {} and plain.to_row()["extra"] is None
 
 
-def test_extra_columns_of_any_arrow_type_survive(tmp_path: Path) -> None:
+def test_extra_columns_of_any_arrow_type_are_stored(tmp_path: Path) -> None:
     row = as_dicts(ROWS)[0] | {
         "listed": datetime.datetime(2026, 11, 1, 12),
         "price": Decimal("9.50"),
@@ -245,26 +255,26 @@ def test_extra_columns_of_any_arrow_type_survive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["sample_id", "domain", "media"])
-def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
+def test_missing_column_is_named(tmp_path: Path, column: str) -> None:
     names = [name for name in COLUMNS if name != column]
     write_csv(tmp_path / "m.csv", [], names)
     pq.write_table(pa.table({name: ["x"] for name in names}), tmp_path / "m.parquet")
     for name in ("m.csv", "m.parquet"):
         with pytest.raises(
-            ValueError, match=f"{name} lacks the column {column}; it needs sample_id"
+            ValueError, match=f"missing column in .*{name}: {column}; required are sample_id"
         ):
             next(read_manifest(str(tmp_path / name)))
 
 
-def test_an_empty_file_lacks_all_columns(tmp_path: Path) -> None:
+def test_empty_file_misses_all_columns(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("")
-    with pytest.raises(ValueError, match="lacks the column sample_id, domain, media"):
+    with pytest.raises(ValueError, match="missing column in .*: sample_id, domain, media;"):
         next(read_manifest(str(tmp_path / "m.csv")))
     (tmp_path / "m.jsonl").write_text("")
     assert list(read_manifest(str(tmp_path / "m.jsonl"))) == []
 
 
-def test_product_and_text_need_no_column(tmp_path: Path) -> None:
+def test_product_and_text_columns_are_optional(tmp_path: Path) -> None:
     row = {"sample_id": "a", "domain": "page", "media": "a.jpg"}
     write_csv(tmp_path / "m.csv", [list(row.values())], list(row))
     write_jsonl(tmp_path / "m.jsonl", [row])
@@ -274,26 +284,26 @@ def test_product_and_text_need_no_column(tmp_path: Path) -> None:
         assert sample.product_id is None and sample.text is None and sample.split is Split.TEST
 
 
-def test_a_column_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_column_is_invalid(tmp_path: Path) -> None:
     write_csv(tmp_path / "m.csv", [], [*COLUMNS, "text"])
-    with pytest.raises(ValueError, match="has the column text twice"):
+    with pytest.raises(ValueError, match=r"duplicate column in the manifest .*m\.csv: text"):
         next(read_manifest(str(tmp_path / "m.csv")))
 
 
-def test_a_folder_is_its_manifests_in_order(tmp_path: Path) -> None:
+def test_folder_is_read_as_its_manifests_in_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no manifest")
-    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07")  # what macOS leaves beside a file
+    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07")  # macOS leaves such files beside others
     (tmp_path / "folder.csv").mkdir()
     write_jsonl(tmp_path / "b.jsonl", as_dicts(ROWS[2:]))
     write_csv(tmp_path / "a.csv", ROWS[:2])
-    found = list(read_manifest(str(tmp_path)))
-    assert [where for where, _ in found] == ["a.csv:2", "a.csv:4", "b.jsonl:1", "b.jsonl:2"]
+    rows = list(read_manifest(str(tmp_path)))
+    assert [where for where, _ in rows] == ["a.csv:2", "a.csv:4", "b.jsonl:1", "b.jsonl:2"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no manifest"):
+    with pytest.raises(ValueError, match="no manifest .* in the folder"):
         read_manifest(str(tmp_path / "empty"))
 
 
-def test_a_store_other_than_the_disk() -> None:
+def test_manifest_on_a_remote_store() -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/bucket/list/m.csv", b"sample_id,domain,media\na,page,img/a.jpg\n")
     for path in ("memory://bucket/list/m.csv", "memory://bucket/list"):
@@ -307,20 +317,20 @@ def test_a_store_other_than_the_disk() -> None:
     [
         (
             {"sample_id": "a", "domain": "page", "media": "[broken"},
-            "media begins as a JSON list and is none",
+            "media starts with '[' but is not a JSON list",
         ),
         (
             {"sample_id": "a", "domain": "page", "media": "a.jpg", "text": "\ud83d"},
-            "text holds half a character",
+            "text contains an unpaired surrogate",
         ),
         (
             {"sample_id": "\udc00", "domain": "page", "media": "a.jpg"},
-            "sample_id holds half a character",
+            "sample_id contains an unpaired surrogate",
         ),
         ({"sample_id": "a", "domain": "page", "media": ["\udc00.jpg"]}, "surrogates not allowed"),
         (
             {"sample_id": "a", "domain": "page", "media": "a.jpg", "more": "\udc00"},
-            "extra holds half a character",
+            "extra contains an unpaired surrogate",
         ),
         ({"sample_id": "a", "domain": 7, "media": "a.jpg"}, "domain is '7'"),
         (
@@ -333,7 +343,7 @@ def test_a_store_other_than_the_disk() -> None:
         ),
         (
             {"sample_id": "a", "domain": "page", "media": "[" * 100_000},
-            "media begins as a JSON list and is none",
+            "media starts with '[' but is not a JSON list",
         ),
         (
             {"sample_id": "a", "domain": "page", "media": "a.jpg", "text": ["a"]},
@@ -350,7 +360,7 @@ def test_a_store_other_than_the_disk() -> None:
         ({"sample_id": True, "domain": "page", "media": "a.jpg"}, "sample_id is 'True' (bool)"),
     ],
 )
-def test_rubbish_in_a_row_costs_that_row(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+def test_invalid_row_fails_alone(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     good = {"sample_id": "good", "domain": "page", "media": "a.jpg"}
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in (row, good)))
@@ -360,31 +370,31 @@ def test_rubbish_in_a_row_costs_that_row(tmp_path: Path, row: dict[str, Any], re
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, f'{{"sample_id": {"9" * 5000}}}', "\x00"])
-def test_lines_that_python_cannot_take_in_cost_themselves_alone(tmp_path: Path, line: str) -> None:
+def test_unparsable_json_line_fails_alone(tmp_path: Path, line: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(line + '\n{"sample_id": "good", "domain": "page", "media": "a.jpg"}\n')
     (_, first), (_, second) = read_manifest(str(path))
-    assert isinstance(first, Problem) and first.message.startswith("not a line of JSON")
+    assert isinstance(first, Problem) and first.message.startswith("invalid JSON: ")
     assert isinstance(second, Sample)
 
 
-def test_an_open_quote_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_open_quote_does_not_fill_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(
         'sample_id,domain,media\na,page,"a.jpg\n' + ("x" * 999 + "\n") * 20_000 + "z,page,z.jpg\n"
     )
-    found = [row for _, row in read_manifest(str(path))]
-    assert isinstance(found[0], Problem) and "field larger than field limit" in found[0].message
-    assert [row.sample_id for row in found if isinstance(row, Sample)] == ["z"]
+    rows = [row for _, row in read_manifest(str(path))]
+    assert isinstance(rows[0], Problem) and "field larger than field limit" in rows[0].message
+    assert [row.sample_id for row in rows if isinstance(row, Sample)] == ["z"]
 
 
-def test_a_header_that_is_no_csv_is_named(tmp_path: Path) -> None:
+def test_invalid_csv_header_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text('sample_id,"domain"x,media\n')
-    with pytest.raises(ValueError, match=r"the header of the manifest .*m\.csv is not CSV"):
+    with pytest.raises(ValueError, match=r"the header of the manifest .*m\.csv is not valid CSV"):
         next(read_manifest(str(tmp_path / "m.csv")))
 
 
-def test_long_cells_and_odd_characters_are_kept(tmp_path: Path) -> None:
+def test_long_cells_and_unusual_characters_are_preserved(tmp_path: Path) -> None:
     text = "a\x00b" + "很长" * 100_000
     row = {"sample_id": 'it\'s "x"\nnext', "domain": "live", "media": "a.mp4", "text": text}
     write_csv(tmp_path / "m.csv", [list(row.values())], list(row))
@@ -392,20 +402,20 @@ def test_long_cells_and_odd_characters_are_kept(tmp_path: Path) -> None:
     assert sample.text == text and sample.sample_id == row["sample_id"]
 
 
-def test_broken_parquet_is_named(tmp_path: Path) -> None:
+def test_truncated_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(ValueError, match=r"m\.parquet is no Parquet file"):
+    with pytest.raises(ValueError, match=r"m\.parquet as Parquet"):
         next(read_manifest(str(tmp_path / "m.parquet")))
 
 
-def test_a_spoilt_page_of_parquet_is_told_with_the_file(tmp_path: Path) -> None:
+def test_corrupted_parquet_page_is_reported_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     names = [f"s{i}" for i in range(5000)]
     pq.write_table(pa.table({"sample_id": names, "domain": ["page"] * 5000, "media": names}), path)
     data = bytearray(path.read_bytes())
     data[2000:2400] = bytes(byte ^ 0x5A for byte in data[2000:2400])
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"m\.parquet is no Parquet file that can be read"):
+    with pytest.raises(ValueError, match=r"cannot read the manifest .*m\.parquet as Parquet"):
         list(read_manifest(str(path)))
 
 
@@ -417,7 +427,7 @@ def test_a_spoilt_page_of_parquet_is_told_with_the_file(tmp_path: Path) -> None:
         st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4
     )
 )
-def test_parquet_with_any_bytes_changed_gives_rows_or_a_reason(
+def test_corrupted_parquet_gives_rows_or_value_error(
     tmp_path: Path, changes: list[tuple[float, int]]
 ) -> None:
     path = tmp_path / "m.parquet"
@@ -432,8 +442,8 @@ def test_parquet_with_any_bytes_changed_gives_rows_or_a_reason(
     assert all(isinstance(row, Sample | Problem) for _, row in rows)
 
 
-def test_what_is_no_manifest_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"neither .csv, .jsonl nor .parquet"):
+def test_other_and_missing_files_raise(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"m\.xlsx; expected .csv, .jsonl or .parquet"):
         next(read_manifest(str(tmp_path / "m.xlsx")))
     for name in ("m.csv", "m.jsonl", "m.parquet"):
         with pytest.raises(FileNotFoundError, match=name):
@@ -443,7 +453,7 @@ def test_what_is_no_manifest_raises(tmp_path: Path) -> None:
         next(read_manifest(str(tmp_path / "m.parquet")))
 
 
-def test_a_relative_path_and_an_upper_case_suffix(
+def test_relative_path_and_upper_case_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(write_csv(tmp_path / "M.CSV", ROWS).parent)
@@ -474,24 +484,20 @@ def test_media_kind_of_one_file(name: str, kind: MediaKind) -> None:
 
 
 def test_split_by_checksum() -> None:
-    # zlib.crc32: b"a" is 3904355907 = 2 mod 5, b"d" 2564639436 = 1, b"f" 1993550816 = 1, b"c" 112844655 = 0.
-    assert [split_of(name) for name in ("a", "d", "f", "c")] == [
-        Split.TRAIN,
-        Split.TRAIN,
-        Split.TRAIN,
-        Split.TEST,
-    ]
+    # zlib.crc32 mod 5: a 3904355907 = 2, d 2564639436 = 1, f 1993550816 = 1, c 112844655 = 0.
+    assert all(split_of(name) is Split.TRAIN for name in ("a", "d", "f"))
+    assert split_of("c") is Split.TEST
     assert split_of(None) is Split.TEST
     share = sum(split_of(f"product-{i}") is Split.TEST for i in range(5000)) / 5000
     assert 0.18 < share < 0.22
 
 
-def test_the_split_is_the_products_whatever_the_sample(tmp_path: Path) -> None:
+def test_split_depends_on_the_product_only(tmp_path: Path) -> None:
     rows = [[f"s{i}", f"p{i % 7}", "page", "", "a.jpg", "", ""] for i in range(70)]
     splits: dict[str | None, set[Split]] = {}
     for sample in samples(write_csv(tmp_path / "m.csv", rows)):
         splits.setdefault(sample.product_id, set()).add(sample.split)
-    assert all(len(found) == 1 for found in splits.values())
+    assert all(len(values) == 1 for values in splits.values())
 
 
 @settings(deadline=None)
@@ -504,11 +510,11 @@ def test_the_split_is_the_products_whatever_the_sample(tmp_path: Path) -> None:
         max_size=5,
     )
 )
-def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_any_text_is_preserved_in_csv(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
     path = tmp_path_factory.mktemp("csv") / "m.csv"
-    found = samples(
-        write_csv(
-            path, [[str(i), "p", "page", text, "a.jpg", "", ""] for i, text in enumerate(texts)]
-        )
-    )
-    assert [sample.text for sample in found] == [text.strip() or None for text in texts]
+    rows = [[str(i), "p", "page", text, "a.jpg", "", ""] for i, text in enumerate(texts)]
+    assert [sample.text for sample in samples(write_csv(path, rows))] == [
+        text.strip() or None for text in texts
+    ]

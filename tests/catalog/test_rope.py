@@ -19,14 +19,14 @@ GROCERY = Path(__file__).parents[2].parent / "shared" / "data" / "grocery"
 
 def read(folder: Path, images: str | None = None) -> tuple[dict[str, Sample], dict[str, Problem]]:
     rows = list(read_rope(str(folder), images))
-    found = {row.sample_id: row for _, row in rows if isinstance(row, Sample)}
-    return found, {where: row for where, row in rows if isinstance(row, Problem)}
+    samples = {row.sample_id: row for _, row in rows if isinstance(row, Sample)}
+    return samples, {where: row for where, row in rows if isinstance(row, Problem)}
 
 
-def test_nine_files(tmp_path: Path) -> None:
-    found, problems = read(write_rope(tmp_path))
+def test_nine_files_become_samples(tmp_path: Path) -> None:
+    samples, problems = read(write_rope(tmp_path))
     assert not problems
-    assert found["page-10001"] == Sample(
+    assert samples["page-10001"] == Sample(
         sample_id="page-10001",
         product_id="1000",
         domain=Domain.PAGE,
@@ -35,12 +35,12 @@ def test_nine_files(tmp_path: Path) -> None:
         media_kind=MediaKind.IMAGE,
         media_uris=(f"{tmp_path}/images/p1.jpg",),
     )
-    assert set(found) == {"page-10001", "page-10002", "short-20001", "live-30001"}
-    assert found["page-10002"].text is None
-    assert found["page-10002"].media_uris == ("http://far/p2.jpg",)
+    assert set(samples) == {"page-10001", "page-10002", "short-20001", "live-30001"}
+    assert samples["page-10002"].text is None
+    assert samples["page-10002"].media_uris == ("http://far/p2.jpg",)
 
 
-def test_files_on_a_store(tmp_path: Path) -> None:
+def test_files_on_a_remote_store(tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     store.put(str(write_rope(tmp_path)), "/rope", recursive=True)
     rows = [row for _, row in read_rope("memory://rope/")]
@@ -49,24 +49,24 @@ def test_files_on_a_store(tmp_path: Path) -> None:
     assert isinstance(live, Sample) and len(rows) == 4 and live.timestamps_s == (0.0, 1.0, 3.25)
 
 
-def test_frames_stand_by_number_not_by_line(tmp_path: Path) -> None:
-    found, _ = read(write_rope(tmp_path))
-    short, live = found["short-20001"], found["live-30001"]
+def test_frames_are_ordered_by_number_not_by_line(tmp_path: Path) -> None:
+    samples, _ = read(write_rope(tmp_path))
+    short, live = samples["short-20001"], samples["live-30001"]
     assert short.media_kind is live.media_kind is MediaKind.FRAMES
     assert [Path(uri).name for uri in short.media_uris] == ["a.jpg", "b.jpg", "c.jpg"]
     assert [Path(uri).name for uri in live.media_uris] == ["x.jpg", "y.jpg", "z.jpg"]
 
 
 def test_times_of_lives_are_seconds_from_the_first_frame(tmp_path: Path) -> None:
-    found, _ = read(write_rope(tmp_path))
-    assert found["live-30001"].timestamps_s == (0.0, 1.0, 3.25)
-    assert found["short-20001"].timestamps_s == ()
+    samples, _ = read(write_rope(tmp_path))
+    assert samples["live-30001"].timestamps_s == (0.0, 1.0, 3.25)
+    assert samples["short-20001"].timestamps_s == ()
 
 
 def test_missing_and_empty_texts_are_none(tmp_path: Path) -> None:
-    found, problems = read(write_rope(tmp_path, video_asrs=""))
-    assert found["short-20001"].text is None
-    assert found["live-30001"].text is None
+    samples, problems = read(write_rope(tmp_path, video_asrs=""))
+    assert samples["short-20001"].text is None
+    assert samples["live-30001"].text is None
     assert not problems
     assert read(write_rope(tmp_path))[0]["short-20001"].text == "家人们，来, 看"
 
@@ -81,24 +81,24 @@ def test_both_splits_are_read(tmp_path: Path) -> None:
         product_videos_pair="",
         product_lives_pair="",
     )
-    found, _ = read(write_rope(tmp_path))
-    assert found["page-10009"].split is Split.TEST
-    assert Counter(sample.split for sample in found.values())[Split.TRAIN] >= 3
-    # ids repeat across splits at most by mistake; prepare keeps the first and tells of the second
+    samples, _ = read(write_rope(tmp_path))
+    assert samples["page-10009"].split is Split.TEST
+    assert Counter(sample.split for sample in samples.values())[Split.TRAIN] >= 3
+    # Ids repeat across splits only by mistake; prepare keeps the first and reports the second.
     ids = [row.sample_id for _, row in read_rope(str(tmp_path)) if isinstance(row, Sample)]
     assert ids.count("page-10001") == 2
 
 
 @pytest.mark.parametrize("images", ["/else/where", "/else/where/"])
-def test_images_may_lie_elsewhere(tmp_path: Path, images: str) -> None:
-    found, _ = read(write_rope(tmp_path), images)
-    assert found["page-10001"].media_uris == ("/else/where/p1.jpg",)
-    found, _ = read(tmp_path, "https://cdn/x")
-    assert found["page-10001"].media_uris == ("https://cdn/x/p1.jpg",)
+def test_images_may_be_elsewhere(tmp_path: Path, images: str) -> None:
+    samples, _ = read(write_rope(tmp_path), images)
+    assert samples["page-10001"].media_uris == ("/else/where/p1.jpg",)
+    samples, _ = read(tmp_path, "https://cdn/x")
+    assert samples["page-10001"].media_uris == ("https://cdn/x/p1.jpg",)
 
 
-def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: Path) -> None:
-    found, problems = read(
+def test_invalid_lines_are_reported_with_file_and_line(tmp_path: Path) -> None:
+    samples, problems = read(
         write_rope(
             tmp_path,
             product_pages_pair="1000, 10001\n\n1001\n, 10002\n1001, 10099\n",
@@ -119,38 +119,38 @@ def test_bad_lines_are_told_with_file_and_line_and_cost_nothing_else(tmp_path: P
         "training_page_images.txt": "NoProduct",
     }
     assert problems["training_page_titles.txt"].message == (
-        "1 of its ids have no line in training_product_pages_pair.txt; left out"
+        "1 of its ids have no line in training_product_pages_pair.txt; skipped"
     )
-    assert "1 fields where 2 were expected" in problems["training_product_pages_pair.txt:3"].message
+    assert "1 fields; expected 2" in problems["training_product_pages_pair.txt:3"].message
     assert (
         "10099 has no line in training_page_images.txt"
         in problems["training_product_pages_pair.txt:5"].message
     )
-    assert "'zero' is no frame number" in problems["training_video_frames.txt:2"].message
-    assert set(found) == {"page-10001", "short-20001", "live-30001"}
-    assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg", "c.jpg"]
+    assert "'zero' is not a frame number" in problems["training_video_frames.txt:2"].message
+    assert set(samples) == {"page-10001", "short-20001", "live-30001"}
+    assert [Path(uri).name for uri in samples["short-20001"].media_uris] == ["a.jpg", "c.jpg"]
 
 
 @pytest.mark.parametrize("number", ["--5", "²", "1.5", "0x1", "", "9" * 5000])
-def test_a_strange_frame_number_costs_its_line_only(tmp_path: Path, number: str) -> None:
-    found, problems = read(
+def test_invalid_frame_number_fails_its_line_only(tmp_path: Path, number: str) -> None:
+    samples, problems = read(
         write_rope(tmp_path, video_frames=f"20001, 0, a.jpg\n20001, {number}, b.jpg\n")
     )
     assert list(problems) == ["training_video_frames.txt:2"]
-    assert len(found["short-20001"].media_uris) == 1
+    assert len(samples["short-20001"].media_uris) == 1
 
 
 @settings(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 5)), max_size=40), st.randoms())
-def test_lines_in_any_order_give_what_a_dict_would(
+def test_partitioned_reading_equals_reading_in_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     frames: list[tuple[int, int]],
     rng: random.Random,
 ) -> None:
-    """Parted reading against the plain one that holds everything in memory."""
+    """Partitioned reading against plain reading with everything in memory."""
     monkeypatch.setattr(rope, "BUCKET_BYTES", 100)
     pairs = [f"{i % 3}, {name}" for i, name in enumerate(rng.sample(range(7), 5))]
     texts = [f"{rng.randrange(7)}, text {i}" for i in range(6)]
@@ -159,7 +159,7 @@ def test_lines_in_any_order_give_what_a_dict_would(
     for i, (name, number) in enumerate(frames):
         plain.setdefault(name, []).append((number, f"{i}.jpg"))
     text_of = {line.split(", ", 1)[0]: line.split(", ", 1)[1] for line in texts}
-    found, _ = read(
+    samples, _ = read(
         write_rope(
             tmp_path,
             product_videos_pair="\n".join(pairs),
@@ -167,7 +167,7 @@ def test_lines_in_any_order_give_what_a_dict_would(
             video_frames="\n".join(lines),
         )
     )
-    shorts = {name: sample for name, sample in found.items() if sample.domain is Domain.SHORT}
+    shorts = {name: sample for name, sample in samples.items() if sample.domain is Domain.SHORT}
     expected = {name for pair in pairs if int(name := pair.split(", ")[1]) in plain}
     assert shorts.keys() == {f"short-{name}" for name in expected}
     for name in expected:
@@ -182,25 +182,25 @@ def test_lines_in_any_order_give_what_a_dict_would(
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=50))
-def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
-    found, problems = read(write_rope(tmp_path, page_titles=f"10001,{text}\n"))
+def test_any_text_without_newline_is_preserved(tmp_path: Path, text: str) -> None:
+    samples, problems = read(write_rope(tmp_path, page_titles=f"10001,{text}\n"))
     assert not problems
-    assert found["page-10001"].text == (text.strip() or None)
+    assert samples["page-10001"].text == (text.strip() or None)
 
 
 @pytest.mark.parametrize("time", ["9" * 19, "9" * 400, "１２"])
-def test_a_strange_time_costs_its_line_only(tmp_path: Path, time: str) -> None:
-    found, problems = read(
+def test_invalid_time_fails_its_line_only(tmp_path: Path, time: str) -> None:
+    samples, problems = read(
         write_rope(tmp_path, live_clips=f"30001, {time}, a.jpg\n30001, 5, b.jpg\n")
     )
     assert list(problems) == ["training_live_clips.txt:1"]
-    assert found["live-30001"].timestamps_s == (0.0,)
+    assert samples["live-30001"].timestamps_s == (0.0,)
 
 
-def test_a_transcript_of_hours(tmp_path: Path) -> None:
-    found, problems = read(write_rope(tmp_path, video_asrs=f"20001, {'很长，' * 200_000}\n"))
+def test_very_long_transcript(tmp_path: Path) -> None:
+    samples, problems = read(write_rope(tmp_path, video_asrs=f"20001, {'很长，' * 200_000}\n"))
     assert not problems
-    assert found["short-20001"].text == "很长，" * 200_000
+    assert samples["short-20001"].text == "很长，" * 200_000
 
 
 def test_256_open_files_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,44 +208,41 @@ def test_256_open_files_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     images = "".join(f"20001, {i}, {i}.jpg\n" for i in range(100))
     write_rope(tmp_path, video_frames=images)
-    others = max(
-        int(file.name) for file in Path("/proc/self/fd").iterdir()
-    )  # open since the tests before it
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (others + 236, limits[1])
-    )  # a command alone has about 20
+    # Files left open by earlier tests; a command of its own has about 20.
+    others = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (others + 236, limits[1]))
     try:
-        found, _ = read(tmp_path)
+        samples, _ = read(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert len(found["short-20001"].media_uris) == 100
+    assert len(samples["short-20001"].media_uris) == 100
 
 
-def test_a_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:
-    found, problems = read(write_rope(tmp_path, video_frames="20001, 0, a.jpg\n20001, 1,\n"))
+def test_frame_without_a_name_is_a_problem(tmp_path: Path) -> None:
+    samples, problems = read(write_rope(tmp_path, video_frames="20001, 0, a.jpg\n20001, 1,\n"))
     assert list(problems) == ["training_video_frames.txt:2"]
-    assert [Path(uri).name for uri in found["short-20001"].media_uris] == ["a.jpg"]
+    assert [Path(uri).name for uri in samples["short-20001"].media_uris] == ["a.jpg"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
-    found, _ = read(
+def test_byte_order_mark_is_not_part_of_the_first_id(tmp_path: Path) -> None:
+    samples, _ = read(
         write_rope(
             tmp_path, product_pages_pair="\ufeff1000, 10001\n", page_titles="\ufeff10001, 苹果\n"
         )
     )
-    assert found["page-10001"].product_id == "1000"
-    assert found["page-10001"].text == "苹果"
+    assert samples["page-10001"].product_id == "1000"
+    assert samples["page-10001"].text == "苹果"
 
 
-def test_bytes_that_are_no_utf_8_do_not_stop_it(tmp_path: Path) -> None:
+def test_invalid_utf8_does_not_stop_reading(tmp_path: Path) -> None:
     write_rope(tmp_path)
     (tmp_path / "training_page_titles.txt").write_bytes("10001, 苹果\n10002, ok\n".encode("gbk"))
-    found, _ = read(tmp_path)
-    assert found["page-10002"].text == "ok"
+    samples, _ = read(tmp_path)
+    assert samples["page-10002"].text == "ok"
 
 
-def test_windows_line_ends(tmp_path: Path) -> None:
-    found, problems = read(
+def test_windows_line_endings(tmp_path: Path) -> None:
+    samples, problems = read(
         write_rope(
             tmp_path,
             page_titles="10001, 苹果\r\n",
@@ -254,44 +251,45 @@ def test_windows_line_ends(tmp_path: Path) -> None:
         )
     )
     assert not problems
-    assert found["page-10001"].text == "苹果"
+    assert samples["page-10001"].text == "苹果"
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     write_rope(tmp_path)
     (tmp_path / "training_live_asrs.txt").unlink()
     (tmp_path / "training_page_titles.txt").unlink()
     with pytest.raises(
-        FileNotFoundError, match="lacks training_page_titles.txt, training_live_asrs.txt"
+        FileNotFoundError,
+        match="missing ROPE files in .*: training_page_titles.txt, training_live_asrs.txt",
     ):
         next(read_rope(str(tmp_path)))
 
 
-def test_a_folder_without_files_or_no_folder_at_all(tmp_path: Path) -> None:
+def test_empty_and_missing_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(FileNotFoundError, match="holds no ROPE files"):
+        with pytest.raises(FileNotFoundError, match="no ROPE files"):
             next(read_rope(str(folder)))
 
 
-@pytest.mark.skipif(not GROCERY.exists(), reason="the grocery catalogue is not here")
-def test_the_grocery_catalogue() -> None:
-    found, problems = read(GROCERY)
+@pytest.mark.skipif(not GROCERY.exists(), reason="the grocery catalog is not present")
+def test_grocery_catalog() -> None:
+    samples, problems = read(GROCERY)
     assert not problems
-    assert len(found) == 917
-    assert len({sample.product_id for sample in found.values()}) == 61
+    assert len(samples) == 917
+    assert len({sample.product_id for sample in samples.values()}) == 61
     by_split = {
-        split: {s.product_id for s in found.values() if s.split is split} for split in Split
+        split: {s.product_id for s in samples.values() if s.split is split} for split in Split
     }
     assert len(by_split[Split.TRAIN]) == 41 and len(by_split[Split.TEST]) == 20
     assert not by_split[Split.TRAIN] & by_split[Split.TEST]
-    clips = [sample for sample in found.values() if sample.domain is not Domain.PAGE]
+    clips = [sample for sample in samples.values() if sample.domain is not Domain.PAGE]
     assert len(clips) == 673
     assert all(sample.text is None and len(sample.media_uris) == 4 for sample in clips)
     assert all(
         sample.timestamps_s == (0, 1, 2, 3) for sample in clips if sample.domain is Domain.LIVE
     )
-    assert all(Path(uri).exists() for sample in found.values() for uri in sample.media_uris)
-    apple = found["page-10005"]
+    assert all(Path(uri).exists() for sample in samples.values() for uri in sample.media_uris)
+    apple = samples["page-10005"]
     assert apple.text is not None
     assert apple.text.startswith(
         "Granny Smith, Granny Smith is a green apple with white, firm pulp"

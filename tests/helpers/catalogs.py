@@ -12,24 +12,28 @@ FILES = {
     "video_frames": "20001, 30, c.jpg\n20001, 0, a.jpg\n20001, 9, b.jpg\n",
     "product_lives_pair": "1001, 30001\n",
     "live_asrs": "30001,\n",
-    "live_clips": "30001, 1668122890829, y.jpg\n30001, 1668122889829, x.jpg\n30001, 1668122893079, z.jpg\n",
+    "live_clips": (
+        "30001, 1668122890829, y.jpg\n30001, 1668122889829, x.jpg\n30001, 1668122893079, z.jpg\n"
+    ),
 }
 
 
 def write_rope(folder: Path, split: str = "training", **changed: str) -> Path:
+    """Write the nine ROPE files of a split, some with changed text; returns the folder."""
     folder.mkdir(exist_ok=True)
     for name, text in (FILES | changed).items():
         (folder / f"{split}_{name}.txt").write_text(text, encoding="utf-8")
     return folder
 
 
-def manifest_rows(catalogue: Path) -> list[dict[str, str]]:
-    """Rows of a catalogue's manifest, with absolute media."""
-    with (catalogue / "manifest.csv").open(encoding="utf-8") as file:
-        return [row | {"media": str(catalogue / row["media"])} for row in csv.DictReader(file)]
+def manifest_rows(catalog: Path) -> list[dict[str, str]]:
+    """Rows of a catalog's manifest, with absolute media paths."""
+    with (catalog / "manifest.csv").open(encoding="utf-8") as file:
+        return [row | {"media": str(catalog / row["media"])} for row in csv.DictReader(file)]
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write a CSV manifest with the columns of the first row."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

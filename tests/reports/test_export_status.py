@@ -202,7 +202,7 @@ def test_failures_are_listed_with_their_errors(prepared: Workspace) -> None:
     )
     decode, bad = format_failures(prepared).splitlines()
     assert decode == "decode  c  MediaError (attempt 2): it's gone"
-    assert bad == "prepare  m.csv:6  ParseError (attempt 1): 1 fields where the header has 6"
+    assert bad == "prepare  m.csv:6  ParseError (attempt 1): 1 fields; expected 6 as in the header"
 
 
 def test_export_writes_all_rows_of_the_tables(prepared: Workspace, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_bad_rows_are_in_the_ledger_with_file_and_line(
     report = prepare(workspace, read_manifest(str(path)))
     assert texts(workspace).keys() == {"a", "d"}
     assert ledger(workspace) == {
-        "m.csv:3": "ParseError: 2 fields where the header has 6",
+        "m.csv:3": "ParseError: 2 fields; expected 6 as in the header",
         "m.csv:4": "InvalidRow: sample c: domain is 'radio'; expected one of page, short, live",
     }
     assert report.failed == {"ParseError": 1, "InvalidRow": 1}
