@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ampere.synthetic.products import demo_products
 from ampere.synthetic.speech import homophones
 
-MISHEARD = 0.03  # of the characters, as in `ampere.catalog.speech.recognise`
+MISHEARD = 0.03  # of the characters, as in `ampere.synthetic.speech.recognize`
 
 
 def heard(name: str, rng: random.Random) -> str:

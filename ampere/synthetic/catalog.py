@@ -1,9 +1,10 @@
-"""The generated catalogue: pages, short videos and live clips of invented products, written as a user's files lie.
+"""The demo catalog: generated pages, short videos and live clips of invented products.
 
-`write_demo_catalogue(folder)` writes pages/, shorts/, lives/ and manifest.csv; gold.jsonl beside them holds the truth
-of every transcript, which only the judging of summaries reads. Products are drawn in worker processes, each from a
-random source of its own (seed and product number), so the files do not depend on the number of workers. The manifest
-comes last: a folder that has one is complete, and a run that was killed is repeated as a whole.
+`write_demo_catalog(folder)` writes pages/, shorts/, lives/ and manifest.csv, as a user's catalog
+would be. gold.jsonl has the correct name and features for every transcript; only the evaluation of
+summaries reads it. Products are drawn in worker processes, each with a random generator of its own
+(by seed and product number), so the files do not depend on the number of workers. The manifest is
+written last: a folder with a manifest is complete, and an interrupted run is repeated as a whole.
 """
 
 import csv
@@ -22,14 +23,14 @@ from ampere.synthetic.clip_file import encode_clip
 from ampere.synthetic.looks import draw_look
 from ampere.synthetic.products import DEMO_CATEGORIES, Product, demo_products
 from ampere.synthetic.scenes import clip_frames, page_image
-from ampere.synthetic.speech import chat, recognise, say
+from ampere.synthetic.speech import chat, recognize, say
 
-FORMAT = 4  # of the drawing and the words; raised when the same arguments give another catalogue
+FORMAT = 4  # version of pictures and texts; raised when equal arguments give another catalog
 FPS = 8
 COLUMNS = ("sample_id", "product_id", "domain", "split", "text", "media", "category")
 LINES = {Domain.SHORT: 8, Domain.LIVE: 16}
 FRAMES = {Domain.SHORT: (24, 32), Domain.LIVE: (36, 48)}
-CHAT_ONLY, NO_TEXT, MENTIONS_OTHER, SILENT = 0.03, 0.02, 0.15, 0.3  # chances per clip
+CHAT_ONLY, NO_TEXT, MENTIONS_OTHER, SILENT = 0.03, 0.02, 0.15, 0.3  # probabilities per clip
 SHOP_WORDS = (
     "官方旗舰店",
     "新款",
@@ -45,46 +46,51 @@ SHOP_WORDS = (
 
 Row = dict[str, str]
 Truth = dict[str, object]
-Written = tuple[
-    Row, Truth | None
-]  # a row of the manifest; for a clip with text, the truth about it
+# A row of the manifest, and for a clip with text its correct summary.
+Written = tuple[Row, Truth | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """A product of the catalogue, and what a worker needs to know of the others."""
+class PlannedProduct:
+    """A product of the catalog, with what a worker needs to draw it.
+
+    Attributes:
+        index: its number, from 0.
+        product: its name and features.
+        split: of all its samples.
+        group: name of its group of look-alikes; see `looks.draw_look`.
+        other: a product of the same split that the seller may mention in passing.
+    """
 
     index: int
     product: Product
     split: Split
     group: str
-    """Names the look-alikes; see `scenes.draw_look`."""
     other: Product
-    """A product of the same split that the seller may mention in passing."""
 
 
-Job = tuple[Path, int, dict[Domain, int], Item]  # folder, seed, samples per domain, product
+Job = tuple[
+    Path, int, dict[Domain, int], PlannedProduct
+]  # folder, seed, samples per domain, product
 
 
-def plan_catalogue(products: int, seed: int) -> list[Item]:
-    """Draw the products, a quarter of each category for the test, and their groups of look-alikes.
+def plan_catalog(products: int, seed: int) -> list[PlannedProduct]:
+    """Draw the products, their splits (a quarter of each category for the test) and look-alikes.
 
-    Groups lie inside a split, so the test products are as hard to tell apart as the training products.
+    Groups of look-alikes are within a split, so the test products are as hard to distinguish as the
+    training products.
 
     Raises:
-        ValueError: there are too few products for a training and a test product in each category.
+        ValueError: too few products for a training and a test product in each category.
     """
     if products < 2 * DEMO_CATEGORIES:
-        raise ValueError(
-            f"products is {products}; the demo needs at least {2 * DEMO_CATEGORIES}, two per category"
-        )
+        expected = f"at least {2 * DEMO_CATEGORIES}, two per category"
+        raise ValueError(f"too few products: {products}; expected {expected}")
     rng = random.Random(f"{seed}/plan")
     drawn = list(demo_products(rng, products))
     placed: dict[int, tuple[Split, str]] = {}
     for category in range(DEMO_CATEGORIES):
-        members = range(
-            category, products, DEMO_CATEGORIES
-        )  # demo_products goes round the categories
+        members = range(category, products, DEMO_CATEGORIES)  # demo_products is round-robin
         num_test = max(1, round(len(members) / 4))
         for split, part in ((Split.TEST, members[:num_test]), (Split.TRAIN, members[num_test:])):
             num_groups = max(1, round(len(part) / 3.5))
@@ -95,12 +101,14 @@ def plan_catalogue(products: int, seed: int) -> list[Item]:
     for index, product in enumerate(drawn):
         split, group = placed[index]
         other = next(p for p in rng.sample(pools[split], k=2) if p is not product)
-        items.append(Item(index=index, product=product, split=split, group=group, other=other))
+        items.append(
+            PlannedProduct(index=index, product=product, split=split, group=group, other=other)
+        )
     return items
 
 
 def write_title(product: Product, rng: random.Random) -> str:
-    """A page's title: the name, the size and one or two features, and shop words, in some order."""
+    """Draw a page's title: name, size, one or two features and shop words in random order."""
     size, *features = product.features
     facts = [product.name, size, *rng.sample(features, k=rng.choice((1, 2)))]
     rng.shuffle(facts)
@@ -108,26 +116,33 @@ def write_title(product: Product, rng: random.Random) -> str:
     return rng.choice((" ", "", " ")).join([first, *facts, *rest])
 
 
-def write_transcript(item: Item, domain: Domain, rng: random.Random) -> tuple[str, Truth | None]:
-    """A clip's transcript, and the truth about it: name and features; empty for chat; None where there is no text."""
+def write_transcript(
+    item: PlannedProduct, domain: Domain, rng: random.Random
+) -> tuple[str, Truth | None]:
+    """Draw a clip's transcript, and its correct name and features.
+
+    Both are empty for a clip of chat; without text the second value is None.
+    """
     kind = rng.random()
     if kind < NO_TEXT:
         return "", None
     if kind < NO_TEXT + CHAT_ONLY:
-        return recognise(chat(rng, lines=LINES[domain]), rng), {
+        return recognize(chat(rng, lines=LINES[domain]), rng), {
             "product_name": "",
             "product_features": [],
         }
     other = item.other if rng.random() < MENTIONS_OTHER else None
-    text = recognise(say(item.product, rng, lines=LINES[domain], other=other), rng)
+    text = recognize(say(item.product, rng, lines=LINES[domain], other=other), rng)
     return text, {
         "product_name": item.product.name,
         "product_features": list(item.product.features),
     }
 
 
-def _write_sample(folder: Path, seed: int, item: Item, domain: Domain, number: int) -> Written:
-    """Draw the words and the picture of one page or clip, and write its file."""
+def _write_sample(
+    folder: Path, seed: int, item: PlannedProduct, domain: Domain, number: int
+) -> Written:
+    """Draw the text and the picture of one page or clip, and write its media file."""
     product_id = f"p{item.index:05d}"
     sample_id = f"{product_id}-{domain}-{number}"
     media = f"{domain}s/{product_id}-{number}." + ("jpg" if domain is Domain.PAGE else "mp4")
@@ -155,7 +170,7 @@ def _write_sample(folder: Path, seed: int, item: Item, domain: Domain, number: i
 
 
 def _write_product(job: Job) -> list[Written]:
-    """Everything of one product; a worker's unit of work."""
+    """Write all samples of one product; a worker's unit of work."""
     folder, seed, counts, item = job
     return [
         _write_sample(folder, seed, item, domain, number)
@@ -165,7 +180,7 @@ def _write_product(job: Job) -> list[Written]:
 
 
 def _write_products(jobs: Sequence[Job], workers: int) -> Iterator[list[Written]]:
-    """Do all jobs; the results come in the order of the jobs."""
+    """Run all jobs; yields the results in the order of the jobs."""
     if workers == 1:
         yield from map(_write_product, jobs)
         return
@@ -174,32 +189,32 @@ def _write_products(jobs: Sequence[Job], workers: int) -> Iterator[list[Written]
 
 
 def _replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(text, encoding="utf-8", newline="")
     unfinished.replace(path)
 
 
 def _claim_folder(folder: Path, arguments: Truth) -> None:
-    """Note the arguments in catalogue.json, or check that those of an earlier run are the same."""
+    """Record the arguments in catalogue.json, or check that an earlier run had the same."""
     note = folder / "catalogue.json"
     if note.exists():
         earlier = json.loads(note.read_text(encoding="utf-8"))
         if earlier != arguments:
             raise ValueError(
-                f"{folder} holds a demo catalogue made with {earlier}, but {arguments} was asked for; "
-                "remove the folder or choose another"
+                f"{folder} has a demo catalog made with {earlier}; expected {arguments}. "
+                "Remove the folder or choose another."
             )
     elif (folder / "manifest.csv").exists():
         raise ValueError(
-            f"{folder} holds a manifest.csv that is not the demo's; choose another folder"
+            f"{folder} has a manifest.csv that is not the demo's. Choose another folder."
         )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_text(note, json.dumps(arguments, indent=2) + "\n")
 
 
-def write_demo_catalogue(
+def write_demo_catalog(
     folder: Path,
     *,
     products: int = 200,
@@ -210,22 +225,24 @@ def write_demo_catalogue(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the demo catalogue, unless the folder already holds it.
+    """Write the demo catalog, unless the folder already has it.
 
     Args:
-        folder: made if missing.
-        products: how many products, at least 20.
-        seed: another seed gives another catalogue.
-        pages_per_product: samples of each product in this domain, as in the next two.
-        workers: worker processes, None for one per core; 1 draws in this process. More are spawned, so a script
-            that asks for them needs the usual `if __name__ == "__main__"`.
-        on_progress: called with the number of products written and of all products.
+        folder: created if missing.
+        products: number of products, at least 20.
+        seed: another seed gives another catalog.
+        pages_per_product: page samples of each product.
+        shorts_per_product: short samples of each product.
+        lives_per_product: live samples of each product.
+        workers: worker processes; None means one per core, and 1 draws in this process. Workers are
+            spawned, so a script that uses them needs the usual `if __name__ == "__main__"`.
+        on_progress: called with the numbers of finished and of all products.
 
     Returns:
-        The path of manifest.csv; its media are relative to the folder.
+        The path of manifest.csv, whose media paths are relative to the folder.
 
     Raises:
-        ValueError: too few products, or the folder holds a catalogue made with other arguments.
+        ValueError: too few products, or the folder has a catalog made with other arguments.
     """
     counts = {
         Domain.PAGE: pages_per_product,
@@ -233,7 +250,7 @@ def write_demo_catalogue(
         Domain.LIVE: lives_per_product,
     }
     per_product = {str(domain): count for domain, count in counts.items()}
-    items = plan_catalogue(products, seed)
+    items = plan_catalog(products, seed)
     _claim_folder(
         folder, {"format": FORMAT, "products": products, "seed": seed, "per_product": per_product}
     )

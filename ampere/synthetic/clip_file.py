@@ -1,4 +1,4 @@
-"""Writing drawn frames as a video file, the way a phone would leave it: H.264 in MP4, with sound or without."""
+"""Write drawn frames as a video file like a phone's: H.264 in MP4, with or without sound."""
 
 import math
 from collections.abc import Iterable
@@ -12,16 +12,22 @@ SOUND_HZ = 8_000
 
 
 def encode_clip(path: Path, frames: Iterable[np.ndarray], fps: int, tone_hz: float | None) -> None:
-    """Write frames uint8 [H, W, 3] as H.264 in MP4, with a hum of `tone_hz` as AAC sound; None: no sound track."""
+    """Encode frames as H.264 in MP4.
+
+    Args:
+        path: of the file.
+        frames: uint8 [H, W, 3], RGB.
+        fps: frames per second.
+        tone_hz: pitch of a hum as AAC sound; None writes no audio stream.
+    """
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream(
             "libx264", rate=fps, options={"preset": "ultrafast", "crf": "32", "threads": "1"}
         )
         video.pix_fmt, video.gop_size = "yuv420p", 8
         audio = None
-        if (
-            tone_hz is not None
-        ):  # the encoder's usual search would cost more time than all the pictures
+        if tone_hz is not None:
+            # The encoder's default search would take longer than all the pictures.
             audio = container.add_stream(
                 "aac", rate=SOUND_HZ, layout="mono", options={"aac_coder": "fast"}
             )

@@ -1,10 +1,11 @@
-"""How invented products look: outlines, colours and patterns, drawn as sprites with Pillow.
+"""Looks of invented products: outlines, colors and patterns, drawn as sprites with Pillow.
 
-Products of one group are look-alikes: they share outline, colours and pattern and differ in a detail, so only the
-words tell them apart. Sprites are drawn at twice their size and reduced, as Pillow has no smooth edges.
+Products of one group are look-alikes: they share outline, colors and pattern and differ in a
+detail, so only their texts distinguish them. Sprites are drawn at twice their size and reduced,
+since Pillow does not smooth edges.
 
-Coordinates of outlines are shares of the sprite's side, x to the right and y down. No text is drawn: CJK fonts cannot
-be assumed, and the words are in the titles and transcripts.
+Coordinates of outlines are fractions of the sprite's side, x to the right and y down. No text is
+drawn: CJK fonts may not be installed, and the words are in the titles and transcripts.
 """
 
 import colorsys
@@ -17,12 +18,13 @@ from PIL import Image, ImageDraw
 
 from ampere.synthetic.products import Product
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Part = tuple[str, str, tuple[float, ...]]
 Ink = tuple[int, ...] | int | None
 
-# Each part is (paint, form, numbers). Paints: skin is the body colour with the pattern, the others are plain.
-# Forms: box and oval take x0 y0 x1 y1, arc two angles (degrees) more, poly and line a list of x y.
+# Each part is (paint, form, numbers). Paint "skin" is the body color with the pattern; the others
+# are plain. Forms box and oval take x0 y0 x1 y1, arc also two angles (degrees), poly and line a
+# list of x y.
 SHAPES: dict[str, tuple[Part, ...]] = {
     "bottle": (
         ("accent", "poly", (0.30, 0.06, 0.60, 0.04, 0.60, 0.13, 0.36, 0.13)),
@@ -42,8 +44,8 @@ SHAPES: dict[str, tuple[Part, ...]] = {
         ("accent", "box", (0.36, 0.03, 0.50, 0.11)),
     ),
     "shoe": (
-        ("skin", "poly", (0.05, 0.74, 0.06, 0.36, 0.12, 0.31, 0.28, 0.38, 0.38, 0.26, 0.45, 0.28, 0.56, 0.42,
-                          0.76, 0.52, 0.94, 0.62, 0.96, 0.76)),
+        ("skin", "poly", (0.05, 0.74, 0.06, 0.36, 0.12, 0.31, 0.28, 0.38, 0.38, 0.26, 0.45, 0.28,
+                          0.56, 0.42, 0.76, 0.52, 0.94, 0.62, 0.96, 0.76)),
         ("light", "poly", (0.03, 0.73, 0.97, 0.73, 0.98, 0.82, 0.92, 0.86, 0.05, 0.86)),
         ("accent", "poly", (0.05, 0.74, 0.06, 0.36, 0.12, 0.31, 0.20, 0.50, 0.24, 0.74)),
         ("light", "line", (0.41, 0.37, 0.52, 0.33)),
@@ -54,9 +56,10 @@ SHAPES: dict[str, tuple[Part, ...]] = {
     "dress": (
         ("skin", "poly", (0.36, 0.08, 0.18, 0.22, 0.25, 0.33, 0.38, 0.24)),
         ("skin", "poly", (0.64, 0.08, 0.82, 0.22, 0.75, 0.33, 0.62, 0.24)),
-        ("skin", "poly", (0.35, 0.07, 0.43, 0.05, 0.50, 0.17, 0.57, 0.05, 0.65, 0.07, 0.65, 0.28, 0.60, 0.43,
-                          0.40, 0.43, 0.35, 0.28)),
-        ("skin", "poly", (0.40, 0.45, 0.60, 0.45, 0.88, 0.92, 0.70, 0.97, 0.50, 0.95, 0.30, 0.97, 0.12, 0.92)),
+        ("skin", "poly", (0.35, 0.07, 0.43, 0.05, 0.50, 0.17, 0.57, 0.05, 0.65, 0.07, 0.65, 0.28,
+                          0.60, 0.43, 0.40, 0.43, 0.35, 0.28)),
+        ("skin", "poly", (0.40, 0.45, 0.60, 0.45, 0.88, 0.92, 0.70, 0.97, 0.50, 0.95, 0.30, 0.97,
+                          0.12, 0.92)),
         ("accent", "poly", (0.39, 0.41, 0.61, 0.41, 0.62, 0.48, 0.38, 0.48)),
     ),
     "bag": (
@@ -91,8 +94,8 @@ SHAPES: dict[str, tuple[Part, ...]] = {
         ("accent", "poly", (0.30, 0.88, 0.70, 0.88, 0.78, 0.97, 0.22, 0.97)),
     ),
     "pouch": (
-        ("skin", "poly", (0.20, 0.08, 0.80, 0.08, 0.78, 0.24, 0.87, 0.56, 0.82, 0.96, 0.18, 0.96, 0.13, 0.56,
-                          0.22, 0.24)),
+        ("skin", "poly", (0.20, 0.08, 0.80, 0.08, 0.78, 0.24, 0.87, 0.56, 0.82, 0.96, 0.18, 0.96,
+                          0.13, 0.56, 0.22, 0.24)),
         ("accent", "poly", (0.20, 0.04, 0.80, 0.04, 0.78, 0.17, 0.22, 0.17)),
         ("light", "oval", (0.30, 0.52, 0.70, 0.86)),
         ("nut", "oval", (0.35, 0.60, 0.50, 0.74)),
@@ -100,7 +103,7 @@ SHAPES: dict[str, tuple[Part, ...]] = {
         ("nut", "oval", (0.44, 0.70, 0.60, 0.83)),
     ),
 }  # fmt: skip
-# Where the accent colour shows on the skin; u and v are the coordinates of a point, p the distance of repeats.
+# Where the accent color is on the skin: u and v are the coordinates of a point, p the period.
 Grid = np.ndarray
 PATTERNS: dict[str, Callable[[Grid, Grid, float], Grid]] = {
     "plain": lambda u, v, p: np.zeros_like(u, dtype=bool),
@@ -111,45 +114,47 @@ PATTERNS: dict[str, Callable[[Grid, Grid, float], Grid]] = {
     "dots": lambda u, v, p: (u / p % 1 - 0.5) ** 2 + (v / p % 1 - 0.5) ** 2 < 0.09,
     "band": lambda u, v, p: abs(v - 0.62) < p / 2,
     "label": lambda u, v, p: (
-        (abs(u - 0.5) < 0.16) & (abs(v - 0.62) < 0.12) & ~((v / 0.08 % 1 < 0.3) & (abs(u - 0.5) < 0.1))
+        (abs(u - 0.5) < 0.16) & (abs(v - 0.62) < 0.12)
+        & ~((v / 0.08 % 1 < 0.3) & (abs(u - 0.5) < 0.1))
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a product looks: outline, colours, pattern, and proportions as factors of the outline's own."""
+    """How a product looks: outline, colors, pattern, and factors on the outline's proportions."""
 
     shape: str
-    body: Colour
-    accent: Colour
+    body: Color
+    accent: Color
     pattern: str
-    pitch: float  # distance of the pattern's repeats, as a share of the sprite
+    pitch: float  # period of the pattern, as a fraction of the sprite
     width: float
     height: float
 
 
-def colour(hue: float, saturation: float, value: float) -> Colour:
-    """RGB of a hue (any number, one turn is 1), saturation and value."""
+def color(hue: float, saturation: float, value: float) -> Color:
+    """RGB of a hue (modulo 1), saturation and value (both clipped to 1)."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(saturation, 1), min(value, 1))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def darker(bright: Colour, factor: float) -> Colour:
+def darker(bright: Color, factor: float) -> Color:
+    """A color scaled by a factor below 1."""
     red, green, blue = (round(c * factor) for c in bright)
     return red, green, blue
 
 
 def random_look(shape: str, rng: random.Random) -> Look:
-    """Any look of a shape; body and accent are far apart in hue and in lightness."""
+    """Draw a look of a shape; body and accent are far apart in hue and in lightness."""
     hue, pale = rng.random(), rng.random() < 0.5
     light = rng.uniform(0.05, 0.45), rng.uniform(0.85, 1)
     strong = rng.uniform(0.6, 1), rng.uniform(0.3, 0.7)
     body, accent = (light, strong) if pale else (strong, light)
     return Look(
         shape=shape,
-        body=colour(hue, *body),
-        accent=colour(hue + rng.uniform(0.2, 0.8), *accent),
+        body=color(hue, *body),
+        accent=color(hue + rng.uniform(0.2, 0.8), *accent),
         pattern=rng.choice(list(PATTERNS)),
         pitch=rng.uniform(0.1, 0.22),
         width=rng.uniform(0.7, 1),
@@ -158,31 +163,30 @@ def random_look(shape: str, rng: random.Random) -> Look:
 
 
 def draw_look(product: Product, group: str, rng: random.Random) -> Look:
-    """The look of a product: all of it but a detail follows from its group.
+    """Draw the look of a product: its group determines all but a detail.
 
     Args:
-        product: its category gives the shape.
-        group: names the group of look-alikes; equal names of one category share outline, colours and pattern.
-        rng: source of the detail, a slight change of the accent colour and of the proportions.
+        product: its category determines the shape.
+        group: name of the group of look-alikes, which share outline, colors and pattern within a
+            category.
+        rng: source of the detail, a slight change of the accent color and of the proportions.
     """
     look = random_look(product.category.shape, random.Random(f"{product.category.shape}/{group}"))
     hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in look.accent))
     return replace(
         look,
-        accent=colour(hue + rng.uniform(-0.04, 0.04), saturation, value + rng.uniform(-0.08, 0.04)),
+        accent=color(hue + rng.uniform(-0.04, 0.04), saturation, value + rng.uniform(-0.08, 0.04)),
         width=look.width * rng.uniform(0.95, 1),
         height=look.height * rng.uniform(0.95, 1),
     )
 
 
 def draw_sprite(look: Look, side: int) -> Image.Image:
-    """The product alone as an RGBA picture of `side` x `side` pixels, transparent around it."""
+    """Draw the product alone: RGBA of `side` x `side` pixels on a transparent background."""
     big = 2 * side
     v, u = np.mgrid[0:big, 0:big] / big
-    u, v = (
-        (u - 0.5) / look.width + 0.5,
-        (v - 1) / look.height + 1,
-    )  # proportions keep the middle and the ground
+    # Proportions scale around the bottom center.
+    u, v = (u - 0.5) / look.width + 0.5, (v - 1) / look.height + 1
     skin = Image.fromarray(
         np.where(
             PATTERNS[look.pattern](u, v, look.pitch)[..., None], look.accent, look.body
@@ -219,11 +223,9 @@ def _draw_part(
     fill: Ink,
     outline: Ink,
 ) -> None:
-    """Draw one part at pixel corners xy [points, 2]; fill None draws the outline alone."""
-    points, line_width = (
-        [(float(x), float(y)) for x, y in xy],
-        max(2, round(pen.im.size[0] * 0.012)),
-    )
+    """Draw one part at pixel coordinates xy [points, 2]; fill None draws only the outline."""
+    points = [(float(x), float(y)) for x, y in xy]
+    line_width = max(2, round(pen.im.size[0] * 0.012))
     shorter = np.ptp(xy, axis=0).min()
     if form == "poly":
         pen.polygon(points, fill, outline, line_width)

@@ -1,8 +1,8 @@
-"""Invented products: what the demo catalogue sells and what the small language model is trained to read.
+"""Invented products, for the demo catalog and for training the small language model.
 
-A product's name is brand + kind + function + noun (云岚 + 薄荷 + 控油 + 洗发水). Brands are invented, and a brand's
-checksum alone decides whether it belongs to the demo (`is_demo_brand`) or to the language model's training, so the
-two never share a product however many are drawn.
+A product's name is brand + kind + function + noun (云岚 + 薄荷 + 控油 + 洗发水). Brands are
+invented. A brand's checksum decides whether it belongs to the demo (`is_demo_brand`) or to the
+language model's training, so the two never share a product, however many are drawn.
 """
 
 import json
@@ -18,14 +18,12 @@ BRAND_CHARACTERS = (
     "云岚禾沐悦雅芙兰朵锦尚佳乐康源泉星辰晨曦语墨竹青柏松溪林森岭峰海澜蓝紫白素简朴慕诗韵琴棋画卷"
     "轩庭苑阁坊堂庄园田野谷麦穗果蜜糖甜暖阳光明亮灵巧慧心悠然宁静安泰福禄喜庆吉祥瑞丰盛华美丽优品"
 )
-DEMO_CATEGORIES = (
-    10  # the first ten of goods.json have an outline that scenes.py can draw in its own way
-)
+DEMO_CATEGORIES = 10  # the first ten of goods.json have an outline of their own in looks.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """One kind of goods and the words that sellers use for it."""
+    """A product category and the words that sellers use for it."""
 
     category: str
     shape: str
@@ -38,7 +36,7 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """One product. `features` are the selling points that its page and its sellers state, size first."""
+    """One product; `features` are the selling points on its page and in its clips, size first."""
 
     category: Category
     brand: str
@@ -49,6 +47,7 @@ class Product:
 
     @property
     def name(self) -> str:
+        """The full name."""
         return self.brand + self.kind + self.function + self.noun
 
 
@@ -64,12 +63,12 @@ def load_categories() -> tuple[Category, ...]:
 
 
 def is_demo_brand(brand: str) -> bool:
-    """Whether a brand belongs to the demo catalogue; every other brand belongs to the language model's training."""
+    """Whether a brand belongs to the demo catalog; all others belong to the model's training."""
     return zlib.crc32(brand.encode()) % 4 == 0
 
 
 def draw_brand(rng: random.Random, *, demo: bool, characters: str = BRAND_CHARACTERS) -> str:
-    """Draw a brand of two or three characters from the demo's side or from the training side."""
+    """Draw a brand of two or three characters, for the demo or for training."""
     while True:
         brand = "".join(rng.choices(characters, k=rng.choice((2, 2, 3))))
         if is_demo_brand(brand) == demo:
@@ -77,7 +76,7 @@ def draw_brand(rng: random.Random, *, demo: bool, characters: str = BRAND_CHARAC
 
 
 def draw_product(rng: random.Random, category: Category, *, brand: str) -> Product:
-    """Draw the words of one product of a category: its size and two or three features, in random order."""
+    """Draw one product of a category: its words, its size and two or three other features."""
     features = [rng.choice(category.sizes), *rng.sample(category.features, k=rng.choice((2, 3)))]
     return Product(
         category=category,
@@ -90,7 +89,7 @@ def draw_product(rng: random.Random, category: Category, *, brand: str) -> Produ
 
 
 def demo_products(rng: random.Random, count: int) -> Iterator[Product]:
-    """Yield `count` products with distinct names, round-robin over the demo's categories."""
+    """Draw `count` products with distinct names, round-robin over the demo's categories."""
     seen: set[str] = set()
     while len(seen) < count:
         category = load_categories()[len(seen) % DEMO_CATEGORIES]

@@ -1,6 +1,6 @@
-"""Pictures of invented products: clean page shots, and the frames of short videos and live clips.
+"""Pictures of invented products: page images, and the frames of short videos and live clips.
 
-Every frame is drawn from one sprite per product that is scaled and turned, which costs about a millisecond.
+Every frame uses one sprite per product, scaled and rotated, which takes about a millisecond.
 """
 
 import math
@@ -11,50 +11,48 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ampere.records import Domain
-from ampere.synthetic.looks import SHAPES, Colour, Look, colour, darker, draw_sprite, random_look
+from ampere.synthetic.looks import SHAPES, Color, Look, color, darker, draw_sprite, random_look
 
 PAGE_SIDE = 160
 WIDTH, HEIGHT = 128, 160  # of a clip, in pixels
-MARGIN = 16  # backgrounds are larger than the frame by this much, so that the camera can pan
+MARGIN = 16  # how much larger than the frame backgrounds are, so that the camera can pan
 SPRITE_SIDE = 112
 
 
 def page_image(look: Look, rng: random.Random) -> Image.Image:
-    """A clean product shot on a light ground, RGB, 160 x 160 pixels."""
-    ground = colour(rng.random(), rng.uniform(0, 0.08), rng.uniform(0.93, 1))
-    page = Image.new("RGB", (PAGE_SIDE, PAGE_SIDE), ground)
+    """Draw a product on a light background: RGB, 160 x 160 pixels."""
+    background = color(rng.random(), rng.uniform(0, 0.08), rng.uniform(0.93, 1))
+    page = Image.new("RGB", (PAGE_SIDE, PAGE_SIDE), background)
     side = rng.randint(116, 140)
-    left, top = (
-        (PAGE_SIDE - side) // 2 + rng.randint(-8, 8),
-        (PAGE_SIDE - side) // 2 + rng.randint(-6, 6),
-    )
+    left = (PAGE_SIDE - side) // 2 + rng.randint(-8, 8)
+    top = (PAGE_SIDE - side) // 2 + rng.randint(-6, 6)
     shadow = (left + side * 0.12, top + side * 0.92, left + side * 0.88, top + side * 1.02)
-    ImageDraw.Draw(page).ellipse(shadow, fill=darker(ground, 0.87))
+    ImageDraw.Draw(page).ellipse(shadow, fill=darker(background, 0.87))
     sprite = draw_sprite(look, side).rotate(rng.uniform(-4, 4), Image.Resampling.BILINEAR)
     page.paste(sprite, (left, top), sprite)
     return page
 
 
 def _sway(rng: random.Random, low: float, high: float, num_frames: int) -> np.ndarray:
-    """A smooth wave float [num_frames] inside low..high: up to two periods over the clip."""
+    """Draw a sine wave between low and high with up to two periods: float [num_frames]."""
     angle = rng.uniform(0, math.tau) + np.arange(num_frames) * (
         math.tau * rng.uniform(0.4, 2) / num_frames
     )
     return low + (high - low) * (0.5 + 0.5 * np.sin(angle))
 
 
-def _run(rng: random.Random, chance: float, num_frames: int) -> np.ndarray:
-    """bool [num_frames]: with this chance, one run of a quarter of the frames is True."""
-    start = rng.randrange(num_frames) if rng.random() < chance else num_frames
+def _run(rng: random.Random, probability: float, num_frames: int) -> np.ndarray:
+    """Draw bool [num_frames]: with this probability, one run of a quarter of the frames is True."""
+    start = rng.randrange(num_frames) if rng.random() < probability else num_frames
     frame = np.arange(num_frames)
     return (start <= frame) & (frame < start + num_frames // 4)
 
 
 def _backdrop(rng: random.Random) -> Image.Image:
-    """A short video's ground: a gradient of two colours under a blotchy texture."""
+    """Draw the background of a short: a gradient of two colors under a blotchy texture."""
     noise = np.random.default_rng(rng.getrandbits(64))
     ends = [
-        np.array(colour(rng.random(), rng.uniform(0.02, 0.2), rng.uniform(0.6, 0.95)))
+        np.array(color(rng.random(), rng.uniform(0.02, 0.2), rng.uniform(0.6, 0.95)))
         for _ in range(2)
     ]
     size = (WIDTH + MARGIN, HEIGHT + MARGIN)
@@ -64,12 +62,12 @@ def _backdrop(rng: random.Random) -> Image.Image:
         np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC))[..., None] / 255
         - 0.5
     )
-    ground = ends[0] * (1 - ramp) + ends[1] * ramp + blotches * rng.uniform(10, 40)
-    return Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+    background = ends[0] * (1 - ramp) + ends[1] * ramp + blotches * rng.uniform(10, 40)
+    return Image.fromarray(background.clip(0, 255).astype(np.uint8))
 
 
 def _studio(rng: random.Random) -> Image.Image:
-    """A live clip's ground: wall, shelves of other products, a seller behind a desk."""
+    """Draw the background of a live clip: wall, shelves of products, a seller behind a desk."""
     width, height = WIDTH + MARGIN, HEIGHT + MARGIN
     studio = _backdrop(rng)
     pen = ImageDraw.Draw(studio)
@@ -81,11 +79,11 @@ def _studio(rng: random.Random) -> Image.Image:
             studio.paste(other, (x, shelf_y - side), other)
             x += side + rng.randint(-3, 10)
         pen.rectangle(
-            (0, shelf_y, width, shelf_y + 4), fill=colour(0.08, 0.5, rng.uniform(0.3, 0.7))
+            (0, shelf_y, width, shelf_y + 4), fill=color(0.08, 0.5, rng.uniform(0.3, 0.7))
         )
     middle, shoulders = rng.randint(width // 3, width * 2 // 3), rng.randint(88, 102)
-    skin, hair = _skin_colour(rng), colour(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.35))
-    dress = colour(rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.95))
+    skin, hair = _skin_color(rng), color(0.07, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.35))
+    dress = color(rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.95))
     pen.ellipse((middle - 21, shoulders - 54, middle + 21, shoulders + 2), fill=hair)
     pen.rectangle((middle - 6, shoulders - 16, middle + 6, shoulders + 6), fill=skin)
     pen.ellipse((middle - 15, shoulders - 46, middle + 15, shoulders - 8), fill=skin)
@@ -96,16 +94,16 @@ def _studio(rng: random.Random) -> Image.Image:
         )
     pen.rounded_rectangle((middle - 34, shoulders, middle + 34, height + 20), radius=16, fill=dress)
     desk = rng.randint(height - 34, height - 22)
-    pen.rectangle((0, desk, width, height), fill=colour(rng.random(), 0.15, rng.uniform(0.4, 0.9)))
+    pen.rectangle((0, desk, width, height), fill=color(rng.random(), 0.15, rng.uniform(0.4, 0.9)))
     return studio
 
 
-def _skin_colour(rng: random.Random) -> Colour:
-    return colour(rng.uniform(0.05, 0.08), rng.uniform(0.25, 0.5), rng.uniform(0.65, 0.98))
+def _skin_color(rng: random.Random) -> Color:
+    return color(rng.uniform(0.05, 0.08), rng.uniform(0.25, 0.5), rng.uniform(0.65, 0.98))
 
 
 def _overlay(rng: random.Random, live: bool) -> Image.Image:
-    """What the platform draws over the picture, RGBA: captions, and for a live clip banners and a price badge."""
+    """Draw the platform's overlay, RGBA: captions, or banners and a price badge on a live clip."""
     overlay = Image.new("RGBA", (WIDTH, HEIGHT))
     pen = ImageDraw.Draw(overlay)
     bars = [(0, rng.randint(12, 20)), (HEIGHT - rng.randint(12, 20), HEIGHT)] if live else []
@@ -113,16 +111,14 @@ def _overlay(rng: random.Random, live: bool) -> Image.Image:
     for top, bottom in bars:
         pen.rectangle(
             (0, top, WIDTH, bottom),
-            fill=(*colour(rng.uniform(-0.05, 0.1), 0.6, 0.9), 230 if live else 90),
+            fill=(*color(rng.uniform(-0.05, 0.1), 0.6, 0.9), 230 if live else 90),
         )
-        for x in range(
-            rng.randint(4, 20), rng.randint(70, 120), 9
-        ):  # blocks in place of characters
+        for x in range(rng.randint(4, 20), rng.randint(70, 120), 9):  # blocks instead of characters
             pen.rectangle((x, top + 3, x + 6, bottom - 3), fill=(255, 255, 255, 220))
     if live:
         x, y = rng.choice((4, WIDTH - 34)), rng.randint(20, 60)
         pen.ellipse(
-            (x, y, x + 30, y + 22), fill=(*colour(rng.uniform(-0.05, 0.15), 0.95, 0.95), 240)
+            (x, y, x + 30, y + 22), fill=(*color(rng.uniform(-0.05, 0.15), 0.95, 0.95), 240)
         )
         pen.rectangle((x + 7, y + 8, x + 23, y + 14), fill=(255, 255, 255, 255))
     return overlay
@@ -133,10 +129,10 @@ def _hand(
     x: float,
     y: float,
     side: float,
-    skin: Colour,
+    skin: Color,
     sleeve: tuple[float, float],
 ) -> None:
-    """A hand of four fingers that grips the product at x, y, on an arm that comes from `sleeve`."""
+    """Draw a hand of four fingers that grips the product at x, y, on an arm from `sleeve`."""
     dark = darker(skin, 0.75)
     pen.line((*sleeve, x, y), fill=skin, width=max(6, round(side * 0.16)))
     for finger in range(4):
@@ -155,19 +151,20 @@ def clip_frames(
     """Draw a clip frame by frame.
 
     Args:
-        look: the product on show.
+        look: of the product.
         rng: source of scene, movement and noise.
-        domain: SHORT fills the frame with the product; LIVE shows it small, off the middle, in a cluttered studio.
-        num_frames: how many frames to yield.
+        domain: SHORT fills the frame with the product; LIVE shows it small and off-center in a
+            cluttered studio.
+        num_frames: number of frames.
 
     Yields:
         Frames uint8 [160, 128, 3], RGB.
     """
     if domain not in (Domain.SHORT, Domain.LIVE):
-        raise ValueError(f"domain is {domain!r}; only short and live samples are clips")
+        raise ValueError(f"no clip for the domain {domain!r}; expected short or live")
     live = domain is Domain.LIVE
-    ground, overlay = (_studio if live else _backdrop)(rng), _overlay(rng, live)
-    sprite, skin = draw_sprite(look, SPRITE_SIDE), _skin_colour(rng)
+    background, overlay = (_studio if live else _backdrop)(rng), _overlay(rng, live)
+    sprite, skin = draw_sprite(look, SPRITE_SIDE), _skin_color(rng)
     smallest, largest = (72, 96) if live else (rng.uniform(84, 96), rng.uniform(104, 124))
     x, y = (rng.choice((0.28, 0.72)), 0.64) if live else (0.5, 0.5)
     sides = _sway(rng, smallest, largest, num_frames)
@@ -190,13 +187,13 @@ def clip_frames(
     grains = np.random.default_rng(rng.getrandbits(64))
     grain = grains.normal(0, 8 if live else 4, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
     for t in range(num_frames):
-        frame = ground.crop((pans[t, 0], pans[t, 1], pans[t, 0] + WIDTH, pans[t, 1] + HEIGHT))
+        frame = background.crop((pans[t, 0], pans[t, 1], pans[t, 0] + WIDTH, pans[t, 1] + HEIGHT))
         if not hidden[t]:
             side = round(sides[t])
-            thing = sprite.resize((side, side), Image.Resampling.BILINEAR).rotate(
+            product = sprite.resize((side, side), Image.Resampling.BILINEAR).rotate(
                 turns[t], Image.Resampling.BILINEAR
             )
-            frame.paste(thing, (round(xs[t] - side / 2), round(ys[t] - side / 2)), thing)
+            frame.paste(product, (round(xs[t] - side / 2), round(ys[t] - side / 2)), product)
             if gripped[t]:
                 _hand(ImageDraw.Draw(frame), xs[t], ys[t] + side * 0.3, side, skin, sleeve)
         frame.paste(overlay, mask=overlay)

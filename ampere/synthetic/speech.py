@@ -1,8 +1,8 @@
-"""What a seller says about a product, and what a speech recogniser makes of it.
+"""Generated sales talk about a product, and the transcript that a speech recognizer makes of it.
 
-`say` writes the sales talk (facts somewhere inside, most of it noise); `recognise` adds the errors of real ASR text:
-homophones, stutters, filler words, no reliable punctuation. Both are driven by one `random.Random`, so a seed
-gives the same transcript on every machine.
+`say` writes the sales talk: a few facts among noise. `recognize` adds the errors of real ASR text:
+homophones, stutters, filler words and missing punctuation. Both draw from one `random.Random`, so a
+seed gives the same transcript on every machine.
 """
 
 import random
@@ -47,27 +47,29 @@ OPENERS = (
     "最近天气变得太快了大家注意身体",
 )
 CHATTER = (
-    "那边的宝宝问发什么快递我们默认发的都是最快的", "主播今天嗓子有点哑大家见谅", "助理把后台打开看一下库存",
-    "没有点关注的点个关注不迷路", "公屏上打想要两个字", "昨天没抢到的今天补给你们", "运费险都给你们送了不喜欢就退",
-    "你去商场专柜看看是什么价格", "三二一上链接手速要快", "倒计时五个数抢到就是赚到", "库存只剩最后五十单了",
-    "拍两件更划算拍下的报名字", "我自己家里人都在用的", "不要九十九不要五十九今天只要二十九块九", "信我一次你就知道了",
-    "下播之后马上恢复原价", "老板今天不在我偷偷给你们改价", "评价区大家自己去看都是真实反馈",
-    "客服在线有问题直接打字问", "还有没有没抢到的宝宝", "一号链接二号链接别拍错了", "今天是工厂直接发货没有中间商",
-    "好多人在刷屏我都看不过来了",
+    "那边的宝宝问发什么快递我们默认发的都是最快的", "主播今天嗓子有点哑大家见谅",
+    "助理把后台打开看一下库存", "没有点关注的点个关注不迷路", "公屏上打想要两个字",
+    "昨天没抢到的今天补给你们", "运费险都给你们送了不喜欢就退", "你去商场专柜看看是什么价格",
+    "三二一上链接手速要快", "倒计时五个数抢到就是赚到", "库存只剩最后五十单了",
+    "拍两件更划算拍下的报名字", "我自己家里人都在用的", "不要九十九不要五十九今天只要二十九块九",
+    "信我一次你就知道了", "下播之后马上恢复原价", "老板今天不在我偷偷给你们改价",
+    "评价区大家自己去看都是真实反馈", "客服在线有问题直接打字问", "还有没有没抢到的宝宝",
+    "一号链接二号链接别拍错了", "今天是工厂直接发货没有中间商", "好多人在刷屏我都看不过来了",
 )  # fmt: skip
 NAME_LINES = (
-    "今天给大家带来的是{name}", "这款{name}真的绝了", "就是我手上这个{name}", "我们家的{name}终于补货了",
-    "一号链接{name}", "很多人问的{name}来了", "认准{name}", "{name}大家看一下", "说的就是{name}", "{name}现在有活动",
-    "我手里拿的是{name}", "拍的时候看清楚是{name}", "接下来讲一讲{name}", "这个{name}我用了快一年",
+    "今天给大家带来的是{name}", "这款{name}真的绝了", "就是我手上这个{name}",
+    "我们家的{name}终于补货了", "一号链接{name}", "很多人问的{name}来了", "认准{name}",
+    "{name}大家看一下", "说的就是{name}", "{name}现在有活动", "我手里拿的是{name}",
+    "拍的时候看清楚是{name}", "接下来讲一讲{name}", "这个{name}我用了快一年",
 )  # fmt: skip
 PART_LINES = (
     "{brand}这个牌子做得很用心", "这个{noun}跟别家的不一样", "{kind}的味道和质感一眼就能看出来",
-    "要说{function}还得是它",
-    "{brand}的{noun}回购率特别高", "喜欢{kind}的姐妹闭眼入", "{function}的效果我是亲测的", "买{noun}就看{kind}",
+    "要说{function}还得是它", "{brand}的{noun}回购率特别高", "喜欢{kind}的姐妹闭眼入",
+    "{function}的效果我是亲测的", "买{noun}就看{kind}",
 )  # fmt: skip
 FEATURE_LINES = (
-    "它{f}", "关键是{f}", "最大的优点就是{f}", "而且{f}", "我最喜欢的一点是{f}", "重点来了{f}", "你看{f}",
-    "用过的都说{f}", "还有一个{f}", "这一点必须夸{f}",
+    "它{f}", "关键是{f}", "最大的优点就是{f}", "而且{f}", "我最喜欢的一点是{f}", "重点来了{f}",
+    "你看{f}", "用过的都说{f}", "还有一个{f}", "这一点必须夸{f}",
 )  # fmt: skip
 SIZE_LINES = ("规格是{f}的", "这一个是{f}", "拍一份发{f}", "今天给的是{f}", "我们做的是{f}")
 OTHER_LINES = (
@@ -81,12 +83,12 @@ OTHER_LINES = (
 def say(
     product: Product, rng: random.Random, *, lines: int, other: Product | None = None
 ) -> list[str]:
-    """Clean sales talk of about `lines` lines: two or three full mentions of the name, every feature once, noise.
+    """Draw sales talk: two or three mentions of the full name, every feature once, and noise.
 
     Args:
-        product: what is sold.
+        product: the product on sale.
         rng: source of all choices.
-        lines: number of lines to aim at; short clips take about 8, live clips about 16.
+        lines: approximate number of lines; about 8 for a short clip, about 16 for a live clip.
         other: a second product that the seller mentions in passing, or None.
     """
     size, *features = product.features
@@ -113,13 +115,13 @@ def say(
 
 
 def chat(rng: random.Random, *, lines: int) -> list[str]:
-    """Sales talk that names no product."""
+    """Draw sales talk that names no product: an opener and `lines` lines of chatter."""
     return [rng.choice(OPENERS), *(rng.choice(CHATTER) for _ in range(lines))]
 
 
 @cache
 def homophones() -> dict[str, str]:
-    """Common character -> the other common characters that sound the same (tone ignored)."""
+    """Common character -> the other common characters of the same sound, ignoring tone."""
     by_sound: dict[str, list[str]] = {}
     characters = common_characters()
     for character, sound in zip(characters, lazy_pinyin(list(characters)), strict=True):
@@ -127,7 +129,7 @@ def homophones() -> dict[str, str]:
     return {c: "".join(x for x in group if x != c) for group in by_sound.values() for c in group}
 
 
-def recognise(
+def recognize(
     lines: Sequence[str],
     rng: random.Random,
     *,
@@ -138,17 +140,17 @@ def recognise(
     fillers: Sequence[str] = FILLERS,
     marks: Sequence[str] = "，",
 ) -> str:
-    """What a speech recogniser writes down for some spoken lines.
+    """Draw the transcript that a speech recognizer makes of spoken lines.
 
     Args:
-        lines: what was said, a line each.
+        lines: the spoken lines.
         rng: source of all choices.
-        homophone: chance per character of another character of the same sound.
-        stutter: chance per line that a piece of one to four characters is said twice.
-        filler: chance per line of a filler word at its start.
-        comma: chance per line border of a punctuation mark; else the lines run together.
-        fillers: words to draw from.
-        marks: punctuation to draw from.
+        homophone: probability per character of another character of the same sound.
+        stutter: probability per line that a piece of one to four characters is repeated.
+        filler: probability per line of a filler word at its start.
+        comma: probability per line of a punctuation mark at its end; else lines run together.
+        fillers: filler words to draw from.
+        marks: punctuation marks to draw from.
     """
     written = []
     for line in lines:

@@ -16,7 +16,7 @@ from ampere.config.serve import ServeSettings
 from ampere.config.summarize import TextSource
 from ampere.records import SAMPLES, SUMMARIES, Domain, Split
 from ampere.store.workspace import Workspace
-from ampere.synthetic.catalog import write_demo_catalogue
+from ampere.synthetic.catalog import write_demo_catalog
 from ampere.text.checks.scores import score_summaries
 from ampere.uris import absolute
 from ampere.workflows.evaluate_summaries import found_summaries, read_gold
@@ -85,7 +85,7 @@ def generate(catalogue: Path, products: int, seed: int) -> Path:
         def show(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        return write_demo_catalogue(catalogue, products=products, seed=seed, on_progress=show)
+        return write_demo_catalog(catalogue, products=products, seed=seed, on_progress=show)
 
 
 def train_flags(name: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from ampere.records import EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES
 from ampere.store.workspace import Workspace
 from ampere.synthetic.products import demo_products
-from ampere.synthetic.speech import recognise, say
+from ampere.synthetic.speech import recognize, say
 from tests.helpers.demo import DemoRun
 from tests.helpers.processes import ids, kill, kill_half_way, parts_of, run_whole, start, wait_until
 
@@ -72,7 +72,7 @@ def answers(workspace: Workspace) -> dict[str, str]:
 
 def many_transcripts(count: int) -> list[str]:
     rng = random.Random(0)
-    return [recognise(say(product, rng, lines=8), rng) for product in demo_products(rng, count)]
+    return [recognize(say(product, rng, lines=8), rng) for product in demo_products(rng, count)]
 
 
 def test_embed(demo: DemoRun) -> None:

@@ -1,4 +1,4 @@
-"""The demo catalogue on disk: the plan, the words, the files, and that it is made the same each time."""
+"""The demo catalog: the plan, the texts, the files, and that it is reproducible."""
 
 import csv
 import json
@@ -15,8 +15,8 @@ from PIL import Image
 from ampere.records import Domain, Split
 from ampere.synthetic.catalog import (
     COLUMNS,
-    plan_catalogue,
-    write_demo_catalogue,
+    plan_catalog,
+    write_demo_catalog,
     write_title,
     write_transcript,
 )
@@ -33,15 +33,15 @@ def read_frames(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "catalogue"
-    return write_demo_catalogue(
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "catalog"
+    return write_demo_catalog(
         folder, products=20, shorts_per_product=1, lives_per_product=1, workers=1
     )
 
 
 def test_plan_splits_whole_groups() -> None:
-    items = plan_catalogue(240, 0)
+    items = plan_catalog(240, 0)
     test = [item for item in items if item.split is Split.TEST]
     assert len(items) == 240 and len(test) == 60
     assert Counter(item.product.category.category for item in test).most_common() == [
@@ -61,18 +61,18 @@ def test_plan_splits_whole_groups() -> None:
 
 @pytest.mark.parametrize("products", [20, 33, 50])
 def test_plan_of_few_products_has_both_splits_in_each_category(products: int) -> None:
-    pairs = {(item.product.category.category, item.split) for item in plan_catalogue(products, 3)}
+    pairs = {(item.product.category.category, item.split) for item in plan_catalog(products, 3)}
     assert len(pairs) == 20
 
 
-def test_plan_refuses_too_few_products() -> None:
+def test_plan_of_too_few_products_raises() -> None:
     with pytest.raises(ValueError, match="at least 20"):
-        plan_catalogue(19, 0)
+        plan_catalog(19, 0)
 
 
-def test_title_keeps_the_name() -> None:
+def test_title_contains_name_and_size() -> None:
     rng = random.Random(0)
-    for item in plan_catalogue(40, 0):
+    for item in plan_catalog(40, 0):
         title = write_title(item.product, rng)
         assert item.product.name in title
         assert item.product.features[0] in title
@@ -80,8 +80,8 @@ def test_title_keeps_the_name() -> None:
 
 
 @pytest.mark.parametrize("domain", [Domain.SHORT, Domain.LIVE])
-def test_transcripts_come_in_the_stated_shares(domain: Domain) -> None:
-    rng, item = random.Random(0), plan_catalogue(20, 0)[0]
+def test_transcript_kinds_have_the_stated_shares(domain: Domain) -> None:
+    rng, item = random.Random(0), plan_catalog(20, 0)[0]
     kinds: Counter[str] = Counter()
     for _ in range(1000):
         text, truth = write_transcript(item, domain, rng)
@@ -102,12 +102,12 @@ def test_transcripts_come_in_the_stated_shares(domain: Domain) -> None:
     assert 50 <= kinds["other"] <= 180  # of 150; recognition garbles some of the names
 
 
-def test_manifest_and_gold(catalogue: Path) -> None:
-    rows = read_manifest(catalogue)
-    assert catalogue.read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
+def test_manifest_and_gold(catalog: Path) -> None:
+    rows = read_manifest(catalog)
+    assert catalog.read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
     assert len(rows) == len({row["sample_id"] for row in rows}) == 60
     assert Counter(row["domain"] for row in rows) == {"page": 20, "short": 20, "live": 20}
-    names = {f"p{item.index:05d}": item.product.name for item in plan_catalogue(20, 0)}
+    names = {f"p{item.index:05d}": item.product.name for item in plan_catalog(20, 0)}
     by_split = {
         s: {row["product_id"] for row in rows if row["split"] == s} for s in ("train", "test")
     }
@@ -116,7 +116,7 @@ def test_manifest_and_gold(catalogue: Path) -> None:
     clips = {row["sample_id"]: row for row in rows if row["domain"] != "page"}
     gold = [
         json.loads(line)
-        for line in (catalogue.parent / "gold.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in (catalog.parent / "gold.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert [truth["sample_id"] for truth in gold] == [i for i, row in clips.items() if row["text"]]
     assert {truth["product_name"] for truth in gold} <= {*names.values(), ""}
@@ -124,10 +124,10 @@ def test_manifest_and_gold(catalogue: Path) -> None:
         assert truth["product_name"] in (names[clips[truth["sample_id"]]["product_id"]], "")
 
 
-def test_media_decode(catalogue: Path) -> None:
+def test_media_decode(catalog: Path) -> None:
     sounds = []
-    for row in read_manifest(catalogue):
-        media = catalogue.parent / row["media"]
+    for row in read_manifest(catalog):
+        media = catalog.parent / row["media"]
         if row["domain"] == "page":
             with Image.open(media) as page:
                 assert page.size == (160, 160)
@@ -140,9 +140,9 @@ def test_media_decode(catalogue: Path) -> None:
     assert set(sounds) == {0, 1}
 
 
-def test_processes_do_not_change_the_result(catalogue: Path, tmp_path: Path) -> None:
+def test_number_of_workers_does_not_change_the_files(catalog: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    again = write_demo_catalogue(
+    again = write_demo_catalog(
         tmp_path,
         products=20,
         shorts_per_product=1,
@@ -151,33 +151,33 @@ def test_processes_do_not_change_the_result(catalogue: Path, tmp_path: Path) -> 
         on_progress=lambda done, total: steps.append((done, total)),
     )
     assert steps == [(i, 20) for i in range(1, 21)]
-    assert again.read_bytes() == catalogue.read_bytes()
-    assert (tmp_path / "gold.jsonl").read_bytes() == (catalogue.parent / "gold.jsonl").read_bytes()
+    assert again.read_bytes() == catalog.read_bytes()
+    assert (tmp_path / "gold.jsonl").read_bytes() == (catalog.parent / "gold.jsonl").read_bytes()
     for name in ("shorts/p00003-0.mp4", "lives/p00017-0.mp4"):
-        assert np.array_equal(read_frames(tmp_path / name), read_frames(catalogue.parent / name))
+        assert np.array_equal(read_frames(tmp_path / name), read_frames(catalog.parent / name))
 
 
-def test_a_finished_folder_is_left_alone(catalogue: Path) -> None:
-    before = (catalogue.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns
+def test_complete_folder_is_not_rewritten(catalog: Path) -> None:
+    before = (catalog.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns
     write = partial(
-        write_demo_catalogue,
-        catalogue.parent,
+        write_demo_catalog,
+        catalog.parent,
         products=20,
         shorts_per_product=1,
         lives_per_product=1,
     )
-    assert write() == catalogue
-    assert (catalogue.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="remove the folder or choose another"):
+    assert write() == catalog
+    assert (catalog.parent / "pages" / "p00000-0.jpg").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="Remove the folder or choose another"):
         write(seed=1)
 
 
-def test_a_killed_run_is_repeated(tmp_path: Path) -> None:
+def test_interrupted_run_is_repeated(tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     write = partial(
-        write_demo_catalogue,
+        write_demo_catalog,
         tmp_path,
         products=20,
         shorts_per_product=0,
@@ -191,8 +191,8 @@ def test_a_killed_run_is_repeated(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_users_manifest_is_not_overwritten(tmp_path: Path) -> None:
+def test_user_manifest_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("mine")
-    with pytest.raises(ValueError, match="not the demo's"):
-        write_demo_catalogue(tmp_path, products=20)
+    with pytest.raises(ValueError, match="manifest.csv that is not the demo's"):
+        write_demo_catalog(tmp_path, products=20)
     assert (tmp_path / "manifest.csv").read_text() == "mine"

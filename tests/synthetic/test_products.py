@@ -17,7 +17,7 @@ from ampere.text.characters import common_characters
 seeds = st.integers(0, 2**32)
 
 
-def test_categories_have_words_enough() -> None:
+def test_categories_have_enough_distinct_words() -> None:
     categories = load_categories()
     assert len(categories) >= DEMO_CATEGORIES
     assert len({category.category for category in categories}) == len(categories)
@@ -43,21 +43,21 @@ def test_common_characters_are_level_one_of_gb_2312() -> None:
 
 @settings(deadline=None)
 @given(seeds, st.booleans())
-def test_brands_keep_to_their_side(seed: int, demo: bool) -> None:
+def test_brands_are_drawn_for_demo_or_training(seed: int, demo: bool) -> None:
     brand = draw_brand(random.Random(seed), demo=demo)
     assert is_demo_brand(brand) == demo
     assert len(brand) in (2, 3)
 
 
-def test_a_quarter_of_the_brands_is_the_demos() -> None:
-    # crc32("云岚") and so on are checksums, spread evenly: 25 % of many brands.
+def test_a_quarter_of_brands_belongs_to_the_demo() -> None:
+    # crc32("云岚") and so on are uniform: 25 % of many brands.
     brands = [a + b for a in common_characters()[:60] for b in common_characters()[60:120]]
     assert 0.22 < sum(map(is_demo_brand, brands)) / len(brands) < 0.28
 
 
 @settings(deadline=None)
 @given(seeds, st.integers(0, DEMO_CATEGORIES - 1))
-def test_a_product_has_its_categorys_words_and_its_size_first(seed: int, at: int) -> None:
+def test_product_has_words_of_its_category_and_size_first(seed: int, at: int) -> None:
     category = load_categories()[at]
     product = draw_product(random.Random(seed), category, brand="云岚")
     assert product.name == f"云岚{product.kind}{product.function}{product.noun}"
@@ -75,7 +75,7 @@ def test_a_product_has_its_categorys_words_and_its_size_first(seed: int, at: int
     )
 
 
-def test_demo_products_are_distinct_even_over_the_categories_and_repeatable() -> None:
+def test_demo_products_are_distinct_balanced_and_reproducible() -> None:
     products = list(demo_products(random.Random(3), 95))
     assert len({product.name for product in products}) == len(products) == 95
     assert all(is_demo_brand(product.brand) for product in products)

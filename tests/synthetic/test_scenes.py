@@ -1,4 +1,4 @@
-"""The drawn products: shapes, look-alikes, clips, and what PyAV reads back."""
+"""Pictures of products: shapes, look-alikes, and clips read back by PyAV."""
 
 import random
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ampere.records import Domain
-from ampere.synthetic.catalog import plan_catalogue
+from ampere.synthetic.catalog import plan_catalog
 from ampere.synthetic.clip_file import encode_clip
 from ampere.synthetic.looks import SHAPES, Look, draw_look, draw_sprite
 from ampere.synthetic.products import DEMO_CATEGORIES, load_categories
@@ -47,8 +47,8 @@ def test_shapes_differ() -> None:
             assert (one ^ other).sum() > 0.15 * (one | other).sum()
 
 
-def test_look_alikes_are_nearer_than_other_groups() -> None:
-    items = plan_catalogue(120, 0)
+def test_look_alikes_are_more_similar_than_other_groups() -> None:
+    items = plan_catalog(120, 0)
     within: list[float] = []
     across: list[float] = []
     for category in range(DEMO_CATEGORIES):
@@ -63,7 +63,7 @@ def test_look_alikes_are_nearer_than_other_groups() -> None:
     assert np.mean(within) < 0.5 * np.mean(across)
 
 
-def test_page_is_a_product_on_a_light_ground() -> None:
+def test_page_is_a_product_on_a_light_background() -> None:
     page = page_image(LOOK, random.Random(1))
     assert page.size == (160, 160) and page.mode == "RGB"
     pixels = np.asarray(page)
@@ -73,7 +73,7 @@ def test_page_is_a_product_on_a_light_ground() -> None:
 
 
 @pytest.mark.parametrize("domain", [Domain.SHORT, Domain.LIVE])
-def test_clip_frames_follow_from_the_seed(domain: Domain) -> None:
+def test_clip_frames_depend_on_the_seed_only(domain: Domain) -> None:
     one, same, other = (
         np.stack(list(clip_frames(LOOK, random.Random(s), domain, 12))) for s in (5, 5, 6)
     )
@@ -83,7 +83,7 @@ def test_clip_frames_follow_from_the_seed(domain: Domain) -> None:
     assert (one[0] != one[6]).any()
 
 
-def test_a_page_is_no_clip() -> None:
+def test_clip_of_a_page_raises() -> None:
     with pytest.raises(ValueError, match="page"):
         next(clip_frames(LOOK, random.Random(0), Domain.PAGE, 8))
 

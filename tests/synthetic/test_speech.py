@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pypinyin import lazy_pinyin
 
 from ampere.synthetic.products import demo_products
-from ampere.synthetic.speech import CHATTER, FILLERS, OPENERS, chat, homophones, recognise, say
+from ampere.synthetic.speech import CHATTER, FILLERS, OPENERS, chat, homophones, recognize, say
 from ampere.text.characters import common_characters
 
 PRODUCT, OTHER = demo_products(random.Random(0), 2)
@@ -28,13 +28,13 @@ def test_sales_talk_states_name_and_every_feature(seed: int, lines: int) -> None
 
 @settings(deadline=None)
 @given(seeds)
-def test_talk_is_about_as_long_as_asked(seed: int) -> None:
+def test_talk_has_about_the_requested_lines(seed: int) -> None:
     assert 16 <= len(say(PRODUCT, random.Random(seed), lines=16)) <= 19
 
 
 @settings(deadline=None)
 @given(seeds)
-def test_another_product_is_mentioned_once(seed: int) -> None:
+def test_other_product_is_mentioned_once(seed: int) -> None:
     said = say(PRODUCT, random.Random(seed), lines=8, other=OTHER)
     assert sum(OTHER.name in line for line in said) == 1
 
@@ -47,17 +47,17 @@ def test_chat_names_no_product(seed: int) -> None:
     assert said[0] in OPENERS and set(said[1:]) <= set(CHATTER)
 
 
-def test_without_errors_the_words_come_through() -> None:
-    assert recognise(["今天", "天气", "好"], random.Random(0), **CLEAN) == "今天天气好"
-    assert recognise(["今天", "好"], random.Random(0), **CLEAN | {"comma": 1.0}) == "今天，好"
-    assert recognise([], random.Random(0)) == ""
+def test_recognition_without_errors_joins_the_lines() -> None:
+    assert recognize(["今天", "天气", "好"], random.Random(0), **CLEAN) == "今天天气好"
+    assert recognize(["今天", "好"], random.Random(0), **CLEAN | {"comma": 1.0}) == "今天，好"
+    assert recognize([], random.Random(0)) == ""
 
 
 @settings(deadline=None)
 @given(seeds)
-def test_homophones_keep_the_sound_and_the_length(seed: int) -> None:
+def test_homophones_preserve_sound_and_length(seed: int) -> None:
     line = "这款薄荷洗发水真的绝了ABC"
-    heard = recognise([line], random.Random(seed), **CLEAN | {"homophone": 1.0})
+    heard = recognize([line], random.Random(seed), **CLEAN | {"homophone": 1.0})
     assert len(heard) == len(line)
     assert heard[-3:] == "ABC"  # no other character sounds like them
     for said, written in zip(line[:-3], heard, strict=False):
@@ -78,9 +78,9 @@ def test_homophones_sound_alike_by_hand() -> None:
 
 @settings(deadline=None)
 @given(seeds)
-def test_a_stutter_repeats_a_piece_in_place(seed: int) -> None:
+def test_stutter_repeats_a_piece_in_place(seed: int) -> None:
     line = "一二三四五六七"
-    heard = recognise([line], random.Random(seed), **CLEAN | {"stutter": 1.0})
+    heard = recognize([line], random.Random(seed), **CLEAN | {"stutter": 1.0})
     pieces = {
         line[:i] + line[i:j] + line[i:] for i in range(len(line)) for j in range(i + 1, i + 5)
     }
@@ -89,16 +89,16 @@ def test_a_stutter_repeats_a_piece_in_place(seed: int) -> None:
 
 @settings(deadline=None)
 @given(seeds)
-def test_a_filler_stands_at_the_start_of_a_line(seed: int) -> None:
-    heard = recognise(["好"], random.Random(seed), **CLEAN | {"filler": 1.0})
+def test_filler_is_at_the_start_of_a_line(seed: int) -> None:
+    heard = recognize(["好"], random.Random(seed), **CLEAN | {"filler": 1.0})
     assert heard.endswith("好") and heard.removesuffix("好") in FILLERS
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
+def test_transcript_depends_on_the_seed_only(seed: int) -> None:
     def transcript(s: int) -> str:
         rng = random.Random(s)
-        return recognise(say(PRODUCT, rng, lines=16, other=OTHER), rng)
+        return recognize(say(PRODUCT, rng, lines=16, other=OTHER), rng)
 
     assert transcript(seed) == transcript(seed)
     assert transcript(seed) != transcript(seed + 1)
@@ -106,8 +106,8 @@ def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seeds)
-def test_errors_come_at_about_the_stated_rate(seed: int) -> None:
+def test_error_rate_is_about_the_stated_one(seed: int) -> None:
     lines = ["家人们晚上好啊欢迎来到直播间"] * 200
-    heard = recognise(lines, random.Random(seed), **CLEAN | {"homophone": 0.1})
+    heard = recognize(lines, random.Random(seed), **CLEAN | {"homophone": 0.1})
     changed = sum(a != b for a, b in zip("".join(lines), heard, strict=True)) / len(heard)
     assert 0.06 < changed < 0.13

@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ampere.synthetic.products import demo_products
-from ampere.synthetic.speech import recognise, say
+from ampere.synthetic.speech import recognize, say
 from ampere.text.checks import sounds as sounds_module
 from ampere.text.checks.audit import audit
 from ampere.text.checks.numerals import DIGITS, UNITS, spell_out
@@ -159,7 +159,7 @@ def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> No
         other = next(
             p for p in rng.sample(products, len(products)) if p.category != product.category
         )
-        transcript = recognise(say(product, rng, lines=12), rng)
+        transcript = recognize(say(product, rng, lines=12), rng)
         facts += 1 + len(product.features)
         foreign_facts += 1 + len(other.features)
         own += sum(
