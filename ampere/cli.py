@@ -1,6 +1,6 @@
-"""The `ampere` command: finds the command and the preset, reads the flags, runs.
+"""The `ampere` command: selects the command and the preset, parses the flags, runs.
 
-Exit status: 0 done, 1 failed, 2 wrong use.
+Exit status: 0 done, 1 failed, 2 usage error.
 """
 
 import argparse
@@ -8,18 +8,21 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import tyro
 
-from ampere.commands import COMMANDS, AnyCommand
+from ampere import commands
 from ampere.config.settings import Settings
 from ampere.config.systems import named_settings
+from ampere.huge_pages import use_huge_pages
 from ampere.media.decoder import MediaError
 from ampere.store.workspace import Workspace
 
-WRONG_USE = 2
-WRONG_PLACES = (
+USAGE_ERROR = 2
+PATH_ERRORS = (
     FileNotFoundError,
     FileExistsError,
     NotADirectoryError,
@@ -29,43 +32,92 @@ WRONG_PLACES = (
 PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
 
 
+@dataclass(kw_only=True)
+class Demo:
+    """Run the whole pipeline on a synthetic catalog, ending with a search over HTTP."""
+
+    folder: Path = Path("demo")
+    """Folder for the catalog and the workspace."""
+    products: int = 200
+    """Number of products to generate."""
+    seed: int = 0
+    """Random seed of the catalog."""
+    port: int = 8000
+    """TCP port of the search endpoint, on this machine."""
+
+    name: ClassVar[str] = "demo"
+
+    def run(self) -> int:
+        """Run the other commands through `main`, hence here and not in `ampere.commands`."""
+        from ampere.workflows.demo import run_demo
+
+        return run_demo(
+            main, folder=self.folder, products=self.products, seed=self.seed, port=self.port
+        )
+
+
+AnyCommand = Demo | commands.Command | commands.EvaluateSummaries
+COMMANDS: dict[str, type[AnyCommand]] = {
+    command.name: command
+    for command in (
+        Demo,
+        commands.Prepare,
+        commands.Decode,
+        commands.Summarize,
+        commands.EvaluateSummaries,
+        commands.Train,
+        commands.Embed,
+        commands.Index,
+        commands.Evaluate,
+        commands.Figures,
+        commands.Ablate,
+        commands.Search,
+        commands.Serve,
+        commands.Frames,
+        commands.Inspect,
+        commands.Status,
+        commands.Export,
+    )
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; `argv` without the program's name. None takes the process's arguments."""
+    """Run one command and return its exit status.
+
+    Args:
+        argv: the command line without the program's name; None: that of this process.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
-        return 0 if arguments else WRONG_USE
+        return 0 if arguments else USAGE_ERROR
     name, *flags = arguments
     if name not in COMMANDS:
-        print(f"ampere: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
-        return WRONG_USE
+        print(f"ampere: unknown command {name!r}\n\n{usage()}", file=sys.stderr)
+        return USAGE_ERROR
+    use_huge_pages()
     try:
         status = read_flags(COMMANDS[name], flags).run()
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # for what Python still flushes at its end
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        # Python flushes stdout once more at exit, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, MediaError, *WRONG_PLACES) as error:
+    except (ValueError, MediaError, *PATH_ERRORS) as error:
         print(f"ampere {name}: {error}", file=sys.stderr)
-        return WRONG_USE
-    except (
-        RuntimeError,
-        OSError,
-        ImportError,
-    ) as error:  # a full disk, a store whose library is missing
+        return USAGE_ERROR
+    # OSError: such as a full disk. ImportError: such as a missing library of a cloud store.
+    except (RuntimeError, OSError, ImportError) as error:
         print(f"ampere {name}: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"ampere {name}: interrupted; run it again to go on where it stopped", file=sys.stderr
-        )
+        print(f"ampere {name}: interrupted; run it again to resume", file=sys.stderr)
         return 1
 
 
 def usage() -> str:
+    """Help text of `ampere` itself: one line per command."""
     lines = [
         f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()
     ]
@@ -83,11 +135,15 @@ def usage() -> str:
 
 
 def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
-    """Read a command's flags over the values of its preset.
+    """Parse a command's flags over the values of its preset.
+
+    argparse first looks for the preset, since the defaults that tyro shows and overrides depend on
+    it. `tyro.extras.overridable_config_cli` would turn presets into subcommands (`ampere train demo
+    --train.epochs 2`) and cannot take the preset from the workspace.
 
     Raises:
-        ValueError: an unknown preset, or a relative path inside a Ray job.
-        SystemExit: a flag is wrong (status 2), or --help was asked for.
+        ValueError: the preset is unknown, or a path is relative inside a Ray job.
+        SystemExit: a flag is invalid (status 2), or `--help` is given (status 0).
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in (*PATHS, "--preset"):
@@ -97,8 +153,8 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
         path = getattr(known, flag.removeprefix("--"))
         if path and not is_absolute(path):
             raise ValueError(
-                f"{flag} {path} is relative, and a Ray job runs in a temporary copy of the working folder; give an "
-                "absolute path or a URI that all nodes can reach"
+                f"{flag} {path} is relative, and a Ray job runs in a temporary copy of the working "
+                "folder; give an absolute path or a URI that all nodes can reach"
             )
     settings = named_settings(find_preset(known.preset, known.workspace))
     return tyro.cli(
@@ -106,27 +162,33 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
     )
 
 
-def is_absolute(workspace: str) -> bool:
-    return "://" in workspace or workspace.startswith(("/", "~"))
+def is_absolute(path: str) -> bool:
+    """Whether a path does not depend on the working folder; cloud URIs do not."""
+    return "://" in path or path.startswith(("/", "~"))
 
 
 def find_preset(given: str | None, workspace: str | None) -> str:
-    """The preset asked for, else the workspace's own, else `demo`."""
+    """The preset given as a flag, else that of the workspace, else `demo`."""
     if given is not None:
         return given
     try:
         return Workspace.open(workspace).preset if workspace else "demo"
     except FileNotFoundError:
-        return "demo"  # `prepare` makes the workspace; every other command refuses it in a moment
+        return "demo"  # `prepare` creates the workspace; all other commands will refuse it
 
 
 def defaults(command: type[AnyCommand], settings: Settings) -> Any:
-    """A command's own defaults, with its parts of the settings taken from the preset."""
+    """An instance of a command with the settings of a preset.
+
+    Fields without a default become `tyro.MISSING`, so that tyro requires a flag.
+    """
     parts = {Settings: settings} | {type(part): part for part in vars(settings).values()}
     values: dict[str, Any] = {}
     for field in dataclasses.fields(command):
-        if field.name == "settings" or field.type in parts:
-            values[field.name] = parts.get(field.type, settings)
+        if field.type in parts:
+            values[field.name] = parts[field.type]
+        elif field.name == "settings":  # its type is tyro.conf.Suppress[Settings]
+            values[field.name] = settings
         elif field.default is dataclasses.MISSING:
             values[field.name] = tyro.MISSING
     return command(**values)

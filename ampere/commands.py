@@ -1,7 +1,8 @@
-"""The commands: what each takes and runs. The stages are also `python jobs/NAME.py`.
+"""The commands: their flags and what they run. The stages are also `python jobs/NAME.py`.
 
-A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts, so that `--help` and a wrong
-flag answer at once.
+A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts, so that
+`--help` and usage errors answer at once. tyro shows the docstrings of the fields as help texts,
+with their line breaks.
 """
 
 import json
@@ -32,44 +33,45 @@ PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")
 
 @dataclass(kw_only=True)
 class Command:
-    """Flags that every command has."""
+    """Flags of every command."""
 
     workspace: str
-    """Folder or cloud URI that holds the catalogue's tables, models and indexes."""
+    """Folder or cloud URI with the catalog's tables, models and indexes."""
     preset: PresetFlag = None
-    """Where settings come from that no flag names; the workspace's own unless given."""
+    """Preset that provides the settings not given as flags; default: the workspace's preset."""
 
     name: ClassVar[str]
 
     def run(self) -> int:
-        """Do the work; returns the exit status."""
+        """Do the work and return the exit status."""
         raise NotImplementedError
 
     def open(self) -> Workspace:
+        """Open the workspace given by `--workspace`."""
         return Workspace.open(self.workspace)
 
 
 def finish(report: "Report") -> int:
-    """Print what a job did, its summary line last; 1 if it fell short."""
+    """Print a report, its summary line last, and return the exit status."""
     print(report, flush=True)
     return 0 if report.succeeded else 1
 
 
 @dataclass(kw_only=True)
 class Prepare(Command):
-    """Read a catalogue into the workspace: ROPE's nine files a split, or a manifest."""
+    """Read a catalog into the workspace: a manifest, or ROPE's nine files per split."""
 
     preset: Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")] = None
-    """Where the settings of a new workspace's stages come from; demo unless given."""
+    """Preset of the workspace's settings; a new workspace gets demo by default."""
     rope: str | None = None
-    """Folder with ROPE's files, or a cloud URI."""
+    """Folder or cloud URI with ROPE's files."""
     images: str | None = None
-    """With --rope: folder or URL prefix of the images; else the folder `images` beside the files."""
+    """Folder or URL prefix of ROPE's images; default: the folder `images` beside its files."""
     manifest: str | None = None
-    """CSV, JSONL or Parquet with sample_id, domain, media and, if known, product_id, text, split; or a folder of such
-    files. A path or a cloud URI."""
+    """Path or cloud URI of a CSV, JSONL or Parquet file, or of a folder of such files.
+    Required columns: sample_id, domain, media. Optional: product_id, text, split."""
     prune: bool = False
-    """Remove samples that the catalogue no longer has, with all that was made from them."""
+    """Delete samples that are no longer in the catalog, with all rows made from them."""
 
     name: ClassVar[str] = "prepare"
 
@@ -81,13 +83,11 @@ class Prepare(Command):
         if (self.rope is None) == (self.manifest is None):
             raise ValueError("give either --rope DIR or --manifest FILE")
         if self.images is not None and self.rope is None:
-            raise ValueError("--images goes with --rope; a manifest names its media itself")
+            raise ValueError("--images requires --rope; a manifest names its own media")
         rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
-        first = next(
-            rows, None
-        )  # what cannot be read at all fails here, before a workspace is made
+        first = next(rows, None)  # an unreadable catalog fails here, before a workspace is created
         if first is None:
-            raise ValueError(f"{self.rope or self.manifest} holds no sample")
+            raise ValueError(f"{self.rope or self.manifest} contains no samples")
         workspace = Workspace.create(self.workspace, self.preset)
         return finish(prepare(workspace, chain([first], rows), prune=self.prune))
 
@@ -97,23 +97,23 @@ class StageCommand(Command):
     """Flags of the row-by-row stages."""
 
     retry_failed: bool = False
-    """Take up again what failed before."""
+    """Retry the rows that failed before."""
 
 
 @dataclass(kw_only=True)
 class Decode(StageCommand):
-    """Decode each sample's media into stored frames."""
+    """Decode the media of every sample to stored frames."""
 
     decode: DecodeSettings
 
     name: ClassVar[str] = "decode"
 
     def run(self) -> int:
-        from ampere.pipeline.decode import decode_stage
+        from ampere.pipeline.decode import DecodeStage
         from ampere.pipeline.runner.run import run_stage
 
         workspace = self.open()
-        stage = decode_stage(workspace, self.decode)
+        stage = DecodeStage(workspace, self.decode)
         return finish(
             run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed)
         )
@@ -121,7 +121,7 @@ class Decode(StageCommand):
 
 @dataclass(kw_only=True)
 class Summarize(StageCommand):
-    """Turn each clip's raw transcript into product name and features, with vLLM or another method."""
+    """Summarize transcripts to product names and features, with an LLM by default."""
 
     summarize: SummarizeSettings
 
@@ -129,32 +129,34 @@ class Summarize(StageCommand):
 
     def run(self) -> int:
         from ampere.pipeline.runner.run import run_stage
-        from ampere.pipeline.summarize.stage import summarize_stage
+        from ampere.pipeline.summarize.stage import SummarizeStage
         from ampere.reports.summaries import write_summary_page
 
         workspace = self.open()
-        stage = summarize_stage(workspace, self.summarize)
+        stage = SummarizeStage(workspace, self.summarize)
         report = run_stage(
             stage, workspace, settings=self.summarize, retry_failed=self.retry_failed
         )
         report.notes.append(
-            f"a page to skim: {write_summary_page(workspace, stage, self.summarize.method)}"
+            f"review page: {write_summary_page(workspace, stage, self.summarize.method)}"
         )
         return finish(report)
 
 
 @dataclass(kw_only=True)
 class EvaluateSummaries:
-    """Score summaries against labelled transcripts: names, features, chat; with confidence intervals."""
+    """Score summaries against labeled transcripts, with confidence intervals."""
 
     gold: str
-    """JSONL of labelled transcripts: sample_id, product_name, product_features and, without --workspace, text."""
+    """JSONL file of labeled transcripts.
+    Fields: sample_id, product_name, product_features and, without --workspace, text."""
     workspace: str | None = None
-    """Score what this workspace has for the labelled samples, all methods; else summarize the labelled transcripts."""
+    """Workspace whose summaries of the labeled samples are scored, all methods.
+    Default: summarize the labeled transcripts now."""
     preset: PresetFlag = None
-    """Where settings come from that no flag names."""
+    """Preset that provides the settings not given as flags."""
     summarize: SummarizeSettings
-    """Without --workspace: how the labelled transcripts are summarized."""
+    """How labeled transcripts are summarized without --workspace."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -187,7 +189,7 @@ class EvaluateSummaries:
 
 @dataclass(kw_only=True)
 class Train(Command):
-    """Train the fused model on the training products."""
+    """Train an embedding model on the training products."""
 
     model: ModelSettings
     train: TrainSettings
@@ -209,11 +211,11 @@ class Embed(StageCommand):
     name: ClassVar[str] = "embed"
 
     def run(self) -> int:
-        from ampere.pipeline.embed import embed_stage
+        from ampere.pipeline.embed import EmbedStage
         from ampere.pipeline.runner.run import run_stage
 
         workspace = self.open()
-        stage = embed_stage(workspace, self.embed)
+        stage = EmbedStage(workspace, self.embed)
         return finish(
             run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed)
         )
@@ -221,9 +223,10 @@ class Embed(StageCommand):
 
 @dataclass(kw_only=True)
 class Index(Command):
-    """Bring the search index of a model up to date, or go back to its version before."""
+    """Update the search index of a model, or roll it back to the previous version."""
 
     action: tyro.conf.Positional[Literal["build", "rollback"]] = "build"
+    """Build or update the index, or roll back to its previous version."""
     index: IndexSettings
 
     name: ClassVar[str] = "index"
@@ -232,16 +235,15 @@ class Index(Command):
         from ampere.pipeline.index import build_index, roll_back
 
         if self.action == "rollback":
-            print(
-                f"index: {self.index.model} is back at {roll_back(self.open(), self.index.model)}"
-            )
+            version = roll_back(self.open(), self.index.model)
+            print(f"index: rolled {self.index.model} back to {version}")
             return 0
         return finish(build_index(self.open(), self.index))
 
 
 @dataclass(kw_only=True)
 class Evaluate(Command):
-    """Judge models on the test products: the six-task table."""
+    """Evaluate models on the test products: the six-task table."""
 
     evaluate: EvaluateSettings
 
@@ -255,7 +257,7 @@ class Evaluate(Command):
 
 @dataclass(kw_only=True)
 class Figures(Command):
-    """Draw what models do on the test products: reports/index.html and PNGs."""
+    """Draw results of models on the test products: reports/index.html and PNGs."""
 
     figures: FiguresSettings
 
@@ -269,7 +271,7 @@ class Figures(Command):
 
 @dataclass(kw_only=True)
 class Ablate(Command):
-    """Make the paper's tables: train, embed and judge every system that they compare."""
+    """Compute the paper's tables: train, embed and evaluate every system in them."""
 
     ablate: AblateSettings
     model: ModelSettings
@@ -289,15 +291,16 @@ class Ablate(Command):
 
 @dataclass(kw_only=True)
 class Search(Command):
-    """Search the index from the command line, by a picture or a video, with its text where there is one."""
+    """Search the index with an image or a video and, optionally, its text."""
 
     file: Path | None = None
-    """Picture or video to search by; it must be given."""
+    """Image or video to search with; required."""
     text: str | None = None
-    """Title of the picture, or product summary of the video's speech; never searched by alone."""
+    """Title of the image, or product summary of the video's speech; used together with --file."""
     model: str = "ampere"
+    """Name of the model under models/ whose index is searched."""
     k: int = 5
-    """Answers per domain."""
+    """Number of results per domain."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -327,12 +330,12 @@ class Serve(Command):
 
 @dataclass(kw_only=True)
 class Frames(Command):
-    """Draw a sample's stored frames with their times, to see what the model will see."""
+    """Draw a sample's stored frames with their timestamps, as the model sees them."""
 
     sample_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLE_ID")]
-    """A sample of the catalogue."""
+    """Id of a sample of the catalog."""
     out: Path | None = None
-    """PNG to write; else SAMPLE_ID.png in the current folder."""
+    """PNG file to write; default: SAMPLE_ID.png in the current folder."""
 
     name: ClassVar[str] = "frames"
 
@@ -344,10 +347,10 @@ class Frames(Command):
 
 @dataclass(kw_only=True)
 class Inspect(Command):
-    """Show a sample's transcript beside its summaries, with what the checks flagged."""
+    """Show a sample's transcript beside its summaries and their flags."""
 
     sample_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLE_ID")]
-    """A sample of the catalogue."""
+    """Id of a sample of the catalog."""
 
     name: ClassVar[str] = "inspect"
 
@@ -362,11 +365,11 @@ class Inspect(Command):
 
 @dataclass(kw_only=True)
 class Status(Command):
-    """Show each stage's rows: done, pending, failed, stale."""
+    """Show the done, pending, failed and stale rows of each stage."""
 
     settings: tyro.conf.Suppress[Settings]
     failures: bool = False
-    """List the failed rows with their reasons."""
+    """List the failed rows with their errors."""
 
     name: ClassVar[str] = "status"
 
@@ -382,11 +385,12 @@ class Status(Command):
 
 @dataclass(kw_only=True)
 class Export(Command):
-    """Write the tables as Parquet files."""
+    """Export tables to Parquet files."""
 
     out: Path
-    """Folder for the files."""
+    """Folder for the Parquet files."""
     tables: tuple[str, ...] = ("samples", "summaries", "embeddings", "failures")
+    """Names of the tables to export."""
 
     name: ClassVar[str] = "export"
 
@@ -394,51 +398,3 @@ class Export(Command):
         from ampere.reports.export import export_tables
 
         return finish(export_tables(self.open(), self.out, self.tables))
-
-
-@dataclass(kw_only=True)
-class Demo:
-    """Run the whole way on a generated catalogue, from pages and clips to a search over HTTP."""
-
-    folder: Path = Path("demo")
-    """For the catalogue and the workspace."""
-    products: int = 200
-    """Products to generate."""
-    seed: int = 0
-    port: int = 8000
-    """Of the search endpoint, on this machine."""
-
-    name: ClassVar[str] = "demo"
-
-    def run(self) -> int:
-        from ampere.cli import main
-        from ampere.workflows.demo import run_demo
-
-        return run_demo(
-            main, folder=self.folder, products=self.products, seed=self.seed, port=self.port
-        )
-
-
-AnyCommand = Command | Demo | EvaluateSummaries
-COMMANDS: dict[str, type[AnyCommand]] = {
-    command.name: command
-    for command in (
-        Demo,
-        Prepare,
-        Decode,
-        Summarize,
-        EvaluateSummaries,
-        Train,
-        Embed,
-        Index,
-        Evaluate,
-        Figures,
-        Ablate,
-        Search,
-        Serve,
-        Frames,
-        Inspect,
-        Status,
-        Export,
-    )
-}

@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from ampere.config.model import ModelSettings
+from ampere.huge_pages import use_huge_pages
 from ampere.models.ampere import AMPere, AMPereConfig
 
 BERT_VOCABULARY = 21128
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    use_huge_pages()
 
     sizes, dtype = ModelSettings(), getattr(torch, args.dtype)
     config = AMPereConfig(sizes=sizes, vocab_size=BERT_VOCABULARY, pad_token_id=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from ampere.huge_pages import use_huge_pages
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 
 PARTS = ("forward", "backward", "optimizer")
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=0.1, help="the sample rate beside 1")
     parser.add_argument("--steps", type=int, default=2, help="after one to warm up")
     args = parser.parse_args()
+    use_huge_pages()
 
     centers_gb = args.classes * args.dim * 4e-9
     print(

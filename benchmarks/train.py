@@ -1,15 +1,17 @@
-"""How fast training is: the full-size step beside a bare matrix product, the page way, and Ray Train beside torchrun.
+"""Measures how fast training is.
 
     python benchmarks/train.py step [--device cuda] [--products 64]
     python benchmarks/train.py ray [--steps 60] [--rounds 3] [--ranks 2]
 
-`step` needs neither Ray nor vLLM nor Lance. It makes forward, losses, backward and update of the full-size network
-(random weights and frames) in bfloat16, and prints the share of the rate of a bare product of the same type, and the
-time of a step whose pages go through the frame tower once over one whose pages go through it eight times.
+`step` needs neither Ray nor vLLM nor Lance. It runs forward pass, losses, backward pass and update
+of the full-size network (random weights and frames) in bfloat16. It prints the rate as a fraction
+of that of a bare matrix product of the same type. It also prints how much longer a step takes if
+pages pass the frame tower eight times instead of once.
 
-`ray` trains the demo's network by Ray Train and by torchrun, on the same Lance table of frames; it prints samples per
-second of both, start apart, their ratio, and the share of a step that is spent waiting for data. Ray's own dozen
-processes take a tenth of a core together, which as many ranks as cores have to give; with a core to spare they do not.
+`ray` trains the demo's network with Ray Train and with torchrun, on the same Lance table of frames.
+It prints the samples per second of both (without the start), their ratio, and the fraction of a
+step that waits for data. Ray's own dozen processes take a tenth of a core together: time that the
+ranks lose if there are as many ranks as cores, and do not lose with one spare core.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ampere.config.model import ModelSettings
 from ampere.config.presets import PRESETS
 from ampere.config.train import TrainSettings
+from ampere.huge_pages import use_huge_pages
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
@@ -42,7 +45,7 @@ from ampere.training.step import ProductModel, Step
 
 CLASSES = 10_000
 PRODUCTS, BATCH = 64, 32
-GPU_SHARE = 0.45  # of a bare product's rate that forward and backward must reach on a GPU
+GPU_SHARE = 0.45  # of a bare product's rate: the bar for a step on a GPU
 TEXT = "云岚薄荷控油洗发水 去屑 不刺激 五百毫升"
 
 
@@ -70,6 +73,7 @@ def random_batch(products: int, sizes: ModelSettings, *, page_frames: int) -> Ba
 
 
 def step_benchmark(device: str, products: int, repeats: int) -> int:
+    """Run `step`, and return the exit status."""
     sizes = ModelSettings()
     settings = TrainSettings(bf16=True, gpus=1.0 if device == "cuda" else 0.0)
     tokenizer = build_tokenizer([TEXT])
@@ -109,6 +113,7 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
 
 
 def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
+    """A job of the demo's network on PRODUCTS products, about `steps` steps long."""
     settings = PRESETS["demo"]()
     products = {
         f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain}
@@ -136,7 +141,7 @@ def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
 
 
 def stored_frames(folder: Path, job: TrainJob) -> Any:
-    """A Lance table of random pictures for all samples of a job, as a `LanceFrames`."""
+    """A Lance table of random images for all samples of a job, as a `LanceFrames`."""
     from ampere.records import FRAMES
     from ampere.store.frames import LanceFrames
     from ampere.store.workspace import Workspace
@@ -153,7 +158,7 @@ def stored_frames(folder: Path, job: TrainJob) -> Any:
 
 
 def on_rank(folder: str, steps: int, loader_workers: int) -> None:
-    """What each process of torchrun does."""
+    """Train on one process of torchrun."""
     from ampere.store.frames import LanceFrames
     from ampere.store.workspace import Workspace
 
@@ -169,7 +174,7 @@ def on_rank(folder: str, steps: int, loader_workers: int) -> None:
 
 
 def by_torchrun(folder: str, steps: int, ranks: int, loader_workers: int) -> list[Any]:
-    """The metrics of a training under torchrun, but for the first, which have the start in them."""
+    """The metrics of a training under torchrun, except the first, which include the start."""
     torchrun = [
         sys.executable,
         "-m",
@@ -178,7 +183,7 @@ def by_torchrun(folder: str, steps: int, ranks: int, loader_workers: int) -> lis
         "--nproc-per-node",
         str(ranks),
     ]
-    own = [
+    script = [
         __file__,
         "rank",
         "--folder",
@@ -188,52 +193,60 @@ def by_torchrun(folder: str, steps: int, ranks: int, loader_workers: int) -> lis
         "--loader-workers",
         str(loader_workers),
     ]
-    subprocess.run([*torchrun, *own], check=True)
+    subprocess.run([*torchrun, *script], check=True)
     return json.loads((Path(folder) / "history.json").read_text())[1:]
 
 
 def by_ray(job: TrainJob, frames: Any, folder: Path) -> list[Any]:
-    """The same of a training under Ray Train."""
+    """The metrics of a training under Ray Train, except the first, which include the start."""
     import ray
 
-    from ampere.pipeline.train.stage import train_on_ray
+    from ampere.pipeline.train.ray_train import train_on_ray
     from ampere.pipeline.train.trackers import Progress
+    from ampere.pipeline.train.worker import TrainInputs
 
     progress = Progress(job, None)
-    (folder / "model").mkdir(parents=True)
-    train_on_ray(job, frames, f"{folder}/runs", "benchmark", progress, folder / "model")
+    model = folder / "model"
+    model.mkdir(parents=True)
+    inputs = TrainInputs(job=job, frames=frames)
+    train_on_ray(inputs, progress, storage=f"{folder}/runs", run="benchmark", folder=model)
     ray.shutdown()
     return progress.history[1:]
 
 
 def ray_benchmark(steps: int, rounds: int, ranks: int, loader_workers: int) -> int:
-    """Both in turns, since one machine is slower at one time than at another; Ray's own processes end in between."""
+    """Run `ray`, and return the exit status.
+
+    The two alternate, because the machine's speed varies over time. Ray is shut down in between.
+    """
     job = ray_job(steps, ranks, loader_workers)
     histories: dict[str, list[Any]] = {"torchrun": [], "Ray Train": []}
     with tempfile.TemporaryDirectory() as folder:
         frames = stored_frames(Path(folder) / "workspace", job)
-        for turn in range(rounds):
+        for number in range(rounds):
             histories["torchrun"] += by_torchrun(folder, steps, ranks, loader_workers)
-            histories["Ray Train"] += by_ray(job, frames, Path(folder) / f"turn-{turn}")
+            histories["Ray Train"] += by_ray(job, frames, Path(folder) / f"round-{number}")
     rates, working = {}, {}
     for name, history in histories.items():
         working[name] = 1 - statistics.mean(row["waiting_share"] for row in history)
         rates[name] = 3 * BATCH / statistics.median(row["seconds_per_step"] for row in history)
-        print(
-            f"{name:<10} {rates[name]:8.1f} samples/s, start apart; waiting for data {1 - working[name]:.1%}"
-        )
+        rate, waiting = f"{rates[name]:8.1f} samples/s", f"{1 - working[name]:.1%}"
+        print(f"{name:<10} {rate} without the start; waiting for data {waiting}")
     return judge(
         ("samples/s under Ray Train over torchrun", rates["Ray Train"] / rates["torchrun"], 0.97),
-        ("share of a step that does not wait for data", working["Ray Train"], 0.95),
+        ("fraction of a step that does not wait for data", working["Ray Train"], 0.95),
     )
 
 
 def main() -> int:
+    """Parse the command line, and run a benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("step", "ray", "rank"), help="rank is what torchrun calls")
-    parser.add_argument("--folder", help="of rank")
+    parser.add_argument(
+        "part", choices=("step", "ray", "rank"), help="rank: internal, run by torchrun"
+    )
+    parser.add_argument("--folder", help="rank: working folder")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--products", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -242,15 +255,12 @@ def main() -> int:
         "--loader-workers",
         type=int,
         default=0,
-        help="of ray, processes a rank; 0, as in the demo: a thread",
+        help="ray: loader processes per rank; 0, as in the demo: one thread",
     )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="of ray: turns that each of the two has"
-    )
-    parser.add_argument(
-        "--ranks", type=int, default=2, help="of ray: processes that train together"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="ray: trainings of each kind")
+    parser.add_argument("--ranks", type=int, default=2, help="ray: processes that train together")
     args = parser.parse_args()
+    use_huge_pages()
     if args.part == "step":
         return step_benchmark(args.device, args.products, args.repeats)
     if args.part == "ray":

@@ -9,8 +9,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from ampere.cli import main
+from ampere.huge_pages import use_huge_pages
 from ampere.store.workspace import Workspace
-from ampere.synthetic.catalog import write_demo_catalogue
+from ampere.synthetic.catalog import write_demo_catalog
 from tests.helpers.demo import DemoRun, run_demo
 
 DEMO_FILES = {
@@ -21,6 +22,7 @@ DEMO_FILES = {
 }
 # Ray and torch would each start a thread per core in every worker process and fight over two cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+use_huge_pages()  # as `main` does; some tests start Ray without it
 
 
 class FilesOfTheDemoTogether(LoadScopeScheduling):
@@ -66,7 +68,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a generated catalogue of twenty products."""
     folder = tmp_path_factory.mktemp("catalogue")
-    write_demo_catalogue(folder, products=20, workers=1)
+    write_demo_catalog(folder, products=20, workers=1)
     return folder
 
 

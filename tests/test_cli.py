@@ -1,19 +1,24 @@
+import ast
 import csv
+import dataclasses
 import errno
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from ampere.cli import main, read_flags
-from ampere.commands import COMMANDS, Decode, Prepare, Summarize, Train
+from ampere.cli import COMMANDS, main, read_flags
+from ampere.commands import Decode, Prepare, Summarize, Train
 from ampere.config.presets import PRESETS
+from ampere.config.settings import Settings
 from ampere.records import SAMPLES
 from ampere.store.workspace import META_FILE, Workspace
 from tests.helpers.catalogs import write_rope
@@ -43,7 +48,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def status(*argv: str | Path) -> int:
-    """Exit status of `ampere ARGV`, whether it comes back or leaves by SystemExit."""
+    """Exit status of `ampere ARGV`, returned or raised as SystemExit."""
     try:
         return main([str(part) for part in argv])
     except SystemExit as left:
@@ -51,7 +56,7 @@ def status(*argv: str | Path) -> int:
 
 
 def plain(text: str) -> str:
-    """Terminal text without colours, frames and line breaks."""
+    """Terminal text without colors, frames and line breaks."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
@@ -62,7 +67,7 @@ def test_prepare_end_to_end(
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1].startswith("prepare: 3 rows done")
     assert "2 failed (" in shown[-1] and f"Result: {tmp_path}/w/samples.lance" in shown[-1]
-    assert "catalogue.csv:5: sample_id b stands already at catalogue.csv:3, which is kept" in shown
+    assert "catalogue.csv:5: duplicate sample_id b (first at catalogue.csv:3, kept)" in shown
     workspace = Workspace.open(tmp_path / "w")
     assert workspace.preset == "demo"
     assert workspace.table(SAMPLES).count() == 3
@@ -109,22 +114,20 @@ def test_prepare_reads_rope(tmp_path: Path) -> None:
     assert uris == [["https://cdn/x/p1.jpg"]]
 
 
-def test_no_command_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert status() == 2
     assert status("--help") == status("-h") == 0
     shown = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +\w", shown, re.M) for name in COMMANDS)
 
 
-def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("decoed", "--workspace", "w") == 2
-    assert "there is no command 'decoed'" in capsys.readouterr().err
+    assert "unknown command 'decoed'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_tells_its_flags(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(name, "--help") == 0
     shown = plain(capsys.readouterr().out)
     flags = {
@@ -158,13 +161,17 @@ def test_help_of_every_command_tells_its_flags(
 
 
 @pytest.mark.parametrize("name", ["prepare", *STAGES])
-def test_an_unknown_preset(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_preset_is_a_usage_error(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert status(name, "--workspace", tmp_path / "w", "--preset", "huge") == 2
-    assert f"ampere {name}: --preset is 'huge'; there are demo, rope" in capsys.readouterr().err
+    assert f"ampere {name}: --preset is 'huge'; expected demo, rope" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("serve",)])
-def test_a_missing_workspace(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "serve"])
+def test_missing_workspace_is_a_usage_error(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = {
         "export": ["--out", str(tmp_path / "out")],
         "frames": ["a"],
@@ -177,13 +184,13 @@ def test_a_missing_workspace(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_workspace_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_workspace_flag_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("decode") == 2
     assert "--workspace" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "told"),
+    ("name", "flags", "message"),
     [
         ("decode", ["--decode.num-frames", "many"], "--decode.num-frames"),
         ("decode", ["--decode.num-frames", "0"], "it must be at least 1"),
@@ -193,14 +200,18 @@ def test_the_workspace_must_be_named(capsys: pytest.CaptureFixture[str]) -> None
         ("export", [], "--out"),
     ],
 )
-def test_a_bad_flag(
-    name: str, flags: list[str], told: str, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+def test_invalid_flag_is_a_usage_error(
+    name: str,
+    flags: list[str],
+    message: str,
+    workspace: Workspace,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert status(name, "--workspace", workspace.uri, *flags) == 2
-    assert told in plain(capsys.readouterr().err)
+    assert message in plain(capsys.readouterr().err)
 
 
-def test_a_relative_workspace_inside_a_ray_job(
+def test_relative_paths_are_refused_inside_a_ray_job(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     manifest: Path,
@@ -262,34 +273,32 @@ def not_utf_8(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (no_flags, "give either --rope DIR or --manifest FILE"),
         (both, "give either --rope DIR or --manifest FILE"),
-        (images_alone, "--images goes with --rope"),
+        (images_alone, "--images requires --rope"),
         (missing_manifest, "none.csv"),
         (missing_column, "media; required are sample_id"),
-        (no_rows, "header.csv holds no sample"),
+        (no_rows, "header.csv contains no samples"),
         (unknown_suffix, "expected .csv, .jsonl or .parquet"),
         (no_rope_files, "no ROPE files"),
         (not_utf_8, "gbk.csv"),
     ],
 )
-def test_what_cannot_be_read_stops_before_a_workspace_is_made(
+def test_unreadable_catalog_creates_no_workspace(
     flags: Callable[[Path], list[str]],
-    told: str,
+    message: str,
     tmp_path: Path,
     manifest: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert status("prepare", "--workspace", tmp_path / "w", *flags(tmp_path)) == 2
-    assert told in plain(capsys.readouterr().err)
+    assert message in plain(capsys.readouterr().err)
     assert not (tmp_path / "w").exists()
 
 
-def test_nothing_but_bad_rows_is_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_invalid_rows_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.jsonl").write_text("{\n[]\n")
     assert (
         status("prepare", "--workspace", tmp_path / "w", "--manifest", tmp_path / "bad.jsonl") == 1
@@ -297,7 +306,7 @@ def test_nothing_but_bad_rows_is_a_failure(
     assert "2 failed (2 ParseError" in capsys.readouterr().out
 
 
-def test_a_locked_table_is_a_failure_not_wrong_use(
+def test_locked_table_is_a_failure_not_a_usage_error(
     workspace: Workspace, manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with workspace.lock("samples"):
@@ -305,7 +314,7 @@ def test_a_locked_table_is_a_failure_not_wrong_use(
     assert "failed: another job is writing samples" in capsys.readouterr().err
 
 
-def test_an_interrupted_job_says_how_to_go_on(
+def test_interrupt_message_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(self: Prepare) -> int:
@@ -313,11 +322,11 @@ def test_an_interrupted_job_says_how_to_go_on(
 
     monkeypatch.setattr(Prepare, "run", interrupt)
     assert status("prepare", "--workspace", workspace.uri) == 1
-    assert "run it again to go on" in capsys.readouterr().err
+    assert "run it again to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_settings_come_from_the_workspaces_preset(tmp_path: Path, preset: str) -> None:
+def test_settings_default_to_the_preset_of_the_workspace(tmp_path: Path, preset: str) -> None:
     uri = Workspace.create(tmp_path / "w", preset).uri
     settings = PRESETS[preset]()
     decode = read_flags(Decode, ["--workspace", uri])
@@ -329,7 +338,7 @@ def test_settings_come_from_the_workspaces_preset(tmp_path: Path, preset: str) -
     )
 
 
-def test_a_preset_and_single_flags_go_before_the_workspaces(workspace: Workspace) -> None:
+def test_flags_override_the_preset_of_the_workspace(workspace: Workspace) -> None:
     flags = ["--workspace", workspace.uri, "--preset", "rope", "--summarize.batch-size", "7"]
     command = read_flags(Summarize, flags)
     assert isinstance(command, Summarize)
@@ -338,21 +347,64 @@ def test_a_preset_and_single_flags_go_before_the_workspaces(workspace: Workspace
     assert Workspace.open(workspace.uri).preset == "demo"
 
 
-def test_retry_failed_is_a_plain_switch(workspace: Workspace) -> None:
+def test_retry_failed_is_a_switch(workspace: Workspace) -> None:
     for flags, expected in (([], False), (["--retry-failed"], True)):
         command = read_flags(Decode, ["--workspace", workspace.uri, *flags])
         assert isinstance(command, Decode) and command.retry_failed is expected
 
 
-@pytest.mark.parametrize(
-    "name", ["prepare", "decode", "summarize", "train", "embed", "index", "evaluate", "figures"]
-)
-def test_every_job_file_is_the_command(name: str) -> None:
-    source = (Path(__file__).parents[1] / "jobs" / f"{name}.py").read_text()
-    assert f'"{name}"' in source
+def test_each_job_file_runs_the_command_of_its_name() -> None:
+    files = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
+    assert len(files) == 10
+    for file in files:
+        name = file.stem.replace("_", "-")
+        assert name in COMMANDS and f'main(["{name}", *sys.argv[1:]])' in file.read_text()
 
 
-def test_another_schema_version_is_wrong_use(
+def fields_without_help(kind: type) -> Iterator[str]:
+    """Fields of a dataclass, inherited ones included, that no docstring follows."""
+    own = {field.name for field in dataclasses.fields(kind)}
+    for base in (base for base in kind.__mro__ if dataclasses.is_dataclass(base)):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(body, ast.ClassDef)
+        for line, following in zip(body.body, [*body.body[1:], None], strict=True):
+            if not isinstance(line, ast.AnnAssign) or line.target.id not in own:
+                continue
+            match following:
+                case ast.Expr(value=ast.Constant(value=str(text))) if text.strip():
+                    pass
+                case _:
+                    yield f"{base.__name__}.{line.target.id}"
+
+
+def test_every_setting_and_flag_has_a_help_line() -> None:
+    """The docstring below a field is its help text in `--help`."""
+    parts = {
+        field.name: type(getattr(Settings(), field.name)) for field in dataclasses.fields(Settings)
+    }
+    missing = {name for kind in parts.values() for name in fields_without_help(kind)}
+    # The help text of a group of settings is the docstring of their class.
+    groups = {*parts, "settings"}
+    for kind in COMMANDS.values():
+        missing |= {name for name in fields_without_help(kind) if name.split(".")[1] not in groups}
+    assert missing == set()
+
+
+def test_missing_help_line_is_detected() -> None:
+    assert list(fields_without_help(Undocumented)) == ["Undocumented.size", "Undocumented.last"]
+
+
+@dataclasses.dataclass
+class Undocumented:
+    """Some settings."""
+
+    size: int
+    width: int
+    """Width in pixels."""
+    last: int = 0
+
+
+def test_other_schema_version_is_a_usage_error(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (Path(workspace.uri) / META_FILE).write_text(
@@ -362,10 +414,10 @@ def test_another_schema_version_is_wrong_use(
     assert "schema version 99" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_failure_and_no_wrong_use(
+def test_full_disk_is_a_failure_not_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A scheduler tries again what failed, and not what was asked for wrongly."""
+    """A scheduler retries failures, but not usage errors."""
 
     def fill(_: Prepare) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -375,7 +427,7 @@ def test_a_full_disk_is_a_failure_and_no_wrong_use(
     assert "ampere prepare: failed: [Errno 28] No space left on device" in capsys.readouterr().err
 
 
-def test_a_store_whose_library_is_missing_is_told_without_a_traceback(
+def test_missing_cloud_store_library_is_reported_without_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
@@ -383,7 +435,7 @@ def test_a_store_whose_library_is_missing_is_told_without_a_traceback(
     assert "gcsfs" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure_to_tell_of(workspace: Workspace) -> None:
+def test_closed_output_pipe_prints_no_error(workspace: Workspace) -> None:
     """As in `ampere status | head`."""
     read, write = os.pipe()
     os.close(read)

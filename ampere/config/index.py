@@ -24,9 +24,9 @@ class IndexSettings:
     target_recall: float = 0.99
     """Recall@10 against exact search (0-1) that an index must reach to be published."""
     max_memory_gb: float | None = None
-    """Memory limit per domain index or shard, result rows included, in gigabytes; None: none."""
+    """Memory limit per domain index or shard, in gigabytes, with result rows; None: no limit."""
     max_latency_ms: float | None = None
-    """Latency limit of a single query on one core, in milliseconds; None: none."""
+    """Latency limit of a single query on one core, in milliseconds; None: no limit."""
     shards: int = 1
     """Number of shards per domain index, so that several machines can hold it in memory.
     A checksum of the sample id selects the shard. Building holds all vectors on one machine."""

@@ -12,16 +12,16 @@ from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.retrieval.metrics import TASKS
 
 
-def test_a_plain_preset_is_itself() -> None:
+def test_preset_without_system_is_unchanged() -> None:
     for name, preset in PRESETS.items():
         assert named_settings(name) == preset()
 
 
-def test_ampere_is_the_preset() -> None:
+def test_system_ampere_is_the_preset() -> None:
     assert named_settings("rope+ampere") == PRESETS["rope"]()
 
 
-def test_a_system_names_its_model_for_every_stage() -> None:
+def test_system_names_the_model_in_every_stage() -> None:
     settings = named_settings("demo+cope")
     assert (
         settings.train.name
@@ -35,12 +35,12 @@ def test_a_system_names_its_model_for_every_stage() -> None:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_system_is_another_one_and_builds(name: str) -> None:
+def test_every_system_is_distinct_and_builds(name: str) -> None:
     settings = named_settings(f"rope+{name}")
     others = [named_settings(f"rope+{other}") for other in SYSTEMS if other != name]
-    told = (settings.model, dataclasses.replace(settings.train, name="x"))
+    system = (settings.model, dataclasses.replace(settings.train, name="x"))
     assert all(
-        (other.model, dataclasses.replace(other.train, name="x")) != told for other in others
+        (other.model, dataclasses.replace(other.train, name="x")) != system for other in others
     )
     config = AMPereConfig(
         sizes=settings.model, vocab_size=100, pad_token_id=0, use_text=settings.train.text != "none"
@@ -50,15 +50,16 @@ def test_every_system_is_another_one_and_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("huge", "there are demo, rope"), ("demo+cop", "systems are ampere, cope")]
+    ("name", "words"),
+    [("huge", "expected demo, rope"), ("demo+cop", "expected a system of ampere, cope")],
 )
-def test_unknown_names_are_told(name: str, words: str) -> None:
+def test_unknown_presets_and_systems_are_refused(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         named_settings(name)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str) -> None:
+def test_presets_of_any_size_are_bases_of_the_tables(preset: str) -> None:
     settings = PRESETS[preset]()
     check_base(settings)
     sized = dataclasses.replace(settings.model, temporal_layers=2)
@@ -88,7 +89,7 @@ def test_presets_are_plain_bases_of_the_tables_whatever_their_sizes(preset: str)
         ("train", {"domains": ("page", "short")}, r"train.domains is \('page', 'short'\)"),
     ],
 )
-def test_a_base_that_changes_the_systems_is_refused(
+def test_base_with_changes_of_a_system_is_refused(
     part: str, changed: dict[str, object], words: str
 ) -> None:
     settings = PRESETS["demo"]()
@@ -98,29 +99,29 @@ def test_a_base_that_changes_the_systems_is_refused(
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("ampere", "dropout")])
-def test_no_other_system_is_a_base(name: str) -> None:
+def test_systems_are_refused_as_bases(name: str) -> None:
     with pytest.raises(ValueError, match=r"give --preset without a \+SYSTEM"):
         check_base(named_settings(f"rope+{name}"))
 
 
-def test_table_v_has_every_text_with_and_without_pictures() -> None:
-    found = {
+def test_table_v_has_every_text_with_and_without_frames() -> None:
+    rows = {
         (s.model.use_vision, s.train.text)
         for s in (named_settings(f"demo+{name}") for name in TABLES["V"])
     }
     texts = set(SummaryMethod.__args__)
-    assert found == {(seen, text) for seen in (True, False) for text in texts} | {(True, "none")}
+    assert rows == {(vision, text) for vision in (True, False) for text in texts} | {(True, "none")}
     assert TABLES["V"]["text"] == TABLES["X"]["text"]
 
 
-def test_rice_is_judged_on_what_it_is_for() -> None:
+def test_rice_is_evaluated_on_l2p_only() -> None:
     assert SYSTEMS["rice"].tasks == ("L2P",) and TABLES["IV"]["rice"] is None
     assert {task for system in SYSTEMS.values() for task in system.tasks} <= set(TASKS)
 
 
-def test_a_demo_that_is_killed_has_checkpoints_to_go_on_from() -> None:
+def test_demo_writes_checkpoints_to_resume_from() -> None:
     train = PRESETS["demo"]().train
-    steps = train.epochs * (128 // train.batch_size)  # of about as many products
+    steps = train.epochs * (128 // train.batch_size)  # about that many training products
     assert 0 < 2 * train.checkpoint_every <= steps
 
 

