@@ -1,4 +1,4 @@
-"""The records every room shares: domains, samples, and the Arrow schema and key of every table."""
+"""Records shared by all packages: domains, samples, and the Arrow schema and key of each table."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4  # of the tables below; a workspace of another version is refused
+SCHEMA_VERSION = 4  # of the tables below; workspaces of other versions are refused
 
 
 class Domain(StrEnum):
@@ -18,27 +18,26 @@ class Domain(StrEnum):
     LIVE = "live"
 
 
-CLIP_DOMAINS = (Domain.SHORT, Domain.LIVE)  # of several frames, with speech
+CLIP_DOMAINS = (Domain.SHORT, Domain.LIVE)  # several frames, and speech
 
 
 class Split(StrEnum):
-    """Which products train the model and which only judge it."""
+    """Whether a product trains the model or only evaluates it."""
 
     TRAIN = "train"
     TEST = "test"
 
 
 class MediaKind(StrEnum):
-    """How a sample's pictures are stored: one image, one video file, or a list of frames in order."""
+    """How a sample's media are stored: one image, one video, or a list of frames in order."""
 
     IMAGE = "image"
     VIDEO = "video"
     FRAMES = "frames"
 
 
-LONGEST_ID = (
-    1000  # characters; figures are made over arrays that give every id the room of the longest
-)
+# In characters. Evaluation holds ids in NumPy arrays, where each takes the space of the longest.
+MAX_ID_LENGTH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +45,13 @@ class Sample:
     """One page, short video or live clip.
 
     Attributes:
-        sample_id: unique over the catalogue.
-        product_id: the product shown, or None where it is not known (such a sample is embedded, never trained on).
-        text: a page's title or a clip's raw speech transcript, or None where there is none.
-        timestamps_s: times of the frames for `MediaKind.FRAMES`, in seconds; else empty.
+        sample_id: unique in the catalog.
+        product_id: the product shown; None: unknown (the sample is embedded, never trained on).
+        text: a page's title or a clip's raw speech transcript, or None.
+        timestamps_s: timestamps of the frames for `MediaKind.FRAMES`, in seconds; else empty.
 
     Raises:
-        ValueError: an id is longer than `LONGEST_ID`.
+        ValueError: an id is longer than `MAX_ID_LENGTH`.
     """
 
     sample_id: str
@@ -67,13 +66,14 @@ class Sample:
 
     def __post_init__(self) -> None:
         for name, value in (("sample_id", self.sample_id), ("product_id", self.product_id)):
-            if value is not None and len(value) > LONGEST_ID:
+            if value is not None and len(value) > MAX_ID_LENGTH:
                 raise ValueError(
-                    f"the {name} has {len(value)} characters, and an id at most {LONGEST_ID}; is it one?"
+                    f"{name} has {len(value)} characters; expected at most {MAX_ID_LENGTH}. "
+                    "Check that the column holds ids"
                 )
 
     def to_row(self) -> dict[str, Any]:
-        """The sample as a row of the `samples` table."""
+        """Convert to a row of the `samples` table, without its fingerprint."""
         return asdict(self) | {
             "extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None
         }
@@ -81,10 +81,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table's name, its columns, and the columns that together identify a row.
+    """A table's name, its columns, and its key.
 
     Attributes:
-        rows_per_file: small files are merged into ones of so many rows; larger ones are not written again.
+        key: the columns that together identify a row.
+        rows_per_file: small files are compacted to this many rows; larger files are not rewritten.
     """
 
     name: str
@@ -109,12 +110,12 @@ SAMPLES = TableSpec(
         ("media_kind", pa.string()),
         ("media_uris", pa.list_(pa.string())),
         ("timestamps_s", pa.list_(pa.float64())),
-        ("extra", pa.string()),  # JSON of the catalogue's own further columns, or null
+        ("extra", pa.string()),  # JSON of the catalog's further columns, or null
         ("fingerprint", pa.string()),  # of the other columns
     ),
 )
-# In the tables below `fingerprint` names the inputs and settings that a row was made from; a row whose fingerprint no
-# longer is the wanted one is stale, and due again.
+# In the tables below, `fingerprint` is a hash of the inputs and settings that a row was made from.
+# A row is stale if its current inputs and settings have another fingerprint.
 FRAMES = TableSpec(
     "frames",
     ("sample_id",),
@@ -127,10 +128,10 @@ FRAMES = TableSpec(
         ("height", pa.int32()),
         ("sampling", pa.string()),
         ("decoder", pa.string()),
-        ("source_bytes", pa.int64()),  # length of the media files that were read
+        ("source_bytes", pa.int64()),  # total size of the media files
         ("source_hash", pa.string()),  # of the media file's bytes
     ),
-    rows_per_file=4096,  # some 600 MB
+    rows_per_file=4096,  # about 600 MB
 )
 SUMMARIES = TableSpec(
     "summaries",
@@ -138,26 +139,21 @@ SUMMARIES = TableSpec(
     _columns(
         ("sample_id", pa.string()),
         ("method", pa.string()),
-        (
-            "fingerprint",
-            pa.string(),
-        ),  # equal for equal transcripts: what was made for one serves all
+        ("fingerprint", pa.string()),  # equal for equal transcripts, which share their summary
         ("product_name", pa.string()),
         ("product_features", pa.list_(pa.string())),
         ("text", pa.string()),  # what the model reads; null unless status is ok
         ("status", pa.string()),  # text.summary.Status
         ("language", pa.string()),  # text.language.Language
-        ("flags", pa.list_(pa.string())),  # what text.audit found, such as "unsupported: PHRASE"
-        ("raw_output", pa.string()),  # a line for each piece of a long transcript
+        ("flags", pa.list_(pa.string())),  # from text.checks.audit, such as "unsupported: PHRASE"
+        ("raw_output", pa.string()),  # one line per piece of a long transcript
         ("model", pa.string()),
         ("prompt_version", pa.string()),
-        ("pieces", pa.int32()),  # that the transcript was cut into
+        ("pieces", pa.int32()),  # number of pieces that the transcript was split into
         ("prompt_tokens", pa.int32()),
         ("generated_tokens", pa.int32()),
-        (
-            "finish_reason",
-            pa.string(),
-        ),  # stop, or length for an answer cut short; inferred from the token counts
+        # stop, or length for a truncated answer; inferred from the token counts
+        ("finish_reason", pa.string()),
     ),
 )
 EMBEDDINGS = TableSpec(
@@ -167,7 +163,7 @@ EMBEDDINGS = TableSpec(
         ("sample_id", pa.string()),
         ("model", pa.string()),
         ("fingerprint", pa.string()),
-        ("vector", pa.list_(pa.float32())),  # of length 1, and as long for every row of a model
+        ("vector", pa.list_(pa.float32())),  # unit norm; equal dimensions for all rows of a model
         ("domain", pa.string()),
         ("product_id", pa.string()),
     ),
@@ -177,10 +173,7 @@ FAILURES = TableSpec(
     ("stage", "sample_id"),
     _columns(
         ("stage", pa.string()),
-        (
-            "sample_id",
-            pa.string(),
-        ),  # for `prepare`: file and line, as the row may have no usable id
+        ("sample_id", pa.string()),  # for `prepare`: file and line, since the id may be invalid
         ("fingerprint", pa.string()),
         ("error_type", pa.string()),
         ("message", pa.string()),

@@ -1,7 +1,8 @@
-"""One table of a workspace: a Lance data set with a key.
+"""One table of a workspace: a Lance dataset with a key.
 
-Writes go through one process per table (`Workspace.lock`): Lance's concurrent upserts do not see each other's new
-keys and would double rows without an error. Every write is one atomic commit, so a killed job leaves whole batches.
+One process at a time writes a table (`Workspace.lock`): concurrent Lance upserts do not see each
+other's new keys and would duplicate rows without an error. Every write is one atomic commit, so a
+killed job leaves complete batches.
 """
 
 from collections.abc import Sequence
@@ -14,32 +15,32 @@ import pyarrow as pa
 
 from ampere.records import TableSpec
 
-KEEP_VERSIONS = timedelta(days=7)  # a training that started on a version reads it to its end
+KEEP_VERSIONS = timedelta(days=7)  # a training reads the version that it started on to its end
 
 
 class Table:
-    """Reads and upserts of one table. It exists on disk from the first write on; before that it reads as empty."""
+    """Reads, upserts and deletes of one table. Before the first write it reads as empty."""
 
     def __init__(self, uri: str, spec: TableSpec) -> None:
         self.uri = uri
         self.spec = spec
 
     def dataset(self, version: int | None = None) -> lance.LanceDataset | None:
-        """The data set at its newest (or a given) version, or None before the first write."""
+        """The dataset at its newest (or a given) version; None before the first write."""
         try:
             return lance.dataset(self.uri, version=version)
         except (FileNotFoundError, ValueError) as error:
-            # Lance raises ValueError("... was not found") on some stores; anything else is a broken table.
+            # Some stores raise ValueError("... was not found"). Other errors mean a broken table.
             if isinstance(error, ValueError) and "not found" not in str(error):
                 raise
             return None
 
     def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Rows in storage order.
+        """Read rows in storage order.
 
         Args:
-            columns: which columns; None: all.
-            where: an SQL condition such as "domain = 'page'".
+            columns: names of the columns; None: all.
+            where: an SQL condition such as "domain = 'page'"; None: all rows.
         """
         dataset = self.dataset()
         if dataset is None:
@@ -50,11 +51,12 @@ class Table:
         return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
 
     def count(self, where: str | None = None) -> int:
+        """Number of rows that meet an SQL condition; None: of all rows."""
         dataset = self.dataset()
         return 0 if dataset is None else dataset.count_rows(filter=where)
 
     def upsert(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
-        """Insert rows, replacing those with the same key, in one commit.
+        """Insert rows in one commit, replacing rows with the same key.
 
         Raises:
             ValueError: two of the rows have the same key.
@@ -68,7 +70,7 @@ class Table:
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
-        """Insert rows whose keys are known not to be there, in one commit that costs the same on any table.
+        """Insert rows with new keys in one commit, whose cost does not depend on the table's size.
 
         Raises:
             ValueError: two of the rows have the same key.
@@ -76,7 +78,7 @@ class Table:
         self._append(self._checked(rows))
 
     def create(self) -> None:
-        """Make it, empty, if it is not there."""
+        """Create the table, empty, if it does not exist."""
         if self.dataset() is None:
             lance.write_dataset(
                 self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create"
@@ -88,7 +90,7 @@ class Table:
             lance.write_dataset(rows, self.uri, schema=self.spec.schema, mode=mode)
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
-        """Rows as the table's schema has them, each key once."""
+        """Cast rows to the table's schema and check that their keys are unique."""
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=self.spec.schema)
         rows = rows.select(self.spec.schema.names).cast(self.spec.schema).combine_chunks()
@@ -106,10 +108,10 @@ class Table:
             dataset.delete(where)
 
     def compact(self) -> None:
-        """Merge the many small files that small commits leave, and drop old versions that nobody can be reading.
+        """Merge the small files of small commits, and delete old versions without readers.
 
-        Where another process wrote the same rows meanwhile, which a lock on a cloud store does not keep it from, they
-        are left to the next job.
+        If another process wrote the same files at the same time, which is possible on a cloud store
+        since it has no lock, compaction is left to the next job.
         """
         dataset = self.dataset()
         if dataset is not None and len(dataset.get_fragments()) > 1:
@@ -119,21 +121,21 @@ class Table:
                 if "commit conflict" not in str(error):
                     raise
                 return
-            # A version is old from the time when another took its place; Lance's own limit counts from its commit.
+            # A version ages from its replacement on; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
-            found = dataset.versions()
             if old := [
                 version["version"]
-                for version, after in pairwise(found)
-                if after["timestamp"] < limit
+                for version, next_version in pairwise(dataset.versions())
+                if next_version["timestamp"] < limit
             ]:
                 dataset.cleanup_old_versions(versions=old)
 
 
-IDS_AT_ONCE = 500  # of one condition; a longer one takes more time and memory than several
+# Ids per SQL condition; one longer condition takes more time and memory than several.
+IDS_PER_CONDITION = 500
 
 
 def sql_in(column: str, values: Sequence[str]) -> str:
-    """An SQL condition that `column` is one of `values`; quotes in values are escaped."""
+    """SQL condition that `column` is one of `values`; quotes in values are escaped."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"

@@ -1,11 +1,10 @@
-"""Where a catalogue lives: its tables, and the folders for models, indexes and reports.
+"""A workspace: the tables of a catalog, and folders for models, indexes and reports.
 
-A workspace is a local folder or a cloud URI (`s3://...`, `gs://...`). `workspace.json` holds the version of the table
-schemas and the preset that stages take their settings from unless told otherwise.
+It is a local folder or a cloud URI (`s3://...`, `gs://...`). Its `workspace.json` contains the
+version of the table schemas and the preset that provides the default settings of the stages.
 """
 
 import atexit
-import fcntl
 import json
 import posixpath
 import shutil
@@ -17,6 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from ampere.config.presets import PRESETS
 from ampere.records import SCHEMA_VERSION, TableSpec
@@ -28,11 +28,11 @@ META_FILE = "workspace.json"
 
 @dataclass(frozen=True)
 class Workspace:
-    """An opened workspace. Make one by `create` or `open`, which check its version.
+    """An opened workspace. Get one from `create` or `open`, which check its schema version.
 
     Attributes:
         uri: an absolute local path, or a cloud URI.
-        preset: name of its preset.
+        preset: name of the preset.
     """
 
     uri: str
@@ -44,26 +44,35 @@ class Workspace:
 
         Raises:
             FileNotFoundError: there is no workspace at `uri`.
-            ValueError: it was made by another schema version.
+            ValueError: the workspace has another schema version.
         """
         uri = absolute(uri)
         meta_uri = f"{uri}/{META_FILE}"
         fs, path = fsspec.core.url_to_fs(meta_uri)
         if not fs.exists(path):
             raise FileNotFoundError(
-                f"no workspace at {uri} ({META_FILE} is missing); make one with `ampere prepare --workspace {uri} ...`"
+                f"no workspace at {uri} ({META_FILE} is missing). Create one with "
+                f"`ampere prepare --workspace {uri} ...`"
             )
         meta = json.loads(fs.cat_file(path))
         if meta["schema_version"] != SCHEMA_VERSION:
             raise ValueError(
-                f"the workspace at {uri} has schema version {meta['schema_version']}, this ampere reads version "
-                f"{SCHEMA_VERSION}; use the ampere that made it, or prepare a new workspace"
+                f"the workspace at {uri} has schema version {meta['schema_version']}; expected "
+                f"{SCHEMA_VERSION}. Use the ampere that created it, or prepare a new workspace"
             )
         return cls(uri, meta["preset"])
 
     @classmethod
     def create(cls, uri: str | Path, preset: str | None = None) -> "Workspace":
-        """Open a workspace, making it first if there is none. `preset` None keeps what it has (new: demo)."""
+        """Open a workspace, or create it if there is none.
+
+        Args:
+            uri: local folder or cloud URI.
+            preset: its preset from now on; None: unchanged, or demo for a new workspace.
+
+        Raises:
+            ValueError: the preset is unknown, or the workspace has another schema version.
+        """
         uri = absolute(uri)
         fs, path = fsspec.core.url_to_fs(f"{uri}/{META_FILE}")
         if fs.exists(path):
@@ -72,7 +81,7 @@ class Workspace:
                 return workspace
         preset = preset or "demo"
         if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         fs.pipe_file(
             path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode()
@@ -81,38 +90,47 @@ class Workspace:
 
     @cached_property
     def is_local(self) -> bool:
+        """Whether the workspace is a local folder, not a cloud URI."""
         return "://" not in self.uri
 
     def table(self, spec: TableSpec) -> Table:
+        """The table of a spec; it need not exist yet."""
         return Table(f"{self.uri}/{spec.name}.lance", spec)
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
-        """Hold the right to write table `name`: one writer at a time. `wait` waits for a holder to end.
+        """Hold the write lock of a table or folder: one writer at a time.
 
-        The lock goes with the process, so a killed job leaves none behind. On a cloud URI there is no such lock, and
-        running one stage twice at once is the user's to avoid.
+        The operating system releases the lock when the process ends, so a killed job leaves none
+        behind. On a cloud URI there is no lock: users must not run the same stage twice at once.
+
+        Args:
+            name: of the table or folder.
+            wait: wait for the current holder instead of raising.
 
         Raises:
-            RuntimeError: another process holds it, and `wait` is not set.
+            RuntimeError: another process holds the lock, and `wait` is not set.
         """
         if not self.is_local:
             yield
             return
-        with open(f"{self.uri}/.{name}.lock", "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise RuntimeError(
-                    f"another job is writing {name} in {self.uri}; wait for it to end, or stop it"
-                ) from error
+        # No soft lock where the file system has no flock: it would outlive a killed job.
+        lock = FileLock(f"{self.uri}/.{name}.lock", blocking=wait, fallback_to_soft=False)
+        try:
+            held = lock.acquire()
+        except Timeout as error:
+            raise RuntimeError(
+                f"another job is writing {name} in {self.uri}; wait for it to end, or stop it"
+            ) from error
+        with held:
             yield
 
     def publish(self, folder: Path, name: str, *, last: str) -> str:
-        """Put a finished local folder at `name` (such as models/ampere), replacing what was there; return its URI.
+        """Copy a finished local folder to `name` (such as models/ampere) and return its URI.
 
-        In a local workspace it is there whole or not at all. Object stores rename nothing: there the file `last` comes
-        after all others, and a folder without it is what a killed job left.
+        An existing folder is replaced. In a local workspace, a killed job leaves the folder
+        complete or absent. Object stores cannot rename: there the file `last` is uploaded after all
+        others, and a folder without it was left by a killed job.
         """
         target = f"{self.uri}/{name}"
         fs, path = fsspec.core.url_to_fs(target)
@@ -132,17 +150,17 @@ class Workspace:
         return target
 
     def fetch(self, name: str) -> Path:
-        """A local path of folder `name`: itself in a local workspace, else a copy that goes with this process.
+        """A local path of folder `name`: the folder itself, or a copy of a cloud folder.
 
-        Every call downloads anew: a model of the same name may be another one by now, and who was given the copy before
-        may still read it.
+        Copies are deleted when this process ends. Every call downloads again, since the folder may
+        have been replaced, and an earlier copy may still be in use.
 
         Raises:
             FileNotFoundError: there is no such folder.
         """
         fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
         if not fs.exists(path):
-            raise FileNotFoundError(f"{self.uri} has no {name}")
+            raise FileNotFoundError(f"{name} not found in {self.uri}")
         if self.is_local:
             return Path(path)
         local = Path(tempfile.mkdtemp(dir=downloads())) / Path(name).name
@@ -150,28 +168,28 @@ class Workspace:
         return local
 
     def names(self, folder: str) -> list[str]:
-        """Names inside a folder such as `models`, sorted; empty if there is no such folder."""
+        """Sorted names of the entries of a folder such as `models`; empty if it does not exist."""
         fs, path = fsspec.core.url_to_fs(f"{self.uri}/{folder}")
         if not fs.exists(path):
             return []
-        found = (Path(entry).name for entry in fs.ls(path, detail=False))
-        return sorted(name for name in found if not name.endswith(".new"))
+        names = (Path(entry).name for entry in fs.ls(path, detail=False))
+        return sorted(name for name in names if not name.endswith(".new"))
 
     def read_text(self, name: str) -> str | None:
-        """The text of a small file, or None if there is none."""
+        """Read a small text file; None if it does not exist."""
         fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
         return fs.cat_file(path).decode() if fs.exists(path) else None
 
     def write_text(self, name: str, text: str) -> str:
-        """Write a small file, whole or not at all, and return its URI."""
+        """Write a small text file atomically and return its URI."""
         return self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> str:
-        """Write a small file, whole or not at all, and return its URI."""
+        """Write a small file atomically and return its URI."""
         target = f"{self.uri}/{name}"
         fs, path = fsspec.core.url_to_fs(target)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        if self.is_local:  # a cloud object is there when it is whole
+        if self.is_local:  # a cloud object appears only when it is complete
             fs.pipe_file(f"{path}.new", data)
             Path(f"{path}.new").replace(path)
         else:
@@ -184,7 +202,7 @@ class Workspace:
         fs.rm(path, recursive=True)
 
     def read_report(self, name: str) -> str | None:
-        """The text of reports/`name`, or None if there is none."""
+        """Read the text of reports/`name`; None if it does not exist."""
         return self.read_text(f"reports/{name}")
 
     def write_report(self, name: str, text: str) -> str:
@@ -192,7 +210,7 @@ class Workspace:
         return self.write_text(f"reports/{name}", text)
 
     def put_report(self, name: str, file: Path | None) -> str:
-        """Make reports/`name` a copy of a local file, however long, and return its URI; None removes the report."""
+        """Copy a local file of any size to reports/`name`, or delete the report; return its URI."""
         target = f"{self.uri}/reports/{name}"
         fs, path = fsspec.core.url_to_fs(target)
         if file is not None:
@@ -205,7 +223,7 @@ class Workspace:
 
 @cache
 def downloads() -> Path:
-    """The folder for what this process downloads, deleted when it ends."""
+    """The folder for downloads of this process, deleted when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ampere-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

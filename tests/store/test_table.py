@@ -48,20 +48,20 @@ def test_upsert_inserts_and_replaces(table: Table) -> None:
     assert table.count("value > 5") == 1
 
 
-def test_upsert_takes_arrow_in_any_column_order_and_width(table: Table) -> None:
+def test_upsert_casts_arrow_columns_and_their_order(table: Table) -> None:
     more = pa.table({"note": ["x"], "value": pa.array([7], pa.int32()), "id": ["a"]})
     table.upsert(more)
     assert table.read().schema.names == ["id", "value"]
     assert contents(table) == {"a": 7}
 
 
-def test_rows_of_a_dict_may_lack_columns(table: Table) -> None:
+def test_dict_rows_may_omit_columns(table: Table) -> None:
     table.upsert([{"id": "a"}])
     assert contents(table) == {"a": None}
 
 
 @pytest.mark.parametrize("before", [[], [row("z", 0)]])
-def test_two_rows_of_one_key_are_refused_and_nothing_is_written(
+def test_duplicate_keys_are_refused_and_nothing_is_written(
     table: Table, before: list[dict[str, Any]]
 ) -> None:
     table.upsert(before)
@@ -70,7 +70,7 @@ def test_two_rows_of_one_key_are_refused_and_nothing_is_written(
     assert contents(table) == {r["id"]: r["value"] for r in before}
 
 
-def test_a_composite_key_needs_both_parts_to_match(tmp_path: Path) -> None:
+def test_composite_key_matches_on_all_columns(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "summaries.lance"), SUMMARIES)
     table.upsert(
         [
@@ -84,20 +84,20 @@ def test_a_composite_key_needs_both_parts_to_match(tmp_path: Path) -> None:
             {"sample_id": "t", "method": "llm", "text": "4"},
         ]
     )
-    found = {(r["sample_id"], r["method"]): r["text"] for r in table.read().to_pylist()}
-    assert found == {("s", "llm"): "1", ("s", "uie"): "3", ("t", "llm"): "4"}
+    stored = {(r["sample_id"], r["method"]): r["text"] for r in table.read().to_pylist()}
+    assert stored == {("s", "llm"): "1", ("s", "uie"): "3", ("t", "llm"): "4"}
     with pytest.raises(ValueError, match="same key"):
         table.upsert([{"sample_id": "s", "method": "llm"}, {"sample_id": "s", "method": "llm"}])
 
 
-def test_embedding_vectors_come_back_whole(tmp_path: Path) -> None:
+def test_embedding_vectors_round_trip(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "embeddings.lance"), EMBEDDINGS)
     vector = [i / 64 for i in range(128)]
     table.upsert([{"sample_id": "s", "model": "m", "vector": vector}])
     assert table.read().to_pylist()[0]["vector"] == vector
 
 
-def test_read_picks_columns_and_rows(table: Table) -> None:
+def test_read_selects_columns_and_rows(table: Table) -> None:
     table.upsert([row(name, at) for at, name in enumerate("abcde")])
     picked = table.read(["id"], "value >= 3")
     assert picked.schema.names == ["id"]
@@ -112,7 +112,7 @@ def test_delete_and_count(table: Table) -> None:
     assert table.count() == 4
 
 
-def test_compact_keeps_the_rows_and_merges_the_files(table: Table) -> None:
+def test_compact_merges_files_and_keeps_rows(table: Table) -> None:
     for at in range(6):
         table.upsert([row(str(at), at), row("shared", at)])
     table.delete("id = '3'")
@@ -123,30 +123,30 @@ def test_compact_keeps_the_rows_and_merges_the_files(table: Table) -> None:
     assert contents(table) == before == {"0": 0, "1": 1, "2": 2, "4": 4, "5": 5, "shared": 5}
 
 
-def test_files_that_another_process_writes_to_are_left_to_the_next_job(
+def test_compaction_conflict_is_left_to_the_next_job(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As two jobs on a cloud store may: all their own work is done by then."""
+    """Two jobs on a cloud store may conflict; their rows are committed by then."""
     for name in "ab":
         table.append([row(name, 1)])
-    found: list[str] = []
+    errors: list[str] = []
 
     def preempted(*_: object, **__: object) -> None:
-        raise OSError(found.pop())
+        raise OSError(errors.pop())
 
     monkeypatch.setattr(lance.dataset(table.uri).optimize.__class__, "compact_files", preempted)
-    found.append("Retryable commit conflict for version 4: This Rewrite transaction was preempted")
+    errors.append("Retryable commit conflict for version 4: This Rewrite transaction was preempted")
     table.compact()
-    found.append("No space left on device")
+    errors.append("No space left on device")
     with pytest.raises(OSError, match="No space"):
         table.compact()
     assert table.count() == 2
 
 
-def test_a_version_is_kept_from_when_another_took_its_place(
+def test_version_age_counts_from_its_replacement(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that opened the second version just before the third came reads it for `KEEP_VERSIONS` from then."""
+    """A reader of the second version has `KEEP_VERSIONS` from the commit of the third."""
     for at in range(3):
         table.upsert([row(str(at), at)])
     times = [version["timestamp"] for version in lance.dataset(table.uri).versions()]
@@ -157,7 +157,7 @@ def test_a_version_is_kept_from_when_another_took_its_place(
     assert kept[0] == 2 and table.dataset(2).count_rows() == 2
 
 
-def test_an_older_version_stays_readable(table: Table) -> None:
+def test_older_version_is_readable(table: Table) -> None:
     table.upsert([row("a", 1)])
     first = lance.dataset(table.uri).version
     table.upsert([row("a", 2)])
@@ -166,7 +166,7 @@ def test_an_older_version_stays_readable(table: Table) -> None:
     assert old.to_table()["value"].to_pylist() == [1]
 
 
-def test_a_broken_table_is_no_empty_table(table: Table) -> None:
+def test_broken_table_raises_instead_of_reading_as_empty(table: Table) -> None:
     table.upsert([row("a", 1)])
     for file in (Path(table.uri) / "_versions").iterdir():
         file.write_bytes(b"no manifest")
@@ -174,12 +174,12 @@ def test_a_broken_table_is_no_empty_table(table: Table) -> None:
         table.read()
 
 
-def test_schemas_hold_their_keys() -> None:
+def test_schemas_contain_their_keys() -> None:
     for spec in (SAMPLES, SUMMARIES, EMBEDDINGS, FAILURES):
         assert set(spec.key) <= set(spec.schema.names)
 
 
-def test_sql_in_by_hand() -> None:
+def test_sql_in_example() -> None:
     assert sql_in("id", ["a", "it's", "''"]) == "id IN ('a', 'it''s', '''''')"
 
 
@@ -193,23 +193,23 @@ NASTY = ["it's", "'", "a'; DROP TABLE x; --", '"', "云岚\\n", "a\nb", "%_", ""
     )
 )
 def test_sql_in_quotes_any_text(values: list[str]) -> None:
-    """Undo the quoting by hand: outside of quotes only commas may stand."""
+    """Undo the quoting by hand: only commas may be outside of quotes."""
     values = [value.replace("\x00", "") for value in values]
     condition = sql_in("id", values)
     body = condition.removeprefix("id IN (").removesuffix(")")
-    found = []
+    unquoted = []
     while body:
         assert body[0] == "'"
         at, text = 1, ""
         while body[at] != "'" or body[at : at + 2] == "''":
             text += body[at]
             at += 2 if body[at] == "'" else 1
-        found.append(text)
+        unquoted.append(text)
         body = body[at + 1 :].removeprefix(", ")
-    assert found == values
+    assert unquoted == values
 
 
-def test_ids_with_quotes_are_found_and_deleted(table: Table) -> None:
+def test_ids_with_quotes_are_read_and_deleted(table: Table) -> None:
     table.upsert([row(name, at) for at, name in enumerate(NASTY)])
     for at, name in enumerate(NASTY):
         assert table.read(["value"], sql_in("id", [name]))["value"].to_pylist() == [at]

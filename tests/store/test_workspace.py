@@ -38,7 +38,7 @@ def test_create_then_open(tmp_path: Path) -> None:
     }
 
 
-def test_create_keeps_the_preset_unless_told(tmp_path: Path) -> None:
+def test_create_keeps_the_preset_by_default(tmp_path: Path) -> None:
     assert Workspace.create(tmp_path / "w").preset == "demo"
     assert Workspace.create(tmp_path / "w", "rope").preset == "rope"
     assert Workspace.create(tmp_path / "w").preset == "rope"
@@ -50,24 +50,24 @@ def test_changing_the_preset_keeps_the_tables(workspace: Workspace) -> None:
     assert Workspace.create(workspace.uri, "rope").table(SAMPLES).count() == 1
 
 
-def test_create_refuses_an_unknown_preset_and_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'huge'.*demo, rope"):
+def test_unknown_preset_creates_no_workspace(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'huge'; expected one of demo, rope"):
         Workspace.create(tmp_path / "w", "huge")
     assert not (tmp_path / "w").exists()
 
 
-def test_open_names_the_missing_workspace_and_the_way_out(tmp_path: Path) -> None:
+def test_open_error_names_the_workspace_and_ampere_prepare(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no workspace at {tmp_path}/w .*ampere prepare"):
         Workspace.open(tmp_path / "w")
 
 
 @pytest.mark.parametrize("preset", [None, *PRESETS])
-def test_another_schema_version_is_refused(workspace: Workspace, preset: str | None) -> None:
+def test_other_schema_version_is_refused(workspace: Workspace, preset: str | None) -> None:
     meta = Path(workspace.uri) / META_FILE
     meta.write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1, "preset": "demo"}))
     with pytest.raises(
         ValueError,
-        match=f"version {SCHEMA_VERSION + 1}, this ampere reads version {SCHEMA_VERSION}",
+        match=f"version {SCHEMA_VERSION + 1}; expected {SCHEMA_VERSION}",
     ):
         Workspace.open(workspace.uri)
     with pytest.raises(ValueError, match="schema version"):
@@ -76,19 +76,19 @@ def test_another_schema_version_is_refused(workspace: Workspace, preset: str | N
 
 HOLD_LOCK = """
 import sys
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 with Workspace.open(sys.argv[1]).lock("samples"):
-    print("taken", flush=True)
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_second_process_is_refused_until_the_first_ends(workspace: Workspace) -> None:
+def test_lock_excludes_other_processes_and_ends_with_its_process(workspace: Workspace) -> None:
     command = [sys.executable, "-c", HOLD_LOCK, workspace.uri]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "taken\n"
+        assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         with (
             pytest.raises(RuntimeError, match="another job is writing samples"),
             workspace.lock("samples"),
@@ -96,19 +96,19 @@ def test_a_second_process_is_refused_until_the_first_ends(workspace: Workspace) 
             pass
         with workspace.lock("frames"):  # another table is free
             pass
-        holder.kill()  # no clean end: the lock goes with the process
+        holder.kill()  # no cleanup: the operating system releases the lock
         with workspace.lock("samples", wait=True):
             pass
 
 
-def test_the_lock_is_free_after_an_error(workspace: Workspace) -> None:
+def test_lock_is_released_after_an_error(workspace: Workspace) -> None:
     with pytest.raises(KeyError), workspace.lock("samples"):
         raise KeyError
     with workspace.lock("samples"):
         pass
 
 
-def test_publish_replaces_the_whole_folder(workspace: Workspace, tmp_path: Path) -> None:
+def test_publish_replaces_the_folder(workspace: Workspace, tmp_path: Path) -> None:
     first = write_folder(tmp_path / "one", a="1", sub__b="2")
     where = workspace.publish(first, "models/ampere", last="a")
     assert where == f"{workspace.uri}/models/ampere"
@@ -118,7 +118,7 @@ def test_publish_replaces_the_whole_folder(workspace: Workspace, tmp_path: Path)
     assert files_of(first) == {"a": "1", "sub/b": "2"}
 
 
-def test_what_a_killed_publish_left_does_not_matter(workspace: Workspace, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_publish_are_ignored(workspace: Workspace, tmp_path: Path) -> None:
     write_folder(Path(workspace.uri) / "models" / "ampere.new", half="x")
     assert workspace.names("models") == []
     workspace.publish(write_folder(tmp_path / "one", a="1"), "models/ampere", last="a")
@@ -134,8 +134,8 @@ def test_names_are_sorted_and_empty_without_a_folder(workspace: Workspace, tmp_p
     assert workspace.names("models") == ["a", "b", "c-2"]
 
 
-def test_fetch_names_what_is_missing(workspace: Workspace) -> None:
-    with pytest.raises(FileNotFoundError, match="has no models/none"):
+def test_fetch_error_names_the_missing_folder(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError, match=f"models/none not found in {workspace.uri}"):
         workspace.fetch("models/none")
 
 
@@ -146,8 +146,8 @@ def test_reports_are_written_and_replaced(workspace: Workspace) -> None:
     assert where == f"{workspace.uri}/reports/e.json"
 
 
-def test_a_workspace_at_a_uri(tmp_path: Path) -> None:
-    """fsspec's in-memory store stands for a cloud; tables are Lance's own affair there."""
+def test_workspace_at_a_cloud_uri(tmp_path: Path) -> None:
+    """The in-memory store of fsspec stands in for a cloud store; Lance tables are not covered."""
     uri = f"memory://bucket-{tmp_path.name}/workspace"
     with pytest.raises(FileNotFoundError):
         Workspace.open(uri)
@@ -164,7 +164,7 @@ def test_a_workspace_at_a_uri(tmp_path: Path) -> None:
     assert files_of(fetched) == {"c": "3", "sub/b": "4"}
 
 
-def test_on_an_object_store_a_publish_that_is_killed_leaves_no_last_file(
+def test_killed_publish_on_an_object_store_leaves_no_last_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Workspace.create(f"memory://bucket-{tmp_path.name}/workspace", "demo")
@@ -185,7 +185,7 @@ def test_on_an_object_store_a_publish_that_is_killed_leaves_no_last_file(
 FETCH = """
 import sys
 from pathlib import Path
-from ampere.workspace import Workspace
+from ampere.store.workspace import Workspace
 made = Workspace.create("memory://bucket/workspace")
 made.publish(Path(sys.argv[1]), "models/ampere", last="a")
 for _ in range(2):
@@ -193,7 +193,7 @@ for _ in range(2):
 """
 
 
-def test_what_a_process_downloads_goes_with_it(tmp_path: Path) -> None:
+def test_downloads_are_deleted_when_the_process_ends(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "one", a="1")
     command = [sys.executable, "-c", FETCH, str(folder)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -204,7 +204,7 @@ def test_what_a_process_downloads_goes_with_it(tmp_path: Path) -> None:
     )
 
 
-def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_paths_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
     assert absolute("w/") == absolute(Path("w")) == f"{tmp_path}/w"
