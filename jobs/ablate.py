@@ -1,4 +1,4 @@
-"""Entry point of the ablation on a cluster; its flags are those of `ampere ablate`.
+"""Ray job that runs `ampere ablate` with the same flags.
 
 ray job submit --working-dir . -- python jobs/ablate.py --workspace DIR-or-URI
 """

@@ -1,4 +1,4 @@
-"""Entry point of the decode stage on a cluster; its flags are those of `ampere decode`.
+"""Ray job that runs `ampere decode` with the same flags.
 
 ray job submit --working-dir . -- python jobs/decode.py --workspace DIR-or-URI
 """

@@ -1,4 +1,4 @@
-"""Entry point of the embed stage on a cluster; its flags are those of `ampere embed`.
+"""Ray job that runs `ampere embed` with the same flags.
 
 ray job submit --working-dir . -- python jobs/embed.py --workspace DIR-or-URI
 """

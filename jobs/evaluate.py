@@ -1,4 +1,4 @@
-"""Entry point of the evaluate stage on a cluster; its flags are those of `ampere evaluate`.
+"""Ray job that runs `ampere evaluate` with the same flags.
 
 ray job submit --working-dir . -- python jobs/evaluate.py --workspace DIR-or-URI
 """

@@ -1,6 +1,6 @@
-"""Entry point of the scoring of summaries on a cluster; its flags are those of `ampere evaluate-summaries`.
+"""Ray job that runs `ampere evaluate-summaries` with the same flags.
 
-ray job submit --working-dir . -- python jobs/evaluate_summaries.py --gold FILE --workspace DIR-or-URI
+ray job submit --working-dir . -- python jobs/evaluate_summaries.py --gold FILE --workspace URI
 """
 
 import sys

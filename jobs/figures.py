@@ -1,4 +1,4 @@
-"""Entry point of the figures stage on a cluster; its flags are those of `ampere figures`.
+"""Ray job that runs `ampere figures` with the same flags.
 
 ray job submit --working-dir . -- python jobs/figures.py --workspace DIR-or-URI
 """

@@ -1,4 +1,4 @@
-"""Entry point of the index stage on a cluster; its flags are those of `ampere index`.
+"""Ray job that runs `ampere index` with the same flags.
 
 ray job submit --working-dir . -- python jobs/index.py --workspace DIR-or-URI
 """

@@ -1,4 +1,4 @@
-"""Entry point of the prepare stage on a cluster; its flags are those of `ampere prepare`.
+"""Ray job that runs `ampere prepare` with the same flags.
 
 ray job submit --working-dir . -- python jobs/prepare.py --workspace DIR-or-URI
 """

@@ -1,4 +1,4 @@
-"""Entry point of the summarize stage on a cluster; its flags are those of `ampere summarize`.
+"""Ray job that runs `ampere summarize` with the same flags.
 
 ray job submit --working-dir . -- python jobs/summarize.py --workspace DIR-or-URI
 """

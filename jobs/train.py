@@ -1,4 +1,4 @@
-"""Entry point of the train stage on a cluster; its flags are those of `ampere train`.
+"""Ray job that runs `ampere train` with the same flags.
 
 ray job submit --working-dir . -- python jobs/train.py --workspace DIR-or-URI
 """

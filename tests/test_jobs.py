@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ampere.cli import main
 from ampere.records import SUMMARIES
 from ampere.store.workspace import Workspace
 from tests.helpers.processes import free_port
@@ -22,41 +23,44 @@ BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)
 
 
-TRIES = 3  # to start a head: between the look at a port and its use another process of the tests may take it
+# To start a head node: another test process may take a port between its check and its use.
+ATTEMPTS = 3
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """A head node of its own; yields the environment that reaches it."""
-    told = []
-    for _ in range(TRIES):
-        # Its sockets lie under it, whose names may have 107 characters: pytest's own folders are too deep.
+    """A separate head node; yields the environment variables that point to it."""
+    log: list[str] = []
+    for _ in range(ATTEMPTS):
+        # Ray creates sockets in this folder, with paths of at most 107 characters: pytest's
+        # own folders are too deep.
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            head_node(folder) as (head, reached),
+            head_node(folder) as (head, environment),
         ):
-            told = until_started(head)
+            log = until_started(head)
             if head.poll() is None:
-                yield reached
+                yield environment
                 return
-    pytest.fail(f"no head node started: {''.join(told)}")
+    pytest.fail(f"no head node started: {''.join(log)}")
 
 
 def until_started(head: subprocess.Popen[str]) -> list[str]:
-    """What a head node prints until it runs or has ended."""
-    told = []
+    """Output of a head node until it has started or ended."""
+    log = []
     for line in head.stdout or ():
-        told.append(line)
+        log.append(line)
         if "Ray runtime started" in line:
-            return told
+            return log
     head.wait()
-    return told
+    return log
 
 
 @contextmanager
 def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Start a head node, and kill it at the end with all its processes."""
     dashboard = free_port()
-    # What Ray put into this process's environment for its own cluster must not reach another.
+    # Variables that Ray set in this process for its own cluster must not reach the other one.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {
         **clean,
@@ -66,10 +70,12 @@ def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }
     command = [
-        "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2", f"--port={free_port()}",
-        f"--dashboard-port={dashboard}", "--include-dashboard=true", f"--temp-dir={folder}",
-        # Another Ray of this machine, such as that of other tests, holds the usual ports of the agent.
-        f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
+        "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
+        f"--port={free_port()}", f"--dashboard-port={dashboard}", "--include-dashboard=true",
+        f"--temp-dir={folder}",
+        # Another Ray on this machine, as of other tests, uses the default ports of the agent.
+        f"--dashboard-agent-listen-port={free_port()}",
+        f"--dashboard-agent-grpc-port={free_port()}",
     ]  # fmt: skip
     with subprocess.Popen(
         command,
@@ -80,53 +86,41 @@ def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
         text=True,
     ) as head:
         yield head, environment
-        with suppress(ProcessLookupError):  # it has ended, and all that it started with it
-            os.killpg(
-                head.pid, signal.SIGKILL
-            )  # a head that is asked to end takes half a minute over it
+        # SIGKILL, since a head node takes half a minute to end on SIGTERM.
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(head.pid, signal.SIGKILL)
 
 
 def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        "ray",
-        "job",
-        "submit",
-        "--working-dir",
-        ".",
-        "--",
-        "python",
-        f"jobs/{job}.py",
-        *flags,
-    ]
+    """Run a job file as a Ray job and wait for its end."""
+    submit_here = ["ray", "job", "submit", "--working-dir", "."]
+    command = [*submit_here, "--", "python", f"jobs/{job}.py", *flags]
     return subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
 
 
-def test_jobs_run_and_their_log_ends_with_the_summary_line(
-    cluster: dict[str, str], tmp_path: Path
-) -> None:
+def test_job_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     with manifest.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["sample_id", "product_id", "domain", "text", "media"])
         writer.writerows([[f"clip-{i}", "p1", "live", "", "clip.mp4"] for i in range(3)])
     flags = ["--workspace", str(tmp_path / "workspace")]
-    prepared = submit(cluster, "prepare", *flags, "--manifest", str(manifest))
-    assert prepared.returncode == 0, prepared.stdout + prepared.stderr
+    assert main(["prepare", *flags, "--manifest", str(manifest)]) == 0
     summarized = submit(cluster, "summarize", *flags)
     assert summarized.returncode == 0, summarized.stdout + summarized.stderr
     assert "3 clips have no transcript" in summarized.stdout
     log = [line for line in summarized.stdout.splitlines() if line.startswith(("summar", "decode"))]
     assert log[-1].startswith("summarize: 3 rows done")
     assert Workspace.open(tmp_path / "workspace").table(SUMMARIES).count("status = 'missing'") == 3
-    # All media are missing: every row fails with its reason, and the job says so by its exit status.
+    # All media are missing, so every row fails, and so does the job.
     decoded = submit(cluster, "decode", *flags)
     assert decoded.returncode == 1
     assert "3 failed (3 MissingMedia; see `ampere status --failures`)" in decoded.stdout
 
 
-def test_a_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
+def test_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
     refused = submit(cluster, "decode", "--workspace", "workspace")
     assert refused.returncode == 1
     assert "give an absolute path or a URI" in refused.stdout

@@ -1,27 +1,30 @@
-"""A workspace and a catalogue in an S3 store, which runs here: moto's, over HTTP."""
+"""A workspace and a catalog in an S3 store: a local moto server over HTTP."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from ampere.cli import main
 from ampere.records import FRAMES, SAMPLES
 from ampere.store.workspace import Workspace
 from tests.helpers.catalogs import manifest_rows
 
 pytestmark = pytest.mark.timeout(300)
 BUCKET = "shop"
+WORKSPACE = f"s3://{BUCKET}/workspace"
 ROWS = 6
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """An S3 client of a store of this test alone, which this process and those that it starts find by environment."""
+    """S3 client of an empty store, to which the environment of this process points."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
@@ -33,31 +36,24 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class(
-        "s3"
-    ).clear_instance_cache()  # it would go on with another test's store
+    # A cached file system would still point to the store of another test.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     yield client
     server.stop()
 
 
-def ampere(*arguments: str) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "ampere.cli",
-        *arguments,
-        "--workspace",
-        f"s3://{BUCKET}/workspace",
-    ]
+def decode() -> str:
+    """Output of `ampere decode` in a process of its own, so that its Ray workers see the store."""
+    command = [sys.executable, "-m", "ampere.cli", "decode", "--workspace", WORKSPACE]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     return result.stdout
 
 
-def test_a_catalogue_and_its_workspace_in_a_bucket(
-    store: object, catalogue: Path, tmp_path: Path
+def test_catalog_and_workspace_in_a_bucket(
+    store: Any, catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = manifest_rows(catalogue)[:ROWS]
     lines = ["sample_id,product_id,domain,text,media,split"]
@@ -66,16 +62,19 @@ def test_a_catalogue_and_its_workspace_in_a_bucket(
         store.upload_file(row["media"], BUCKET, f"catalogue/{name}")
         lines.append(f"{row['sample_id']},{row['product_id']},{row['domain']},,{name},train")
     store.put_object(Bucket=BUCKET, Key="catalogue/manifest.csv", Body="\n".join(lines).encode())
-    ampere("prepare", "--manifest", f"s3://{BUCKET}/catalogue/manifest.csv")
-    assert f"decode: {ROWS} files done" in ampere("decode")
-    workspace = Workspace.open(f"s3://{BUCKET}/workspace")
+    uri = f"s3://{BUCKET}/catalogue/manifest.csv"
+    assert main(["prepare", "--manifest", uri, "--workspace", WORKSPACE]) == 0
+    assert f"decode: {ROWS} files done" in decode()
+    workspace = Workspace.open(WORKSPACE)
     assert workspace.table(SAMPLES).count() == workspace.table(FRAMES).count() == ROWS
     workspace.table(FRAMES).compact()
-    assert f"decode {ROWS} 0 0 0" in " ".join(ampere("status").split())
-    # Folders of models and indexes.
+    capsys.readouterr()
+    assert main(["status", "--workspace", WORKSPACE]) == 0
+    assert f"decode {ROWS} 0 0 0" in " ".join(capsys.readouterr().out.split())
+    # Folders, as of models and indexes.
     (tmp_path / "m").mkdir()
     (tmp_path / "m/config.json").write_text("{}")
-    for _ in range(2):  # the second takes the place of the first
+    for _ in range(2):  # the second replaces the first
         workspace.publish(tmp_path / "m", "models/m", last="config.json")
     assert workspace.names("models") == ["m"]
     assert (workspace.fetch("models/m") / "config.json").read_text() == "{}"

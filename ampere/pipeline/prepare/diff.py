@@ -1,6 +1,7 @@
-"""What a newly read catalogue changes in the `samples` table.
+"""The changes of a newly read catalog to the `samples` table.
 
-DuckDB compares ids and fingerprints, on disk where its share of memory is used up; whole samples are only streamed.
+DuckDB compares ids and fingerprints, spilling to disk beyond its memory limit. Whole samples are
+only streamed.
 """
 
 from collections.abc import Iterator
@@ -16,26 +17,26 @@ import pyarrow.parquet as pq
 from ampere.catalog.problem import Problem
 from ampere.records import SAMPLES
 
-MEMORY = "1GB"
-CHUNK = 500  # rows in memory at a time
+MEMORY_LIMIT = "1GB"  # of DuckDB
+CHUNK = 500  # rows in memory at once
 SPOOL_SCHEMA = SAMPLES.schema.append(pa.field("place", pa.string()))
 
 
 class Changes:
-    """Compares a spool file with the table.
+    """Compares a spool file of samples with the `samples` table.
 
-    Its tables are `spool` (`nth` counts the rows), `firsts` (the first `nth` of each id) and `present` (the table's ids
-    and fingerprints).
+    DuckDB holds `spool` (`nth` is the row number), `firsts` (the first `nth` of each id) and
+    `present` (ids and fingerprints of the table).
 
     Args:
-        spool: a Parquet file of `SPOOL_SCHEMA`: samples, and where in the catalogue they stand. DuckDB may write
-            beside it.
-        samples: the table; None: there is none yet.
+        spool: a Parquet file of `SPOOL_SCHEMA`: samples, and their places in the catalog. DuckDB
+            may spill to its folder.
+        samples: the table; None: it does not exist yet.
     """
 
     def __init__(self, spool: Path, samples: lance.LanceDataset | None) -> None:
         config: dict[str, Any] = {
-            "memory_limit": MEMORY,
+            "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(spool.parent),
             "preserve_insertion_order": False,
         }
@@ -61,58 +62,60 @@ class Changes:
         self._database.close()
 
     def duplicates(self) -> Iterator[tuple[str, Problem]]:
-        """Rows whose id stands further up already, with their places."""
+        """Rows that repeat an earlier sample_id, with their places."""
         query = """
-            SELECT later.place, later.sample_id, kept.place AS kept_place
-            FROM spool AS later JOIN firsts USING (sample_id) JOIN spool AS kept ON kept.nth = firsts.nth
+            SELECT later.place, later.sample_id, first.place AS first_place
+            FROM spool AS later JOIN firsts USING (sample_id)
+            JOIN spool AS first ON first.nth = firsts.nth
             WHERE later.nth > firsts.nth ORDER BY later.nth
         """
-        for batch in self._answer(query):
+        for batch in self._query(query):
             for row in batch.to_pylist():
-                message = f"sample_id {row['sample_id']} stands already at {row['kept_place']}, which is kept"
+                message = (
+                    f"duplicate sample_id {row['sample_id']} (first at {row['first_place']}, kept)"
+                )
                 yield row["place"], Problem("DuplicateId", message)
 
     def added(self) -> Iterator[pa.Table]:
-        """Samples that the table lacks."""
+        """Samples whose id is not in the table."""
         return self._samples("ANTI JOIN present ON present.sample_id = spool.sample_id")
 
     def updated(self) -> Iterator[pa.Table]:
-        """Samples that the table has otherwise."""
+        """Samples that differ from their row in the table."""
         return self._samples(
             "JOIN present ON present.sample_id = spool.sample_id "
             "WHERE present.fingerprint IS DISTINCT FROM spool.fingerprint"
         )
 
-    def removed(self) -> list[str]:
-        """Ids that the table has and the catalogue has not."""
+    def deleted(self) -> list[str]:
+        """Sorted ids of the table that are no longer in the catalog."""
         query = (
             "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) ORDER BY sample_id"
         )
-        return [name for batch in self._answer(query) for name in batch["sample_id"].to_pylist()]
+        return [name for batch in self._query(query) for name in batch["sample_id"].to_pylist()]
 
-    def products_in_two_splits(self) -> list[str]:
-        """Products of the catalogue with samples to train on and samples to judge by."""
+    def products_in_both_splits(self) -> list[str]:
+        """Sorted ids of products with samples in both the training and the test split."""
         query = """
             SELECT product_id FROM spool JOIN firsts USING (nth) WHERE product_id IS NOT NULL
             GROUP BY product_id HAVING count(DISTINCT split) > 1 ORDER BY product_id
         """
-        return [name for batch in self._answer(query) for name in batch["product_id"].to_pylist()]
+        return [name for batch in self._query(query) for name in batch["product_id"].to_pylist()]
 
     def _samples(self, condition: str) -> Iterator[pa.Table]:
         query = f"SELECT nth FROM spool JOIN firsts USING (nth) {condition}"
-        found = [batch["nth"].to_numpy() for batch in self._answer(query)]
-        wanted = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        row_numbers = [batch["nth"].to_numpy() for batch in self._query(query)]
+        selected = np.sort(np.concatenate([np.empty(0, np.int64), *row_numbers]))
         start = 0
         with pq.ParquetFile(self._spool) as file:
             for batch in file.iter_batches(CHUNK, columns=SAMPLES.schema.names):
-                here = wanted[
-                    np.searchsorted(wanted, start) : np.searchsorted(wanted, start + batch.num_rows)
-                ]
+                stop = start + batch.num_rows
+                here = selected[np.searchsorted(selected, start) : np.searchsorted(selected, stop)]
                 if len(here):
                     yield pa.Table.from_batches([batch]).take(here - start)
-                start += batch.num_rows
+                start = stop
 
-    def _answer(self, query: str) -> Iterator[pa.RecordBatch]:
-        """A query's rows; no other query may run meanwhile."""
+    def _query(self, query: str) -> Iterator[pa.RecordBatch]:
+        """Rows of a query; no other query may run before they are consumed."""
         reader: pa.RecordBatchReader = self._database.sql(query).to_arrow_reader(CHUNK)
         return iter(reader)

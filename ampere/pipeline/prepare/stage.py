@@ -1,6 +1,6 @@
-"""The prepare stage: a catalogue's rows into the `samples` table. Needs no Ray: it reads a list, not media.
+"""The prepare stage: reads a catalog into the `samples` table. It uses no Ray and reads no media.
 
-The whole catalogue is read into a spool file before the table is touched, then compared with the table.
+The whole catalog is first read into a spool file, which is then compared with the table.
 """
 
 import tempfile
@@ -23,25 +23,28 @@ from ampere.store.failures import record_failures
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
-BATCH = 20_000  # samples per commit, or fewer of this size
+# Limits of one commit; the first that is reached applies.
+COMMIT_ROWS = 20_000
 COMMIT_BYTES = 8_000_000
-CHUNK = 500  # rows held as Python objects, or named in one SQL condition; a clip can have hundreds of frames
-ROWS_PER_GROUP = 10_000  # of the spool file; it keeps a note on each group in memory
-SHOWN = 20  # problems shown; all of them are in the report and in the ledger
-LONGEST_MESSAGE = 300  # characters
+# Rows held as Python objects, or ids per SQL condition. A clip can have hundreds of frames.
+CHUNK = 500
+ROWS_PER_GROUP = 10_000  # of the spool file; the writer holds metadata of each group in memory
+MAX_PROBLEMS_SHOWN = 20  # all are in the report file and in the failures table
+MAX_MESSAGE_LENGTH = 300  # characters
 PROBLEMS_REPORT = "prepare-problems.txt"
 
 
 def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = False) -> Report:
-    """Bring the samples up to a catalogue: add and update; what is no sample is a problem, with file and line.
+    """Add and update samples from a catalog; invalid rows are reported with file and line.
 
-    A sample id that occurs twice keeps its first row; the later one is a problem.
+    The first row of a duplicate sample_id is kept, the later ones are invalid.
 
     Args:
-        workspace: where to.
-        rows: the whole catalogue.
-        prune: remove samples that the catalogue lacks, from all tables. Not done if there was a problem: a row that
-            cannot be read may be one of them. (ROPE's lines of ids that have no product any more are no such rows.)
+        workspace: the workspace whose samples are updated.
+        rows: the whole catalog.
+        prune: delete samples that are no longer in the catalog, from all tables. Refused if the
+            catalog has invalid rows, since each may be one of these samples. (ROPE's lines of ids
+            without a product do not count as invalid here.)
 
     Raises:
         RuntimeError: another job is writing the samples, or with `prune` another table.
@@ -49,52 +52,47 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
     table = workspace.table(SAMPLES)
     report = Report("prepare", table.uri)
     start = time.monotonic()
-    workspace.table(
-        FAILURES
-    ).create()  # by one process, before stages that run beside one another write it
+    # Created here, by one process, since concurrent stages write it.
+    workspace.table(FAILURES).create()
     with workspace.lock(SAMPLES.name), tempfile.TemporaryDirectory(prefix="ampere-") as name:
         folder = Path(name)
         problems = Problems(folder / PROBLEMS_REPORT)
         count = _spool(rows, folder / "spool.parquet", problems)
         with Changes(folder / "spool.parquet", table.dataset()) as changes:
             problems.add(changes.duplicates())
-            problems.publish(
-                workspace
-            )  # all that is wrong is told even if the writing is cut short
+            problems.publish(workspace)  # first, so that they are reported even if a write fails
             added = _write(table.append, changes.added())
             updated = _write(table.upsert, changes.updated())
-            removed = changes.removed()
-            torn = changes.products_in_two_splits()
-        unsure = problems.count - problems.types["NoProduct"]
-        if prune and not unsure:
-            _prune(workspace, removed)
+            missing = changes.deleted()
+            leaked = changes.products_in_both_splits()
+        invalid = problems.count - problems.types["NoProduct"]
+        deleted = missing if prune and not invalid else []
+        _delete(workspace, deleted)
         table.compact()
-    report.done, report.skipped = (
-        added + updated,
-        count - problems.types["DuplicateId"] - added - updated,
-    )
+    report.done = added + updated
+    report.skipped = count - problems.types["DuplicateId"] - report.done
     report.failed.update(problems.types)
-    gone = len(removed) if prune and not unsure else 0
     report.notes = [
         *problems.notes(workspace),
-        f"samples: {added} added, {updated} updated, {gone} removed",
+        f"samples: {added} added, {updated} updated, {len(deleted)} deleted",
     ]
-    if torn:
+    if leaked:
         report.notes.append(
-            f"products with samples of both splits: {len(torn)}, such as {torn[0]}. A model is trained on them and "
-            "then judged by them, which flatters it. Give all samples of a product one split, in every row or in none"
+            f"products in both splits: {len(leaked)}, such as {leaked[0]}. Models are trained and "
+            "evaluated on them, which inflates the scores. Give all samples of a product the same "
+            "split, in every row or in none"
         )
-    if prune and unsure and removed:
+    if prune and invalid and missing:
         report.refused = (
-            f"--prune removed nothing: a row that could not be read may be one of the {len(removed)} samples that "
-            "the catalogue seems to lack; mend the rows above and run again"
+            f"--prune deleted nothing: each invalid row may be one of the {len(missing)} samples "
+            "that are not in the catalog. Fix the rows above and rerun"
         )
     report.seconds = time.monotonic() - start
     return report
 
 
 class Problems:
-    """What is wrong with a catalogue: counted, the first shown, all written to a file and to the ledger."""
+    """The problems of a catalog: counted, the first ones shown, all in a file and a table."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,30 +102,33 @@ class Problems:
 
     @property
     def count(self) -> int:
+        """Number of problems."""
         return self.types.total()
 
-    def add(self, found: Iterable[tuple[str, Problem]]) -> None:
+    def add(self, problems: Iterable[tuple[str, Problem]]) -> None:
+        """Count problems and append them, with their places, to the file."""
         with self.path.open("a", encoding="utf-8") as file:
-            for place, problem in found:
+            for place, problem in problems:
                 self.types[problem.error_type] += 1
                 place, message = _in_line(place), _in_line(problem.message)
                 file.write(f"{place}\t{problem.error_type}\t{message}\n")
-                if len(self.first) < SHOWN:
+                if len(self.first) < MAX_PROBLEMS_SHOWN:
                     self.first.append(f"{place}: {message}")
 
     def notes(self, workspace: Workspace) -> list[str]:
+        """Lines for the user: the first problems, and where to find the others."""
         more = self.count - len(self.first)
         return self.first + [
-            f"... and {more} more; all are in {workspace.uri}/reports/{PROBLEMS_REPORT}"
+            f"... and {more} more, see {workspace.uri}/reports/{PROBLEMS_REPORT}"
         ] * bool(more)
 
     def publish(self, workspace: Workspace) -> None:
-        """Put them into the report and the ledger, in place of those of the last run."""
+        """Replace the problems of the last run in the report file and the failures table."""
         workspace.put_report(PROBLEMS_REPORT, self.path if self.count else None)
         with workspace.lock(FAILURES.name, wait=True):
             workspace.table(FAILURES).delete("stage = 'prepare'")
         with self.path.open(encoding="utf-8") as file:
-            while lines := list(islice(file, BATCH)):
+            while lines := list(islice(file, COMMIT_ROWS)):
                 places, types, messages = zip(
                     *(line.rstrip("\n").split("\t") for line in lines), strict=True
                 )
@@ -140,13 +141,16 @@ class Problems:
 
 
 def _in_line(text: str) -> str:
-    """A message as a part of one line. It may quote a cell, and so hold line breaks, half characters or megabytes."""
-    cut = text[:LONGEST_MESSAGE] + "..." * (len(text) > LONGEST_MESSAGE)
+    """Shorten and escape a message to fit in one line.
+
+    A message may quote a cell, with line breaks, unpaired surrogates or megabytes of text.
+    """
+    cut = text[:MAX_MESSAGE_LENGTH] + "..." * (len(text) > MAX_MESSAGE_LENGTH)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
-    """Write all samples of a catalogue, with where they stand, to a file; returns how many."""
+    """Write all samples of a catalog, with their places, to a file; returns their number."""
     count = 0
 
     def samples(located: Iterable[Located]) -> Iterator[tuple[str, Sample]]:
@@ -156,14 +160,12 @@ def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
             else:
                 yield place, row
 
-    good = samples(rows)
+    valid = samples(rows)
     with pq.ParquetWriter(path, SPOOL_SCHEMA, compression="zstd") as writer:
-        while batch := list(islice(good, CHUNK)):
-            rows_now = pa.RecordBatch.from_pylist(
-                [_row(*item) for item in batch], schema=SPOOL_SCHEMA
-            )
-            writer.write_batch(rows_now, ROWS_PER_GROUP)
-            count += len(batch)
+        while chunk := list(islice(valid, CHUNK)):
+            batch = pa.RecordBatch.from_pylist([_row(*item) for item in chunk], schema=SPOOL_SCHEMA)
+            writer.write_batch(batch, ROWS_PER_GROUP)
+            count += len(chunk)
     return count
 
 
@@ -173,14 +175,12 @@ def _row(place: str, sample: Sample) -> dict[str, object]:
 
 
 def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int:
-    """Write tables, joined to commits that are neither many nor large; returns how many rows."""
+    """Write tables, merged to few commits of limited size; returns the number of rows."""
     count, waiting = 0, []
     for table in tables:
         waiting.append(table)
-        if (
-            sum(t.num_rows for t in waiting) >= BATCH
-            or sum(t.nbytes for t in waiting) >= COMMIT_BYTES
-        ):
+        rows, size = sum(t.num_rows for t in waiting), sum(t.nbytes for t in waiting)
+        if rows >= COMMIT_ROWS or size >= COMMIT_BYTES:
             write(pa.concat_tables(waiting))
             waiting.clear()
         count += table.num_rows
@@ -189,18 +189,21 @@ def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int
     return count
 
 
-def _prune(workspace: Workspace, ids: list[str]) -> None:
-    """Remove samples and all that was made from them; the samples last, so that a killed run finds them again.
+def _delete(workspace: Workspace, ids: list[str]) -> None:
+    """Delete samples with all rows made from them.
 
-    All locks are held to the end: a stage that began in between could still see the samples and make rows of them.
+    Samples go last, so that a rerun after a kill finds them again. All locks are held to the end: a
+    stage that started in between could still read the samples and make rows of them.
     """
-    made = (FRAMES, SUMMARIES, EMBEDDINGS)
+    if not ids:
+        return
+    derived = (FRAMES, SUMMARIES, EMBEDDINGS)
     with ExitStack() as locks:
-        for spec in made:
+        for spec in derived:
             locks.enter_context(workspace.lock(spec.name))
         for start in range(0, len(ids), CHUNK):
             condition = sql_in("sample_id", ids[start : start + CHUNK])
-            for spec in made:
+            for spec in derived:
                 workspace.table(spec).delete(condition)
             with workspace.lock(FAILURES.name, wait=True):
                 workspace.table(FAILURES).delete(f"stage != 'prepare' AND {condition}")

@@ -10,7 +10,7 @@ from ampere.catalog.manifest import read_manifest
 from ampere.catalog.problem import Located, Problem
 from ampere.catalog.rope import DOMAIN_FILES
 from ampere.pipeline.prepare import stage as module
-from ampere.pipeline.prepare.stage import PROBLEMS_REPORT, SHOWN, prepare
+from ampere.pipeline.prepare.stage import MAX_PROBLEMS_SHOWN, PROBLEMS_REPORT, prepare
 from ampere.records import (
     EMBEDDINGS,
     FAILURES,
@@ -29,9 +29,14 @@ from tests.helpers.workspaces import HEADER, manifest, row
 
 def sample(name: str, text: str | None = None) -> Sample:
     return Sample(
-        sample_id=name, product_id=None, domain=Domain.PAGE, split=Split.TEST, text=text, media_kind=MediaKind.IMAGE,
+        sample_id=name,
+        product_id=None,
+        domain=Domain.PAGE,
+        split=Split.TEST,
+        text=text,
+        media_kind=MediaKind.IMAGE,
         media_uris=("/a.jpg",),
-    )  # fmt: skip
+    )
 
 
 def texts(workspace: Workspace) -> dict[str, str | None]:
@@ -40,12 +45,13 @@ def texts(workspace: Workspace) -> dict[str, str | None]:
     return {r["sample_id"]: r["text"] for r in rows}
 
 
-def ledger(workspace: Workspace) -> dict[str, str]:
+def failures(workspace: Workspace) -> dict[str, str]:
+    """Place -> error of the failed rows of `prepare`."""
     rows = workspace.table(FAILURES).read(where="stage = 'prepare'").to_pylist()
     return {r["sample_id"]: f"{r['error_type']}: {r['message']}" for r in rows}
 
 
-def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
+def test_sample_is_stored_as_a_row(workspace: Workspace, tmp_path: Path) -> None:
     prepare(workspace, read_manifest(str(manifest(tmp_path / "m.csv", row("a", "云岚, 洗发水")))))
     (stored,) = workspace.table(SAMPLES).read().to_pylist()
     assert stored | {"fingerprint": ""} == (
@@ -64,45 +70,45 @@ def test_a_sample_becomes_a_row(workspace: Workspace, tmp_path: Path) -> None:
     )
 
 
-def test_the_first_of_two_equal_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
+def test_first_of_duplicate_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
     path = manifest(
         tmp_path / "m.csv", row("a", "first"), row("b"), row("a", "second"), row("a", "third")
     )
     report = prepare(workspace, read_manifest(str(path)))
     assert texts(workspace) == {"a": "first", "b": None}
-    assert ledger(workspace) == {
-        "m.csv:4": "DuplicateId: sample_id a stands already at m.csv:2, which is kept",
-        "m.csv:5": "DuplicateId: sample_id a stands already at m.csv:2, which is kept",
+    assert failures(workspace) == {
+        "m.csv:4": "DuplicateId: duplicate sample_id a (first at m.csv:2, kept)",
+        "m.csv:5": "DuplicateId: duplicate sample_id a (first at m.csv:2, kept)",
     }
     assert report.done == 2 and report.failed == {"DuplicateId": 2}
     assert report.succeeded
-    assert "m.csv:4: sample_id a stands already" in str(report)
+    assert "m.csv:4: duplicate sample_id a" in str(report)
 
 
-def test_duplicates_are_seen_across_commits(
+def test_duplicates_are_detected_across_commits(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module, "COMMIT_ROWS", 3)
     rows: list[Located] = [(f"f:{i}", sample(str(i % 7), f"text {i}")) for i in range(20)]
     report = prepare(workspace, rows)
     assert report.done == 7 and report.failed == {"DuplicateId": 13}
     assert texts(workspace) == {str(i): f"text {i}" for i in range(7)}
 
 
-def test_bad_rows_are_in_the_ledger_with_file_and_line(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_invalid_rows_are_recorded_with_file_and_line(workspace: Workspace, tmp_path: Path) -> None:
     path = manifest(tmp_path / "m.csv", row("a"), ["b", "p"], row("c", domain="radio"), row("d"))
     report = prepare(workspace, read_manifest(str(path)))
     assert texts(workspace).keys() == {"a", "d"}
-    assert ledger(workspace) == {
+    assert failures(workspace) == {
         "m.csv:3": "ParseError: 2 fields; expected 6 as in the header",
         "m.csv:4": "InvalidRow: sample c: domain is 'radio'; expected one of page, short, live",
     }
     assert report.failed == {"ParseError": 1, "InvalidRow": 1}
 
 
-def test_bad_lines_in_a_row_do_not_stop_the_job(workspace: Workspace, tmp_path: Path) -> None:
+def test_consecutive_invalid_lines_do_not_stop_the_job(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     path = tmp_path / "m.csv"
     lines = [
         ",".join(HEADER),
@@ -115,12 +121,10 @@ def test_bad_lines_in_a_row_do_not_stop_the_job(workspace: Workspace, tmp_path: 
     path.write_text("\n".join(lines) + "\n")
     report = prepare(workspace, read_manifest(str(path)))
     assert report.done == 2 and report.failed == {"ParseError": 3}
-    assert set(ledger(workspace)) == {"m.csv:3", "m.csv:4", "m.csv:5"}
+    assert set(failures(workspace)) == {"m.csv:3", "m.csv:4", "m.csv:5"}
 
 
-def test_a_second_run_changes_what_changed_and_keeps_the_rest(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_second_run_adds_updates_and_keeps_other_rows(workspace: Workspace, tmp_path: Path) -> None:
     prepare(
         workspace,
         read_manifest(str(manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"]))),
@@ -129,19 +133,19 @@ def test_a_second_run_changes_what_changed_and_keeps_the_rest(
         workspace, read_manifest(str(manifest(tmp_path / "n.csv", row("b", "new"), row("c", "3"))))
     )
     assert texts(workspace) == {"a": "1", "b": "new", "c": "3"}
-    assert report.done == 2 and report.notes == ["samples: 1 added, 1 updated, 0 removed"]
-    assert ledger(workspace) == {}  # the ledger tells of the last run
+    assert report.done == 2 and report.notes == ["samples: 1 added, 1 updated, 0 deleted"]
+    assert failures(workspace) == {}  # only failures of the last run are recorded
 
 
-def test_running_again_changes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+def test_rerun_changes_nothing(workspace: Workspace, tmp_path: Path) -> None:
     path = manifest(tmp_path / "m.csv", row("a", "1"), row("b", "2"), ["bad"])
     for _ in range(2):
         prepare(workspace, read_manifest(str(path)))
         assert texts(workspace) == {"a": "1", "b": "2"}
-        assert list(ledger(workspace)) == ["m.csv:4"]
+        assert list(failures(workspace)) == ["m.csv:4"]
 
 
-def test_what_did_not_change_is_not_written(workspace: Workspace) -> None:
+def test_unchanged_samples_are_not_written(workspace: Workspace) -> None:
     rows: list[Located] = [(f"f:{i}", sample(str(i))) for i in range(10)]
     prepare(workspace, rows)
     version = workspace.table(SAMPLES).dataset().version
@@ -151,10 +155,10 @@ def test_what_did_not_change_is_not_written(workspace: Workspace) -> None:
     rows[3] = ("f:3", sample("3", "new"))
     report = prepare(workspace, [*rows, ("f:10", sample("10"))])
     assert report.done == 2 and report.skipped == 9
-    assert report.notes == ["samples: 1 added, 1 updated, 0 removed"]
+    assert report.notes == ["samples: 1 added, 1 updated, 0 deleted"]
 
 
-def test_it_leaves_one_file_and_the_ledger_for_the_stages_that_run_beside_one_another(
+def test_tables_are_compacted_and_failures_table_is_created(
     workspace: Workspace,
 ) -> None:
     for count in (1, 2, 3):
@@ -164,7 +168,7 @@ def test_it_leaves_one_file_and_the_ledger_for_the_stages_that_run_beside_one_an
     assert workspace.table(FAILURES).dataset() is not None
 
 
-def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
+def test_prune_deletes_samples_from_every_table(workspace: Workspace) -> None:
     prepare(workspace, [(f"f:{i}", sample(name)) for i, name in enumerate(["keep", "go", "it's"])])
     for name in ("keep", "go", "it's"):
         workspace.table(FRAMES).append([{"sample_id": name}])
@@ -174,29 +178,25 @@ def test_pruned_samples_leave_every_table(workspace: Workspace) -> None:
         )
         workspace.table(FAILURES).append([{"stage": "decode", "sample_id": name}])
     shrunk: list[Located] = [("f:1", sample("keep"))]
-    assert (
-        "1 samples" not in str(prepare(workspace, shrunk)) and len(texts(workspace)) == 3
-    )  # not unless asked
+    assert prepare(workspace, shrunk).notes == ["samples: 0 added, 0 updated, 0 deleted"]
+    assert len(texts(workspace)) == 3  # nothing is deleted by default
     report = prepare(workspace, shrunk, prune=True)
-    assert report.notes == ["samples: 0 added, 0 updated, 2 removed"] and report.succeeded
+    assert report.notes == ["samples: 0 added, 0 updated, 2 deleted"] and report.succeeded
     for spec in (SAMPLES, FRAMES, SUMMARIES, EMBEDDINGS, FAILURES):
         assert workspace.table(spec).read(["sample_id"])["sample_id"].to_pylist() == ["keep"]
 
 
-def test_nothing_is_pruned_while_rows_cannot_be_read(workspace: Workspace) -> None:
+def test_prune_is_refused_if_rows_are_invalid(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
     report = prepare(
         workspace, [("f:1", Problem("ParseError", "no")), ("f:2", sample("c"))], prune=True
     )
     assert texts(workspace).keys() == {"a", "b", "c"}
     assert not report.succeeded
-    assert (
-        "--prune removed nothing: a row that could not be read may be one of the 2 samples"
-        in str(report)
-    )
+    assert "--prune deleted nothing: each invalid row may be one of the 2 samples" in str(report)
 
 
-def test_lines_of_a_product_taken_out_of_rope_do_not_forbid_to_prune(workspace: Workspace) -> None:
+def test_rope_ids_without_product_do_not_block_prune(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
     report = prepare(
         workspace,
@@ -206,7 +206,7 @@ def test_lines_of_a_product_taken_out_of_rope_do_not_forbid_to_prune(workspace: 
     assert texts(workspace).keys() == {"a"} and report.succeeded
 
 
-def test_prune_waits_for_no_other_job_and_removes_nothing_beside_it(workspace: Workspace) -> None:
+def test_prune_deletes_nothing_while_another_job_writes(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
     workspace.table(FRAMES).append([{"sample_id": "b"}])
     with (
@@ -217,15 +217,15 @@ def test_prune_waits_for_no_other_job_and_removes_nothing_beside_it(workspace: W
     assert texts(workspace).keys() == {"a", "b", "c"}
     assert workspace.table(FRAMES).count() == 1
     report = prepare(workspace, [("f:1", sample("a")), ("f:3", sample("c"))], prune=True)
-    assert report.notes == ["samples: 0 added, 0 updated, 1 removed"]
+    assert report.notes == ["samples: 0 added, 0 updated, 1 deleted"]
     assert texts(workspace).keys() == {"a", "c"} and workspace.table(FRAMES).count() == 0
 
 
-def test_a_run_that_dies_at_any_commit_is_mended_by_the_next(
+def test_rerun_repairs_a_job_killed_at_any_commit(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every write of the job is made to fail once, the job run again after each."""
-    monkeypatch.setattr(module, "BATCH", 2)
+    """Each write of the job is made to fail once; a rerun follows each failure."""
+    monkeypatch.setattr(module, "COMMIT_ROWS", 2)
     before: list[Located] = [(f"f:{i}", sample(str(i), "old")) for i in range(6)]
     after: list[Located] = [
         (f"f:{i}", sample(str(i), "new" if i < 9 else None)) for i in range(3, 12)
@@ -249,13 +249,12 @@ def test_a_run_that_dies_at_any_commit_is_mended_by_the_next(
             "4",
             "5",
         ]
-    assert (
-        deaths >= 8
-    )  # commits of two new rows and of two changed ones, and a removal from each table
+    # Commits of two added and of two updated rows each, and a deletion from each table.
+    assert deaths >= 8
 
 
 def die_at_write(patch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the table writes before this one through, and end the process's work at it."""
+    """Raise KeyboardInterrupt at the table write of this number, counted from 0."""
     writes = itertools.count()
 
     def dying(write: Callable[..., None]) -> Callable[..., None]:
@@ -270,7 +269,7 @@ def die_at_write(patch: pytest.MonkeyPatch, number: int) -> None:
         patch.setattr(Table, name, dying(getattr(Table, name)))
 
 
-def test_what_a_problem_quotes_stays_on_one_short_line(workspace: Workspace) -> None:
+def test_quoted_cells_fit_in_one_short_line(workspace: Workspace) -> None:
     quoted = ["a\nb\tc", "x" * 10_000_000, "\ud800", "\x1b[31m", "\u2028", ""]
     report = prepare(
         workspace, [(f"f:{i}", Problem("ParseError", text)) for i, text in enumerate(quoted)]
@@ -278,15 +277,15 @@ def test_what_a_problem_quotes_stays_on_one_short_line(workspace: Workspace) -> 
     lines = (workspace.read_report(PROBLEMS_REPORT) or "").split("\n")
     assert lines[:2] == [
         "f:0\tParseError\ta\\nb\\tc",
-        "f:1\tParseError\t" + "x" * module.LONGEST_MESSAGE + "...",
+        "f:1\tParseError\t" + "x" * module.MAX_MESSAGE_LENGTH + "...",
     ]
     assert lines[2:] == [
         f"f:{i + 2}\tParseError\t{t}" for i, t in enumerate(["\\ud800", "\\x1b[31m", "\\u2028", ""])
     ] + [""]
-    assert len(ledger(workspace)) == len(quoted) and len(str(report)) < 2000
+    assert len(failures(workspace)) == len(quoted) and len(str(report)) < 2000
 
 
-def test_problems_are_told_even_if_the_writing_is_cut_short(
+def test_problems_are_recorded_even_if_writing_fails(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(table: Table, rows: object) -> None:
@@ -296,12 +295,12 @@ def test_problems_are_told_even_if_the_writing_is_cut_short(
         patch.setattr(Table, "append", no_space)
         with pytest.raises(OSError, match="no space left"):
             prepare(workspace, [("f:1", sample("a")), ("f:2", Problem("ParseError", "no"))])
-    assert ledger(workspace) == {"f:2": "ParseError: no"}
+    assert failures(workspace) == {"f:2": "ParseError: no"}
 
 
-def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -> None:
+def test_nothing_is_written_before_the_catalog_is_read(workspace: Workspace) -> None:
     def rows() -> Iterator[Located]:
-        for i in range(module.BATCH + 10):
+        for i in range(module.COMMIT_ROWS + 10):
             yield f"f:{i}", sample(str(i))
         raise ValueError("the rest of the file is broken")
 
@@ -310,7 +309,7 @@ def test_nothing_is_written_before_the_catalogue_is_read(workspace: Workspace) -
     assert texts(workspace) == {}
 
 
-def test_a_product_in_both_splits_is_told(workspace: Workspace, tmp_path: Path) -> None:
+def test_products_in_both_splits_are_reported(workspace: Workspace, tmp_path: Path) -> None:
     header = "sample_id,product_id,domain,split,media\n"
     rows = [
         f"{name}{split},{name},page,{split},a.jpg\n" for name in "pq" for split in ("train", "test")
@@ -318,32 +317,38 @@ def test_a_product_in_both_splits_is_told(workspace: Workspace, tmp_path: Path) 
     (tmp_path / "m.csv").write_text(
         header + "".join(rows) + "r,r,page,,a.jpg\ns,,page,test,a.jpg\nt,,page,train,a.jpg\n"
     )
-    *_, told = prepare(workspace, read_manifest(str(tmp_path / "m.csv"))).notes
-    assert told.startswith("products with samples of both splits: 2, such as p. ")
+    *_, note = prepare(workspace, read_manifest(str(tmp_path / "m.csv"))).notes
+    assert note.startswith("products in both splits: 2, such as p. ")
     assert workspace.table(SAMPLES).count() == 7
 
 
-def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:
-    """A million frame lines beside 200,000 of as many samples: a reader that held them would need 170 MB more."""
-    peaks = []
-    for frames in (20, 100):
-        folder = tmp_path / str(frames)
-        write_rope_lines(folder, samples=10_000, frames=frames)
-        code = (
-            "import resource; from ampere.cli import main;"
-            f"main(['prepare', '--rope', {str(folder)!r}, '--workspace', {str(folder / 'w')!r}]);"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-        )
-        output = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
-        ).stdout
-        assert "10000 rows done" in output
-        peaks.append(int(output.splitlines()[-1]))
-    assert peaks[1] < peaks[0] + 90, f"peak memory went from {peaks[0]} to {peaks[1]} MB"
+MEASURE_PREPARE = """
+import resource, sys
+from ampere.cli import main
+for folder in sys.argv[1:]:
+    assert main(["prepare", "--rope", folder, "--workspace", folder + "/w"]) == 0
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    """A million frame lines after 200,000: a reader that held them would take 170 MB more."""
+    folders = [tmp_path / "20", tmp_path / "100"]
+    for folder in folders:
+        write_rope_lines(folder, samples=10_000, frames=int(folder.name))
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE_PREPARE, *map(str, folders)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert output.count("10000 rows done") == 2
+    few, many = (int(line.split()[1]) for line in output.splitlines() if line.startswith("peak"))
+    assert many < few + 90, f"peak memory went from {few} to {many} MB"
 
 
 def write_rope_lines(folder: Path, samples: int, frames: int) -> None:
-    """A training split of shorts whose frame lines lie far apart; pages and lives are empty."""
+    """Write a training split of shorts, with their frame lines far apart; no pages and lives."""
     folder.mkdir()
     for names in DOMAIN_FILES.values():
         for name in names:
@@ -361,7 +366,7 @@ def write_rope_lines(folder: Path, samples: int, frames: int) -> None:
             )
 
 
-def test_other_stages_keep_their_failures(workspace: Workspace) -> None:
+def test_failures_of_other_stages_are_kept(workspace: Workspace) -> None:
     workspace.table(FAILURES).upsert(
         [{"stage": "decode", "sample_id": "x", "fingerprint": "f", "attempts": 1}]
     )
@@ -372,28 +377,28 @@ def test_other_stages_keep_their_failures(workspace: Workspace) -> None:
     ]
 
 
-def test_nothing_but_problems_is_a_failure(workspace: Workspace) -> None:
+def test_only_invalid_rows_fails_the_job(workspace: Workspace) -> None:
     report = prepare(workspace, [("f:1", Problem("ParseError", "no"))])
     assert not report.succeeded
     assert "0 rows done; 1 failed (1 ParseError; see `ampere status --failures`)" in str(report)
 
 
-def test_many_problems_are_all_kept_and_a_few_shown(workspace: Workspace) -> None:
+def test_all_problems_are_recorded_and_a_few_shown(workspace: Workspace) -> None:
     rows: list[Located] = [(f"f:{i}", Problem("ParseError", f"it's {i}")) for i in range(3000)]
     report = prepare(workspace, [*rows, ("f:x", sample("a"))])
-    assert len(ledger(workspace)) == 3000
+    assert len(failures(workspace)) == 3000
     problems = workspace.read_report(PROBLEMS_REPORT).splitlines()
     assert len(problems) == 3000 and problems[7] == "f:7\tParseError\tit's 7"
-    assert len(report.notes) == SHOWN + 2
+    assert len(report.notes) == MAX_PROBLEMS_SHOWN + 2
     assert (
-        report.notes[SHOWN]
-        == f"... and 2980 more; all are in {workspace.uri}/reports/prepare-problems.txt"
+        report.notes[MAX_PROBLEMS_SHOWN]
+        == f"... and 2980 more, see {workspace.uri}/reports/prepare-problems.txt"
     )
     prepare(workspace, [("f:x", sample("a"))])
-    assert workspace.read_report(PROBLEMS_REPORT) is None  # that of the last run alone
+    assert workspace.read_report(PROBLEMS_REPORT) is None  # it is of the last run only
 
 
-def test_a_second_writer_is_refused(workspace: Workspace) -> None:
+def test_concurrent_prepare_is_refused(workspace: Workspace) -> None:
     with (
         workspace.lock("samples"),
         pytest.raises(RuntimeError, match="another job is writing samples"),
