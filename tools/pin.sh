@@ -1,10 +1,11 @@
 #!/bin/sh
-# Pin requirements/cpu.txt and requirements/gpu.txt anew from pyproject.toml: sh tools/pin.sh .venv/bin/uv
+# Pin requirements/cpu.txt and requirements/gpu.txt from pyproject.toml: sh tools/pin.sh .venv/bin/uv
 set -eu
 uv=$1
 plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11"
-# shellcheck disable=SC2086  # a list of words is meant
-"$uv" pip compile pyproject.toml --extra cpu --extra aws --extra dev --override requirements/overrides.txt $plain \
+# shellcheck disable=SC2086  # word splitting is intended
+"$uv" pip compile pyproject.toml --extra cpu --extra aws --extra dev \
+  --override requirements/overrides.txt $plain \
   ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} -o requirements/cpu.txt
 # shellcheck disable=SC2086
 env -u PIP_FIND_LINKS "$uv" pip compile pyproject.toml --extra gpu --extra aws $plain \

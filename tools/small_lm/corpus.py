@@ -1,7 +1,7 @@
-"""Sales talk to train the small language model on: products, the lines that sellers say, and what of it is the answer.
+"""Training data of the small language model: generated sales talk with its correct summary.
 
-Everything the demo catalogue is made of (ampere.catalog.goods and speech) stays out of it, so that the demo is a fair
-test: other categories' words, other selling points, other sentence patterns, and no brand of the demo's side.
+It has nothing that the demo catalog is made of (`ampere.synthetic.products` and `speech`), so that
+the demo is a fair test: categories, selling points, sentence patterns and brands are different.
 """
 
 import json
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ampere.synthetic.products import BRAND_CHARACTERS, draw_brand, load_categories
-from ampere.synthetic.speech import FEATURE_LINES, homophones, recognise
+from ampere.synthetic.speech import FEATURE_LINES, homophones, recognize
 from ampere.text.characters import common_characters
 from ampere.text.summary import NO_PRODUCT, Summary
 
 FULL_NAME = ("brand", "kind", "function", "noun")
-NAME_PARTS = (  # of a product's name, the commoner forms more often
+NAME_PARTS = (  # which words a name has; frequent forms are repeated
     *(FULL_NAME,) * 4,
     ("brand", "kind", "noun"),
     ("brand", "kind", "noun"),
@@ -29,73 +29,32 @@ NAME_PARTS = (  # of a product's name, the commoner forms more often
     ("kind", "noun"),
 )
 VERSIONS = [
-    "二代",
-    "三代",
-    "升级款",
-    "加强版",
-    "Pro",
-    "Plus",
-    "A3",
-    "X5",
-    "mini",
-    "旗舰款",
-    "儿童款",
-    "男士款",
-    "家庭装",
-]
+    "二代", "三代", "升级款", "加强版", "Pro", "Plus", "A3", "X5", "mini", "旗舰款",
+    "儿童款", "男士款", "家庭装",
+]  # fmt: skip
 LATIN_BRANDS = [
-    "LUMO",
-    "Kavi",
-    "Nora",
-    "OBEE",
-    "Tivo",
-    "ZEN",
-    "Moka",
-    "Riva",
-    "HOLA",
-    "Yuki",
-    "Dodo",
-    "Fino",
-    "VEKA",
-    "Sumi",
-]
+    "LUMO", "Kavi", "Nora", "OBEE", "Tivo", "ZEN", "Moka", "Riva", "HOLA", "Yuki", "Dodo",
+    "Fino", "VEKA", "Sumi",
+]  # fmt: skip
 NUMERALS = "一二两三四五六七八九十百千半"
 UNITS = [
-    "毫升",
-    "升",
-    "克",
-    "斤",
-    "公斤",
-    "片",
-    "只装",
-    "件套",
-    "包",
-    "袋",
-    "码",
-    "支",
-    "盒",
-    "瓶",
-    "米",
-    "厘米",
-    "粒",
-    "个",
-    "寸",
-    "ml",
-]
-LINES = (1, 2, 3, 6, 9, 12, 16, 20, 24)  # of a transcript, about
-ARBITRARY = 0.2  # of the words of a name that are no brand
+    "毫升", "升", "克", "斤", "公斤", "片", "只装", "件套", "包", "袋", "码", "支", "盒", "瓶",
+    "米", "厘米", "粒", "个", "寸", "ml",
+]  # fmt: skip
+LINES = (1, 2, 3, 6, 9, 12, 16, 20, 24)  # approximate numbers of lines in a transcript
+ARBITRARY = 0.2  # share of a name's words other than the brand that are random characters
 PUNCTUATION = ("，", "，", "，", "。", " ", "！", "、")
 
 
 @dataclass(frozen=True)
-class Goods:
-    """One thing on sale: the words of its name, and its selling points.
+class CorpusProduct:
+    """A product on sale: the words of its name, and its selling points.
 
     Attributes:
-        words: by part of the name.
-        arbitrary: parts whose words nobody could know, such as the brand.
+        words: the words of the name by part, in order.
+        arbitrary: parts whose words cannot be known in advance, such as the brand.
         features: the selling points.
-        size: one more, or None.
+        size: size or amount, one more selling point; or None.
     """
 
     words: dict[str, str]
@@ -105,17 +64,19 @@ class Goods:
 
     @property
     def name(self) -> str:
+        """The full name."""
         return "".join(self.words.values())
 
     @property
     def short_name(self) -> str:
+        """The noun with one word before it, as sellers abbreviate a name."""
         first = next((self.words[part] for part in ("kind", "function") if part in self.words), "")
         return first + self.words["noun"]
 
 
 @cache
-def load_goods() -> tuple[dict[str, Any], ...]:
-    """Categories to draw from, without any selling point of the demo's."""
+def load_corpus_categories() -> tuple[dict[str, Any], ...]:
+    """Categories of the corpus, without the selling points of the demo."""
     held_out = {feature for category in load_categories() for feature in category.features}
     rows = [row for rows in _read("goods_") for row in rows]
     return tuple(
@@ -125,17 +86,18 @@ def load_goods() -> tuple[dict[str, Any], ...]:
 
 @cache
 def load_talk() -> dict[str, list[str]]:
-    """Lines by kind; the placeholders are {name}, {short}, {f}, {g}, {wrong} and the parts of a name.
+    """Lines by kind; placeholders are {name}, {short}, {f}, {g}, {wrong} and the parts of a name.
 
-    Chatter with the words that lead to the demo's selling points is left out: those patterns being held out, such words
-    would be heard before chatter alone, and a model learns that nothing follows them.
+    Chatter that contains the words before the demo's selling points is excluded. Since those
+    patterns are held out, the words would occur in chatter alone, and the model would learn that no
+    selling point follows them.
     """
     leads = {line.partition("{")[0] for line in FEATURE_LINES}
     lines: dict[str, list[str]] = {}
-    for found in _read("talk_"):
-        for kind, more in found.items():
+    for lines_by_kind in _read("talk_"):
+        for kind, more in lines_by_kind.items():
             lines.setdefault(kind, []).extend(more)
-    talk = {kind: list(dict.fromkeys(found)) for kind, found in lines.items()}
+    talk = {kind: list(dict.fromkeys(repeated)) for kind, repeated in lines.items()}
     for kind in ("chatter", "openers"):
         talk[kind] = [
             line for line in talk[kind] if not any(lead in line for lead in leads if len(lead) > 1)
@@ -144,19 +106,21 @@ def load_talk() -> dict[str, list[str]]:
 
 
 def _read(start: str) -> Iterator[Any]:
+    """The content of the corpus files whose names begin with `start`, by name."""
     folder = Path(__file__).parent / "corpus"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.startswith(start):
             yield json.loads(file.read_text("utf-8"))
 
 
-def draw_goods(rng: random.Random, most: int = 5) -> Goods:
-    """A product whose brand, and sometimes another word or a selling point, is made of arbitrary characters.
+def draw_corpus_product(rng: random.Random, max_features: int = 5) -> CorpusProduct:
+    """Draw a product with at most `max_features` selling points besides its size.
 
-    Words that cannot be known beforehand can only be copied; a model that reads known ones alone learns them by heart.
-    Too many of them, and it takes a misheard everyday word for one more. It has at most `most` features.
+    Its brand, and sometimes other words or selling points, are random characters. Such words can
+    only be copied, while a model that reads only known words memorizes them. With too many of them,
+    however, the model also copies everyday words that were misheard.
     """
-    category = rng.choice(load_goods())
+    category = rng.choice(load_corpus_categories())
     words = {
         "brand": _brand(rng),
         "kind": rng.choice(category["kinds"]),
@@ -168,13 +132,13 @@ def draw_goods(rng: random.Random, most: int = 5) -> Goods:
     words |= {part: _characters(rng, 1, 3) for part in words if part in arbitrary - {"brand"}}
     if rng.random() < 0.12:
         words["version"] = rng.choice(VERSIONS)
-    pool = [*category["features"], *rng.choice(load_goods())["features"]]
+    pool = [*category["features"], *rng.choice(load_corpus_categories())["features"]]
     features = [
-        _blurred(feature, rng)
-        for feature in rng.sample(pool, k=min(most, rng.choice((1, 2, 2, 3, 3, 4, 5))))
+        _perturbed(feature, rng)
+        for feature in rng.sample(pool, k=min(max_features, rng.choice((1, 2, 2, 3, 3, 4, 5))))
     ]
     size = _size(rng, category["sizes"]) if rng.random() < 0.7 else None
-    return Goods(words, frozenset(arbitrary), tuple(dict.fromkeys(features)), size)
+    return CorpusProduct(words, frozenset(arbitrary), tuple(dict.fromkeys(features)), size)
 
 
 def _brand(rng: random.Random) -> str:
@@ -189,8 +153,8 @@ def _characters(rng: random.Random, least: int, most: int) -> str:
     return "".join(rng.choices(common_characters(), k=rng.randint(least, most)))
 
 
-def _blurred(feature: str, rng: random.Random) -> str:
-    """Most as they are, one in six with some characters replaced, one in twelve of arbitrary characters alone."""
+def _perturbed(feature: str, rng: random.Random) -> str:
+    """Change a selling point: 1 in 6 has some characters replaced, 1 in 12 is all random."""
     way = rng.random()
     if way < 3 / 4:
         return feature
@@ -213,53 +177,54 @@ def _size(rng: random.Random, sizes: Sequence[str]) -> str:
 
 
 def draw_example(rng: random.Random) -> tuple[str, Summary]:
-    """One transcript as a recogniser writes it, and its summary. One in seven is chat alone.
+    """Draw a transcript with recognition errors, and its summary; one in seven is only chat.
 
-    A feature is labelled as it was heard, homophones and all, and so is a brand that is heard once: what is right
-    cannot be known then. Everyday words of a name, and all of one that is heard more often, are labelled as they were
-    said.
+    The label of a selling point has its recognition errors, and so has the label of a brand that
+    is mentioned once: the correct characters cannot be known. Everyday words of a name, and all
+    words of a name that is mentioned more often, are labeled without errors.
     """
     count = rng.choice(LINES)
     talk = load_talk()
-    noise = rng.choice((0.0, 0.02, 0.03, 0.05))  # of the recogniser, per character
+    noise = rng.choice((0.0, 0.02, 0.03, 0.05))  # error rate per character
     if rng.random() < 0.14:
         chatter = [rng.choice(talk["openers"]), *(_chatter(rng) for _ in range(count))]
         return _heard([_misheard(line, rng, noise) for line in chatter], rng), NO_PRODUCT
-    goods = draw_goods(rng, most=max(1, count // 2))
+    product = draw_corpus_product(rng, max_features=max(1, count // 2))
     if count == 1 and rng.random() < 0.5:
-        return _caption(goods, rng, noise)
-    # A piece cut out of a long stream may hold a shortened name, or none.
+        return _caption(product, rng, noise)
+    # A clip cut from a long stream may have only a short name, or none.
     named = rng.choices(("full", "short", "none"), weights=(94, 5, 1))[0]
     if named != "full":
-        goods = replace(
-            goods, words={part: w for part, w in goods.words.items() if part in ("kind", "noun")}
+        product = replace(
+            product,
+            words={part: w for part, w in product.words.items() if part in ("kind", "noun")},
         )
-    name, name_lines = _name_lines(goods, named, rng, noise)
+    name, name_lines = _name_lines(product, named, rng, noise)
     features = [
         _misheard(feature, rng, noise)
-        for feature in (*goods.features, *([goods.size] if goods.size else []))
+        for feature in (*product.features, *([product.size] if product.size else []))
     ]
-    facts = [*name_lines, *_feature_lines(features, bool(goods.size), rng, noise)]
+    facts = [*name_lines, *_feature_lines(features, bool(product.size), rng, noise)]
     chatter = [_chatter(rng) for _ in range(max(0, count - len(facts)))]
     if rng.random() < 0.3:
-        chatter.append(rng.choice(talk["others"]).format(name=draw_goods(rng).name))
+        chatter.append(rng.choice(talk["others"]).format(name=draw_corpus_product(rng).name))
     body = [*facts, *(_misheard(line, rng, noise) for line in chatter)]
     rng.shuffle(body)
     openers = rng.sample(talk["openers"], k=rng.choice((0, 1, 1, 2)))
     spoken = [*(_misheard(line, rng, noise) for line in openers), *body]
-    # In the order in which they were said, so that the order of the answer can be known from the transcript.
+    # In the order of the transcript, so that the order of the answer is predictable.
     ordered = sorted(dict.fromkeys(features), key="\n".join(spoken).index)
     return _heard(spoken, rng), Summary(product_name=name, product_features=tuple(ordered))
 
 
 def _name_lines(
-    goods: Goods, named: str, rng: random.Random, noise: float
+    product: CorpusProduct, named: str, rng: random.Random, noise: float
 ) -> tuple[str, list[str]]:
-    """The name to be found, and the lines that say it."""
+    """The label of the name, and the lines that mention it."""
     talk = load_talk()
     if named == "none":
         return "", []
-    mentions = [_heard_words(goods, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
+    mentions = [_heard_words(product, rng, noise) for _ in range(rng.choice((1, 2, 2, 3, 3)))]
     often = len(mentions) > 1
     lines = [
         _fill(_name_pattern(rng, often=often), rng, noise, name="".join(m.values()))
@@ -267,53 +232,58 @@ def _name_lines(
     ]
     if named == "full" and rng.random() < 0.4:
         short = rng.sample(talk["short_names"], k=rng.choice((1, 1, 2)))
-        lines += [_fill(line, rng, noise, short=goods.short_name) for line in short]
+        lines += [_fill(line, rng, noise, short=product.short_name) for line in short]
     if named == "full" and rng.random() < 0.1:
         wrong = replace(
-            goods, words=goods.words | {"noun": rng.choice(rng.choice(load_goods())["nouns"])}
+            product,
+            words=product.words
+            | {"noun": rng.choice(rng.choice(load_corpus_categories())["nouns"])},
         ).name
-        lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=goods.name))
-        mentions.append(goods.words)
+        lines.append(_fill(rng.choice(talk["slips"]), rng, noise, wrong=wrong, name=product.name))
+        mentions.append(product.words)
     if rng.random() < 0.4:
         fitting = [
             line
             for line in talk["parts"]
-            if goods.words.keys() >= set(re.findall(r"{(\w+)}", line))
+            if product.words.keys() >= set(re.findall(r"{(\w+)}", line))
         ]
-        lines += [_fill(rng.choice(fitting), rng, noise, **goods.words)] if fitting else []
+        lines += [_fill(rng.choice(fitting), rng, noise, **product.words)] if fitting else []
     if len(mentions) > 1:
-        return goods.name, lines
-    return _known(goods, mentions[0]), lines
+        return product.name, lines
+    return _single_mention_label(product, mentions[0]), lines
 
 
-def _caption(goods: Goods, rng: random.Random, noise: float) -> tuple[str, Summary]:
-    """The shortest of transcripts: a name, perhaps a selling point, and no sentence around them."""
-    words = _heard_words(goods, rng, noise)
-    features = [_misheard(feature, rng, noise) for feature in goods.features[: rng.randint(0, 1)]]
+def _caption(product: CorpusProduct, rng: random.Random, noise: float) -> tuple[str, Summary]:
+    """Draw the shortest kind of transcript: a name, perhaps a selling point, and no sentence."""
+    words = _heard_words(product, rng, noise)
+    features = [_misheard(feature, rng, noise) for feature in product.features[: rng.randint(0, 1)]]
     text = rng.choice(("", "", "这个", "这款")) + rng.choice(("", "，", " ")).join(
         ["".join(words.values()), *features]
     )
-    return text, Summary(product_name=_known(goods, words), product_features=tuple(features))
-
-
-def _known(goods: Goods, heard: dict[str, str]) -> str:
-    """What can be known of a name that was heard once."""
-    return "".join(
-        (heard if part in goods.arbitrary else goods.words)[part] for part in goods.words
+    return text, Summary(
+        product_name=_single_mention_label(product, words), product_features=tuple(features)
     )
 
 
-def _heard_words(goods: Goods, rng: random.Random, noise: float) -> dict[str, str]:
-    """A name's words as they are heard once; everyday words are misheard more often, to be learnt from it.
+def _single_mention_label(product: CorpusProduct, heard: dict[str, str]) -> str:
+    """The label of a name that is mentioned once: random words as misheard, others as spoken."""
+    return "".join(
+        (heard if part in product.arbitrary else product.words)[part] for part in product.words
+    )
 
-    Half of the wrong names of a model that met them at twice the rate were such a word, copied as it was misheard.
+
+def _heard_words(product: CorpusProduct, rng: random.Random, noise: float) -> dict[str, str]:
+    """Draw one mention of a name with recognition errors, four times as many in everyday words.
+
+    The model has to learn to correct these: at twice the rate, half of its wrong names were due to
+    such a word, copied with its error.
     """
-    rates = {part: noise if part in goods.arbitrary else 4 * noise for part in goods.words}
-    return {part: _misheard(word, rng, rates[part]) for part, word in goods.words.items()}
+    rates = {part: noise if part in product.arbitrary else 4 * noise for part in product.words}
+    return {part: _misheard(word, rng, rates[part]) for part, word in product.words.items()}
 
 
 def _name_pattern(rng: random.Random, *, often: bool) -> str:
-    """A line around a name; a name that is said often can be known by that alone, so some have no words to tell it."""
+    """Draw a line around a name; a name mentioned often is sometimes amid unrelated words."""
     if often and rng.random() < 0.25:
         before, after = rng.choices(load_talk()["chatter"], k=2)
         return before[: rng.randint(0, 7)] + "{name}" + after[len(after) - rng.randint(0, 7) :]
@@ -326,7 +296,7 @@ def _feature_lines(
     talk = load_talk()
     left = list(features[:-1] if last_is_size else features)
     lines = []
-    if rng.random() < 0.2:  # sellers say it again
+    if rng.random() < 0.2:  # sellers repeat themselves
         lines.append(_fill(_feature_pattern(rng), rng, noise, f=rng.choice(left)))
     while left:
         if len(left) > 1 and rng.random() < 0.2:
@@ -341,15 +311,16 @@ def _feature_lines(
 
 
 def _feature_pattern(rng: random.Random) -> str:
-    """A line around a selling point; a third are a word or two before it and nothing after.
+    """Draw a line around a selling point; a third have a word or two before it and none after.
 
-    Sellers say most of theirs so, but few of the written patterns are as short, and a model that saw them seldom
-    missed four in ten of such selling points. In a quarter of all lines the words before it are spoilt: a model that
-    knows such words by heart missed every other selling point after words that it knew from chatter, or not at all.
+    Sellers state most selling points this way, but few written patterns are as short, and a model
+    that saw them rarely missed four in ten of such selling points. In a quarter of all lines the
+    words before it are corrupted: a model that had memorized these words missed half of the selling
+    points after words that it knew from chatter, or did not know.
     """
     pattern = rng.choice(_short_patterns()) if rng.random() < 1 / 3 else _mixed("features", rng)
     before, slot, after = re.split(r"({\w+})", pattern, maxsplit=1)
-    return (_spoilt(before, rng) if before and rng.random() < 1 / 4 else before) + slot + after
+    return (_corrupted(before, rng) if before and rng.random() < 1 / 4 else before) + slot + after
 
 
 @cache
@@ -358,7 +329,7 @@ def _short_patterns() -> tuple[str, ...]:
 
 
 def _mixed(kind: str, rng: random.Random) -> str:
-    """A line, or the beginning of one and the end of another: more patterns than were written down."""
+    """Draw a line, or combine the beginning of one with the end of another for more patterns."""
     lines = load_talk()[kind]
     before, slot, after = re.split(r"({\w+})", rng.choice(lines), maxsplit=1)
     if rng.random() < 0.5:
@@ -367,25 +338,25 @@ def _mixed(kind: str, rng: random.Random) -> str:
 
 
 def _chatter(rng: random.Random) -> str:
-    """A line that says nothing of the product; some are made of two, or spoilt, so that they are not known by heart."""
+    """Draw a line without product facts; some are combined or corrupted, to prevent memorizing."""
     lines = load_talk()["chatter"]
     line, way = rng.choice(lines), rng.random()
-    if rng.random() < 0.5:  # a number is no size because it is one
+    if rng.random() < 0.5:  # not every number is a size
         line = re.sub(f"[{NUMERALS}]", lambda _: rng.choice(NUMERALS), line)
     if way < 0.15:
         other = rng.choice(lines)
         return line[: len(line) // 2] + other[len(other) // 2 :]
-    return _spoilt(line, rng) if way < 0.25 else line
+    return _corrupted(line, rng) if way < 0.25 else line
 
 
-def _spoilt(line: str, rng: random.Random) -> str:
-    """One of its characters replaced by one or two arbitrary ones."""
+def _corrupted(line: str, rng: random.Random) -> str:
+    """Replace one character of a line by one or two random ones."""
     start = rng.randrange(len(line))
     return line[:start] + _characters(rng, 1, 2) + line[start + 1 :]
 
 
 def _fill(line: str, rng: random.Random, noise: float, **words: str) -> str:
-    """A line with its placeholders filled; only the words around them are misheard."""
+    """Fill the placeholders of a line; only the words around them get recognition errors."""
     parts = re.split(r"{(\w+)}", line)
     return "".join(
         words[part] if i % 2 else _misheard(part, rng, noise) for i, part in enumerate(parts)
@@ -393,13 +364,14 @@ def _fill(line: str, rng: random.Random, noise: float, **words: str) -> str:
 
 
 def _misheard(text: str, rng: random.Random, noise: float) -> str:
+    """Replace characters by homophones, each with probability `noise`."""
     same = homophones()
     return "".join(rng.choice(same[c]) if rng.random() < noise and same.get(c) else c for c in text)
 
 
 def _heard(lines: Sequence[str], rng: random.Random) -> str:
-    """What recognisers of different quality write down of lines whose characters they have chosen already."""
-    return recognise(
+    """Join lines that already have their homophone errors, as recognizers of varying quality do."""
+    return recognize(
         lines,
         rng,
         homophone=0.0,
