@@ -1,8 +1,8 @@
 """Decoding by decord, the fallback for files that PyAV opens but cannot decode.
 
-It is not the first choice (measured in docs/benchmarks.md): it decodes every frame from the key
-frame on, returns neighbors of the wanted frames where groups of pictures are open (the default of
-HEVC encoders), and refuses more files.
+It is not the first choice (measured in docs/development/benchmarks.md): it decodes every frame from
+the key frame on, returns neighbors of the wanted frames where groups of pictures are open (the
+default of HEVC encoders), and refuses more files.
 """
 
 import io

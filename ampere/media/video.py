@@ -1,4 +1,4 @@
-"""Decode any video: the decoders in order of preference, as measured in docs/benchmarks.md."""
+"""Decode any video: the decoders in order of preference (docs/development/benchmarks.md)."""
 
 from ampere.media.decoder import Clip, Decoder, FrameRequest, MediaError
 from ampere.media.decord_decoder import DecordDecoder
