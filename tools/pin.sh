@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pin requirements/cpu.txt and requirements/gpu.txt from pyproject.toml: sh tools/pin.sh .venv/bin/uv
+# Pin requirements/{cpu,gpu}.txt from pyproject.toml: sh tools/pin.sh .venv/bin/uv
 set -eu
 uv=$1
 plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11"

@@ -127,7 +127,7 @@ def _read_domain(files: DomainFiles) -> Iterator[Located]:
     parse_image = _parse_page_image if files.domain is Domain.PAGE else _parse_frame
     ids_without_product = {files.texts.name: 0, files.images.name: 0}
     with tempfile.TemporaryDirectory(prefix="ampere-") as name:
-        # One after the other: each keeps a file open per bucket until it is filled.
+        # One after the other: each has a file open per bucket until it is filled.
         pairs = Buckets(Path(name) / "pairs", files.num_buckets)
         yield from _partition(files.fs, files.pairs, _parse_pair, pairs)
         texts = Buckets(Path(name) / "texts", files.num_buckets)

@@ -69,9 +69,8 @@ class PlannedProduct:
     other: Product
 
 
-Job = tuple[
-    Path, int, dict[Domain, int], PlannedProduct
-]  # folder, seed, samples per domain, product
+# Folder, seed, number of samples per domain, product.
+Job = tuple[Path, int, dict[Domain, int], PlannedProduct]
 
 
 def plan_catalog(products: int, seed: int) -> list[PlannedProduct]:

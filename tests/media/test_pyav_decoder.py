@@ -245,7 +245,7 @@ def move(
 @pytest.mark.parametrize("kind", ["mp4", "mov", "matroska", "mpegts"])
 @pytest.mark.parametrize("ticks", [-10, 1000])
 def test_times_that_do_not_start_at_zero(kind: str, ticks: int) -> None:
-    """In MP4 an edit list hides frames before zero; others shift all. Late starts are kept."""
+    """In MP4 an edit list hides frames before zero; others shift all. Late starts are preserved."""
     data = remux(
         [encode("libx264", numbered_frames(COUNT), options=B_FRAMES)], kind, change=move(ticks)
     )

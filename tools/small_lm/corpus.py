@@ -283,7 +283,7 @@ def _heard_words(product: CorpusProduct, rng: random.Random, noise: float) -> di
 
 
 def _name_pattern(rng: random.Random, *, often: bool) -> str:
-    """Draw a line around a name; a name mentioned often is sometimes amid unrelated words."""
+    """Draw a line around a name; a repeated name is sometimes between unrelated words."""
     if often and rng.random() < 0.25:
         before, after = rng.choices(load_talk()["chatter"], k=2)
         return before[: rng.randint(0, 7)] + "{name}" + after[len(after) - rng.randint(0, 7) :]
