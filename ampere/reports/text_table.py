@@ -19,6 +19,7 @@ def new_table(*left: str, right: tuple[str, ...] = ()) -> Table:
 def render_table(table: Table) -> str:
     """A table as plain text, one line per row; cells are never cut, and markup in them is text."""
     with io.StringIO() as file:
-        options = {"color_system": None, "markup": False, "emoji": False, "highlight": False}
-        Console(file=file, width=NO_LIMIT, **options).print(table)
+        Console(
+            file=file, width=NO_LIMIT, color_system=None, markup=False, emoji=False, highlight=False
+        ).print(table)
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

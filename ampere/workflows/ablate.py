@@ -1,15 +1,15 @@
 """`ampere ablate`: the paper's tables over any workspace, a training for each row and seed.
 
-Every row is a model of the workspace like any other, so what is done is not done again, and a row that was stopped goes
-on from its checkpoint. A row that fails is listed with its reason, and the others go on; after each row the report is
-written anew.
+Every row is a model of the workspace like any other: finished trainings are skipped, and a stopped
+training resumes from its checkpoint. A row that fails is listed with its reason while the others go
+on. The reports are written again after each row.
 """
 
 import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,23 +17,31 @@ from typing import Any
 import numpy as np
 
 from ampere.cluster import connect
+from ampere.config.embed import EmbedSettings
+from ampere.config.model import ModelSettings
 from ampere.config.settings import Settings
 from ampere.config.systems import SYSTEMS, TABLES, check_base, with_system
+from ampere.config.train import TrainSettings
 from ampere.models.model_folder import embedding_name
-from ampere.pipeline.embed import embed_stage
-from ampere.pipeline.evaluate import TESTED, not_embedded, test_vectors, without_nan
+from ampere.pipeline.embed import EmbedStage
+from ampere.pipeline.evaluate import (
+    TEST_SAMPLES,
+    missing_embeddings_note,
+    test_vectors,
+    without_nan,
+)
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.train.stage import run_training
 from ampere.records import SAMPLES, Split
-from ampere.retrieval.evaluation import evaluate_model, judge, mr1_interval
+from ampere.retrieval.evaluation import evaluate_model, evaluate_tasks, mr1_interval
 from ampere.retrieval.metrics import TASKS
 from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder
-from ampere.store.texts import no_summaries, unsummarized
+from ampere.store.texts import count_unsummarized, no_summaries_reason
 from ampere.store.workspace import Workspace
 
-NONE = "–"  # in place of a figure
+NONE = "–"  # in place of a number
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,12 @@ class Row:
     """A system's result.
 
     Attributes:
-        results: of each seed, as `evaluate_model` gives them.
-        interval: of the mean mR1, in percent.
-        left_out: what is to be said of test samples that a model has no vector of, a line for each seed with any.
+        results: of each seed, as `evaluate_model` returns them.
+        interval: 95 % interval of the mean mR1, in percent.
+        left_out: notes on test samples without an embedding, a line for each seed that has any.
         reason: why there are no results.
+        trained: number of models trained for this row by this run.
+        skipped: number of its models that were trained before.
     """
 
     system: str
@@ -52,88 +62,130 @@ class Row:
     interval: tuple[float, float] = (float("nan"), float("nan"))
     left_out: tuple[str, ...] = ()
     reason: str | None = None
+    trained: int = 0
+    skipped: int = 0
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Those that the system is judged on."""
+        """The tasks that the system is evaluated on."""
         return SYSTEMS[self.system].tasks or tuple(TASKS)
 
     def mr1(self) -> list[float]:
-        """mR1 of each seed; none of a system that is not judged on all tasks."""
+        """mR1 of each seed; [] for a system that is not evaluated on all tasks."""
         return [result["mR1"] for result in self.results] if len(self.tasks) == len(TASKS) else []
 
     def mean(self, task: str | None = None) -> float:
-        """Mean over the seeds of a task's R@1, or of mR1."""
-        found = [result["tasks"][task]["R1"] for result in self.results] if task else self.mr1()
-        return float(np.mean(found)) if found else float("nan")
+        """Mean over the seeds of a task's R@1, or of mR1; NaN without results."""
+        values = [result["tasks"][task]["R1"] for result in self.results] if task else self.mr1()
+        return float(np.mean(values)) if values else float("nan")
 
     def spread(self) -> float:
-        """Standard deviation of mR1 between the seeds; NaN of fewer than two."""
+        """Standard deviation of mR1 between the seeds; NaN for fewer than two."""
         return statistics.stdev(self.mr1()) if len(self.mr1()) > 1 else float("nan")
 
 
-def run_ablation(workspace: Workspace, settings: Settings) -> Report:
-    """Train, embed and judge the systems of the chosen tables; writes reports/ablation.md and reports/ablation.json.
+Rows = dict[str, Row]  # by system, in the order of the tables
+Train = Callable[[Workspace, ModelSettings, TrainSettings], Report]
+Embed = Callable[[Workspace, EmbedSettings], Report]
 
-    A system whose text the workspace lacks, or that fails in whatever way, is a row with its reason.
+
+def run_ablation(workspace: Workspace, settings: Settings) -> Report:
+    """Train, embed and evaluate the systems of the chosen tables.
+
+    Writes reports/ablation.md and reports/ablation.json. A system that fails, or whose text source
+    has no summaries yet, is a row with its reason.
 
     Raises:
         ValueError: the settings change what the systems are; see `check_base`.
         FileNotFoundError: there are no frames yet.
     """
     check_base(settings)
-    start = time.monotonic()
-    chosen = settings.ablate
-    LanceFrames(workspace)  # without frames it raises, as every row would
-    systems = list(dict.fromkeys(system for table in chosen.tables for system in TABLES[table]))
-    missing = missing_texts(workspace, settings, systems)
-    rows = {system: Row(system, reason=missing.get(system, "not made yet")) for system in systems}
-    due = [system for system in systems if system not in missing]
-    done = skipped = 0
+    LanceFrames(workspace)  # raises without frames, as every row would
     connect()
-    # As many rows at a time as are trained at once: embedding, which takes one model at a time, then has the cluster.
-    for group in (due[at : at + chosen.parallel] for at in range(0, len(due), chosen.parallel)):
-        runs = [(system, run) for system in group for run in seeded(settings, system)]
-        reports = train_together(workspace, [settings for _, settings in runs], chosen.parallel)
-        failed = {
-            system: found
-            for (system, _), found in zip(runs, reports, strict=True)
-            if isinstance(found, str)
-        }
-        trained = [report for report in reports if isinstance(report, Report)]
-        done += sum(report.done > 0 for report in trained)
-        skipped += sum(report.done == 0 for report in trained)
-        for system in group:
-            reason = failed.get(system)
-            rows[system] = (
-                Row(system, reason=reason) if reason else result(workspace, settings, system)
-            )
-            write_reports(workspace, rows, settings)
-    where = write_reports(workspace, rows, settings)
-    left_out = [
-        f"ablate: {row.system} has no result: {row.reason}" for row in rows.values() if row.reason
-    ]
-    notes = [to_markdown(rows, settings), *left_out]
-    nothing = "" if any(row.results for row in rows.values()) else "no system has a result"
+    rows = make_rows(workspace, settings, train=run_training, embed=embed_test_samples)
+    return write_rows(workspace, settings, rows)
+
+
+def embed_test_samples(workspace: Workspace, settings: EmbedSettings) -> Report:
+    """Embed the test samples that have no embedding from the model's weights yet."""
+    stage = EmbedStage(workspace, settings, Split.TEST)
+    return run_stage(stage, workspace, prune_orphans=False)
+
+
+def write_rows(workspace: Workspace, settings: Settings, finished: Iterable[Row]) -> Report:
+    """Write the reports after each finished row, and again at the end; returns the job's report."""
+    start = time.monotonic()
+    rows = {system: Row(system, reason="not made yet") for system in chosen_systems(settings)}
+    for row in finished:
+        rows[row.system] = row
+        write_reports(workspace, rows, settings)
+    failed = [row for row in rows.values() if row.reason]
     return Report(
-        "ablate", where, done=done, skipped=skipped, seconds=time.monotonic() - start, notes=notes, refused=nothing,
+        "ablate",
+        write_reports(workspace, rows, settings),
+        done=sum(row.trained for row in rows.values()),
+        skipped=sum(row.skipped for row in rows.values()),
+        seconds=time.monotonic() - start,
+        notes=[
+            to_markdown(rows, settings),
+            *(f"ablate: {row.system} has no result: {row.reason}" for row in failed),
+        ],
+        refused="" if any(row.results for row in rows.values()) else "no system has a result",
         unit="trainings",
-    )  # fmt: skip
+    )
+
+
+def chosen_systems(settings: Settings) -> list[str]:
+    """The systems of the chosen tables, each once."""
+    return list(dict.fromkeys(name for table in settings.ablate.tables for name in TABLES[table]))
+
+
+def make_rows(
+    workspace: Workspace, settings: Settings, *, train: Train, embed: Embed
+) -> Iterator[Row]:
+    """Yield each chosen system's row when it is finished.
+
+    Args:
+        train: trains a model of the workspace, unless it is trained; as `run_training`.
+        embed: embeds the test samples with a model, as `embed_test_samples`.
+    """
+    systems = chosen_systems(settings)
+    missing = missing_texts(workspace, settings, systems)
+    for system, reason in missing.items():
+        yield Row(system, reason=reason)
+    pending = [system for system in systems if system not in missing]
+    # Train `parallel` systems, then embed them one at a time: embedding uses the whole cluster.
+    parallel = settings.ablate.parallel
+    for group in (pending[at : at + parallel] for at in range(0, len(pending), parallel)):
+        runs = [(system, run) for system in group for run in seeded(settings, system)]
+        reports = train_together(workspace, [run for _, run in runs], parallel, train)
+        for system in group:
+            own = [
+                report for (name, _), report in zip(runs, reports, strict=True) if name == system
+            ]
+            row = finished_row(workspace, settings, system, own, embed)
+            trained = [report for report in own if isinstance(report, Report)]
+            yield dataclasses.replace(
+                row,
+                trained=sum(report.done > 0 for report in trained),
+                skipped=sum(report.done == 0 for report in trained),
+            )
 
 
 def missing_texts(
     workspace: Workspace, settings: Settings, systems: Sequence[str]
 ) -> dict[str, str]:
-    """System -> why it cannot be trained: the method whose text it reads has made nothing yet."""
+    """System -> why it cannot be trained: its text source has no summaries yet."""
     texts = {system: with_system(settings, system).train.text for system in systems}
     reasons = {
-        text: no_summaries(text, *unsummarized(workspace, text)) for text in set(texts.values())
+        text: no_summaries_reason(text, *count_unsummarized(workspace, text))
+        for text in set(texts.values())
     }
     return {system: reason for system, text in texts.items() if (reason := reasons[text])}
 
 
 def seeded(settings: Settings, system: str) -> list[Settings]:
-    """The settings of a system's trainings, one for each seed; one in all where nothing is trained."""
+    """The settings of a system's trainings, one for each seed; only one if it is not trained."""
     changed = with_system(settings, system)
     weights = {"ampere": "", "cn-clip": settings.ablate.cn_clip, "mllm": settings.ablate.mllm}
     model = dataclasses.replace(changed.model, weights=weights[changed.model.network])
@@ -145,70 +197,83 @@ def seeded(settings: Settings, system: str) -> list[Settings]:
 
 
 def train_together(
-    workspace: Workspace, runs: Sequence[Settings], parallel: int
+    workspace: Workspace, runs: Sequence[Settings], parallel: int, train: Train
 ) -> list[Report | str]:
-    """Train some rows, `parallel` at once."""
+    """Train models, `parallel` at a time; returns each one's report, or why it failed."""
+
+    def train_one(run: Settings) -> Report | str:
+        try:
+            report = train(workspace, run.model, run.train)
+        except Exception as error:  # the per-row edge: the other systems are trained all the same
+            return reason_of(error)
+        print(report, flush=True)
+        return report
+
     pool = ThreadPoolExecutor(max_workers=parallel)
     try:
-        return list(pool.map(lambda run: train(workspace, run), runs))
+        return list(pool.map(train_one, runs))
     except KeyboardInterrupt:
         import ray
 
         pool.shutdown(wait=False, cancel_futures=True)
-        ray.shutdown()  # or what is trained in other threads would be waited for, for hours
+        ray.shutdown()  # ends the trainings in the other threads, which could take hours
         raise
     finally:
         pool.shutdown(wait=False)
 
 
-def train(workspace: Workspace, run: Settings) -> Report | str:
-    """Train one row, unless it is trained; returns its report, or why it failed."""
-    try:
-        report = run_training(workspace, run.model, run.train)
-    except Exception as error:  # the per-row edge: the other systems are trained all the same
-        return reason_of(error)
-    print(report, flush=True)
-    return report
+def finished_row(
+    workspace: Workspace,
+    settings: Settings,
+    system: str,
+    reports: Sequence[Report | str],
+    embed: Embed,
+) -> Row:
+    """The row of a system, with its results or the reason why there are none.
 
-
-def result(workspace: Workspace, settings: Settings, system: str) -> Row:
-    """The row of a trained system, or of the reason why it could not be embedded or judged."""
+    Args:
+        reports: of its trainings, or why they failed.
+    """
+    if failures := [report for report in reports if isinstance(report, str)]:
+        return Row(system, reason=failures[-1])
     try:
-        return judged_row(workspace, settings, system)
-    except Exception as error:  # the per-row edge, as in `train`
+        return evaluated_row(workspace, settings, system, embed)
+    except Exception as error:  # the per-row edge, as in `train_together`
         return Row(system, reason=reason_of(error))
 
 
 def reason_of(error: Exception) -> str:
+    """An error as one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def judged_row(workspace: Workspace, settings: Settings, system: str) -> Row:
-    """Embed the test samples that are not embedded yet, and evaluate."""
-    runs, results, left_out = [], [], []
-    tested = workspace.table(SAMPLES).count(TESTED)
+def evaluated_row(workspace: Workspace, settings: Settings, system: str, embed: Embed) -> Row:
+    """Embed the test samples with each of the system's models, and evaluate them."""
+    all_results, summaries, left_out = [], [], []
+    tested = workspace.table(SAMPLES).count(TEST_SAMPLES)
     for name in (run.train.name for run in seeded(settings, system)):
-        stage = embed_stage(workspace, dataclasses.replace(settings.embed, model=name), Split.TEST)
-        print(run_stage(stage, workspace), flush=True)
+        print(embed(workspace, dataclasses.replace(settings.embed, model=name)), flush=True)
         folder = model_folder(workspace, name)
         vectors = test_vectors(workspace, folder)
-        if lacking := tested - sum(len(found.products) for found in vectors.values()):
-            left_out.append(not_embedded(name, lacking, tested))
-        runs.append(judge(vectors))
-        results.append(evaluate_model(embedding_name(folder), runs[-1]))
-    row = Row(system, tuple(results), left_out=tuple(left_out))
-    return dataclasses.replace(row, interval=mr1_interval(runs)) if row.mr1() else row
+        embedded = sum(len(of_domain.products) for of_domain in vectors.values())
+        if embedded < tested:
+            left_out.append(missing_embeddings_note(name, tested - embedded, tested))
+        results = evaluate_tasks(vectors)
+        all_results.append(results)
+        summaries.append(evaluate_model(embedding_name(folder), results))
+    row = Row(system, tuple(summaries), left_out=tuple(left_out))
+    return dataclasses.replace(row, interval=mr1_interval(all_results)) if row.mr1() else row
 
 
-def write_reports(workspace: Workspace, rows: dict[str, Row], settings: Settings) -> str:
-    """Write both reports; returns where the one for people is."""
+def write_reports(workspace: Workspace, rows: Rows, settings: Settings) -> str:
+    """Write both reports; returns the path or URI of the Markdown one."""
     workspace.write_report("ablation.json", to_json(rows, settings))
     return workspace.write_report("ablation.md", to_markdown(rows, settings))
 
 
-def to_json(rows: dict[str, Row], settings: Settings) -> str:
-    """All results, with each row's settings."""
-    found = {
+def to_json(rows: Rows, settings: Settings) -> str:
+    """All results as JSON, with the settings of the run."""
+    systems = {
         system: {
             "about": SYSTEMS[system].about,
             "mR1": row.mean(),
@@ -224,27 +289,32 @@ def to_json(rows: dict[str, Row], settings: Settings) -> str:
         }
         for system, row in rows.items()
     }
-    report = {"settings": dataclasses.asdict(settings), "systems": found}
+    report = {"settings": dataclasses.asdict(settings), "systems": systems}
     return json.dumps(without_nan(report), indent=2, ensure_ascii=False)
 
 
-def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
-    """The tables, ours beside the paper's own figures, which are of other data."""
+def to_markdown(rows: Rows, settings: Settings) -> str:
+    """The tables as Markdown, our numbers beside the paper's, which are of other data."""
     several = len(settings.ablate.seeds) > 1
     seeds = (
         f"mean of {len(settings.ablate.seeds)} seeds, ± their standard deviation"
         if several
         else "1 seed"
     )
-    lines = ["# The paper's tables on this catalogue", "",
-             f"R@1 in percent, {seeds}; in brackets the interval of mR1 in 95 of 100 test sets of as many products. "
-             "The last column is the paper's mR1 on ROPE, another and much larger catalogue; table IV is of all its "
-             "training data, tables V to XI are of a tenth.", ""]  # fmt: skip
+    lines = [
+        "# The paper's tables on this catalog",
+        "",
+        f"R@1 in percent, {seeds}; in brackets the 95 % interval of mR1 over resampled test "
+        "products. The last column is the paper's mR1 on ROPE, another and much larger catalog: "
+        "table IV is trained on all of it, tables V to XI on a tenth.",
+        "",
+    ]
     chance = next(
         (row.results[0]["chance_mR1"] for row in rows.values() if row.results), float("nan")
     )
     for table in settings.ablate.tables:
-        last = "mR1 of queries without text" if table == "missing-text" else "paper, on ROPE"
+        own = table == "missing-text"  # not of the paper
+        last = "mR1 of queries without text" if own else "paper, on ROPE"
         lines += [
             f"## Table {table}",
             "",
@@ -252,30 +322,27 @@ def to_markdown(rows: dict[str, Row], settings: Settings) -> str:
         ]
         lines += ["|---|---|" + "---|" * (len(TASKS) + 2)]
         for system, paper in TABLES[table].items():
-            told = (
-                without_text(rows[system])
-                if table == "missing-text"
-                else NONE
-                if paper is None
-                else paper
+            number = NONE if paper is None else paper
+            value = without_text(rows[system]) if own else number
+            lines.append(
+                f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {value} |"
             )
-            lines.append(f"| {system} | {SYSTEMS[system].about} | {cells(rows[system])} | {told} |")
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
-    lines += [f"- {told}" for row in rows.values() for told in row.left_out]
+    lines += [f"- {note}" for row in rows.values() for note in row.left_out]
     return "\n".join(lines)
 
 
 def without_text(row: Row) -> str:
-    """mR1 of the queries without text, and how many these are; mean over the seeds."""
-    found = [result["groups"].get("text", {}).get("without") for result in row.results]
-    told = [group for group in found if group]
-    if not told:
+    """mR1 of the queries without text, mean over the seeds, and the number of these queries."""
+    groups = [result["groups"].get("text", {}).get("without") for result in row.results]
+    groups = [group for group in groups if group]
+    if not groups:
         return NONE
-    return f"{np.mean([group['mR1'] for group in told]):.1f} of {told[0]['queries']}"
+    return f"{np.mean([group['mR1'] for group in groups]):.1f} of {groups[0]['queries']}"
 
 
 def cells(row: Row) -> str:
-    """R@1 of each task and mR1, as cells of a table."""
+    """R@1 of each task and mR1, or the reason why there are none, as cells of a table."""
     if row.reason:
         return " | ".join([""] * (len(TASKS) - 1) + ["no result", row.reason.replace("|", "\\|")])
     low, high = row.interval

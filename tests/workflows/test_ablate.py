@@ -1,26 +1,39 @@
-"""The paper's tables over a workspace: rows are trained once, and a row that cannot be has its reason."""
+"""The paper's tables over a workspace: rows are trained once, failed rows have a reason."""
 
 import dataclasses
 import json
 import math
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from ampere.cli import main
+from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings
 from ampere.config.model import ModelSettings
 from ampere.config.settings import Settings
 from ampere.config.systems import SYSTEMS, TABLES, named_settings
 from ampere.config.train import TrainSettings
+from ampere.models.model_folder import embedding_name
+from ampere.pipeline.evaluate import missing_embeddings_note
 from ampere.pipeline.runner.report import Report
-from ampere.records import FRAMES, SAMPLES, SUMMARIES, Domain
+from ampere.records import EMBEDDINGS, SAMPLES, SUMMARIES
+from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
 from ampere.workflows import ablate
-from ampere.workflows.ablate import Row, missing_texts, run_ablation, seeded, to_json, to_markdown
+from ampere.workflows.ablate import (
+    Row,
+    make_rows,
+    missing_texts,
+    run_ablation,
+    seeded,
+    to_json,
+    to_markdown,
+    write_rows,
+)
 from tests.helpers.demo import DemoRun
+from tests.helpers.workspaces import embedding_model
 
 
 def test_every_row_of_the_tables_is_a_system() -> None:
@@ -30,7 +43,7 @@ def test_every_row_of_the_tables_is_a_system() -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("local_ray")
-def test_a_table_over_the_demo(
+def test_ablation_of_the_demo_is_complete_and_resumes(
     demo: DemoRun,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -42,7 +55,7 @@ def test_a_table_over_the_demo(
     assert main(["ablate", *flags]) == 0
     first = capsys.readouterr().out
     assert "train: 10 products done" in first
-    assert "ablate: uie has no result: no summaries of method uie; run `ampere summ" in first
+    assert "ablate: uie has no result: no summaries of method uie" in first
     report = json.loads((tmp_path / "workspace" / "reports" / "ablation.json").read_text("utf-8"))
     visual, uie = report["systems"]["visual"], report["systems"]["uie"]
     low, high = visual["interval"]
@@ -51,10 +64,8 @@ def test_a_table_over_the_demo(
     assert "visual-0" in workspace.names("models")
     assert main(["ablate", *flags]) == 0
     again = capsys.readouterr().out
-    assert (
-        "train: 0 products done" in again
-        and "ablate: 0 trainings done, 1 were done before" in again
-    )
+    assert "train: 0 products done" in again
+    assert "ablate: 0 trainings done, 1 were done before" in again
 
 
 def result(**recalls: float) -> dict[str, object]:
@@ -64,46 +75,39 @@ def result(**recalls: float) -> dict[str, object]:
     return {"tasks": tasks, "mR1": sum(recalls.values()) / 6, "chance_mR1": 2.0}
 
 
-def test_the_report_shows_means_over_seeds_and_reasons(tmp_path: Path) -> None:
+def test_reports_show_means_over_seeds_and_reasons(tmp_path: Path) -> None:
     settings = Settings(ablate=AblateSettings(tables=("XI",), seeds=(0, 1)))
     rows = {system: Row(system, reason="it failed") for system in TABLES["XI"]}
     rows["ampere"] = Row("ampere", (result(P2S=60.0), result(P2S=90.0, L2S=30.0)), (9.5, 21.0))
     lines = to_markdown(rows, settings).splitlines()
     (ampere,) = [line for line in lines if line.startswith("| ampere |")]
     about = SYSTEMS["ampere"].about
-    # Of 10 and 20 the deviation is 7.1.
-    assert (
-        ampere
-        == f"| ampere | {about} | 75.0 | 0.0 | 0.0 | 0.0 | 0.0 | 15.0 | 15.0 ± 7.1 (9.5 to 21.0) | 60.2 |"
-    )
+    # The standard deviation of 10 and 20 is 7.1.
+    recalls = "75.0 | 0.0 | 0.0 | 0.0 | 0.0 | 15.0"
+    assert ampere == f"| ampere | {about} | {recalls} | 15.0 ± 7.1 (9.5 to 21.0) | 60.2 |"
     (failed,) = [line for line in lines if line.startswith("| without-page |")]
     header = next(line for line in lines if line.startswith("| system"))
-    assert (
-        failed.count("|") == ampere.count("|") == header.count("|")
-        and "no result | it failed" in failed
-    )
+    assert failed.count("|") == ampere.count("|") == header.count("|")
+    assert "no result | it failed" in failed
     assert any(line.startswith("| (chance)") and "2.0" in line for line in lines)
-    assert (
-        "mean of 2 seeds, ± their standard deviation" in lines[2]
-        and "tables V to XI are of a tenth" in lines[2]
-    )
+    assert "mean of 2 seeds, ± their standard deviation" in lines[2]
+    assert "tables V to XI on a tenth" in lines[2]
     report = json.loads(to_json(rows, settings))
-    assert report["systems"]["ampere"]["spread"] == pytest.approx(7.07, abs=0.01)
-    assert (
-        report["systems"]["ampere"]["tasks"]["P2S"] == 75
-        and report["systems"]["without-page"]["mR1"] is None
-    )
-    assert math.isnan(rows["without-page"].mean()) and report["settings"] == json.loads(
-        json.dumps(dataclasses.asdict(settings))
-    )
+    systems = report["systems"]
+    assert systems["ampere"]["spread"] == pytest.approx(7.07, abs=0.01)
+    assert systems["ampere"]["tasks"]["P2S"] == 75 and systems["without-page"]["mR1"] is None
+    assert math.isnan(rows["without-page"].mean())
+    assert report["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
-def test_the_table_of_missing_texts_shows_the_queries_that_have_none() -> None:
+def test_missing_text_table_shows_queries_without_text() -> None:
     settings = Settings(ablate=AblateSettings(tables=("missing-text",), seeds=(0, 1)))
     rows = {system: Row(system, reason="it failed") for system in TABLES["missing-text"]}
-    groups = [{"text": {"with text": {"mR1": 90.0, "queries": 80}, "without": {"mR1": mr1, "queries": 20}}}
-              for mr1 in (10.0, 25.0)]  # fmt: skip
-    rows["dropout"] = Row("dropout", tuple(result() | {"groups": group} for group in groups))
+    seeds = []
+    for mr1 in (10.0, 25.0):
+        groups = {"with text": {"mR1": 90.0, "queries": 80}, "without": {"mR1": mr1, "queries": 20}}
+        seeds.append(result() | {"groups": {"text": groups}})
+    rows["dropout"] = Row("dropout", tuple(seeds))
     rows["ampere"] = Row("ampere", (result() | {"groups": {}},))
     lines = to_markdown(rows, settings).splitlines()
     assert next(line for line in lines if line.startswith("| system")).endswith(
@@ -113,7 +117,7 @@ def test_the_table_of_missing_texts_shows_the_queries_that_have_none() -> None:
     assert next(line for line in lines if line.startswith("| ampere")).endswith("| – |")
 
 
-def test_rice_has_its_own_task_alone_and_no_figure_of_the_paper() -> None:
+def test_rice_has_one_task_and_no_number_of_the_paper() -> None:
     settings = Settings(ablate=AblateSettings(tables=("IV",)))
     rows = {system: Row(system, reason="it failed") for system in TABLES["IV"]}
     rows["rice"] = Row("rice", (result(P2S=90.0, L2P=50.0),))
@@ -122,86 +126,85 @@ def test_rice_has_its_own_task_alone_and_no_figure_of_the_paper() -> None:
     ]
     assert line == f"| rice | {SYSTEMS['rice'].about} | – | – | – | – | 50.0 | – | – | – |"
     rice = json.loads(to_json(rows, settings))["systems"]["rice"]
-    assert (
-        rice["tasks"] == {"L2P": 50}
-        and rice["mR1"] is None
-        and rice["paper_on_ROPE"] == {"IV": None}
+    assert rice["tasks"] == {"L2P": 50} and rice["mR1"] is None
+    assert rice["paper_on_ROPE"] == {"IV": None}
+
+
+TABLE_X = Settings(ablate=AblateSettings(tables=("X",)))  # six systems, per-domain and ampere first
+
+
+@pytest.fixture
+def tested(workspace: Workspace) -> Workspace:
+    """A workspace with four test samples: a page, a short and a live of p, and a page of q."""
+    rows = [("p-page", "p", "page"), ("p-short", "p", "short"), ("p-live", "p", "live")]
+    workspace.table(SAMPLES).append(
+        [
+            {"sample_id": sample, "product_id": product, "domain": domain, "split": "test"}
+            for sample, product, domain in [*rows, ("q-page", "q", "page")]
+        ]
     )
+    return workspace
 
 
-def test_a_row_that_fails_is_listed_and_the_others_go_on(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One fails in training, one in embedding; the report is there before the third is trained."""
-    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
-    tested = [{"sample_id": name, "product_id": "p", "split": "test"} for name in "st"]
-    workspace.table(SAMPLES).append(tested)
-    reports: list[str | None] = []
+def store_embeddings(workspace: Workspace, model: str, ids: list[str]) -> Report:
+    """Give all samples of a product the same vector."""
+    name = embedding_name(model_folder(workspace, model))
+    vectors = {"p": [1.0] + [0.0] * 127, "q": [0.0] * 127 + [1.0]}
+    workspace.table(EMBEDDINGS).append(
+        [{"sample_id": sample, "model": name, "vector": vectors[sample[0]]} for sample in ids]
+    )
+    return Report("embed", model, done=len(ids))
 
-    def run_training(_: Workspace, __: ModelSettings, train: TrainSettings) -> Report:
-        reports.append(workspace.read_text("reports/ablation.md"))
-        if train.name == "visual-0":
-            raise KeyError("a frame")  # of no kind that could be foreseen
-        return Report("train", train.name, done=7)
 
-    def run_stage(model: str, _: Workspace) -> str:
-        if model == "raw-0":
+def test_failed_rows_are_listed_and_the_others_continue(tested: Workspace) -> None:
+    """One row fails in training, one in embedding; a row without a vector has a note."""
+    before: list[str] = []
+
+    def train(workspace: Workspace, model: ModelSettings, settings: TrainSettings) -> Report:
+        before.append(workspace.read_text("reports/ablation.md") or "")
+        if settings.name == "per-domain-0":
+            raise KeyError("a frame")  # an error that no stage raises on purpose
+        embedding_model(workspace, settings.name)
+        return Report("train", settings.name, done=7 if settings.name != "visual-0" else 0)
+
+    def embed(workspace: Workspace, settings: EmbedSettings) -> Report:
+        if settings.model == "ampere-0":
             raise IndexError("a | vector\nand more")
-        return model
+        ids = ["p-page", "p-short", "p-live", "q-page"]
+        return store_embeddings(
+            workspace, settings.model, ids[: 3 if "text-0" in settings.model else 4]
+        )
 
-    fakes = {
-        "TABLES": {"V": {"visual": 56.9, "raw": 57.3, "text-raw": 11.5}},
-        "connect": lambda: None,
-        "run_training": run_training,
-        "embed_stage": lambda _, settings, split: settings.model if split == "test" else None,
-        "run_stage": run_stage,
-        "model_folder": lambda _, name: Path(name),
-        "embedding_name": str,
-        "test_vectors": lambda *_: {Domain.PAGE: SimpleNamespace(products=["p"])},
-        "judge": lambda _: None,
-        "evaluate_model": lambda *_: result(P2S=60.0),
-        "mr1_interval": lambda _: (8.0, 12.0),
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(ablate, name, fake)
-    report = run_ablation(workspace, Settings(ablate=AblateSettings(tables=("V",))))
-    assert report.done == 2 and "ablate: visual has no result: KeyError: 'a frame'" in report.notes
-    text = workspace.read_text("reports/ablation.md")
+    rows = make_rows(tested, TABLE_X, train=train, embed=embed)
+    report = write_rows(tested, TABLE_X, rows)
+    assert report.succeeded and (report.done, report.skipped) == (4, 1)  # visual was trained before
+    assert "ablate: per-domain has no result: KeyError: 'a frame'" in report.notes
+    text = tested.read_text("reports/ablation.md") or ""
+    assert r"no result | IndexError: a \| vector |" in text
+    all_right = " | ".join(["100.0"] * 6)
     assert (
-        text
-        and r"no result | IndexError: a \| vector |" in text
-        and "10.0 (8.0 to 12.0) | 11.5 |" in text
+        f"| visual | {SYSTEMS['visual'].about} | {all_right} | 100.0 (100.0 to 100.0) | 56.9 |"
+        in text
     )
-    lacking = "text-raw-0: 1 of 2 test samples have no current embedding and are left out"
-    assert f"\n- {lacking}" in text
-    assert (
-        lacking
-        in json.loads(workspace.read_text("reports/ablation.json") or "")["systems"]["text-raw"][
-            "left_out"
-        ][0]
-    )
-    assert report.succeeded
-    assert reports[0] is None and "not made yet" not in text
-    assert (
-        reports[2]
-        and "KeyError" in reports[2]
-        and "IndexError" in reports[2]
-        and "not made yet" in reports[2]
-    )
+    note = missing_embeddings_note("text-0", 1, 4)
+    assert f"\n- {note}" in text
+    systems = json.loads(tested.read_text("reports/ablation.json") or "")["systems"]
+    assert systems["text"]["left_out"] == [note] and systems["cope"]["left_out"] == []
+    # The report is written after each row: the first two are there before the third is trained.
+    assert before[0] == "" and "not made yet" not in text
+    assert "KeyError" in before[2] and "IndexError" in before[2] and "not made yet" in before[2]
 
 
-def test_tables_without_any_result_are_a_failure(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"x"]}])
-    monkeypatch.setattr(ablate, "TABLES", {"V": {"visual": 56.9}})
-    monkeypatch.setattr(ablate, "connect", lambda: None)
-    monkeypatch.setattr(ablate, "run_training", lambda *_: {}["no such thing"])
-    report = run_ablation(workspace, Settings(ablate=AblateSettings(tables=("V",))))
+def test_tables_without_any_result_fail(tested: Workspace) -> None:
+    def train(*_: object) -> Report:
+        raise KeyError("a frame")
+
+    rows = make_rows(tested, TABLE_X, train=train, embed=store_embeddings)
+    report = write_rows(tested, TABLE_X, rows)
     assert not report.succeeded and "no system has a result" in str(report)
 
 
-def test_what_is_not_trained_needs_no_seeds() -> None:
+def test_untrained_systems_run_with_one_seed() -> None:
     settings = Settings(ablate=AblateSettings(seeds=(3, 4)))
     assert [run.train.name for run in seeded(settings, "sum")] == ["sum-3", "sum-4"]
     assert [(run.train.name, run.train.epochs) for run in seeded(settings, "mllm-0")] == [
@@ -209,28 +212,30 @@ def test_what_is_not_trained_needs_no_seeds() -> None:
     ]
 
 
-def test_a_base_that_is_a_system_is_refused_before_any_work(workspace: Workspace) -> None:
+def test_base_that_is_a_system_is_rejected_first(workspace: Workspace) -> None:
     with pytest.raises(
         ValueError, match=r"model.share_last_layer is False; .* give --preset without a \+SYSTEM"
     ):
-        run_ablation(workspace, named_settings("demo+cope"))  # not that there are no frames
+        run_ablation(workspace, named_settings("demo+cope"))  # before frames are required
 
 
-def test_a_row_is_left_out_if_there_is_speech_and_nobody_summarized_it(
+def test_text_source_without_summaries_is_missing(
     workspace: Workspace,
 ) -> None:
     systems = ["ampere", "keybert", "raw", "visual"]
-    workspace.table(SAMPLES).upsert([{"sample_id": "p", "domain": "page", "text": "title"},
-                                     {"sample_id": "s", "domain": "short", "text": None}])  # fmt: skip
-    assert missing_texts(workspace, Settings(), systems) == {}  # nothing that could be summarized
+    rows = [("p", "page", "title"), ("s", "short", None)]
+    workspace.table(SAMPLES).upsert(
+        [{"sample_id": name, "domain": domain, "text": text} for name, domain, text in rows]
+    )
+    assert missing_texts(workspace, Settings(), systems) == {}  # no transcript to summarize
     workspace.table(SAMPLES).upsert([{"sample_id": "t", "domain": "live", "text": "speech"}])
     workspace.table(SUMMARIES).upsert([{"sample_id": "t", "method": "llm", "text": None}])
-    found = missing_texts(workspace, Settings(), systems)
-    assert list(found) == ["keybert"] and found["keybert"].startswith(
-        "no summaries of method keybert; run `ampere summ"
+    missing = missing_texts(workspace, Settings(), systems)
+    assert list(missing) == ["keybert"] and missing["keybert"].startswith(
+        "no summaries of method keybert"
     )
 
 
-def test_without_frames_there_are_no_tables(workspace: Workspace) -> None:
-    with pytest.raises(FileNotFoundError, match="has no frames yet; run `ampere decode` first"):
+def test_frames_are_required(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError, match="no frames in .*; run `ampere decode` first"):
         run_ablation(workspace, Settings())
