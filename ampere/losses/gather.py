@@ -1,6 +1,8 @@
-"""All-gather that gradients flow through.
+"""A differentiable all-gather.
 
 torch.distributed.nn.functional.all_gather does the same, but warns that it is deprecated.
+
+Letters: B rows of this rank, R ranks.
 """
 
 from typing import Any
@@ -11,21 +13,22 @@ from torch import Tensor
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """This process's rank and the number of ranks; (0, 1) outside torch.distributed."""
+    """Rank of this process and number of ranks; (0, 1) outside torch.distributed."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def all_gather(tensor: Tensor) -> Tensor:
     """Concatenate a tensor of all ranks along its first dimension, in rank order.
 
+    The gradient of `tensor` is the **sum** over ranks of the gradients of their losses, so the
+    backward pass is a collective: every rank's loss must depend on the result, if only by a term of
+    zero.
+
     Args:
-        tensor: [B, ...], of the same shape and type on every rank.
+        tensor: [B, ...], of equal shape and dtype on every rank.
 
     Returns:
-        [R * B, ...] for R ranks; outside torch.distributed the tensor itself.
-
-    The gradient that reaches `tensor` is the **sum** over ranks of the gradients of their losses, so the backward pass
-    is a collective: every rank's loss must depend on the result, if only by a term of zero.
+        [R * B, ...]; outside torch.distributed, the tensor itself.
     """
     return _AllGather.apply(tensor) if dist.is_initialized() else tensor
 

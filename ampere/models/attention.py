@@ -1,4 +1,4 @@
-"""What the frame tower looks at: attention of the CLS token over the patches of each frame (paper, figure 3)."""
+"""Attention maps of the frame tower: what CLS attends to in each frame (paper, figure 3)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,35 +8,37 @@ from ampere.models.ampere import AMPere
 
 @torch.inference_mode()
 def cls_attention(model: AMPere, frames: Tensor) -> Tensor:
-    """Attention of the last layer's CLS token, the mean over its heads.
+    """CLS attention over the patches in the last layer, averaged over heads.
 
     Args:
         model: in evaluation mode, with a video branch.
-        frames: uint8 [B, F, 3, H, W], as the model takes them.
+        frames: uint8 [B, F, 3, H, W], as `AMPere.forward` takes them.
 
     Returns:
-        float32 [B, F, R, R], R patches a side; each frame's sum to 1. What CLS gives to itself and to the message
-        token of the other frames is left out.
+        float32 [B, F, R, R] for R patches per side; each frame sums to 1. Attention to CLS itself
+        and to the message token of the other frames is excluded.
 
     Raises:
-        ValueError: the model sees no frames.
+        ValueError: the model has no video branch.
     """
     if model.video is None:
-        raise ValueError("the model sees no frames; it has no attention over them")
-    tower, found = model.video.tower, []
+        raise ValueError("the model reads no frames, so it has no attention over them")
+    tower = model.video.tower
+    weights: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
-        found.append(outputs[1])
+    def record(module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor]) -> None:
+        weights.append(outputs[1])
 
-    hook = tower.encoder.layers[-1].self_attn.register_forward_hook(keep)
-    usual = tower.config._attn_implementation
-    tower.set_attn_implementation("eager")  # the faster ones do not keep their weights
+    hook = tower.encoder.layers[-1].self_attn.register_forward_hook(record)
+    implementation = tower.config._attn_implementation
+    tower.set_attn_implementation("eager")  # the faster ones return no attention weights
     try:
         model.video(frames)
     finally:
         hook.remove()
-        tower.set_attn_implementation(usual)
+        tower.set_attn_implementation(implementation)
     side = model.image_size // model.config.sizes.patch_size
-    patches = found[0].float().mean(dim=1)[:, 0, 1 : 1 + side * side]
+    # [B * F, heads, queries, keys] -> the CLS query's row over the patches, [B * F, R * R]
+    patches = weights[0].float().mean(dim=1)[:, 0, 1 : 1 + side * side]
     patches = patches / patches.sum(dim=1, keepdim=True)
     return patches.unflatten(1, (side, side)).unflatten(0, frames.shape[:2])

@@ -1,5 +1,6 @@
-"""CN-CLIP and its kin as comparison systems: CLIP features of frames and text, joined without a network of our own
-(paper, section IV-B).
+"""CN-CLIP and similar comparison systems: CLIP features of frames and text (paper, IV-B).
+
+The features are combined without further layers.
 
     model = load_cn_clip("OFA-Sys/chinese-clip-vit-base-patch16", num_frames=8, combine="mean")
     vectors = model(frames, token_ids, token_mask)  # float32 [B, 512]
@@ -10,13 +11,13 @@
 | CN-CLIP-m0, -m1, -m1-finetune | mean | raw transcript; LLM summary |
 | RICE | concat | raw transcript |
 
-Letters: B batch, F frames (1 or `num_frames`), L tokens, C CLIP's projection dimension, D embedding dimension.
+Letters: B batch, F frames (1 or `num_frames`), L tokens, C dimension of CLIP's projection, D
+embedding dimension.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -27,22 +28,15 @@ from torch.nn import functional
 from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenizerBase
 
 from ampere.config.model import Combine
-from ampere.models import checkpoint
-from ampere.models import model_folder as saved
-from ampere.models.ampere import _check_tokens
-from ampere.models.card import write_comparison_card
-from ampere.models.pretrained import _found
-from ampere.models.video import check_frames, normalise_pixels
+from ampere.models import checkpoint, model_folder
+from ampere.models.base import Network, check_tokens
+from ampere.models.video import check_frames, normalize_pixels
 
-CLIP_MEAN = (
-    0.48145466,
-    0.4578275,
-    0.40821073,
-)  # of the pixels that the published weights were trained with
+# Pixel statistics that the published weights were trained with.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MAX_TEXT_TOKENS = (
-    52  # the longest text that the published weights were trained with, CLS and SEP included
-)
+# Longest text that the published weights were trained with, CLS and SEP included.
+MAX_TEXT_TOKENS = 52
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +44,14 @@ class CNCLIPConfig:
     """What a model is built from; saved as config.json beside its weights.
 
     Attributes:
-        clip: fields of a ChineseCLIPConfig, as its `to_diff_dict()` gives them.
-        num_frames: of a clip; a page has one.
-        combine: visual: the video feature alone. mean: the direction of video and text feature together. concat: both
-            side by side, so that a dot product is the mean of the two similarities.
+        clip: fields of a ChineseCLIPConfig, as its `to_diff_dict()` returns them.
+        num_frames: frames of a clip; a page has one.
+        combine: visual: the video feature alone. mean: the normalized mean of video and text
+            feature. concat: both concatenated and scaled, so that a dot product is the mean of the
+            two similarities.
 
     Raises:
-        ValueError: `num_frames` or `combine` is none of these.
+        ValueError: `num_frames` is below 1, or `combine` is unknown.
     """
 
     clip: dict[str, Any]
@@ -72,18 +67,14 @@ class CNCLIPConfig:
             )
 
 
-class CNCLIP(nn.Module):
-    """Chinese-CLIP over frames and text, in the place of AMPere.
+class CNCLIP(Network):
+    """Chinese-CLIP over frames and text, as a replacement for AMPere.
 
-    What takes no part in the embedding is frozen, since DDP waits for the gradient of every parameter that is not:
-    CLIP's own temperature (our losses have theirs), and the text tower under `visual`.
+    Parameters that do not affect the embedding are frozen, since DDP waits for the gradient of
+    every trainable parameter: CLIP's own temperature (our losses have theirs), and the text tower
+    under `visual`.
 
-    Attributes:
-        embedding_dim: D; C, and 2 C under `concat`.
-        image_size: height and width of the frames, in pixels.
-        num_frames: of a clip.
-        max_text_tokens: of a text; what is longer is cut.
-        reads_text: whether token ids are needed.
+    Attributes: those of `ampere.models.base.Network`; `embedding_dim` is C, or 2 C under `concat`.
     """
 
     def __init__(self, config: CNCLIPConfig) -> None:
@@ -94,10 +85,9 @@ class CNCLIP(nn.Module):
         self.num_frames = config.num_frames
         positions: int = self.clip.config.text_config.max_position_embeddings
         self.max_text_tokens = min(MAX_TEXT_TOKENS, positions)
-        self.image_size: int = self.clip.config.vision_config.image_size
-        self.embedding_dim: int = self.clip.config.projection_dim * (
-            2 if config.combine == "concat" else 1
-        )
+        self.image_size = self.clip.config.vision_config.image_size
+        features = 2 if config.combine == "concat" else 1
+        self.embedding_dim = features * self.clip.config.projection_dim
         self.reads_text = config.combine != "visual"
         if not self.reads_text:
             for part in (self.clip.text_model, self.clip.text_projection):
@@ -113,52 +103,60 @@ class CNCLIP(nn.Module):
         """Embed a batch.
 
         Args:
-            frames: uint8 [B, F, 3, H, W], RGB, not normalised. F is `num_frames`, or 1 for page images, whose vector
-                is that of `num_frames` equal frames.
-            token_ids: int64 [B, L] with CLS first. `visual` ignores all that concerns text.
-            token_mask: bool or int64 [B, L]; zero marks padding. A row of zeros alone has no text.
-            domains: ignored; there for the sake of AMPere's interface.
+            frames: uint8 [B, F, 3, H, W], RGB, not normalized. F is `num_frames`, or 1 for page
+                images, whose vector is that of `num_frames` equal frames.
+            token_ids: int64 [B, L] with CLS first. `visual` ignores ids and mask.
+            token_mask: bool or int64 [B, L]; zero marks padding. A row of zeros has no text.
+            domains: ignored; part of the interface.
 
         Returns:
-            float32 [B, D]. A row without text is the video feature alone, under `concat` followed by zeros. Each row
-            has length 1, but for those rows of `concat`: the square root of 1/2.
+            float32 [B, D]. A row without text is the video feature alone, followed by zeros under
+            `concat`. Each row has length 1, except rows without text under `concat`, which have
+            length sqrt(1/2).
 
         Raises:
-            ValueError: the frames do not suit the model, or it reads text and the tokens are missing or misshapen.
+            ValueError: frames have an invalid shape or dtype, or the model reads text and tokens
+                are missing or misshapen.
         """
         check_frames(frames, self.image_size, self.num_frames)
-        video = self._see(frames)
+        video = self._encode_frames(frames)
         if not self.reads_text:
             return video
-        text, present = self._read(token_ids, token_mask, len(frames))
+        text, present = self._encode_text(token_ids, token_mask, len(frames))
         text = torch.where(present[:, None], text, 0.0)
         if self.config.combine == "mean":
             return functional.normalize(video + text, dim=-1)
-        # Not normalised again. So a dot product is the average of the two similarities of RICE for all pairs of rows,
-        # a missing text's counting zero, and a query without text ranks all by their pictures. At length 1 a row
-        # without text would be favoured: by sqrt(2) over an equal one with text.
+        # Not normalized again. A dot product is then the mean of RICE's two similarities for all
+        # pairs of rows, where a missing text counts as zero, and a query without text ranks by
+        # frames alone. At length 1 a row without text would score sqrt(2) times as high as an
+        # equal one with text.
         return torch.cat([video, text], dim=-1) / math.sqrt(2)
 
-    def _see(self, frames: Tensor) -> Tensor:
-        """The video feature (section IV-B): the mean over the frames' unit features, float32 [B, C] of length 1."""
-        pixels = normalise_pixels(frames.flatten(0, 1), CLIP_MEAN, CLIP_STD)
+    def _encode_frames(self, frames: Tensor) -> Tensor:
+        """Video feature (section IV-B): normalized mean of the frames' unit features.
+
+        uint8 [B, F, 3, H, W] -> float32 [B, C] of length 1.
+        """
+        pixels = normalize_pixels(frames.flatten(0, 1), CLIP_MEAN, CLIP_STD)
         features = self.clip.get_image_features(pixel_values=pixels).pooler_output
         # float32 also under autocast: similarities of bfloat16 vectors would tie.
         features = functional.normalize(features.float(), dim=-1).unflatten(0, frames.shape[:2])
         return functional.normalize(features.mean(dim=1), dim=-1)
 
-    def _read(
+    def _encode_text(
         self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int
     ) -> tuple[Tensor, Tensor]:
-        """The text feature, float32 [B, C] of length 1, and bool [B] of the rows whose text is there."""
-        token_ids, visible = _check_tokens(token_ids, token_mask, batch)
+        """Text feature, float32 [B, C] of length 1, and which rows have text, bool [B]."""
+        token_ids, visible = check_tokens(token_ids, token_mask, batch)
         positions = self.clip.config.text_config.max_position_embeddings
         if token_ids.shape[1] > positions:
             raise ValueError(
-                f"texts have {token_ids.shape[1]} tokens; the text tower has {positions} positions"
+                f"texts have {token_ids.shape[1]} tokens; expected at most {positions}, the "
+                "number of positions of the text tower"
             )
         present = visible.any(dim=1)
-        # Attention over nothing may give NaN, whose gradient would pass torch.where; so a missing text shows all.
+        # Attention over no token may give NaN, whose gradient would pass torch.where; so a missing
+        # text shows all of its tokens.
         visible = visible | ~present[:, None]
         features = self.clip.get_text_features(
             input_ids=token_ids, attention_mask=visible.long()
@@ -166,17 +164,17 @@ class CNCLIP(nn.Module):
         return functional.normalize(features.float(), dim=-1), present
 
     def enable_gradient_checkpointing(self) -> None:
-        """Keep the activations of the layers' borders alone and compute the others again in the backward pass."""
+        """Store only the activations between layers; recompute the others in the backward pass."""
         self.clip.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters that are trained, by learning rate; the keys are AMPere's.
+        """Trainable parameters by learning rate; the keys are AMPere's.
 
         Returns:
-            `text` and `video`: the towers with their projections; `fusion` and `rest` are empty, as is `text` where
-            no text is read.
+            `text` and `video`: the towers with their projections. `fusion` and `rest` are empty, as
+            is `text` if no text is read.
         """
         clip = self.clip
         text = [*clip.text_model.parameters(), *clip.text_projection.parameters()]
@@ -184,20 +182,10 @@ class CNCLIP(nn.Module):
         return {"text": text if self.reads_text else [], "video": video, "fusion": [], "rest": []}
 
     def save_pretrained(
-        self,
-        folder: Path | str,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        facts: Mapping[str, Any] | None = None,
+        self, folder: Path | str, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> None:
-        """Write model.safetensors, config.json and a model card to a folder, and the tokenizer's files if one is given.
-
-        Args:
-            facts: what the card tells besides; see `ampere.models.card.comparison_card`.
-        """
+        """Write model.safetensors, config.json and, if given, the tokenizer's files to a folder."""
         checkpoint.save(folder, self.config, self.state_dict())
-        write_comparison_card(
-            folder, type(self).__name__, {"Combination": self.config.combine}, facts
-        )
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
 
@@ -206,14 +194,16 @@ class CNCLIP(nn.Module):
         """Load what `save_pretrained` wrote, on the CPU and in evaluation mode.
 
         Raises:
-            ValueError: config.json or the weights do not fit this class; the message names the keys or weights.
-            FileNotFoundError: a file is not there.
+            ValueError: config.json or the weights do not match this class; the message names the
+                keys or weights.
+            FileNotFoundError: a file is missing.
         """
         try:
-            config = CNCLIPConfig(**saved.load_config(folder))
+            config = CNCLIPConfig(**model_folder.load_config(folder))
         except TypeError as error:
             raise ValueError(
-                f"{Path(folder) / saved.CONFIG_FILE} is not of a CN-CLIP model: {error}"
+                f"{Path(folder) / model_folder.CONFIG_FILE} is not the config of a CN-CLIP model: "
+                f"{error}"
             ) from error
         model = cls(config)
         checkpoint.copy_weights(model, checkpoint.load_weights(folder), source=str(folder))
@@ -221,25 +211,25 @@ class CNCLIP(nn.Module):
 
 
 def load_cn_clip(source: str, num_frames: int, combine: Combine) -> CNCLIP:
-    """A model with published weights, on the CPU and in evaluation mode.
+    """Load a model with published weights, on the CPU and in evaluation mode.
 
     Args:
-        source: hub name or folder of a Chinese-CLIP, such as `OFA-Sys/chinese-clip-vit-base-patch16`.
-        num_frames: of a clip.
+        source: hub name or folder of a Chinese-CLIP, such as
+            `OFA-Sys/chinese-clip-vit-base-patch16`.
+        num_frames: frames of a clip.
         combine: see `CNCLIPConfig`.
 
     Raises:
-        ValueError: a weight is missing (the message names it).
+        ValueError: a weight is missing; the message names it.
         OSError: the hub or the folder does not have such a model.
     """
+    # Typed Any: transformers returns a pair if loading info is asked for.
     loaded: Any = ChineseCLIPModel.from_pretrained(
         source, dtype=torch.float32, output_loading_info=True
     )
     pretrained, info = loaded
-    model = CNCLIP(
-        CNCLIPConfig(clip=pretrained.config.to_diff_dict(), num_frames=num_frames, combine=combine)
-    )
-    checkpoint.copy_weights(
-        model.clip, _found(pretrained.state_dict(), info["missing_keys"]), source=source
-    )
+    clip = pretrained.config.to_diff_dict()
+    model = CNCLIP(CNCLIPConfig(clip=clip, num_frames=num_frames, combine=combine))
+    weights = checkpoint.weights_from_files(pretrained.state_dict(), info["missing_keys"])
+    checkpoint.copy_weights(model.clip, weights, source=source)
     return model.eval()

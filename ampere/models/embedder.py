@@ -1,8 +1,13 @@
-"""A saved model that turns stored frames and text into embeddings: the same for batch jobs and for serving."""
+"""A saved model that embeds stored frames and text, used by batch jobs and by serving alike.
+
+    embedder = Embedder(Path("models/ampere"))
+    vectors = embedder.embed([[jpeg]], ["a text"], [Domain.PAGE])  # float32 [1, D]
+
+Letters: N samples, F frames of a sample (1 or `num_frames`), D embedding dimension.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ampere.media.images import model_input
+from ampere.models.base import Network
 from ampere.models.model_folder import embedding_name, text_source
 from ampere.models.networks import load_network, text_inputs
 from ampere.models.tokenizer import load_tokenizer
@@ -21,41 +27,58 @@ DOMAINS = list(Domain)
 class Embedder:
     """One model on one device.
 
+    Args:
+        folder: local model folder.
+        device: torch's name of the device.
+        bf16: compute in bfloat16; vectors are float32 in any case.
+        fixed_batch_size: rows of every batch that the network gets; smaller batches are padded.
+            None: batches of any size.
+
     Attributes:
-        model: a `Network`.
-        bf16: whether products are of bfloat16; vectors are float32 in any case.
-        fixed: samples of every batch that the network sees, shorter ones filled up; None: as they come.
-        name: the model's name and checksum, as the `embeddings` table names it.
-        text_source: what the model reads as text, one of `TextSource`.
+        model: the network, in evaluation mode.
+        tokenizer: of the model; None if it takes no token ids.
+        name: the model's name and checksum, as in the `embeddings` table.
+        text_source: what the model reads as text, a `TextSource`.
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", *, bf16: bool = False, fixed: int | None = None
+        self,
+        folder: Path,
+        device: str = "cpu",
+        *,
+        bf16: bool = False,
+        fixed_batch_size: int | None = None,
     ) -> None:
-        self.device, self.bf16, self.fixed = device, bf16, fixed
-        self.model: Any = load_network(folder).to(device)
-        tokenized = self.model.reads_text and self.model.max_text_tokens > 0
-        self.tokenizer = load_tokenizer(folder) if tokenized else None
+        self.device, self.bf16, self.fixed_batch_size = device, bf16, fixed_batch_size
+        self.model: Network = load_network(folder).to(device)
+        takes_token_ids = self.model.reads_text and self.model.max_text_tokens > 0
+        self.tokenizer = load_tokenizer(folder) if takes_token_ids else None
         self.name = embedding_name(folder)
         self.text_source = text_source(folder)
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compile the network for its two shapes, pages and clips, and warm it up; `fixed` must be set.
+        """Compile the network for its two input shapes, pages and clips, and warm it up.
 
-        It takes minutes. The weights are constants of what is compiled, in the type of its products and the order that
-        these read fastest: a change of them is not seen, and each shape holds a copy.
+        This takes minutes. Weights become constants of the compiled code, in its dtype and memory
+        layout: later changes of the weights have no effect, and each shape holds its own copy.
+
+        Raises:
+            ValueError: `fixed_batch_size` is None.
         """
         from torch._inductor import config
 
-        if self.fixed is None:
-            raise ValueError("fixed is None; a network is compiled for batches of one size")
-        self.warm_up()  # of what the network makes once and torch cannot trace
+        if self.fixed_batch_size is None:
+            raise ValueError(
+                "fixed_batch_size is None; pass a number, since a network is compiled for batches "
+                "of one size"
+            )
+        self.warm_up()  # creates what the network caches on first use, which torch cannot trace
         self.model.compile(dynamic=False, backend=backend)
         with config.patch(freezing=True):
             self.warm_up()
 
     def warm_up(self) -> None:
-        """Embed a black page and a black clip, so that no later batch waits for what happens once."""
+        """Embed a black page and a black clip, so that no later batch pays for first use."""
         side = self.model.image_size
         for count, domain in ((1, Domain.PAGE), (self.model.num_frames, Domain.SHORT)):
             self.embed_pixels([np.zeros((count, 3, side, side), np.uint8)], [""], [domain])
@@ -66,17 +89,19 @@ class Embedder:
         texts: Sequence[str | None],
         domains: Sequence[Domain],
     ) -> NDArray[np.float32]:
-        """Embed samples given as stored JPEG frames, text and domain: float32 [N, D], of length 1.
+        """Embed N samples given as JPEG frames, text and domain.
 
-        Samples of one frame go through the network's page way, which costs an eighth; the order is kept.
+        Samples of one frame take the network's page path, at an eighth of a clip's cost.
+
+        Returns:
+            float32 [N, D] of length 1, in the order of the samples.
 
         Raises:
-            ValueError: a sample has neither one frame nor as many as the model reads.
+            ValueError: a sample has neither one frame nor `num_frames`.
         """
-        check_counts([len(jpegs) for jpegs in frames], self.model.num_frames)
-        return self.embed_pixels(
-            [model_input(jpegs, self.model.image_size) for jpegs in frames], texts, domains
-        )
+        check_frame_counts([len(jpegs) for jpegs in frames], self.model.num_frames)
+        pixels = [model_input(jpegs, self.model.image_size) for jpegs in frames]
+        return self.embed_pixels(pixels, texts, domains)
 
     def embed_pixels(
         self,
@@ -84,43 +109,60 @@ class Embedder:
         texts: Sequence[str | None],
         domains: Sequence[Domain],
     ) -> NDArray[np.float32]:
-        """As `embed`, of frames that are decoded: uint8 [F, 3, H, W] each."""
+        """As `embed`, for decoded frames: uint8 [F, 3, H, W] per sample."""
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
-            return embed_pixels(self.model, self.tokenizer, pixels, texts, domains, self.fixed)
+            return embed_pixels(
+                self.model, self.tokenizer, pixels, texts, domains, self.fixed_batch_size
+            )
 
 
 @torch.inference_mode()
 def embed_pixels(
-    model: Any,
+    model: Network,
     tokenizer: PreTrainedTokenizerBase | None,
     pixels: Sequence[NDArray[np.uint8]],
     texts: Sequence[str | None],
     domains: Sequence[Domain],
-    fixed: int | None = None,
+    fixed_batch_size: int | None = None,
 ) -> NDArray[np.float32]:
-    """Embed samples with a `Network` in evaluation mode, wherever it lives; see `Embedder`."""
+    """Embed N samples with a network in evaluation mode, on the network's device.
+
+    Args:
+        tokenizer: of the network; None if it takes no token ids.
+        pixels: uint8 [F, 3, H, W] per sample.
+        texts: one per sample; None is a missing text.
+        domains: one per sample.
+        fixed_batch_size: see `Embedder`.
+
+    Returns:
+        float32 [N, D] of length 1.
+    """
     device = next(model.parameters()).device
     vectors = np.empty((len(pixels), model.embedding_dim), dtype=np.float32)
     counts = [len(frames) for frames in pixels]
-    check_counts(counts, model.num_frames)
+    check_frame_counts(counts, model.num_frames)
     for count in set(counts):
-        found = [i for i, n in enumerate(counts) if n == count]
-        size = fixed or len(found)
-        for rows in (found[start : start + size] for start in range(0, len(found), size)):
-            filled = rows + rows[-1:] * (
-                size - len(rows)
-            )  # with the last sample again, where they are too few
-            frames = torch.from_numpy(np.stack([pixels[i] for i in filled])).contiguous()
-            read, mask = text_inputs(
-                model, tokenizer, [texts[i] for i in filled], device, fixed=bool(fixed)
+        rows = [row for row, frames in enumerate(counts) if frames == count]
+        size = fixed_batch_size or len(rows)
+        for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
+            padded = batch + batch[-1:] * (size - len(batch))  # repeats the last sample
+            frames = torch.from_numpy(np.stack([pixels[row] for row in padded])).contiguous()
+            text, mask = text_inputs(
+                model,
+                tokenizer,
+                [texts[row] for row in padded],
+                device,
+                pad_to_max=bool(fixed_batch_size),
             )
-            places = torch.tensor([DOMAINS.index(domains[i]) for i in filled], device=device)
-            embedded = model(frames.to(device), read, mask, places).float().cpu().numpy()
-            vectors[rows] = embedded[: len(rows)]
+            places = torch.tensor([DOMAINS.index(domains[row]) for row in padded], device=device)
+            embedded = model(frames.to(device), text, mask, places).float().cpu().numpy()
+            vectors[batch] = embedded[: len(batch)]
     return vectors
 
 
-def check_counts(counts: Sequence[int], num_frames: int) -> None:
-    """Raise ValueError unless all samples have one frame or `num_frames`."""
-    if unknown := set(counts) - {1, num_frames}:
-        raise ValueError(f"a sample has {min(unknown)} frames; this model reads 1 or {num_frames}")
+def check_frame_counts(counts: Sequence[int], num_frames: int) -> None:
+    """Raise ValueError unless every sample has one frame or `num_frames`."""
+    if invalid := set(counts) - {1, num_frames}:
+        raise ValueError(
+            f"a sample has {min(invalid)} frames; expected 1 (a page) or {num_frames} (a clip)"
+        )

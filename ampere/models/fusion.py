@@ -1,11 +1,12 @@
-"""Fusion of the visual and the textual features: the paper's (section III-D, equation 2) and what it was compared with
-(section IV-E, table IX).
+"""Fusion of visual and text features: the paper's and its alternatives.
 
-All take the same features and give one per row; `out_width` is its width.
+The paper's is section III-D, equation 2; the alternatives are section IV-E, table IX. All take the
+same features and return one per row.
 
-Letters: B batch, n frames, L tokens, W width, T width of the text tower.
+Letters: B batch, n frames, L tokens, W width of the fusion, T width of the text tower.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -15,8 +16,13 @@ from ampere.config.model import FusionChoice, ModelSettings
 from ampere.models.blocks import all_visible, transformer_blocks
 
 
-class Projections(nn.Module):
-    """Base of the fusions: a Linear layer for each modality brings both to one width."""
+class Fusion(nn.Module, ABC):
+    """Base of the fusions: a Linear layer per modality brings both to one width.
+
+    Attributes:
+        blocks: Transformer blocks; empty for some fusions.
+        out_width: width of the fused feature.
+    """
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__()
@@ -26,7 +32,7 @@ class Projections(nn.Module):
         self.out_width = sizes.width
 
     def forward(self, v: Tensor, z: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        """Fuse one clip's features with its text's.
+        """Fuse the features of clips with those of their texts.
 
         Args:
             v: float [B, W], the video feature.
@@ -38,15 +44,21 @@ class Projections(nn.Module):
             float [B, `out_width`].
         """
         visual = self.visual_projection(torch.cat([v[:, None], z], dim=1))
-        return self.fuse(visual, self.text_projection(tokens), token_mask)
+        return self._fuse(visual, self.text_projection(tokens), token_mask)
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        """Fuse projected features: visual float [B, 1 + n, W], the video feature first; text float [B, L, W]."""
-        raise NotImplementedError
+    @abstractmethod
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+        """Fuse projected features into float [B, `out_width`].
+
+        Args:
+            visual: float [B, 1 + n, W], the video feature first.
+            text: float [B, L, W].
+            token_mask: bool [B, L].
+        """
 
 
-class SelfAttention(Projections):
-    """The paper's: blocks over the concatenation; the video feature plus CLS."""
+class SelfAttention(Fusion):
+    """The paper's: blocks over the concatenation; returns the video feature plus CLS."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -54,48 +66,47 @@ class SelfAttention(Projections):
             sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width
         )
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+        batch, positions = visual.shape[:2]
         stream = torch.cat([visual, text], dim=1)
-        visible = torch.cat(
-            [all_visible(len(visual), visual.shape[1], visual.device), token_mask], dim=1
-        )
+        visible = torch.cat([all_visible(batch, positions, visual.device), token_mask], dim=1)
         for block in self.blocks:
             stream = block(stream, visible)
-        return stream[:, 0] + stream[:, visual.shape[1]]
+        return stream[:, 0] + stream[:, positions]
 
 
-class PooledOnly(Projections):
-    """Base of the fusions without blocks, which read the video feature and CLS alone.
+class PooledOnly(Fusion):
+    """Base of the fusions without blocks, which read only the video feature and CLS.
 
-    The projections of frames and other tokens would get no gradient of their own, so only these two are computed.
+    Other positions are not projected: nothing reads them.
     """
 
     def forward(self, v: Tensor, z: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        return self.fuse(
-            self.visual_projection(v[:, None]), self.text_projection(tokens[:, :1]), token_mask
-        )
+        """Fuse v [B, W] with the CLS feature of tokens [B, L, T]; see `Fusion.forward`."""
+        visual = self.visual_projection(v[:, None])
+        return self._fuse(visual, self.text_projection(tokens[:, :1]), token_mask)
 
 
 class Sum(PooledOnly):
     """SUM: the projected video feature plus the projected CLS."""
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         return visual[:, 0] + text[:, 0]
 
 
 class Concatenation(PooledOnly):
-    """CAT: the two side by side."""
+    """CAT: the projected video feature and the projected CLS, concatenated."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
         self.out_width = 2 * sizes.width
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         return torch.cat([visual[:, 0], text[:, 0]], dim=-1)
 
 
-class TextAsQuery(Projections):
-    """XA-t-as-Q: blocks in which the text attends to the visual features; CLS."""
+class TextAsQuery(Fusion):
+    """XA-t-as-Q: blocks in which text attends to the visual features; returns CLS."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -103,16 +114,16 @@ class TextAsQuery(Projections):
             sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
         )
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        # Each token is a query by itself, so the others would be computed for nothing.
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+        # Queries do not read each other, so the other tokens need not be computed.
         stream = text[:, :1]
         for block in self.blocks:
             stream = block(stream, context=visual)
         return stream[:, 0]
 
 
-class VisionAsQuery(Projections):
-    """XA-v-as-Q: blocks in which the visual features attend to the text; the video feature."""
+class VisionAsQuery(Fusion):
+    """XA-v-as-Q: blocks in which the visual features attend to text; returns the video feature."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -120,33 +131,36 @@ class VisionAsQuery(Projections):
             sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
         )
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         stream = visual[:, :1]
         for block in self.blocks:
             stream = block(stream, token_mask, context=text)
         return stream[:, 0]
 
 
-class CoAttention(Projections):
-    """CoA: ViLBERT's co-attention; in every layer each modality attends to the other's stream; both are summed."""
+class CoAttention(Fusion):
+    """CoA: ViLBERT's co-attention, in which each modality attends to the other's stream.
+
+    Returns the video feature plus CLS.
+    """
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
-        # Visual and textual blocks by turns.
+        # Visual and text blocks alternate.
         self.blocks = transformer_blocks(
             2 * sizes.fusion_layers, sizes.width, sizes.heads, sizes.mlp_width, cross=True
         )
 
-    def fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        for of_visual, of_text in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+        for visual_block, text_block in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             visual, text = (
-                of_visual(visual, token_mask, context=text),
-                of_text(text, context=visual),
+                visual_block(visual, token_mask, context=text),
+                text_block(text, context=visual),
             )
         return visual[:, 0] + text[:, 0]
 
 
-FUSIONS: dict[FusionChoice, Callable[[ModelSettings], Projections]] = {
+FUSIONS: dict[FusionChoice, Callable[[ModelSettings], Fusion]] = {
     "ours": SelfAttention,
     "sum": Sum,
     "cat": Concatenation,

@@ -1,20 +1,24 @@
-"""A multimodal language model as an embedder: the part of mPLUG-Video in the paper's comparison (section IV-B).
+"""A multimodal language model as embedder, after mPLUG-Video in the paper's comparison (IV-B).
 
-    model = load_mllm(MLLMConfig(source="llava-hf/llava-interleave-qwen-0.5b-hf"))  # as mPLUG-Video-0
-    model = load_mllm(MLLMConfig(source=..., embedding_dim=128))  # as mPLUG-Video-lb, its linear layer to be trained
-    vectors = model(frames, texts)  # float32 [B, D]
+    config = MLLMConfig(source="llava-hf/llava-interleave-qwen-0.5b-hf", embedding_dim=128)
+    vectors = load_mllm(config)(frames, texts)  # float32 [B, 128]
 
-Any model stands in that transformers' AutoModelForImageTextToText and AutoProcessor load, has a causal decoder and a
-chat template. mPLUG-Video itself is not in transformers, so its figures cannot be had here, only its method.
+With `embedding_dim`, this is mPLUG-Video-lb: a linear layer, to be trained, on the frozen model.
+Without, it is mPLUG-Video-0: the hidden state itself.
 
-It takes texts rather than token ids, since each family's processor has its own way of marking images among words.
+Supported: any model that transformers' AutoModelForImageTextToText and AutoProcessor load and that
+has a causal decoder and a chat template. mPLUG-Video itself is not in transformers, so this
+reproduces its method, not its figures.
+
+The network takes texts rather than token ids, since each model family's processor has its own image
+placeholders.
 
 Letters: B batch, F frames, L tokens, H width of the language model, D embedding dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +32,12 @@ from transformers import (
     AutoProcessor,
     BatchFeature,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 
-from ampere.models import checkpoint
-from ampere.models import model_folder as saved
-from ampere.models.card import write_comparison_card
+from ampere.models import checkpoint, model_folder
+from ampere.models.base import Network
 
 PROMPT = "以上画面取自同一件商品的展示。"
 PROMPT_TEXT = "商品文字：{text}"
@@ -46,13 +50,15 @@ class MLLMConfig:
 
     Attributes:
         source: hub name or folder of the multimodal model and its processor.
-        identity: what the source was when the model was made, by `model_identity`, so that the vectors of other weights
-            are those of another model; empty: not looked at.
-        embedding_dim: of the linear layer over the hidden state; None: the hidden state itself.
-        num_frames: of a clip, as the caller should give them; any number is read.
-        image_size: height and width that the caller should give; the processor scales them to what the model reads.
-        processor: settings of the processor that differ from the source's, such as `{"do_image_splitting": False}`
-            for Idefics3 and SmolVLM, which else cut each frame into many.
+        identity: `model_identity` of the source when the model was made. Loading fails if the
+            source has changed since, as its vectors would be another model's. Empty: no check.
+        embedding_dim: D, of the linear layer over the hidden state; None: no such layer.
+        num_frames: frames of a clip that callers should pass; any number is accepted.
+        image_size: height and width that callers should pass, in pixels; the processor scales
+            frames to what the model reads.
+        processor: settings of the processor that override the source's, such as
+            `{"do_image_splitting": False}` for Idefics3 and SmolVLM, which would otherwise split
+            each frame into many.
 
     Raises:
         ValueError: a number is below 1.
@@ -72,18 +78,17 @@ class MLLMConfig:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
-class MLLMEmbedder(nn.Module):
-    """The last token's last hidden state of a frozen multimodal model, and perhaps a trained linear layer of it.
+class MLLMEmbedder(Network):
+    """The last token's last hidden state of a frozen multimodal model.
 
-    Attributes:
-        embedding_dim: D; H without the linear layer.
-        image_size: see `MLLMConfig`.
-        num_frames: see `MLLMConfig`.
-        max_text_tokens: 0; the texts themselves are read, whole.
-        reads_text: True.
+    With `embedding_dim`, a trainable linear layer follows.
+
+    Attributes: those of `ampere.models.base.Network`; `embedding_dim` is H without the linear
+    layer, and `max_text_tokens` is 0, as whole texts are read.
 
     Raises:
-        ValueError: the model has an encoder and a decoder, or transformers cannot run it without its output layer.
+        ValueError: the model is an encoder-decoder, or transformers cannot run it without its
+            output layer.
     """
 
     def __init__(
@@ -92,7 +97,8 @@ class MLLMEmbedder(nn.Module):
         super().__init__()
         if base.config.is_encoder_decoder or base.base_model is base:
             raise ValueError(
-                f"{type(base).__name__} has no causal decoder whose last token could be taken"
+                f"{type(base).__name__} has no causal decoder; expected a model whose last token "
+                "has a hidden state to embed"
             )
         self.config = config
         self.base = base.requires_grad_(False).eval()
@@ -107,49 +113,51 @@ class MLLMEmbedder(nn.Module):
         self,
         frames: Tensor,
         texts: Sequence[str | None],
-        token_mask: None = None,
+        token_mask: Tensor | None = None,
         domains: Tensor | None = None,
     ) -> Tensor:
         """Embed a batch.
 
         Args:
-            frames: uint8 [B, F, 3, H, W], RGB, not normalised. A page's one image is read once, and so is not the same
-                as F equal frames.
-            texts: B; None is a missing text, of which the prompt then does not speak.
-            token_mask, domains: ignored; there for the sake of AMPere's interface.
+            frames: uint8 [B, F, 3, height, width], RGB, not normalized. A page's image is read
+                once, so its vector differs from that of F equal frames.
+            texts: one per row; None is a missing text, which the prompt then omits.
+            token_mask: ignored; part of the interface.
+            domains: ignored; part of the interface.
 
         Returns:
             float32 [B, D], each of length 1.
 
         Raises:
-            ValueError: the frames are no such tensor, or there is not one text per row.
+            ValueError: frames have an invalid shape or dtype, or texts and rows differ in number.
         """
         features = self.features(frames, texts)
         # float32 also under autocast: similarities of bfloat16 vectors would tie.
-        return functional.normalize(
-            (self.probe(features) if self.probe else features).float(), dim=-1
-        )
+        vectors = self.probe(features) if self.probe else features
+        return functional.normalize(vectors.float(), dim=-1)
 
     @torch.no_grad()
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
-        """The last token's last hidden state, float32 [B, H], for the arguments of `forward`.
+        """Last hidden state of the last token, float32 [B, H], for the arguments of `forward`.
 
-        Equal frames and texts have equal features, in training too; but training crops its frames anew in each epoch,
-        so there is nothing to keep from one to the next.
+        Equal inputs have equal features, also in training. They are not cached all the same:
+        training crops its frames differently in each epoch.
         """
         batch = self.read(frames, texts).to(self.base.device, self.base.dtype)
-        # Without the output layer: its logits of all tokens and words would take more memory than all the rest.
+        # Without the output layer, whose logits for all tokens would take more memory than the
+        # rest of the pass.
         hidden = self.base.base_model(**batch, use_cache=False).last_hidden_state
         last = last_tokens(batch["attention_mask"])
         return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
 
     def read(self, frames: Tensor, texts: Sequence[str | None]) -> BatchFeature:
-        """The model's inputs: token ids and mask [B, L], and pixels in the form that its family wants."""
-        _check(frames, texts)
+        """The model's inputs: token ids and mask [B, L], and pixels in its family's format."""
+        _check_inputs(frames, texts)
         conversations = [self._conversation(*row) for row in zip(frames.cpu(), texts, strict=True)]
         return self.processor.apply_chat_template(
             conversations,
-            add_generation_prompt=True,  # so the last token is where the answer would begin, with all read
+            # The last token is then where the answer would begin, after the whole input.
+            add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
@@ -157,124 +165,126 @@ class MLLMEmbedder(nn.Module):
         )
 
     def _conversation(self, frames: Tensor, text: str | None) -> list[dict[str, Any]]:
-        pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
-        lines = (
-            [PROMPT, PROMPT_TEXT.format(text=self._plain(text)), PROMPT_END]
-            if text
-            else [PROMPT, PROMPT_END]
-        )
-        content = [{"type": "image", "image": picture} for picture in pictures]
-        return [{"role": "user", "content": [*content, {"type": "text", "text": "\n".join(lines)}]}]
+        """One user message: the frames, uint8 [F, 3, height, width], then the prompt."""
+        images = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
+        lines = [PROMPT, PROMPT_END]
+        if text:
+            lines.insert(1, PROMPT_TEXT.format(text=self._without_special_tokens(text)))
+        content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+        content.append({"type": "text", "text": "\n".join(lines)})
+        return [{"role": "user", "content": content}]
 
-    def _plain(self, text: str) -> str:
-        """The text without what the tokenizer takes as marks, such as `<image>`, which would ask for another image."""
-        for mark in self.processor.tokenizer.get_added_vocab():
-            text = text.replace(mark, " ")
+    def _without_special_tokens(self, text: str) -> str:
+        """Blank out special tokens such as `<image>`, which would request another image."""
+        for token in self.processor.tokenizer.get_added_vocab():
+            text = text.replace(token, " ")
         return text
 
     def train(self, mode: bool = True) -> MLLMEmbedder:
-        """Training mode for the linear layer alone: the frozen model keeps giving the same features."""
+        """Set the linear layer's mode; the frozen model stays in evaluation mode, no dropout."""
         super().train(mode)
         self.base.eval()
         return self
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters that are trained, by learning rate; the keys are AMPere's.
+        """Trainable parameters by learning rate; the keys are AMPere's.
 
         Returns:
             `rest`: the linear layer, if there is one; the other groups are empty.
         """
-        return {
-            "text": [],
-            "video": [],
-            "fusion": [],
-            "rest": list(self.probe.parameters()) if self.probe else [],
-        }
+        rest = list(self.probe.parameters()) if self.probe else []
+        return {"text": [], "video": [], "fusion": [], "rest": rest}
 
     def enable_gradient_checkpointing(self) -> None:
-        """Nothing: no gradient passes the frozen model."""
+        """Do nothing: no gradient passes through the frozen model."""
 
     def save_pretrained(
-        self, folder: Path | str, tokenizer: None = None, facts: Mapping[str, Any] | None = None
+        self, folder: Path | str, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> None:
-        """Write config.json, the linear layer's weights and a model card to a folder; the multimodal model is named,
-        not copied.
+        """Write config.json and the linear layer's weights to a folder.
+
+        The config names the multimodal model; its weights are not copied.
 
         Args:
-            tokenizer: there for the sake of AMPere's interface; the multimodal model has its own.
-            facts: what the card tells besides; see `ampere.models.card.comparison_card`.
+            tokenizer: ignored, as the multimodal model has its own; part of the interface.
         """
         checkpoint.save(folder, self.config, self.probe.state_dict() if self.probe else {})
-        write_comparison_card(
-            folder, type(self).__name__, {"Language model": self.config.source}, facts
-        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> MLLMEmbedder:
-        """Load what `save_pretrained` wrote, and the multimodal model that it names; see `load_mllm`.
+        """Load what `save_pretrained` wrote and the multimodal model it names; see `load_mllm`.
 
         Raises:
-            ValueError: config.json or the weights do not fit this class; the message names the keys or weights. Or the
-                multimodal model is not what it was.
-            FileNotFoundError: a file is not there.
+            ValueError: config.json or the weights do not match this class; the message names the
+                keys or weights. Or the multimodal model has changed since training.
+            FileNotFoundError: a file is missing.
         """
         try:
-            config = MLLMConfig(**saved.load_config(folder))
+            config = MLLMConfig(**model_folder.load_config(folder))
         except TypeError as error:
             raise ValueError(
-                f"{Path(folder) / saved.CONFIG_FILE} is not of an MLLM model: {error}"
+                f"{Path(folder) / model_folder.CONFIG_FILE} is not the config of an MLLM model: "
+                f"{error}"
             ) from error
-        if config.identity and (found := saved.model_identity(config.source)) != config.identity:
+        if config.identity and config.identity != (
+            identity := model_folder.model_identity(config.source)
+        ):
             raise ValueError(
-                f"{folder} is of the multimodal model {config.identity}, and {config.source} is {found} now; train anew"
+                f"the weights of the multimodal model {config.source} have changed: {identity}; "
+                f"{folder} was trained with {config.identity}. Train the model again"
             )
         model = load_mllm(config)
-        checkpoint.copy_weights(
-            model.probe or nn.Module(), checkpoint.load_weights(folder), source=str(folder)
-        )
+        trained = model.probe if model.probe is not None else nn.Module()
+        checkpoint.copy_weights(trained, checkpoint.load_weights(folder), source=str(folder))
         return model
 
 
 def load_mllm(config: MLLMConfig) -> MLLMEmbedder:
-    """A model with published weights, in their own type, on the CPU and in evaluation mode; the linear layer is random.
+    """Load a model with published weights in their own dtype; its linear layer is random.
+
+    The model is on the CPU and in evaluation mode.
 
     Raises:
-        ValueError: a weight is missing (the message names it), or the model is of no suitable kind.
+        ValueError: a weight is missing (the message names it), or the model is not supported.
         OSError: the hub or the folder does not have such a model.
-        ImportError: its processor needs a package, which the message names. Qwen2-VL and LLaVA-OneVision need
-            torchvision, SmolVLM num2words too.
+        ImportError: the processor requires a package, which the message names. Qwen2-VL and
+            LLaVA-OneVision require torchvision, SmolVLM num2words too.
     """
+    # Typed Any: transformers returns a pair if loading info is asked for.
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         config.source, dtype="auto", output_loading_info=True
     )
     base, info = loaded
-    if info["missing_keys"]:  # transformers draws them at random, with only a warning
+    if info["missing_keys"]:  # transformers draws them at random and only warns
         missing = "; ".join(f"missing {name}" for name in sorted(info["missing_keys"]))
         raise ValueError(f"weights of {config.source} do not fit the model: {missing}")
-    return MLLMEmbedder(
-        base, AutoProcessor.from_pretrained(config.source, **config.processor), config
-    ).eval()
+    processor = AutoProcessor.from_pretrained(config.source, **config.processor)
+    return MLLMEmbedder(base, processor, config).eval()
 
 
 def last_tokens(mask: Tensor) -> Tensor:
-    """Position of each row's last token, int64 [B], from a mask [B, L] that is zero at padding, on whichever side.
+    """Position of each row's last token.
 
     `[[1, 1, 0], [0, 1, 1]]` gives `[1, 2]`.
+
+    Args:
+        mask: int64 [B, L], zero at padding, which may be on either side.
+
+    Returns:
+        int64 [B].
     """
     return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1)
 
 
-def _check(frames: Tensor, texts: Sequence[str | None]) -> None:
-    if (
-        frames.dtype != torch.uint8
-        or frames.dim() != 5
-        or frames.shape[2] != 3
-        or frames.shape[1] == 0
-    ):
+def _check_inputs(frames: Tensor, texts: Sequence[str | None]) -> None:
+    batch_of_clips = frames.dim() == 5 and frames.shape[2] == 3 and frames.shape[1] > 0
+    if frames.dtype != torch.uint8 or not batch_of_clips:
         raise ValueError(
-            f"frames are {frames.dtype} {list(frames.shape)}; the model takes torch.uint8 [B, F, 3, H, W]"
+            f"frames are {frames.dtype} {list(frames.shape)}; "
+            "expected torch.uint8 [B, F, 3, H, W] with F of at least 1"
         )
     if len(texts) != len(frames):
         raise ValueError(
-            f"{len(texts)} texts and frames of {len(frames)} rows; give one text, or None, per row"
+            f"got {len(texts)} texts for {len(frames)} rows of frames; expected one text, or None, "
+            "per row"
         )

@@ -1,6 +1,6 @@
-"""What a saved model's files tell of it; nothing here loads the model, or torch to do so.
+"""What the files of a saved model say about it, read without loading the model or torch.
 
-A folder of ours holds config.json, model.safetensors, settings.json and the tokenizer's files.
+A model folder holds config.json, model.safetensors, settings.json and the tokenizer's files.
 """
 
 import hashlib
@@ -19,24 +19,23 @@ ARCHITECTURE = "architecture"
 
 
 def architecture(folder: Path | str) -> str | None:
-    """The name of the class that a folder's config.json is of, if it tells."""
-    return _read(folder, CONFIG_FILE).get(ARCHITECTURE)
+    """The architecture named in a folder's config.json; None if it names none."""
+    return _read_json(folder, CONFIG_FILE).get(ARCHITECTURE)
 
 
 def load_config(folder: Path | str) -> dict[str, Any]:
-    """The fields of a folder's config.json, but for the architecture's name."""
-    return {
-        name: value for name, value in _read(folder, CONFIG_FILE).items() if name != ARCHITECTURE
-    }
+    """The fields of a folder's config.json without the architecture."""
+    fields = _read_json(folder, CONFIG_FILE)
+    return {name: value for name, value in fields.items() if name != ARCHITECTURE}
 
 
 def text_source(folder: Path | str) -> TextSource:
     """What the model in a folder reads as text."""
-    return _read(folder, SETTINGS_FILE)["train"]["text"]
+    return _read_json(folder, SETTINGS_FILE)["train"]["text"]
 
 
 def frame_size(folder: Path | str) -> int:
-    """Height and width of the frames, in pixels, that a folder's network reads."""
+    """Height and width, in pixels, of the frames that a folder's network reads."""
     fields = load_config(folder)
     if "clip" in fields:
         from transformers import ChineseCLIPConfig
@@ -46,14 +45,18 @@ def frame_size(folder: Path | str) -> int:
 
 
 def embedding_name(folder: Path) -> str:
-    """How the `embeddings` table names the model in a folder: its name and the checksum of its weights."""
+    """The model's name in the `embeddings` table: `ampere@1f2e3d4c5b6a`, with `content_hash`."""
     return f"{folder.name}@{content_hash(folder)}"
 
 
 def content_hash(folder: Path | str) -> str:
-    """First 12 hex digits of the sha256 of a model folder's weights, config and tokenizer (where it has one).
+    """First 12 hex digits of the SHA-256 of a folder's weights, config and tokenizer.
 
-    Embeddings carry it as their model's name: the same digits mean that the same text and frames give the same vector.
+    Embeddings carry it in their model's name: the same digits mean that the same text and frames
+    give the same vector. A folder without tokenizer is hashed without it.
+
+    Raises:
+        FileNotFoundError: weights or config are missing.
     """
     digest = hashlib.sha256()
     for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE):
@@ -66,9 +69,9 @@ def content_hash(folder: Path | str) -> str:
 
 
 def model_identity(source: str) -> str:
-    """The name of somebody's model: a hub name as it is, a folder's or a file's name with a checksum of its content."""
+    """Identify a third-party model: its hub name, or its path's name with a content checksum."""
     path = Path(source)
-    if not source:  # of no model, and not the folder that we are in
+    if not source:  # no model; Path("") would be the current folder
         return source
     if path.is_file():
         files = [path]
@@ -78,17 +81,17 @@ def model_identity(source: str) -> str:
         return source
     digest = hashlib.sha256()
     for file in files:
-        found = file.stat()
-        digest.update(file.name.encode() + _file_digest(file, found.st_mtime_ns, found.st_size))
+        status = file.stat()
+        digest.update(file.name.encode() + _file_digest(file, status.st_mtime_ns, status.st_size))
     return f"{path.name}@{digest.hexdigest()[:12]}"
 
 
 @lru_cache(maxsize=1000)
 def _file_digest(path: Path, modified: int, size: int) -> bytes:
-    """Read once as long as the file is the same: weights have many gigabytes."""
+    """SHA-256 of a file, cached until it changes: weights have many gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _read(folder: Path | str, name: str) -> dict[str, Any]:
+def _read_json(folder: Path | str, name: str) -> dict[str, Any]:
     return json.loads((Path(folder) / name).read_text(encoding="utf-8"))

@@ -1,87 +1,54 @@
-"""The networks that training, embedding and serving run, each by its name in `ModelSettings.network`.
+"""Builds and loads the networks that training, embedding and serving run.
 
-model = build_network(ModelSettings(), tokenizer, use_text=True)
-model = load_network("models/ampere")  # whichever it is
+model = build_network(ModelSettings(), tokenizer, use_text=True)  # by ModelSettings.network
+model = load_network("models/ampere")  # by config.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ampere.config.model import ModelSettings
-from ampere.models import model_folder as saved
+from ampere.models import model_folder
 from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.base import Network
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
-from ampere.models.model_folder import model_identity
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import encode
-from ampere.models.xclip_checkpoint import SUFFIXES
+from ampere.models.xclip_checkpoint import XCLIP_SUFFIXES
 
-NETWORKS: Mapping[str, Any] = {network.__name__: network for network in (AMPere, CNCLIP)} | {
-    "MLLM": MLLMEmbedder
-}
-
-
-class Network(Protocol):
-    """What all networks have in common; each is also an `nn.Module`.
-
-    Attributes:
-        embedding_dim: D.
-        image_size: height and width of the frames, in pixels.
-        num_frames: of a clip; a page has one.
-        reads_text: whether texts count.
-        max_text_tokens: of a text; 0: the network takes the texts themselves.
-    """
-
-    embedding_dim: int
-    image_size: int
-    num_frames: int
-    reads_text: bool
-    max_text_tokens: int
-
-    def __call__(
-        self, frames: Tensor, texts: Any, token_mask: Tensor | None, domains: Tensor | None
-    ) -> Tensor:
-        """float32 [B, D] of uint8 frames [B, F, 3, H, W] and of what `text_inputs` made of their texts."""
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]: ...
-
-    def enable_gradient_checkpointing(self) -> None: ...
-
-    def save_pretrained(
-        self, folder: Path | str, tokenizer: Any = None, facts: Any = None
-    ) -> None: ...
+NETWORKS: Mapping[str, type[Network]] = {"AMPere": AMPere, "CNCLIP": CNCLIP, "MLLM": MLLMEmbedder}
+"""Architecture name in config.json -> class."""
 
 
 def build_network(
     sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase | None, *, use_text: bool
-) -> Any:
-    """A new `Network` with the pretrained weights that its settings name, in evaluation mode.
+) -> Network:
+    """Build a network with the pretrained weights that its settings name, in evaluation mode.
 
     Args:
         tokenizer: of AMPere's text tower; the other networks have their own.
-        use_text: False for pictures alone.
+        use_text: False for frames alone.
 
     Raises:
-        ValueError: a weight is missing or does not fit (the message names it), or the settings do not fit each other.
+        ValueError: a weight is missing or has another shape (the message names it), or the settings
+            contradict each other.
         OSError: the hub or the folder does not have such a model.
     """
     if sizes.network == "cn-clip":
-        return load_cn_clip(
-            sizes.weights, sizes.num_frames, sizes.combine if use_text else "visual"
-        )
+        combine = sizes.combine if use_text else "visual"
+        return load_cn_clip(sizes.weights, sizes.num_frames, combine)
     if sizes.network == "mllm":
         return load_mllm(
             MLLMConfig(
                 source=sizes.weights,
-                identity=model_identity(sizes.weights),
+                identity=model_folder.model_identity(sizes.weights),
                 embedding_dim=sizes.embedding_dim if sizes.linear_layer else None,
                 num_frames=sizes.num_frames,
                 image_size=sizes.image_size,
@@ -96,7 +63,7 @@ def build_network(
             use_text=use_text,
         )
     )
-    # A system without one of the towers keeps the preset's names of weights for both.
+    # A preset names weights for both towers, also for a system that leaves one of them out.
     load_pretrained_towers(
         model,
         sizes.vision_weights if sizes.use_vision else "",
@@ -106,44 +73,46 @@ def build_network(
 
 
 def pretrained_tokenizer(sizes: ModelSettings) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that comes with the weights that the settings name, or None where none does."""
+    """Load the tokenizer of the weights that the settings name; None if they have none."""
     source = {"ampere": sizes.text_weights, "cn-clip": sizes.weights, "mllm": ""}[sizes.network]
     return AutoTokenizer.from_pretrained(source) if source else None
 
 
 def check_weights(sizes: ModelSettings) -> None:
-    """Look whether the weights that the settings name can be had, before any work.
+    """Check that the weights in the settings exist, before any work is done.
 
-    Those of a text tower have their tokenizer read, see `pretrained_tokenizer`.
+    Text towers are not checked here: `pretrained_tokenizer` reads their tokenizer.
 
     Raises:
-        OSError, ValueError: the hub or the folder does not have such a model, or there is no such file.
+        OSError, ValueError: the hub or the folder does not have such a model, or the file does not
+            exist.
     """
-    seen = sizes.vision_weights if sizes.network == "ampere" and sizes.use_vision else ""
-    if Path(seen).suffix in SUFFIXES:
-        if not Path(seen).is_file():
+    vision = sizes.vision_weights if sizes.network == "ampere" and sizes.use_vision else ""
+    if Path(vision).suffix in XCLIP_SUFFIXES:
+        if not Path(vision).is_file():
             raise FileNotFoundError(
-                f"model.vision_weights is {seen!r}, and there is no such file; give an original X-CLIP checkpoint, or "
-                "the hub name or folder of an X-CLIP"
+                f"file not found: model.vision_weights is {vision!r}; expected an original X-CLIP "
+                "checkpoint, or the hub name or folder of an X-CLIP"
             )
-    elif seen:
-        AutoConfig.from_pretrained(seen)
+    elif vision:
+        AutoConfig.from_pretrained(vision)
     if sizes.weights:
         AutoConfig.from_pretrained(sizes.weights)
 
 
-def load_network(folder: Path | str) -> Any:
-    """The `Network` that a model folder holds, on the CPU and in evaluation mode.
+def load_network(folder: Path | str) -> Network:
+    """Load the network of a model folder, on the CPU and in evaluation mode.
 
     Raises:
-        ValueError: config.json names no network of ampere, or does not fit the one it names.
-        FileNotFoundError: a file is not there.
+        ValueError: config.json has an unknown architecture, or does not match its class.
+        FileNotFoundError: a file is missing.
     """
-    name = saved.architecture(folder)
+    name = model_folder.architecture(folder)
     if name is None or name not in NETWORKS:
         raise ValueError(
-            f"{Path(folder) / saved.CONFIG_FILE} is of {name or 'no architecture that it names'}; ampere has "
-            f"{', '.join(NETWORKS)}. A folder of an older version: train it anew"
+            f"unknown architecture in {Path(folder) / model_folder.CONFIG_FILE}: {name}; expected "
+            f"one of {', '.join(NETWORKS)}. If an older version wrote the folder, train the model "
+            "again"
         )
     return NETWORKS[name].from_pretrained(folder)
 
@@ -154,17 +123,21 @@ def text_inputs(
     texts: Sequence[str | None],
     device: torch.device,
     *,
-    fixed: bool = False,
-) -> tuple[Any, Tensor | None]:
-    """What a network takes of some texts: token ids and mask, the texts themselves, or nothing.
+    pad_to_max: bool = False,
+) -> tuple[Tensor | list[str | None] | None, Tensor | None]:
+    """Convert texts to the text arguments of `Network.forward`.
 
     Args:
-        fixed: the tokens of every batch are of one shape.
+        pad_to_max: pad token ids to `max_text_tokens`, so that every batch has the same shape.
+
+    Returns:
+        Token ids and mask, int64 [B, L], on the device; the texts themselves and None if the
+        network takes strings; or None and None if it reads no text or there is none.
     """
     if not network.reads_text or not texts:
         return None, None
     if network.max_text_tokens == 0:
         return list(texts), None
     assert tokenizer is not None
-    ids, mask = encode(tokenizer, texts, network.max_text_tokens, fixed=fixed)
+    ids, mask = encode(tokenizer, texts, network.max_text_tokens, pad_to_max=pad_to_max)
     return ids.to(device), mask.to(device)

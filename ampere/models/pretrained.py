@@ -1,7 +1,6 @@
-"""Starting weights for the two towers: hub, local folders, or X-CLIP's original file (paper, section IV-B)."""
+"""Pretrained weights for both towers, from the hub, a folder or an original X-CLIP file (IV-B)."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +8,38 @@ from torch import Tensor, nn
 from transformers import BertModel, XCLIPModel
 
 from ampere.models.ampere import AMPere
-from ampere.models.checkpoint import copy_tensors, copy_weights
+from ampere.models.checkpoint import copy_tensors, copy_weights, weights_from_files
 from ampere.models.video import VideoBranch
 from ampere.models.xclip_checkpoint import (
     CLASS_EMBEDDING,
     HEAD_WIDTH,
-    SUFFIXES,
+    INTEGRATION,
+    INTEGRATION_POSITIONS,
+    PROJECTION,
+    TOWER,
+    XCLIP_SUFFIXES,
     load_xclip_checkpoint,
 )
+
+Weights = dict[str, Tensor]
+Heads = dict[str, int]  # part of X-CLIP -> its number of attention heads
 
 
 def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str) -> None:
     """Copy X-CLIP's and BERT's weights into a model; an empty name leaves that tower as it is.
 
     Args:
-        vision_weights: hub name or folder of an X-CLIP, such as `microsoft/xclip-base-patch16-kinetics-600`, or an
-            original checkpoint, such as `k600_16_8.pth`. Its frame tower, visual projection and frame integration are
-            taken; of the integration the layers that both have: X-CLIP has one, and the paper four.
+        vision_weights: hub name or folder of an X-CLIP, such as
+            `microsoft/xclip-base-patch16-kinetics-600`, or an original checkpoint, such as
+            `k600_16_8.pth`. Its frame tower, visual projection and frame integration are copied; of
+            the integration only the layers that both have: X-CLIP has one, the paper four.
         text_weights: hub name or folder of a BERT, such as `hfl/rbt6`.
 
     Raises:
-        ValueError: a weight is missing or of another shape (the message names it), the head counts differ, weights are
-            given for a tower that the model lacks, or a checkpoint holds other things than tensors.
-        OSError: the hub or the folder does not have such a model, or there is no such file.
+        ValueError: a weight is missing or has another shape (the message names it), the numbers of
+            heads differ, weights are given for a tower that the model does not have, or a
+            checkpoint holds other objects than tensors.
+        OSError: the hub or the folder does not have such a model, or the file does not exist.
     """
     if text_weights and model.text is None:
         raise ValueError(
@@ -39,7 +47,7 @@ def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str
         )
     if vision_weights and model.video is None:
         raise ValueError(
-            f"vision_weights is {vision_weights!r}, but the model sees no frames; leave it empty"
+            f"vision_weights is {vision_weights!r}, but the model reads no frames; leave it empty"
         )
     if vision_weights and model.video is not None:
         _load_vision(model.video, vision_weights)
@@ -48,42 +56,60 @@ def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str
 
 
 def _load_vision(video: VideoBranch, source: str) -> None:
-    original = Path(source).suffix in SUFFIXES
-    weights, heads = _original_xclip(source) if original else _library_xclip(source)
-    # Under X-CLIP's own names, so that a message about a weight names it as the checkpoint does.
-    parts = nn.ModuleDict({"vision_model": video.tower, "visual_projection": video.projection})
-    configs = {"vision_model": video.tower.config}
+    """Copy X-CLIP's weights into the video branch, with as many integration layers as both have."""
+    original = Path(source).suffix in XCLIP_SUFFIXES
+    theirs, heads = _original_xclip(source) if original else _transformers_xclip(source)
+    _check_vision_heads(video, heads, source)
+
+    own = _xclip_parts(video).state_dict()
+    if video.integration is None:
+        theirs = {name: theirs[name] for name in theirs if not name.startswith(f"{INTEGRATION}.")}
+    layers = min(_integration_layers(own), _integration_layers(theirs))
+    layers = max(layers, 1)  # if a file has none, its first layer is reported as missing
+    copy_tensors(_first_layers(own, layers), _first_layers(theirs, layers), source=source)
+
+
+def _xclip_parts(video: VideoBranch) -> nn.ModuleDict:
+    """The branch's modules under X-CLIP's names, so that messages name weights as files do."""
+    parts = nn.ModuleDict({TOWER: video.tower, PROJECTION: video.projection})
     if video.integration is not None:
-        parts["mit"] = video.integration
-        configs["mit"] = video.integration.encoder.config
-    for name, config in configs.items():
-        if name in heads:
-            _check_heads(heads[name], config.num_attention_heads, source)
-    own = parts.state_dict()
-    depth = min(max(map(_layer_of_integration, names), default=-1) for names in (own, weights))
-    depth = max(depth, 0)  # of a file without any of its layers the first is named as missing
-    copy_tensors(
-        {name: weight for name, weight in own.items() if _layer_of_integration(name) <= depth},
-        {
-            name: weight
-            for name, weight in weights.items()
-            if _layer_of_integration(name) <= depth
-            and ("mit" in parts or not name.startswith("mit."))
-        },
-        source=source,
-    )
+        parts[INTEGRATION] = video.integration
+    return parts
 
 
-def _layer_of_integration(name: str) -> int:
-    """The number of the frame integration's layer that a weight is of; -1: of none."""
-    found = re.match(r"mit\.encoder\.layers\.(\d+)\.", name)
-    return int(found[1]) if found else -1
+def _check_vision_heads(video: VideoBranch, heads: Heads, source: str) -> None:
+    configs = {TOWER: video.tower.config}
+    if video.integration is not None:
+        configs[INTEGRATION] = video.integration.encoder.config
+    for part, config in configs.items():
+        if part in heads:
+            _check_heads(heads[part], config.num_attention_heads, source)
 
 
-def _original_xclip(source: str) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Weights, and the heads of the parts; none where the weight that tells it is missing, which is then named."""
+def _integration_layers(weights: Weights) -> int:
+    """Number of layers of the frame integration among some weights."""
+    return max(map(_integration_layer, weights), default=-1) + 1
+
+
+def _first_layers(weights: Weights, layers: int) -> Weights:
+    """The weights without integration layers from number `layers` on."""
+    return {name: w for name, w in weights.items() if _integration_layer(name) < layers}
+
+
+def _integration_layer(name: str) -> int:
+    """Index of the integration layer that a weight belongs to; -1 for other weights."""
+    match = re.match(rf"{INTEGRATION}\.encoder\.layers\.(\d+)\.", name)
+    return int(match[1]) if match else -1
+
+
+def _original_xclip(source: str) -> tuple[Weights, Heads]:
+    """Weights and heads of an original checkpoint, which states heads only by widths.
+
+    Heads of a part are absent if the weight that has its width is; that weight is then reported as
+    missing.
+    """
     weights = load_xclip_checkpoint(source)
-    widths = {"vision_model": CLASS_EMBEDDING, "mit": "mit.position_embedding"}
+    widths = {TOWER: CLASS_EMBEDDING, INTEGRATION: INTEGRATION_POSITIONS}
     heads = {
         part: weights[name].shape[-1] // HEAD_WIDTH
         for part, name in widths.items()
@@ -92,36 +118,36 @@ def _original_xclip(source: str) -> tuple[dict[str, Tensor], dict[str, int]]:
     return weights, heads
 
 
-def _library_xclip(source: str) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _transformers_xclip(source: str) -> tuple[Weights, Heads]:
+    """Weights and heads of an X-CLIP in transformers' format."""
+    # Typed Any: transformers returns a pair if loading info is asked for.
     loaded: Any = XCLIPModel.from_pretrained(source, output_loading_info=True)
     pretrained, info = loaded
-    weights = _found(pretrained.state_dict(), info["missing_keys"])
-    config = pretrained.config.vision_config
+    weights = weights_from_files(pretrained.state_dict(), info["missing_keys"])
     used = {
-        k: v
-        for k, v in weights.items()
-        if k.split(".")[0] in ("vision_model", "visual_projection", "mit")
+        name: weight
+        for name, weight in weights.items()
+        if name.split(".")[0] in (TOWER, PROJECTION, INTEGRATION)
     }
-    return used, {"vision_model": config.num_attention_heads, "mit": config.mit_num_attention_heads}
+    config = pretrained.config.vision_config
+    heads = {TOWER: config.num_attention_heads, INTEGRATION: config.mit_num_attention_heads}
+    return used, heads
 
 
 def _load_text(text: BertModel, source: str) -> None:
+    """Copy a BERT's weights into the text tower."""
+    # Typed Any: transformers returns a pair if loading info is asked for.
     loaded: Any = BertModel.from_pretrained(
         source, add_pooling_layer=False, output_loading_info=True
     )
     pretrained, info = loaded
     _check_heads(pretrained.config.num_attention_heads, text.config.num_attention_heads, source)
-    copy_weights(text, _found(pretrained.state_dict(), info["missing_keys"]), source=source)
-
-
-def _found(weights: dict[str, Tensor], missing: Iterable[str]) -> dict[str, Tensor]:
-    """The weights that were in the files: transformers draws the missing ones at random, with only a warning."""
-    absent = set(missing)
-    return {name: weight for name, weight in weights.items() if name not in absent}
+    weights = weights_from_files(pretrained.state_dict(), info["missing_keys"])
+    copy_weights(text, weights, source=source)
 
 
 def _check_heads(theirs: int, ours: int, source: str) -> None:
-    """The number of heads changes what weights mean, but not their shapes."""
+    """Raise unless both have as many heads, which change a weight's meaning but not its shape."""
     if theirs != ours:
         raise ValueError(
             f"{source} has num_attention_heads {theirs}; the model was built with {ours}"

@@ -1,4 +1,7 @@
-"""A BERT WordPiece tokenizer of the training texts, for models that start from no pretrained text tower."""
+"""A BERT WordPiece tokenizer trained on the catalog, for models without a pretrained text tower.
+
+Letters: B texts, L tokens.
+"""
 
 import string
 from collections.abc import Iterable, Sequence
@@ -19,35 +22,42 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ampere.text.characters import common_characters
 
-SPECIAL_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-                  "mask_token": "[MASK]"}  # fmt: skip
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 UNKNOWN = SPECIAL_TOKENS["unk_token"]
-# What any text may hold, as BERT's normaliser leaves it: lower case, without spaces.
+# ASCII as BERT's normalizer and pre-tokenizer leave it: lower case, without spaces.
 WORD_CHARACTERS = string.ascii_lowercase + string.digits
 ALPHABET = WORD_CHARACTERS + string.punctuation
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 8000) -> PreTrainedTokenizerFast:
-    """Train a tokenizer whose alphabet holds the common Chinese characters and ASCII, whatever the texts hold.
+    """Train a tokenizer that always knows the common Chinese characters and ASCII.
 
-    So the characters of a brand never seen in training are still known, each Chinese character by itself as in BERT,
-    and a word of unseen Latin letters falls apart into letters.
+    A brand that is not in the training texts then consists of known tokens: each Chinese character
+    is a token as in BERT, and an unknown Latin word is split into letters.
 
     Args:
         texts: the training texts.
-        vocab_size: largest number of tokens.
+        vocab_size: maximum number of tokens.
 
     Raises:
-        ValueError: `vocab_size` does not hold the alphabet.
+        ValueError: `vocab_size` is smaller than the alphabet.
     """
     texts = list(texts)
     alphabet = sorted(set(common_characters() + ALPHABET))
-    # The trainer numbers `##` characters in an order that changes from run to run, and breaks ties by number; named
-    # first, like special tokens, they keep their place. So equal texts give an equal tokenizer.
+    # The trainer numbers `##` characters in an order that changes from run to run, and breaks ties
+    # by number. Listed first, like special tokens, they keep their numbers, so equal texts give
+    # equal tokenizers.
     first = [*SPECIAL_TOKENS.values(), *_inner_characters(texts)]
     if vocab_size < len(first) + len(alphabet):
         raise ValueError(
-            f"vocab_size is {vocab_size}; the alphabet alone needs {len(first) + len(alphabet)}"
+            f"vocab_size is {vocab_size}; expected at least {len(first) + len(alphabet)}, the size "
+            "of the alphabet"
         )
     trained = _pipeline(models.WordPiece(unk_token=UNKNOWN))
     trained.train_from_iterator(
@@ -68,7 +78,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 8000) -> PreTrainedT
 
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
-    """The tokenizer that was saved beside a model."""
+    """Load the tokenizer that was saved beside a model."""
     return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
@@ -77,28 +87,29 @@ def encode(
     texts: Sequence[str | None],
     max_tokens: int,
     *,
-    fixed: bool = False,
+    pad_to_max: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Tokenize a batch: CLS first, cut to `max_tokens` with CLS and SEP, padded to the longest of the batch.
+    """Tokenize a batch: CLS first, truncated to `max_tokens`, padded to the batch's longest text.
 
     Args:
-        texts: None is a missing text; the empty string is a text of no words.
-        max_tokens: L at most; 33 in the paper.
-        fixed: pad to `max_tokens`, so that every batch has the same shape.
+        texts: None is a missing text; the empty string is a text without words.
+        max_tokens: maximum L, with CLS and SEP; 33 in the paper.
+        pad_to_max: pad to `max_tokens`, so that every batch has the same shape.
 
     Returns:
-        ids: int64 [B, L]; mask: int64 [B, L], 0 at padding, and 0 everywhere where the text is missing.
+        Token ids, int64 [B, L], and mask, int64 [B, L]: 0 at padding, and 0 in the whole row of a
+        missing text.
 
     Raises:
         ValueError: `texts` is empty.
     """
     if not texts:
-        raise ValueError("texts is empty; give at least one")
+        raise ValueError("texts is empty; pass at least one")
     batch = tokenizer(
         [text or "" for text in texts],
         truncation=True,
         max_length=max_tokens,
-        padding="max_length" if fixed else "longest",
+        padding="max_length" if pad_to_max else "longest",
         return_tensors="pt",
     )
     given = torch.tensor([[text is not None] for text in texts])
@@ -106,7 +117,7 @@ def encode(
 
 
 def _pipeline(model: models.WordPiece) -> Tokenizer:
-    """BERT's way from a text to words: lower case, no accents, each Chinese character and punctuation mark alone."""
+    """BERT's steps around a model: lower case, no accents, Chinese characters split off."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -115,14 +126,14 @@ def _pipeline(model: models.WordPiece) -> Tokenizer:
 
 
 def _inner_characters(texts: list[str]) -> list[str]:
-    """`##x` for every character x that a word may hold after its first: Latin letters, digits, those of the texts."""
-    normalizer, splitter = (
-        normalizers.BertNormalizer(lowercase=True),
-        pre_tokenizers.BertPreTokenizer(),
-    )
+    """`##x` for every character x that may follow the first of a word.
+
+    These are Latin letters, digits and the inner characters of the texts' words.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
     inner = set(WORD_CHARACTERS)
     for text in texts:
-        inner.update(
-            *(word[1:] for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-        )
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
+            inner.update(word[1:])
     return [f"##{character}" for character in sorted(inner)]

@@ -28,6 +28,7 @@ VOCAB_SIZE = 60
 
 
 def random_frames(batch: int, num_frames: int, seed: int = 0) -> Tensor:
+    """Frames, uint8 [batch, num_frames, 3, 32, 32]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(
         0, 256, (batch, num_frames, 3, 32, 32), dtype=torch.uint8, generator=generator
@@ -35,36 +36,43 @@ def random_frames(batch: int, num_frames: int, seed: int = 0) -> Tensor:
 
 
 def random_tokens(batch: int, length: int) -> tuple[Tensor, Tensor]:
+    """Token ids and a mask without padding, int64 [batch, length]."""
     ids = torch.randint(5, VOCAB_SIZE, (batch, length), generator=torch.Generator().manual_seed(1))
     return ids, torch.ones_like(ids)
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Apply a function to the named weights of a model folder, and save them again."""
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
 
 
 def tiny_clip_config() -> ChineseCLIPConfig:
-    text = {"vocab_size": VOCAB_SIZE, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "max_position_embeddings": 20}  # fmt: skip
-    vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2, "num_attention_heads": 3,
-              "image_size": 32, "patch_size": 16}  # fmt: skip
+    """A Chinese-CLIP of few weights."""
+    text = {
+        "vocab_size": VOCAB_SIZE, "hidden_size": 16, "intermediate_size": 20,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 20,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
     return ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
 
 
 def save_tiny_clip(folder: Path) -> None:
-    """A model and its tokenizer, in a folder as the hub has them."""
+    """Save a tiny Chinese-CLIP and its tokenizer in the hub's layout."""
     config, tokenizer = tiny_clip_config(), build_tokenizer(["product 1"], vocab_size=5000)
     config.text_config.vocab_size = len(tokenizer)
-    # Else a batch in chunks draws other dropout than the whole one.
+    # No dropout: a batch in chunks would draw other dropout than the whole batch.
     config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
     torch.manual_seed(0)
     ChineseCLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-MARKS = [
+SPECIAL_TOKENS = [
     "<pad>",
     "<unk>",
     "<image>",
@@ -82,27 +90,29 @@ TEMPLATE = (
 
 
 def tiny_tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
-    """One token per character."""
+    """A tokenizer with one token per character."""
     characters = sorted(set("".join([PROMPT, PROMPT_TEXT, PROMPT_END, "问答\n 云杉牌电动牙刷"])))
     words = models.WordLevel(
-        {token: i for i, token in enumerate(MARKS + characters)}, unk_token="<unk>"
+        {token: i for i, token in enumerate(SPECIAL_TOKENS + characters)}, unk_token="<unk>"
     )
     tokenizer = Tokenizer(words)
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", padding_side=padding_side
     )
-    fast.add_special_tokens({"additional_special_tokens": MARKS[2:]})
+    fast.add_special_tokens({"additional_special_tokens": SPECIAL_TOKENS[2:]})
     return fast
 
 
 def tiny_parts(
     tokenizer: PreTrainedTokenizerFast, *, tied: bool = False
 ) -> tuple[LlamaConfig, dict[str, int]]:
-    """Sizes of a language model, with dropout so that training mode would show, and of a vision tower.
+    """Configs of a tiny language model and of a vision tower.
+
+    The language model has dropout, so that training mode would change its features.
 
     Args:
-        tied: the language model's word embeddings are its output layer too.
+        tied: the language model's output layer shares its word embeddings' weights.
     """
     language = LlamaConfig(
         hidden_size=32,
@@ -115,14 +125,17 @@ def tiny_parts(
         attention_dropout=0.5,
         tie_word_embeddings=tied,
     )
-    vision = {"hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2, "num_attention_heads": 3,
-              "image_size": 32}  # fmt: skip
+    vision = {
+        "hidden_size": 24, "intermediate_size": 30, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "image_size": 32,
+    }  # fmt: skip
     return language, vision
 
 
 def llava(
     padding_side: str = "left", *, tied: bool = False
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A tiny LLaVA and its processor."""
     tokenizer = tiny_tokenizer(padding_side)
     language, vision = tiny_parts(tokenizer, tied=tied)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Runs a function in several gloo processes and collects what each returns."""
+"""Runs a function on several gloo ranks and collects the results."""
 
 import multiprocessing
 import os
@@ -10,12 +10,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-# Ranks are forked from one process that has imported what takes seconds, and done nothing else.
+# Ranks are forked from a process that has imported the slow modules and done nothing else.
 multiprocessing.set_forkserver_preload(["ampere.training.loop"])
 
 
 def run_on_ranks(worker: Callable[..., Any], folder: Path, *args: Any, ranks: int = 2) -> list[Any]:
-    """Call `worker(rank, *args)` on every rank; a list of the results (tensors in dicts and lists), by rank."""
+    """Call `worker(rank, *args)` on every rank and return the results by rank.
+
+    Results are tensors, dicts and lists.
+    """
     mp.start_processes(
         _enter, args=(worker, folder, ranks, args), nprocs=ranks, start_method="forkserver"
     )
@@ -33,5 +36,5 @@ def _enter(
     torch.save(worker(rank, *args), folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
-    # Under load, threads of gloo that still run when the interpreter tears down abort the process now and then.
+    # Under load, gloo's threads sometimes abort the process while the interpreter shuts down.
     os._exit(0)

@@ -10,7 +10,8 @@ from ampere.losses.contrastive import contrastive_loss, count_queries
 from ampere.losses.gather import all_gather
 from tests.helpers.ranks import run_on_ranks
 
-# Four rows of three domains. Of two ranks the second has one query pair only; the fourth row has no pair at all.
+# Four rows of three domains. On two ranks, the second has a single query pair; the fourth row has
+# no pair.
 PRESENT = torch.tensor(
     [[True, True, True], [True, False, True], [False, True, True], [False, True, False]]
 )
@@ -35,7 +36,8 @@ def test_two_orthogonal_products(smoothing: float) -> None:
         temperature=0.5,
         label_smoothing=smoothing,
     )
-    # Logits are 2 for the match and 0 for the other; smoothing gives each of the two keys half of its share.
+    # Logits are 2 for the match and 0 for the other. Smoothing gives half of its share to each of
+    # the two keys.
     hit, miss = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     assert loss.item() == pytest.approx((1 - smoothing / 2) * hit + smoothing / 2 * miss, rel=1e-6)
 
@@ -48,7 +50,7 @@ def test_only_present_keys_and_queries_count() -> None:
     assert contrastive_loss(zeros, zeros, present).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_an_absent_place_holds_changes_nothing(embeddings: Tensor) -> None:
+def test_values_of_absent_samples_do_not_matter(embeddings: Tensor) -> None:
     other = torch.where(PRESENT[:, :, None], embeddings, 100.0)
     loss, same = (
         contrastive_loss(embeddings, embeddings, PRESENT),
@@ -56,7 +58,7 @@ def test_what_an_absent_place_holds_changes_nothing(embeddings: Tensor) -> None:
     )
     torch.testing.assert_close(loss, same)
     changed = embeddings.clone()
-    changed[3, 1] *= -1  # present, though in no pair: a negative for the others
+    changed[3, 1] *= -1  # present, though in no pair: a negative for other rows
     assert abs(contrastive_loss(changed, changed, PRESENT).item() - loss.item()) > 1e-3
 
 
@@ -73,8 +75,8 @@ def test_count_queries() -> None:
     assert count_queries(PRESENT).item() == 6 + 2 + 2 + 0
 
 
-def test_matches_the_plain_definition(embeddings: Tensor) -> None:
-    """Against a loop over single queries."""
+def test_loss_equals_its_definition(embeddings: Tensor) -> None:
+    """Compared with a loop over single queries."""
     losses = []
     for row in range(4):
         for a in range(3):
@@ -101,7 +103,7 @@ def test_two_ranks_average_to_one_process(tmp_path: Path, embeddings: Tensor) ->
     torch.testing.assert_close((results[0]["loss"] + results[1]["loss"]) / 2, loss.detach())
     assert whole.grad is not None
     for rank, result in enumerate(results):
-        # Divided by two as DDP's average over ranks does.
+        # Divided by two, as DDP averages over ranks.
         torch.testing.assert_close(result["grad"] / 2, whole.grad[2 * rank : 2 * rank + 2])
 
 
@@ -113,7 +115,7 @@ def _local_loss(rank: int, embeddings: Tensor) -> dict[str, Tensor]:
     return {"loss": loss.detach(), "grad": local.grad}
 
 
-def test_autocast_does_not_coarsen_the_logits(embeddings: Tensor) -> None:
+def test_logits_are_float32_under_autocast(embeddings: Tensor) -> None:
     plain = contrastive_loss(embeddings, embeddings, PRESENT)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = contrastive_loss(embeddings, embeddings, PRESENT)
@@ -124,11 +126,11 @@ def test_autocast_does_not_coarsen_the_logits(embeddings: Tensor) -> None:
     ("keys", "present", "offset", "words"),
     [
         (torch.zeros(4, 3, 8), torch.ones(4, 3), 0, "torch.bool"),
-        (torch.zeros(4, 3, 7), PRESENT, 0, "queries are"),
+        (torch.zeros(4, 3, 7), PRESENT, 0, r"queries \[2, 3, 8\], keys \[4, 3, 7\]"),
         (torch.zeros(4, 3, 8), PRESENT, 3, "offset 3"),
     ],
 )
-def test_misfits_raise(keys: Tensor, present: Tensor, offset: int, words: str) -> None:
+def test_mismatched_shapes_raise(keys: Tensor, present: Tensor, offset: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         contrastive_loss(torch.zeros(2, 3, 8), keys, present, offset=offset)
 

@@ -1,4 +1,4 @@
-"""Both losses together, as the training loop uses them: two ranks under DDP against one process."""
+"""Both losses together, as training uses them: two ranks under DDP equal one process."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def _rank_step(rank: int, inputs: Tensor) -> dict[str, Tensor]:
 def _step(
     model: nn.Module, inputs: Tensor, present: Tensor, products: Tensor, *, offset: int
 ) -> dict[str, Tensor]:
-    """One backward pass. `present` and `products` are those of all ranks, [N, 3] and [N]."""
+    """Run one backward pass; `present` [N, 3] and `products` [N] are those of all ranks."""
     classifier = PartialFC(5, DIM)
     queries = functional.normalize(model(inputs), dim=-1)
     keys = all_gather(queries)

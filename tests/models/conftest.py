@@ -8,7 +8,7 @@ from tests.helpers.models import VOCAB_SIZE
 
 @pytest.fixture
 def sizes() -> ModelSettings:
-    """Every size small, and as different from one another as the network allows."""
+    """Small sizes, all different as far as the network allows."""
     return ModelSettings(
         image_size=32,
         patch_size=16,

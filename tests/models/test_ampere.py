@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD
-from ampere.models.video import normalise_pixels
+from ampere.models.video import normalize_pixels
 from tests.helpers.models import random_frames, random_tokens
 
 
@@ -26,12 +26,13 @@ def test_embeddings_are_unit_vectors(model: AMPere, config: AMPereConfig) -> Non
 
 
 def test_one_frame_equals_equal_frames(model: AMPere) -> None:
-    """Also in the gradients; and with a batch of as many pages as a clip has frames, which could be mixed up."""
+    """Also in gradients, and with as many pages in the batch as a clip has frames."""
     image, (ids, mask) = random_frames(4, 1), random_tokens(4, 7)
     vectors, grads = vectors_and_grads(model, image, ids, mask)
     same_vectors, same_grads = vectors_and_grads(model, image.expand(-1, 4, -1, -1, -1), ids, mask)
     torch.testing.assert_close(vectors, same_vectors, rtol=0, atol=1e-5)
-    # The message attention's queries and keys get no gradient where all messages are equal, but for rounding.
+    # If all messages are equal, the message attention's queries and keys get no gradient but
+    # rounding errors.
     for name, grad in grads.items():
         torch.testing.assert_close(grad, same_grads[name], rtol=1e-3, atol=1e-5, msg=name)
 
@@ -50,14 +51,14 @@ def vectors_and_grads(
     return vectors.detach(), grads
 
 
-def test_one_frame_leaves_the_tower_as_it_was(model: AMPere) -> None:
+def test_single_frames_do_not_change_the_tower(model: AMPere) -> None:
     clips, tokens = random_frames(2, 4), random_tokens(2, 7)
     before = model(clips, *tokens)
     model(random_frames(3, 1), *random_tokens(3, 7))
     torch.testing.assert_close(model(clips, *tokens), before)
 
 
-def test_rows_do_not_mix(model: AMPere) -> None:
+def test_rows_are_independent(model: AMPere) -> None:
     for num_frames in (1, 4):
         frames, (ids, mask) = random_frames(4, num_frames), random_tokens(4, 7)
         alone = model(frames[1:2], ids[1:2], mask[1:2])
@@ -69,7 +70,7 @@ def test_order_of_frames_matters(model: AMPere) -> None:
     assert (model(frames, *tokens) - model(frames.flip(1), *tokens)).abs().max() > 1e-5
 
 
-def test_padding_is_never_read(model: AMPere) -> None:
+def test_padding_is_not_read(model: AMPere) -> None:
     frames, (ids, mask) = random_frames(2, 1), random_tokens(2, 5)
     longer = torch.cat([ids, torch.tensor([[7, 8, 9], [9, 8, 7]])], dim=1)
     padded_mask = torch.cat([mask, torch.zeros(2, 3, dtype=mask.dtype)], dim=1)
@@ -79,7 +80,7 @@ def test_padding_is_never_read(model: AMPere) -> None:
     assert (model(frames, longer, torch.ones_like(longer)) - plain).abs().max() > 1e-4
 
 
-def test_attention_is_torchs_own(model: AMPere) -> None:
+def test_towers_use_sdpa(model: AMPere) -> None:
     assert model.text is not None
     towers = (model.video.tower, model.text)
     assert [tower.config._attn_implementation for tower in towers] == ["sdpa", "sdpa"]
@@ -90,20 +91,20 @@ def test_visual_only_ignores_text(config: AMPereConfig) -> None:
     assert torch.equal(network(frames), network(frames, *random_tokens(2, 7)))
 
 
-def test_pixels_are_normalised_as_x_clip_and_clip_do_each() -> None:
+def test_pixels_are_normalized_as_x_clip_and_clip_do() -> None:
     white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
     # (1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225
     expected = torch.tensor([2.2489, 2.4286, 2.6400])
-    torch.testing.assert_close(normalise_pixels(white).flatten(), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(normalize_pixels(white).flatten(), expected, rtol=0, atol=1e-3)
     # (1 - 0.4815) / 0.2686, (1 - 0.4578) / 0.2613, (1 - 0.4082) / 0.2758
     expected = torch.tensor([1.9303, 2.0750, 2.1459])
     torch.testing.assert_close(
-        normalise_pixels(white, CLIP_MEAN, CLIP_STD).flatten(), expected, rtol=0, atol=1e-3
+        normalize_pixels(white, CLIP_MEAN, CLIP_STD).flatten(), expected, rtol=0, atol=1e-3
     )
 
 
 def test_every_parameter_gets_a_gradient(model: AMPere, config: AMPereConfig) -> None:
-    """DDP waits for ever, or raises, over a parameter that takes no part."""
+    """DDP hangs or raises on a parameter without a gradient."""
     for network in (model, visual_only(config)):
         network(random_frames(2, 4), *random_tokens(2, 7))[:, 0].sum().backward()
         assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
@@ -117,7 +118,7 @@ def test_parameter_groups_are_complete_and_disjoint(model: AMPere, config: AMPer
     assert visual_only(config).parameter_groups()["text"] == []
 
 
-def test_parameter_groups_hold_what_they_say(model: AMPere) -> None:
+def test_parameter_groups_contain_their_parts(model: AMPere) -> None:
     group_of = {
         id(weight): name for name, group in model.parameter_groups().items() for weight in group
     }
@@ -142,7 +143,7 @@ def variant(config: AMPereConfig, **sizes: object) -> AMPere:
     ).eval()  # type: ignore[arg-type]
 
 
-def test_a_missing_text_is_neither_the_empty_string_nor_what_its_row_holds(
+def test_missing_text_differs_from_empty_string_and_hides_row(
     config: AMPereConfig,
 ) -> None:
     frames, cls_sep = random_frames(1, 1), torch.tensor([[7, 8, 0, 0]])
@@ -155,12 +156,12 @@ def test_a_missing_text_is_neither_the_empty_string_nor_what_its_row_holds(
     before = learned(frames, cls_sep, missing)
     torch.nn.init.ones_(learned.no_text)
     assert (learned(frames, cls_sep, missing) - before).abs().max() > 1e-3
-    papers = variant(config, missing_text="empty")
-    assert papers.no_text is None
-    torch.testing.assert_close(papers(frames, cls_sep, missing), papers(frames, cls_sep, empty))
+    paper = variant(config, missing_text="empty")
+    assert paper.no_text is None
+    torch.testing.assert_close(paper(frames, cls_sep, missing), paper(frames, cls_sep, empty))
 
 
-def test_rows_with_and_without_text_do_not_mix(config: AMPereConfig) -> None:
+def test_rows_with_and_without_text_are_independent(config: AMPereConfig) -> None:
     for choice in ("learned", "empty"):
         model = variant(config, missing_text=choice)
         frames, (ids, mask) = random_frames(3, 1), random_tokens(3, 5)
@@ -174,7 +175,7 @@ def test_rows_with_and_without_text_do_not_mix(config: AMPereConfig) -> None:
         assert torch.isfinite(together).all()
 
 
-def test_a_last_layer_per_domain(config: AMPereConfig) -> None:
+def test_last_layer_per_domain(config: AMPereConfig) -> None:
     model = variant(config, share_last_layer=False)
     frames, tokens = random_frames(1, 1), random_tokens(1, 5)
     three = [
@@ -188,33 +189,36 @@ def test_a_last_layer_per_domain(config: AMPereConfig) -> None:
         > 1e-3
     )
     torch.testing.assert_close(model(frames, *tokens, torch.tensor([1]))[0], short)
-    model.embed.weight.data[12:24] = model.embed.weight.data[
-        :12
-    ]  # the second domain's layer becomes the first's
+    # The second domain's layer becomes a copy of the first's.
+    model.embed.weight.data[12:24] = model.embed.weight.data[:12]
     model.embed.bias.data[12:24] = model.embed.bias.data[:12]
     page, short, _ = model(*three)
     torch.testing.assert_close(page, short)
-    with pytest.raises(ValueError, match="last layer per domain: give domains"):
+    with pytest.raises(ValueError, match="last layer per domain, but domains is None"):
         model(frames, *tokens)
 
 
-def test_text_only_ignores_the_frames(config: AMPereConfig) -> None:
+def test_text_only_ignores_frames(config: AMPereConfig) -> None:
     model, tokens = variant(config, use_vision=False), random_tokens(2, 5)
     assert model.video is None and model.fusion is None
     vectors = model(random_frames(2, 4), *tokens)
     assert torch.equal(vectors, model(random_frames(2, 1, seed=5), *tokens))
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
-    with pytest.raises(ValueError, match="needs one of them"):
+    with pytest.raises(ValueError, match="needs at least one of them"):
         AMPere(dataclasses.replace(model.config, use_text=False))
 
 
 VARIANTS: tuple[dict[str, object], ...] = (
-    {"fusion": "cat"}, {"fusion": "coa"}, {"share_last_layer": False}, {"use_vision": False}, {"missing_text": "empty"}
-)  # fmt: skip
+    {"fusion": "cat"},
+    {"fusion": "coa"},
+    {"share_last_layer": False},
+    {"use_vision": False},
+    {"missing_text": "empty"},
+)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_variants_save_and_load_group_and_train(
+def test_variants_save_load_group_and_train(
     changes: dict[str, object], config: AMPereConfig, tmp_path: Path
 ) -> None:
     model = variant(config, **changes)
@@ -239,16 +243,16 @@ def test_gradient_checkpointing_changes_no_gradient(config: AMPereConfig) -> Non
                 module.p = 0.0
         calls = calls_of_layers(checkpointed)
         _, grads = vectors_and_grads(checkpointed, frames, *tokens)
-        assert calls == [2, 2]  # each forward pass once more, in the backward pass
+        assert calls == [2, 2]  # each forward pass is repeated in the backward pass
         for name, grad in plain.items():
             torch.testing.assert_close(grads[name], grad, msg=name)
 
 
 def calls_of_layers(model: AMPere) -> list[int]:
-    """How often the first layers of the frame tower and of the text tower have run, counted on from now."""
+    """How often the first layers of frame tower and text tower have run since this call."""
     assert model.video is not None and model.text is not None
     calls = [0, 0]
-    # Their parts, which the frame tower's copies for single frames share.
+    # Hooks are on submodules, which the frame tower's copies for single frames share.
     for at, part in enumerate(
         (model.video.tower.encoder.layers[0].mlp, model.text.encoder.layer[0].intermediate)
     ):
@@ -263,8 +267,8 @@ def millions(*modules: nn.Module) -> float:
 def test_parameter_counts_of_the_paper() -> None:
     """Section III-D and Table IX: AMPere 206.8 M, COPE 134.4 M, fusion 12.8 M.
 
-    The paper does not say what it counts as fusion. The four blocks alone are 12.61 M; with the visual projection they
-    are 12.87 M, the only sum of parts within 0.1 M of its figure.
+    The paper does not say what it counts as fusion. The four blocks alone have 12.61 M; with the
+    visual projection 12.87 M, the only sum of parts within 0.1 M of its figure.
     """
     config = AMPereConfig(sizes=ModelSettings(), vocab_size=21128, pad_token_id=0)
     with torch.device("meta"):
@@ -286,10 +290,13 @@ def test_parameter_counts_of_the_paper() -> None:
         (torch.zeros(1, 4, 3, 32, 32), "torch.uint8"),
         (torch.zeros(1, 4, 3, 32, 16, dtype=torch.uint8), r"\[B, F, 3, 32, 32\]"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"\[B, F, 3, 32, 32\]"),
-        (torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8), r"3 frames; give 1 \(an image\) or 4"),
+        (
+            torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8),
+            r"3 frames; expected 1 \(an image\) or 4",
+        ),
     ],
 )
-def test_unsuitable_frames_raise(model: AMPere, frames: Tensor, words: str) -> None:
+def test_invalid_frames_raise(model: AMPere, frames: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model(frames, *random_tokens(1, 5))
 

@@ -1,4 +1,4 @@
-"""The parts of the network by themselves: blocks, video branch, fusion."""
+"""The parts of the network in isolation: blocks, video branch, fusion."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from ampere.models.fusion import FUSIONS, SelfAttention
 from ampere.models.video import VideoBranch
 from tests.helpers.models import random_frames
 
-# Names of PyTorch's layer for ours.
+# Our weight names -> those of PyTorch's layer.
 TORCH_NAMES = {
     "qkv.": "self_attn.in_proj_",
     "attention_out": "self_attn.out_proj",
@@ -24,14 +24,14 @@ TORCH_NAMES = {
 
 
 def make_identity(blocks: nn.ModuleList) -> None:
-    """Zero what the blocks, ours or the library's, add to their stream."""
+    """Zero what blocks, ours or transformers', add to their stream."""
     for name, weight in blocks.named_parameters():
         if any(part in name for part in ("attention_out", "mlp.2", "out_proj", "fc2")):
             nn.init.zeros_(weight)
 
 
 def test_block_is_a_pre_norm_transformer_layer() -> None:
-    """Against PyTorch's own, with the same weights and a masked position."""
+    """Compared with PyTorch's layer, with equal weights and a masked position."""
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 40)
     theirs = nn.TransformerEncoderLayer(
@@ -52,7 +52,7 @@ def test_block_is_a_pre_norm_transformer_layer() -> None:
     torch.testing.assert_close(block(stream), theirs(stream))
 
 
-def test_video_feature_has_the_residual_over_the_stack(sizes: ModelSettings) -> None:
+def test_integration_has_a_residual_over_the_whole_stack(sizes: ModelSettings) -> None:
     video = VideoBranch(sizes).eval()
     assert video.integration is not None
     make_identity(video.integration.encoder.layers)
@@ -61,7 +61,7 @@ def test_video_feature_has_the_residual_over_the_stack(sizes: ModelSettings) -> 
     torch.testing.assert_close(v, (z + z + video.integration.position_embedding).mean(dim=1))
 
 
-def test_without_temporal_blocks_the_video_feature_is_the_mean(sizes: ModelSettings) -> None:
+def test_without_temporal_blocks_v_is_the_mean_of_z(sizes: ModelSettings) -> None:
     video = VideoBranch(dataclasses.replace(sizes, temporal_layers=0)).eval()
     v, z = video(random_frames(2, 4))
     torch.testing.assert_close(v, z.mean(dim=1))
@@ -69,7 +69,7 @@ def test_without_temporal_blocks_the_video_feature_is_the_mean(sizes: ModelSetti
 
 
 def test_cross_block_is_attention_over_the_context() -> None:
-    """Against PyTorch's own attention with the same weights and a masked position of the context."""
+    """Compared with PyTorch's attention, with equal weights and a masked context position."""
     torch.manual_seed(0)
     block = TransformerBlock(16, 2, 40, cross=True)
     block.load_state_dict(
@@ -93,61 +93,62 @@ def test_cross_block_is_attention_over_the_context() -> None:
 
 
 V, Z, TOKENS = torch.randn(2, 16), torch.randn(2, 4, 16), torch.randn(2, 3, 32)
-SHOWN = torch.tensor([[True, True, False], [True, True, True]])
+VISIBLE = torch.tensor([[True, True, False], [True, True, True]])
 
 
 @pytest.mark.parametrize("choice", FUSIONS)
-def test_fusions_without_effect_of_their_blocks(choice: FusionChoice, sizes: ModelSettings) -> None:
-    """With blocks that add nothing, each fusion is what it takes of the projected video feature and CLS."""
+def test_fusions_with_identity_blocks(choice: FusionChoice, sizes: ModelSettings) -> None:
+    """If blocks add nothing, only the projected video feature and CLS remain."""
     fusion = FUSIONS[choice](sizes)
     make_identity(fusion.blocks)
     video, text = fusion.visual_projection(V), fusion.text_projection(TOKENS[:, 0])
-    wanted = {"cat": torch.cat([video, text], dim=1), "xa-t-as-q": text, "xa-v-as-q": video}
-    fused = fusion(V, Z, TOKENS, SHOWN)
-    torch.testing.assert_close(fused, wanted.get(choice, video + text))
+    expected = {"cat": torch.cat([video, text], dim=1), "xa-t-as-q": text, "xa-v-as-q": video}
+    fused = fusion(V, Z, TOKENS, VISIBLE)
+    torch.testing.assert_close(fused, expected.get(choice, video + text))
     assert fused.shape == (2, fusion.out_width)
 
 
 @pytest.mark.parametrize("choice", FUSIONS)
-def test_fusions_read_what_they_should(choice: FusionChoice, sizes: ModelSettings) -> None:
+def test_fusions_read_only_their_inputs(choice: FusionChoice, sizes: ModelSettings) -> None:
     torch.manual_seed(0)
     fusion = FUSIONS[choice](sizes).eval()
 
-    def moved(v: Tensor = V, z: Tensor = Z, tokens: Tensor = TOKENS) -> bool:
-        return bool((fusion(v, z, tokens, SHOWN) - fusion(V, Z, TOKENS, SHOWN)).abs().max() > 1e-5)
+    def changes(v: Tensor = V, z: Tensor = Z, tokens: Tensor = TOKENS) -> bool:
+        return bool(
+            (fusion(v, z, tokens, VISIBLE) - fusion(V, Z, TOKENS, VISIBLE)).abs().max() > 1e-5
+        )
 
     padding, other, cls = TOKENS.clone(), TOKENS.clone(), TOKENS.clone()
     padding[0, 2], other[:, 1], cls[:, 0] = 9.0, 9.0, 9.0
-    assert not moved(tokens=padding)
-    assert moved(v=V + 1) and moved(tokens=cls)
-    assert moved(z=Z + 1) == (choice not in ("sum", "cat", "xa-v-as-q"))
-    assert moved(tokens=other) == (choice not in ("sum", "cat", "xa-t-as-q"))
+    assert not changes(tokens=padding)
+    assert changes(v=V + 1) and changes(tokens=cls)
+    assert changes(z=Z + 1) == (choice not in ("sum", "cat", "xa-v-as-q"))
+    assert changes(tokens=other) == (choice not in ("sum", "cat", "xa-t-as-q"))
 
 
 @pytest.mark.parametrize("choice", FUSIONS)
-def test_every_parameter_of_a_fusion_gets_a_gradient(
-    choice: FusionChoice, sizes: ModelSettings
-) -> None:
+def test_every_fusion_parameter_gets_a_gradient(choice: FusionChoice, sizes: ModelSettings) -> None:
     fusion = FUSIONS[choice](sizes)
-    fusion(V, Z, TOKENS, SHOWN).square().sum().backward()
+    fusion(V, Z, TOKENS, VISIBLE).square().sum().backward()
     assert [name for name, weight in fusion.named_parameters() if weight.grad is None] == []
 
 
-def test_a_text_query_alone_is_what_it_is_among_others(sizes: ModelSettings) -> None:
-    """XA computes one query only: in its blocks no query reads another."""
+def test_single_text_query_equals_all_queries(sizes: ModelSettings) -> None:
+    """XA-t-as-Q computes only the CLS query, since queries do not read each other."""
     fusion = FUSIONS["xa-t-as-q"](sizes)
     visual = fusion.visual_projection(torch.cat([V[:, None], Z], dim=1))
     stream = fusion.text_projection(TOKENS)
     for block in fusion.blocks:
         stream = block(stream, context=visual)
-    torch.testing.assert_close(fusion(V, Z, TOKENS, SHOWN), stream[:, 0])
+    torch.testing.assert_close(fusion(V, Z, TOKENS, VISIBLE), stream[:, 0])
 
 
 def test_parameter_counts_of_the_fusions() -> None:
     """Table IX counts ours 12.8 M, SUM and CAT 0.0 M, XA 12.3 M, CoA 24.6 M.
 
-    Standard blocks of the paper's sizes are 3.152 M each (3.153 M with a norm of the context), so XA has 12.61 M and
-    CoA 25.23 M. The paper's 12.3 and 24.6 M are 0.3 and 0.6 M less, and no natural set of parts gives them.
+    Standard blocks of the paper's sizes have 3.152 M each (3.153 M with a norm of the context), so
+    XA has 12.61 M and CoA 25.23 M. The paper's 12.3 and 24.6 M are 0.3 and 0.6 M less; no
+    plausible set of parts adds up to them.
     """
     with torch.device("meta"):
         counts = {
@@ -155,7 +156,7 @@ def test_parameter_counts_of_the_fusions() -> None:
             / 1e6
             for choice in FUSIONS
         }
-    wanted = {
+    expected = {
         "ours": 12.61,
         "sum": 0,
         "cat": 0,
@@ -163,14 +164,14 @@ def test_parameter_counts_of_the_fusions() -> None:
         "xa-v-as-q": 12.61,
         "coa": 25.23,
     }
-    assert counts == pytest.approx(wanted, abs=0.01)
+    assert counts == pytest.approx(expected, abs=0.01)
 
 
-def test_ours_sums_the_video_feature_and_cls(sizes: ModelSettings) -> None:
-    """Not the frames and the other tokens: their positions are only read through attention."""
+def test_ours_sums_video_feature_and_cls(sizes: ModelSettings) -> None:
+    """Frames and other tokens are read through attention only."""
     fusion = SelfAttention(dataclasses.replace(sizes, fusion_layers=1))
     nn.init.zeros_(fusion.blocks[0].attention_out.weight)
     nn.init.zeros_(fusion.blocks[0].attention_out.bias)
     changed = TOKENS.clone()
     changed[:, 1:] = 5.0
-    torch.testing.assert_close(fusion(V, Z + 1, changed, SHOWN), fusion(V, Z, TOKENS, SHOWN))
+    torch.testing.assert_close(fusion(V, Z + 1, changed, VISIBLE), fusion(V, Z, TOKENS, VISIBLE))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SIZE = 64 << 20  # bytes; 16,384 pages of 4 KiB
 PROGRAM = f"""
 import resource
@@ -20,10 +20,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(
-    not OFFERED.exists() or "[never]" in OFFERED.read_text(), reason="this kernel has no huge pages"
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(),
+    reason="the kernel has no huge pages",
 )
-def test_a_large_tensor_faults_far_fewer_times_than_it_has_small_pages() -> None:
-    shown = subprocess.run(
+def test_large_tensor_causes_few_page_faults() -> None:
+    result = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
     )
-    assert int(shown.stdout) < SIZE / 4096 / 2
+    assert int(result.stdout) < SIZE / 4096 / 2

@@ -1,4 +1,4 @@
-"""What a process need not load, it does not: seconds and hundreds of megabytes of each."""
+"""Processes import no heavy package that they do not need, which saves seconds and memory."""
 
 import subprocess
 import sys
@@ -12,44 +12,49 @@ NETWORKS = ("torch", "transformers", "vllm", "sklearn")
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [
-        # The model and its training must run on a bare GPU machine that has torch and transformers alone.
+        # Model and training run on a GPU machine that has only torch and transformers.
         (
             ("models.ampere", "models.embedder", "models.cn_clip", "models.mllm", "training.loop"),
             ENGINES,
         ),
-        # Searchers and the gateway run no network, nor do the tasks that read frames; nor do these commands' drivers.
+        # Tasks that read frames run no network, and neither do the drivers of these commands.
         (
             (
                 "pipeline.embed",
                 "pipeline.decode",
                 "pipeline.index",
                 "pipeline.evaluate",
-                "pipeline.status",
+                "reports.status",
             ),
             NETWORKS,
         ),
         (
-            ("pipeline.summarize", "pipeline.engine", "pipeline.export", "pipeline.prepare"),
+            (
+                "pipeline.summarize.stage",
+                "pipeline.summarize.engine",
+                "reports.export",
+                "pipeline.prepare.stage",
+            ),
             NETWORKS,
         ),
     ],
 )
-def test_imports_only_what_it_works_with(
+def test_modules_import_no_unneeded_package(
     modules: tuple[str, ...], unwanted: tuple[str, ...]
 ) -> None:
-    refuse([f"ampere.{module}" for module in modules], unwanted)
+    check_imports([f"ampere.{module}" for module in modules], unwanted)
 
 
-def test_the_deployments_beside_the_embedder_load_no_network() -> None:
-    refuse(["serve.app", "serve.gateway", "serve.searcher"], NETWORKS)
+def test_gateway_and_searcher_import_no_network() -> None:
+    check_imports(["serve.app", "serve.gateway", "serve.searcher"], NETWORKS)
 
 
-def refuse(modules: list[str], unwanted: tuple[str, ...]) -> None:
+def check_imports(modules: list[str], unwanted: tuple[str, ...]) -> None:
     program = f"""
 import importlib, sys
 for module in {modules}:
     importlib.import_module(module)
-    found = sorted(set(sys.modules) & set({unwanted}))
-    assert not found, f"{{module}} imports {{found}}"
+    imported = sorted(set(sys.modules) & set({unwanted}))
+    assert not imported, f"{{module}} imports {{imported}}"
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

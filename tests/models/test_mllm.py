@@ -62,7 +62,7 @@ def build(
 
 
 def library_features(model: MLLMEmbedder, frames: Tensor, texts: list[str | None]) -> Tensor:
-    """Each row alone, so without padding, by the whole model's own call."""
+    """Features of each row alone, so without padding, from the whole model's own call."""
     rows = [model.read(frames[i : i + 1], texts[i : i + 1]) for i in range(len(texts))]
     assert all(row["attention_mask"].all() for row in rows)
     return torch.stack(
@@ -96,7 +96,7 @@ def test_every_frame_and_the_text_are_read(family: Family) -> None:
         assert (model(frames, [text]) - vector).abs().max() > 1e-5
 
 
-def test_prompt_speaks_of_text_only_where_there_is_some() -> None:
+def test_prompt_mentions_text_only_if_there_is_some() -> None:
     model = build()
     ids = model.read(random_frames(3, 2), ["云杉牙刷", None, ""])["input_ids"]
     prompts = [text.replace("<pad>", "") for text in model.processor.tokenizer.batch_decode(ids)]
@@ -106,8 +106,11 @@ def test_prompt_speaks_of_text_only_where_there_is_some() -> None:
     assert prompts[1] == prompts[2] == f"问{images}{PROMPT}{PROMPT_END}答"
 
 
-def test_pixels_reach_the_model_as_they_are() -> None:
-    """A red frame, then a blue one: (1 - 0.4815) / 0.2686 and (1 - 0.4082) / 0.2758 in their channels."""
+def test_pixels_reach_the_model_unchanged() -> None:
+    """A red frame, then a blue one, normalized in their channels.
+
+    (1 - 0.4815) / 0.2686 and (1 - 0.4082) / 0.2758.
+    """
     frames = torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8)
     frames[0, 0, 0], frames[0, 1, 2] = 255, 255
     pixels = build().read(frames, [None])["pixel_values"]
@@ -118,8 +121,8 @@ def test_pixels_reach_the_model_as_they_are() -> None:
     assert (pixels[[0, 0, 1, 1], [1, 2, 0, 1]] < 0).all()
 
 
-def test_marks_in_a_text_are_no_marks() -> None:
-    """A speaker may not ask for another image."""
+def test_special_tokens_in_texts_are_blanked() -> None:
+    """A speaker cannot add an image placeholder."""
     model, frames = build(), random_frames(1, 2)
     expected = model.features(frames, ["牙 刷 "])
     torch.testing.assert_close(model.features(frames, ["牙<image>刷<end_of_utterance>"]), expected)
@@ -129,7 +132,7 @@ def test_last_tokens_by_hand() -> None:
     assert last_tokens(torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0]])).tolist() == [1, 2, 0]
 
 
-def test_in_bfloat16_the_vectors_are_of_float32_and_length_1() -> None:
+def test_bfloat16_autocast_gives_float32_unit_vectors() -> None:
     model = build(embedding_dim=5)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         vectors = model(random_frames(2, 3), ["牙刷", None])
@@ -137,7 +140,7 @@ def test_in_bfloat16_the_vectors_are_of_float32_and_length_1() -> None:
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2), rtol=0, atol=1e-6)
 
 
-def test_linear_probing_trains_the_linear_layer_alone() -> None:
+def test_linear_probing_trains_only_the_linear_layer() -> None:
     model, frames = build(embedding_dim=5), random_frames(3, 2)
     before = model.features(frames, TEXTS)
     vectors = model.train()(frames, TEXTS)
@@ -160,7 +163,7 @@ def test_linear_probing_trains_the_linear_layer_alone() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    """A folder as the hub has them."""
+    """A model folder in the hub's layout."""
     base, processor = llava()
     base.save_pretrained(tmp_path / "source")
     processor.save_pretrained(tmp_path / "source")
@@ -168,7 +171,7 @@ def source(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("embedding_dim", [None, 5])
-def test_round_trip_names_the_base_and_keeps_the_linear_layer(
+def test_saved_model_has_linear_layer_and_names_its_base(
     source: str, tmp_path: Path, embedding_dim: int | None
 ) -> None:
     model = load_mllm(MLLMConfig(source=source, embedding_dim=embedding_dim))
@@ -180,7 +183,7 @@ def test_round_trip_names_the_base_and_keeps_the_linear_layer(
     torch.testing.assert_close(loaded.features(frames, TEXTS), build().features(frames, TEXTS))
 
 
-def test_processor_settings_reach_it(source: str) -> None:
+def test_processor_settings_are_applied(source: str) -> None:
     model = load_mllm(
         MLLMConfig(
             source=source, processor={"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
@@ -190,14 +193,12 @@ def test_processor_settings_reach_it(source: str) -> None:
     torch.testing.assert_close(model.read(white, [None])["pixel_values"], torch.ones(1, 3, 32, 32))
 
 
-def test_other_weights_in_the_place_of_those_it_was_made_with_are_told(
-    source: str, tmp_path: Path
-) -> None:
+def test_changed_weights_of_the_multimodal_model_raise(source: str, tmp_path: Path) -> None:
     load_mllm(MLLMConfig(source=source, identity=model_identity(source))).save_pretrained(tmp_path)
     MLLMEmbedder.from_pretrained(tmp_path)
     (Path(source) / "generation_config.json").write_text("{}")
     with pytest.raises(
-        ValueError, match=r"is of the multimodal model source@\w+, and .*source@\w+ now; train anew"
+        ValueError, match=r"have changed: source@\w+; .* was trained with source@\w+"
     ):
         MLLMEmbedder.from_pretrained(tmp_path)
 
@@ -208,23 +209,23 @@ def test_missing_weights_are_named(source: str, tmp_path: Path) -> None:
     change_weights(tmp_path / "ours", lambda weights: weights.pop("bias"))
     with pytest.raises(ValueError, match="missing bias"):
         MLLMEmbedder.from_pretrained(tmp_path / "ours")
-    lost: list[str] = []
+    dropped: list[str] = []
 
     def drop(weights: dict[str, Tensor]) -> None:
-        lost.extend(name for name in weights if name.endswith("linear_1.bias"))
-        del weights[lost[0]]
+        dropped.extend(name for name in weights if name.endswith("linear_1.bias"))
+        del weights[dropped[0]]
 
     change_weights(Path(source), drop)
     with pytest.raises(ValueError, match=r"missing \S*linear_1.bias"):
         load_mllm(MLLMConfig(source=source))
-    assert len(lost) == 1
+    assert len(dropped) == 1
 
 
-def test_foreign_config_raises(tmp_path: Path) -> None:
+def test_config_of_another_class_raises(tmp_path: Path) -> None:
     build(embedding_dim=5).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"depth": 3}))
-    with pytest.raises(ValueError, match="is not of an MLLM model"):
+    with pytest.raises(ValueError, match="is not the config of an MLLM model"):
         MLLMEmbedder.from_pretrained(tmp_path)
 
 
@@ -234,10 +235,10 @@ def test_foreign_config_raises(tmp_path: Path) -> None:
         (torch.zeros(1, 2, 3, 32, 32), [None], "torch.uint8"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), [None], r"\[B, F, 3, H, W\]"),
         (torch.zeros(1, 0, 3, 32, 32, dtype=torch.uint8), [None], r"\[1, 0, 3, 32, 32\]"),
-        (torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8), [None], "1 texts and frames of 2 rows"),
+        (torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8), [None], "1 texts for 2 rows of frames"),
     ],
 )
-def test_unsuitable_inputs_raise(frames: Tensor, texts: list[str | None], words: str) -> None:
+def test_invalid_inputs_raise(frames: Tensor, texts: list[str | None], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()(frames, texts)
 
@@ -261,6 +262,6 @@ def test_models_without_a_causal_decoder_raise() -> None:
             MLLMEmbedder(base, llava()[1], MLLMConfig(source="nowhere"))
 
 
-def test_unsuitable_config_raises() -> None:
+def test_invalid_config_raises() -> None:
     with pytest.raises(ValueError, match="embedding_dim is 0"):
         MLLMConfig(source="nowhere", embedding_dim=0)

@@ -1,4 +1,4 @@
-"""The original checkpoint, against a small network of our own with the original's names and computation."""
+"""Original checkpoints, tested with a small network that has the original's names and layers."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.pretrained import load_pretrained_towers
-from ampere.models.video import normalise_pixels
+from ampere.models.video import normalize_pixels
 from tests.helpers.models import VOCAB_SIZE, random_frames
 
 WIDTH, HEADS, FRAMES = 128, 2, 4
@@ -29,7 +29,7 @@ class QuickGELU(nn.Module):
 
 
 class OriginalBlock(nn.Module):
-    """Cross-frame attention as the X-CLIP paper tells it; named as the original is."""
+    """Cross-frame attention as in the X-CLIP paper, with the original's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class OriginalBlock(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, stream: Tensor) -> Tensor:
-        """float [B * F, S, V] -> the same."""
+        """Mix frames and positions, float [B * F, S, V]."""
         messages = self.message_fc(stream[:, 0]).unflatten(0, (-1, FRAMES))
         normed = self.message_ln(messages)
         messages = messages + self.message_attn(normed, normed, normed)[0]
@@ -57,7 +57,7 @@ class OriginalBlock(nn.Module):
 
 
 class OriginalIntegrationBlock(nn.Module):
-    """A block over the frames; named as the original is."""
+    """A block over the frames, with the original's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ class OriginalIntegration(nn.Module):
         self.resblocks = nn.Sequential(*(OriginalIntegrationBlock() for _ in range(layers)))
 
     def forward(self, z: Tensor) -> Tensor:
-        """float [B, F, W] -> [B, W]."""
+        """Video feature: float [B, F, W] -> [B, W]."""
         return (z + self.resblocks(z + self.positional_embedding)).mean(dim=1)
 
 
 class OriginalTower(nn.Module):
-    """X-CLIP's `visual`, and `mit` with it."""
+    """X-CLIP's `visual`, with its `mit`."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__()
@@ -108,20 +108,22 @@ class OriginalTower(nn.Module):
         self.mit = OriginalIntegration(layers=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """float [B * F, 3, H, W] -> frame features float [B * F, message_width]."""
+        """Frame features: float [B * F, 3, H, W] -> [B * F, message_width]."""
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
         classes = self.class_embedding.expand(len(pixels), 1, -1)
         stream = self.ln_pre(torch.cat([classes, patches], dim=1) + self.positional_embedding)
         return self.ln_post(self.transformer.resblocks(stream)[:, 0]) @ self.proj
 
 
-SIZES: dict[str, Any] = {"vision_width": WIDTH, "vision_heads": HEADS, "message_width": FEATURES, "width": FEATURES,
-                         "heads": FEATURES // 64, "mlp_width": 256, "temporal_layers": 1}  # fmt: skip
+SIZES: dict[str, Any] = {
+    "vision_width": WIDTH, "vision_heads": HEADS, "message_width": FEATURES, "width": FEATURES,
+    "heads": FEATURES // 64, "mlp_width": 256, "temporal_layers": 1,
+}  # fmt: skip
 
 
 @pytest.fixture
 def xclip_model(config: AMPereConfig) -> AMPere:
-    """A model without text, of heads as wide as X-CLIP's, and as deep in its integration."""
+    """A model without text, with X-CLIP's head width and number of integration layers."""
     sizes = dataclasses.replace(config.sizes, **SIZES)
     return AMPere(
         AMPereConfig(sizes=sizes, vocab_size=VOCAB_SIZE, pad_token_id=0, use_text=False)
@@ -130,7 +132,7 @@ def xclip_model(config: AMPereConfig) -> AMPere:
 
 @pytest.fixture
 def original(xclip_model: AMPere) -> OriginalTower:
-    """Random in every weight: equal norms or zero biases would hide that two were swapped."""
+    """All weights are random: equal norms or zero biases would hide that two were swapped."""
     torch.manual_seed(3)
     tower = OriginalTower(xclip_model.config.sizes).eval()
     with torch.no_grad():
@@ -140,11 +142,13 @@ def original(xclip_model: AMPere) -> OriginalTower:
     return tower
 
 
-def whole(original: OriginalTower) -> dict[str, Tensor]:
-    """The tower's weights among some of X-CLIP's other parts."""
-    others = ("token_embedding.weight", "positional_embedding", "transformer.resblocks.0.attn.in_proj_weight",
-              "ln_final.bias", "text_projection", "logit_scale", "prompts_generator.alpha",
-              "prompts_visual_ln.weight", "prompts_visual_proj")  # fmt: skip
+def whole_xclip(original: OriginalTower) -> dict[str, Tensor]:
+    """The tower's weights, with some of X-CLIP's other parts."""
+    others = (
+        "token_embedding.weight", "positional_embedding", "ln_final.bias", "text_projection",
+        "transformer.resblocks.0.attn.in_proj_weight", "logit_scale", "prompts_generator.alpha",
+        "prompts_visual_ln.weight", "prompts_visual_proj",
+    )  # fmt: skip
     weights = original.state_dict()
     return {
         n if n.startswith("mit.") else f"visual.{n}": w for n, w in weights.items()
@@ -157,10 +161,10 @@ def load(model: AMPere, content: object, path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["plain", "under model", "data parallel", "half"])
-def test_outputs_are_those_of_the_original(
+def test_outputs_equal_the_original(
     xclip_model: AMPere, original: OriginalTower, tmp_path: Path, layout: str
 ) -> None:
-    weights = whole(original)
+    weights = whole_xclip(original)
     if layout == "half":
         weights = {name: weight.half() for name, weight in weights.items()}
         original.half().float()
@@ -177,31 +181,31 @@ def test_outputs_are_those_of_the_original(
     load(xclip_model, content, tmp_path / "k600_16_8.pth")
 
     frames = random_frames(3, FRAMES)
-    expected = original(normalise_pixels(frames.flatten(0, 1))).unflatten(0, (3, FRAMES))
+    expected = original(normalize_pixels(frames.flatten(0, 1))).unflatten(0, (3, FRAMES))
     v, z = xclip_model.video(frames)
     torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(v, original.mit(expected), rtol=1e-4, atol=1e-5)
-    # A page's single pass, too.
-    page = original(normalise_pixels(frames[0, :1].expand(FRAMES, -1, -1, -1)))
+    # Also for a page, which takes a single pass.
+    page = original(normalize_pixels(frames[0, :1].expand(FRAMES, -1, -1, -1)))
     torch.testing.assert_close(xclip_model.video(frames[:1, :1])[1][0], page, rtol=1e-4, atol=1e-5)
 
 
-def test_each_weight_of_the_original_counts(original: OriginalTower) -> None:
-    """So that the comparison of outputs would see any weight that went astray."""
-    pixels = normalise_pixels(random_frames(1, FRAMES)[0])
+def test_outputs_depend_on_every_original_weight(original: OriginalTower) -> None:
+    """Otherwise comparing outputs would miss weights that are not loaded."""
+    pixels = normalize_pixels(random_frames(1, FRAMES)[0])
     original.mit(original(pixels)[None]).square().sum().backward()
-    still = [
+    unused = [
         name
         for name, weight in original.named_parameters()
         if weight.grad is None or not weight.grad.any()
     ]
-    assert still == []
+    assert unused == []
 
 
-def test_authors_settings_are_read_as_a_dictionary(
+def test_checkpoint_settings_load_without_yacs(
     xclip_model: AMPere, original: OriginalTower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """VideoX saves a yacs.config.CfgNode beside the weights; yacs need not be there to read the file."""
+    """VideoX saves a yacs.config.CfgNode beside the weights; reading it does not require yacs."""
     settings_class = type("CfgNode", (dict,), {"__module__": "yacs.config"})
     with monkeypatch.context() as patch:
         yacs, config = ModuleType("yacs"), ModuleType("yacs.config")
@@ -210,7 +214,7 @@ def test_authors_settings_are_read_as_a_dictionary(
         patch.setitem(sys.modules, "yacs.config", config)
         settings = settings_class(DATA=settings_class(NUM_FRAMES=8))
         settings.__dict__["__immutable__"] = True
-        torch.save({"model": whole(original), "config": settings}, tmp_path / "k400_16_8.pth")
+        torch.save({"model": whole_xclip(original), "config": settings}, tmp_path / "k400_16_8.pth")
     load_pretrained_towers(xclip_model, str(tmp_path / "k400_16_8.pth"), "")
     assert torch.equal(xclip_model.video.projection.weight, original.proj.t())
     allowed = torch.serialization.get_safe_globals()
@@ -234,7 +238,7 @@ def test_authors_settings_are_read_as_a_dictionary(
 def test_missing_weights_are_named(
     xclip_model: AMPere, original: OriginalTower, tmp_path: Path, name: str, missing: str
 ) -> None:
-    weights = whole(original)
+    weights = whole_xclip(original)
     del weights[name]
     with pytest.raises(ValueError, match=re.escape(missing)):
         load(xclip_model, weights, tmp_path / "x.pth")
@@ -252,18 +256,18 @@ def test_unknown_weights_are_named(
     xclip_model: AMPere, original: OriginalTower, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(f"do not fit the model: unexpected {name}")):
-        load(xclip_model, whole(original) | {name: torch.zeros(6)}, tmp_path / "x.pth")
+        load(xclip_model, whole_xclip(original) | {name: torch.zeros(6)}, tmp_path / "x.pth")
 
 
-def test_a_deeper_integration_begins_with_the_layer_there_is(
+def test_deeper_integration_loads_its_first_layer(
     config: AMPereConfig, original: OriginalTower, tmp_path: Path
 ) -> None:
-    """The paper's is four layers deep."""
+    """The paper's integration has four layers, X-CLIP's one."""
     sizes = dataclasses.replace(config.sizes, **SIZES | {"temporal_layers": 3})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
     assert model.video is not None and model.video.integration is not None
     second = model.video.integration.encoder.layers[1].mlp.fc1.weight.clone()
-    load(model, whole(original), tmp_path / "x.pth")
+    load(model, whole_xclip(original), tmp_path / "x.pth")
     first, *others = model.video.integration.encoder.layers
     assert torch.equal(first.mlp.fc1.weight, original.mit.resblocks[0].mlp.c_fc.weight)
     assert torch.equal(others[0].mlp.fc1.weight, second)
@@ -272,27 +276,27 @@ def test_a_deeper_integration_begins_with_the_layer_there_is(
     )
     weights = {
         name: weight
-        for name, weight in whole(original).items()
+        for name, weight in whole_xclip(original).items()
         if not name.startswith("mit.resblocks")
     }
     with pytest.raises(ValueError, match="missing mit.encoder.layers.0.mlp.fc1.weight"):
         load(model, weights, tmp_path / "x.pth")
 
 
-def test_no_integration_takes_none(
+def test_model_without_integration_ignores_its_weights(
     config: AMPereConfig, original: OriginalTower, tmp_path: Path
 ) -> None:
     sizes = dataclasses.replace(config.sizes, **SIZES | {"temporal_layers": 0})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
-    load(model, whole(original), tmp_path / "x.pth")
+    load(model, whole_xclip(original), tmp_path / "x.pth")
     assert model.video is not None and torch.equal(model.video.projection.weight, original.proj.t())
 
 
-def test_more_layers_and_other_shapes_are_named(
+def test_extra_layers_and_other_shapes_are_named(
     xclip_model: AMPere, original: OriginalTower, tmp_path: Path
 ) -> None:
     block = "visual.transformer.resblocks"
-    weights = whole(original)
+    weights = whole_xclip(original)
     with pytest.raises(ValueError, match=r"unexpected vision_model.encoder.layers.2.mlp.fc1.bias"):
         load(
             xclip_model,
@@ -313,17 +317,17 @@ def test_more_layers_and_other_shapes_are_named(
         load(xclip_model, weights | {"visual.proj": original.proj.detach().t()}, tmp_path / "x.pth")
 
 
-def test_other_head_counts_raise(
+def test_different_head_count_raises(
     config: AMPereConfig, original: OriginalTower, tmp_path: Path
 ) -> None:
     sizes = dataclasses.replace(config.sizes, **SIZES | {"vision_heads": 4})
     model = AMPere(dataclasses.replace(config, sizes=sizes, use_text=False))
     with pytest.raises(ValueError, match="num_attention_heads 2; the model was built with 4"):
-        load(model, whole(original), tmp_path / "x.pth")
+        load(model, whole_xclip(original), tmp_path / "x.pth")
 
 
 class Trap:
-    """Unpickling it makes a folder."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -344,7 +348,7 @@ def test_objects_are_named_and_not_unpickled(
         ValueError, match=rf"x.pth holds a Python object \({name}\), which is not unpickled"
     ) as caught:
         load_pretrained_towers(xclip_model, str(tmp_path / "x.pth"), "")
-    assert caught.value.__context__ is None  # torch's message, which advises to unpickle after all
+    assert caught.value.__context__ is None  # torch's message, which advises to unpickle
     assert not (tmp_path / "sprung").exists()
 
 
@@ -355,7 +359,7 @@ def test_objects_are_named_and_not_unpickled(
 def test_damaged_files_raise(xclip_model: AMPere, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"x.pth cannot be read; expected a file that torch.save wrote"
+        ValueError, match=r"x.pth cannot be read; expected an undamaged file that torch.save wrote"
     ):
         load_pretrained_towers(xclip_model, str(tmp_path / "x.pth"), "")
 
@@ -371,7 +375,7 @@ def test_damaged_files_raise(xclip_model: AMPere, tmp_path: Path, content: bytes
         ({"model": [1, 2]}, "holds a list"),
     ],
 )
-def test_other_contents_raise(
+def test_files_without_named_tensors_raise(
     xclip_model: AMPere, tmp_path: Path, content: object, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
