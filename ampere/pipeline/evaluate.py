@@ -1,4 +1,4 @@
-"""The evaluate stage: the six-task table of one or more models over the test products."""
+"""The evaluate stage: the six-task table of one or more models on the test products."""
 
 import json
 import math
@@ -14,7 +14,13 @@ from ampere.config.evaluate import EvaluateSettings
 from ampere.models.model_folder import embedding_name, text_source
 from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
-from ampere.retrieval.evaluation import Results, compare, evaluate_model, judge, same_samples
+from ampere.retrieval.evaluation import (
+    Results,
+    compare,
+    evaluate_model,
+    evaluate_tasks,
+    same_samples,
+)
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
@@ -22,73 +28,74 @@ from ampere.store.models import model_folder
 from ampere.store.texts import sample_texts
 from ampere.store.workspace import Workspace
 
-CATEGORY = "category"  # the catalogue's column of this name, if it has one, parts the queries
-LONGEST_CATEGORY = 100  # characters; numpy gives each value of an array the room of the longest
-TESTED = (
-    f"split = '{Split.TEST}' AND product_id IS NOT NULL"  # the samples that models are judged on
-)
+CATEGORY = "category"  # queries are grouped by this catalog column, if there is one
+MAX_CATEGORY_LENGTH = 100  # a numpy array stores every string at the length of the longest
+TEST_SAMPLES = f"split = '{Split.TEST}' AND product_id IS NOT NULL"
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
-    """Judge each model by exact search over the test split, and write reports/evaluation.json.
+    """Evaluate each model by exact search over the test split; write reports/evaluation.json.
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: a model has no embeddings of test samples with a known product, or two models to compare were not
-            judged on the same samples.
+        ValueError: a model has no embeddings of test samples with a known product, or two models to
+            compare have embeddings of different samples.
     """
     start = time.monotonic()
     names = settings.compare or settings.models
     folders = {name: model_folder(workspace, name) for name in names}
     vectors = {name: test_vectors(workspace, folder) for name, folder in folders.items()}
-    judged = {name: judge(found) for name, found in vectors.items()}
-    tested = workspace.table(SAMPLES).count(TESTED)
-    left_out = {
-        name: tested - sum(len(v.products) for v in found.values())
-        for name, found in vectors.items()
+    results = {name: evaluate_tasks(by_domain) for name, by_domain in vectors.items()}
+    total = workspace.table(SAMPLES).count(TEST_SAMPLES)
+    missing = {
+        name: total - sum(len(of_domain.products) for of_domain in by_domain.values())
+        for name, by_domain in vectors.items()
     }
-    results: list[dict[str, Any]] = [
-        {"name": name, "test_samples": tested, "without_embedding": left_out[name]}
-        | evaluate_model(embedding_name(folders[name]), judged[name])
-        for name in judged
+    entries: list[dict[str, Any]] = [
+        {"name": name, "test_samples": total, "without_embedding": missing[name]}
+        | evaluate_model(embedding_name(folders[name]), results[name])
+        for name in results
     ]
-    # The first model's result stands at the top, the others beside it.
-    report = results[0] | {"compared": results[1:]}
+    # The first model's entry is the top level of the report.
+    report = entries[0] | {"compared": entries[1:]}
     notes = [
-        format_table([result | {"model": result["name"]} for result in results]),
-        format_groups(results[0]),
+        format_table([entry | {"model": entry["name"]} for entry in entries]),
+        format_groups(entries[0]),
     ]
     if settings.compare:
-        report["comparison"] = comparison = compare_models(judged, *settings.compare)
+        report["comparison"] = comparison = compare_models(results, *settings.compare)
         notes.append(format_comparison(*settings.compare, comparison))
     where = workspace.write_report(
         "evaluation.json", json.dumps(without_nan(report), indent=2, ensure_ascii=False)
     )
-    queries = sum(int(scores["queries"]) for scores in results[0]["tasks"].values())
+    queries = sum(int(scores["queries"]) for scores in entries[0]["tasks"].values())
     notes += [
-        f"{name}: {count} queries have no sample of their product in the gallery; they are left out"
-        for name, found in judged.items()
-        if (count := sum(result.unanswered for result in found.values()))
+        f"{name}: {count} queries have no sample of their product in the gallery and are excluded"
+        for name, of_model in results.items()
+        if (count := sum(result.unanswered for result in of_model.values()))
     ]
-    notes += [not_embedded(name, count, tested) for name, count in left_out.items() if count]
+    notes += [
+        missing_embeddings_note(name, count, total) for name, count in missing.items() if count
+    ]
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
 
 
-def compare_models(judged: dict[str, Results], first: str, second: str) -> dict[str, Any]:
-    """What the second model has over the first.
+def compare_models(results: dict[str, Results], first: str, second: str) -> dict[str, Any]:
+    """Return the gain of the second model over the first; see `compare`.
 
     Raises:
-        ValueError: they were not judged on the same queries and galleries.
+        ValueError: they were evaluated on different queries or galleries.
     """
-    if not same_samples(judged[first], judged[second]):
+    if not same_samples(results[first], results[second]):
         raise ValueError(
-            f"{first} and {second} have embeddings of different samples; run `ampere embed` for both"
+            f"{first} and {second} have embeddings of different samples. "
+            f"Run `ampere embed` for both"
         )
-    return compare(judged[first], judged[second])
+    return compare(results[first], results[second])
 
 
 def without_nan(value: Any) -> Any:
-    """The same value with None for NaN, which JSON has no word for."""
+    """Return the value with None in place of NaN, which JSON cannot represent."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -97,16 +104,16 @@ def without_nan(value: Any) -> Any:
 
 
 def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
-    """A model's embeddings of the test samples whose product is known, by domain and in order of their ids.
+    """Return a model's embeddings of the test samples by domain, in the order of sample ids.
 
-    Products and domains are the catalogue's present ones. Samples that are not embedded by the model's present weights
-    are left out.
+    Products and domains are those of the current catalog. Samples without a known product, or
+    without an embedding from the model's current weights, are excluded.
 
     Raises:
-        ValueError: none is.
+        ValueError: no test sample has an embedding.
     """
-    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain", "extra"], TESTED)
-    samples = samples.sort_by("sample_id")
+    columns = ["sample_id", "product_id", "domain", "extra"]
+    samples = workspace.table(SAMPLES).read(columns, TEST_SAMPLES).sort_by("sample_id")
     embedded = workspace.table(EMBEDDINGS).read(
         ["sample_id", "vector"], f"model = '{embedding_name(folder)}'"
     )
@@ -114,37 +121,37 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     if samples.num_rows == 0:
         raise ValueError(
-            f"model {folder.name} has no embeddings of test samples; run `ampere embed --embed.model {folder.name}`"
+            f"model {folder.name} has no embeddings of test samples. "
+            f"Run `ampere embed --embed.model {folder.name}`"
         )
     ids = samples["sample_id"].to_pylist()
     groups = query_groups(workspace, folder, ids, samples["extra"].to_pylist())
-    vectors, domains = (
-        stacked_vectors(embedded["vector"].take(at)),
-        np.array(samples["domain"].to_pylist()),
-    )
+    vectors = stacked_vectors(embedded["vector"].take(at))
+    domains = np.array(samples["domain"].to_pylist())
     products = np.array(samples["product_id"].to_pylist(), dtype=str)
     return {
         domain: Vectors(
             vectors=vectors[domains == domain],
             products=products[domains == domain],
-            groups={way: names[domains == domain] for way, names in groups.items()},
+            groups={name: values[domains == domain] for name, values in groups.items()},
             samples=np.array(ids)[domains == domain],
         )
         for domain in Domain
     }
 
 
-def not_embedded(name: str, count: int, tested: int) -> str:
+def missing_embeddings_note(name: str, count: int, total: int) -> str:
+    """Return a line on test samples without an embedding from a model's current weights."""
     return (
-        f"{name}: {count} of {tested} test samples have no current embedding and are left out, of queries and "
-        f"galleries; run `ampere embed --embed.model {name}`"
+        f"{name}: {count} of {total} test samples have no embedding from the current weights and "
+        f"are excluded; run `ampere embed --embed.model {name}`"
     )
 
 
 def query_groups(
     workspace: Workspace, folder: Path, ids: list[str], extras: list[str | None]
 ) -> dict[str, NDArray[np.str_]]:
-    """Ways to part samples: whether the model has text of them, and the catalogue's categories."""
+    """Return groups of samples: with or without text for the model, and by catalog category."""
     groups = {}
     source = text_source(folder)
     if source != "none":
@@ -155,6 +162,6 @@ def query_groups(
     categories = [json.loads(extra).get(CATEGORY) if extra else None for extra in extras]
     if any(categories):
         groups[CATEGORY] = np.array(
-            [str(category or "none")[:LONGEST_CATEGORY] for category in categories]
+            [str(category or "none")[:MAX_CATEGORY_LENGTH] for category in categories]
         )
     return groups

@@ -1,4 +1,4 @@
-"""The index stage: embeddings of one model into versions of a search index under indexes/MODEL.
+"""The index stage: build versions of a model's search index under indexes/MODEL.
 
 indexes/ampere/current.json   {"version": "v000002"}
 indexes/ampere/v000001/       a base
@@ -30,13 +30,13 @@ from ampere.retrieval.index import (
 )
 from ampere.retrieval.index_build import (
     changed_rows,
-    check_limits,
     measured_recall,
+    violations,
     write_base,
     write_delta,
     write_meta,
 )
-from ampere.retrieval.index_types import check_gpu
+from ampere.retrieval.index_types import check_gpu, set_blas_threshold
 from ampere.store.indexes import (
     UNUSABLE,
     current_folder,
@@ -53,21 +53,22 @@ from ampere.store.models import model_folder
 from ampere.store.texts import sample_texts, text_array
 from ampere.store.workspace import Workspace
 
-HOW = ("delta_share", "keep", "gpu")  # settings that leave what an index finds as it is
+RUNTIME_ONLY_FIELDS = ("delta_share", "keep", "gpu")  # settings that change no search result
 
 
 def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
-    """Bring the index of a model's present weights up to date with its embeddings, as a new version.
+    """Bring the index of a model's current weights up to date, as a new version.
 
-    Few changes since the last base become a delta beside it; many, or other settings, a new base. A version is
-    published when it is whole, its files are what was written, and it finds what exact search finds.
+    Few changes since the last base become a delta to it; many, or other settings, a new base. A
+    version is published after it was loaded again with its checksums and passed the recall gate.
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: the model has no embeddings yet, or no index keeps to the settings' limits.
-        RuntimeError: the version did not pass, the one before stays; another job is building this index; or no GPU is
-            there for `gpu`.
+        ValueError: the model has no embeddings yet, or no index meets the settings' limits.
+        RuntimeError: the version failed the gate (the previous one stays current), another job is
+            building this index, or `gpu` is set and there is no GPU.
     """
+    set_blas_threshold()
     if settings.gpu:
         check_gpu()
     start = time.monotonic()
@@ -76,27 +77,28 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         rows = index_rows(workspace, name, settings.split)
         if rows.num_rows == 0:
             raise ValueError(
-                f"model {name} has no embeddings of split {settings.split}; run `ampere embed` first"
+                f"model {name} has no embeddings of split {settings.split}. "
+                "Run `ampere embed` first"
             )
         made_by = {
             field: value
             for field, value in dataclasses.asdict(settings).items()
-            if field not in HOW
+            if field not in RUNTIME_ONLY_FIELDS
         }
         meta = {
             "model": name,
             "settings": made_by,
             "content": fingerprint(sorted(rows["fingerprint"].to_pylist())),
         }
-        lacking = not_embedded(workspace, rows, settings)
+        missing = missing_embeddings_note(workspace, rows, settings)
         current = current_folder(workspace, settings.model)
         if current and is_current(current, settings, meta):
             return Report(
-                "index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=lacking
+                "index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=missing
             )
         base = reusable_base(current, meta) if current else None
         version = next_version(workspace, settings.model)
-        notes = write_version(Path(scratch) / version, base, rows, settings, meta) + lacking
+        notes = write_version(Path(scratch) / version, base, rows, settings, meta) + missing
         before = current.name if current else None
         write_meta(Path(scratch) / version, read_meta(Path(scratch) / version) | {"before": before})
         where = workspace.publish(
@@ -110,62 +112,74 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
 def write_version(
     folder: Path, base: Path | None, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]
 ) -> list[str]:
-    """Write a version that passes the gate in a new folder: a delta if there is a base and little changed, or a base.
+    """Write a version in a new folder and pass it through the gate.
+
+    It is a delta if there is a base and few rows changed, else a base. A base also replaces a delta
+    that fails the gate.
 
     Returns:
-        What it is and what was measured, a line each.
+        Lines for the report: what was built, and its measurements.
 
     Raises:
-        ValueError: no type of index keeps to the settings' limits.
-        RuntimeError: it did not pass.
+        ValueError: no index type meets the settings' limits.
+        RuntimeError: the base failed the gate.
     """
     folder.mkdir()
-    told = []
+    notes = []
     changed, held = changed_rows(base, rows) if base else (rows.num_rows, 0)
     if base and settings.delta_share > 0 and changed <= settings.delta_share * held:
         write_delta(folder, base, rows, meta)
         (folder.parent / base.name).symlink_to(base)
         try:
             return [
-                f"index: {changed} changes beside base {base.name}",
+                f"index: delta with {changed} changes to base {base.name}",
                 pass_gate(folder, rows, settings),
             ]
-        except RuntimeError as error:  # the next night's delta would fail like it
-            told = [f"index: {error}. A base takes the place of this delta"]
+        except RuntimeError as error:  # the next delta would fail for the same reason
+            notes = [f"index: {error}. Building a new base instead"]
             shutil.rmtree(folder)
             folder.mkdir()
-    told += [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
-    return [*told, pass_gate(folder, rows, settings)]
+    notes += [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
+    return [*notes, pass_gate(folder, rows, settings)]
 
 
 def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
-    """Load a version, ask it what exact search is asked, and note in its index.json what share it found.
+    """Load a version, measure it on held-out queries, and record its recall in index.json.
+
+    Returns:
+        A line with the recall of each domain.
 
     Raises:
-        RuntimeError: the share is below the settings', it finds what is gone, or a delta is beyond the limits.
+        RuntimeError: the recall is below the target, the index returns deleted or stale rows, or a
+            delta exceeds the limits.
     """
-    refused = f"version {folder.name} did not pass the gate and is not published"
+    failed = f"version {folder.name} failed the gate and is not published"
     try:
         index = SearchIndex(folder)
         recalls = measured_recall(index, rows)
-        check_limits(folder, rows, settings)
     except RuntimeError as error:
-        raise RuntimeError(f"{refused}: {error}") from error
+        raise RuntimeError(f"{failed}: {error}") from error
+    shown = ", ".join(f"{domain} {recall:.4f}" for domain, recall in recalls.items())
+    problems = violations(index, rows, settings)
     if min(recalls.values()) < settings.target_recall:
-        raise RuntimeError(
-            f"{refused}: it finds {recalls} of what exact search finds; index.target_recall is {settings.target_recall}"
+        problems.append(
+            f"recall@10 vs exact search is {shown}; "
+            f"expected at least index.target_recall={settings.target_recall}"
         )
+    if problems:
+        raise RuntimeError(f"{failed}: {'; '.join(problems)}")
     write_meta(folder, read_meta(folder) | {"gate": recalls})
-    told = ", ".join(f"{domain} {recall:.4f}" for domain, recall in recalls.items())
-    return f"index: loaded again, it finds of exact search's answers to other queries: {told}"
+    return f"index: validation recall@10 vs exact search: {shown}"
 
 
 def roll_back(workspace: Workspace, model: str) -> str:
-    """Make the version that served before the current one was built the current one; returns its name.
+    """Make the version before the current one current again; return its name.
+
+    That is the version that served when the current one was built.
 
     Raises:
-        FileNotFoundError: the model has no index, or none before.
-        ValueError: the version before, or its base, is not what was written, or is of weights that are gone.
+        FileNotFoundError: the model has no index, or no earlier version.
+        ValueError: the earlier version or its base is damaged, or is of other weights.
         RuntimeError: a job is building this index.
     """
     with workspace.lock(f"index-{model}"):
@@ -180,67 +194,76 @@ def roll_back(workspace: Workspace, model: str) -> str:
             raise FileNotFoundError(
                 f"{workspace.uri} has no version of index {model} before {current}"
             )
+        refused = f"cannot roll back index {model} to {before[-1]}"
         try:
             meta = check_version(version_folder(workspace, model, before[-1]))
         except UNUSABLE as error:
             raise ValueError(
-                f"version {before[-1]} of index {model} cannot serve ({error}); {current} stays. To go back beyond it, "
-                f"remove indexes/{model}/{before[-1]} and roll back again"
+                f"{refused}: {error}; {current} stays current. To roll back to an earlier version, "
+                f"remove indexes/{model}/{before[-1]} and try again"
             ) from error
         if meta["model"] != (name := embedding_name(model_folder(workspace, model))):
             raise ValueError(
-                f"version {before[-1]} of index {model} holds vectors of {meta['model']}, and the model is {name} by "
-                f"now, so nothing could search it; {current} stays. Put those weights back under models/{model} first"
+                f"{refused}: it holds vectors of {meta['model']}, but the model's weights are "
+                f"{name}; {current} stays current. Restore those weights in models/{model} first"
             )
         set_current(workspace, model, before[-1])
     return before[-1]
 
 
 def is_current(folder: Path, settings: IndexSettings, meta: dict[str, Any]) -> bool:
-    """Whether a version was made from just these rows with these settings, and is whole."""
+    """Return whether a version is intact and was made from these rows with these settings."""
     try:
-        found = check_version(folder)
+        stored = check_version(folder)
     except UNUSABLE:
         return False
-    merged = found["base"] is None or settings.delta_share > 0
-    return merged and all(found.get(name) == meta[name] for name in meta)
+    merged = stored["base"] is None or settings.delta_share > 0
+    return merged and all(stored.get(name) == meta[name] for name in meta)
 
 
 def reusable_base(folder: Path, meta: dict[str, Any]) -> Path | None:
-    """The base of a version, if it is whole and was made from the same model with the same settings."""
+    """Return the base of a version if it is intact and of the same model and settings."""
     try:
         base = base_folder(folder, read_meta(folder))
-        found = check_files(base)
+        stored = check_files(base)
     except UNUSABLE:
         return None
-    return base if all(found.get(name) == meta[name] for name in ("model", "settings")) else None
+    return base if all(stored.get(name) == meta[name] for name in ("model", "settings")) else None
 
 
-def of_split(split: str) -> str | None:
-    """The condition on samples of a split; None: all are of it."""
+def split_filter(split: str) -> str | None:
+    """Return the filter on the samples of a split; None: all samples."""
     return None if split == "all" else f"split = '{split}'"
 
 
-def not_embedded(workspace: Workspace, rows: pa.Table, settings: IndexSettings) -> list[str]:
-    """What is to be said of samples that have frames and are not in an index of these rows; nothing if all are."""
-    samples = workspace.table(SAMPLES).read(["sample_id"], of_split(settings.split))["sample_id"]
+def missing_embeddings_note(
+    workspace: Workspace, rows: pa.Table, settings: IndexSettings
+) -> list[str]:
+    """Return a line on samples with frames that the index does not hold; empty if it holds all."""
+    in_split = split_filter(settings.split)
+    samples = workspace.table(SAMPLES).read(["sample_id"], in_split)["sample_id"]
     framed = workspace.table(FRAMES).read(["sample_id"])["sample_id"]
-    due = samples.filter(pc.is_in(samples, value_set=framed))
-    lacking = len(due) - (pc.sum(pc.is_in(due, value_set=rows["sample_id"])).as_py() or 0)
-    told = f"index: {lacking} of {len(due)} samples with frames have no current vector and cannot be found"
-    return [f"{told}; run `ampere embed --embed.model {settings.model}`"] if lacking else []
+    expected = samples.filter(pc.is_in(samples, value_set=framed))
+    indexed = pc.sum(pc.is_in(expected, value_set=rows["sample_id"])).as_py() or 0
+    missing = len(expected) - indexed
+    if not missing:
+        return []
+    return [
+        f"index: {missing} of {len(expected)} samples with frames have no embedding from the "
+        f"current weights and cannot be found; run `ampere embed --embed.model {settings.model}`"
+    ]
 
 
 def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
-    """The embeddings of a model with what a search answer shows of each sample."""
+    """Return the embeddings of a model with the columns that a hit shows of each sample."""
     wanted = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
     embeddings = workspace.table(EMBEDDINGS).read(wanted, f"model = '{model}'").sort_by("sample_id")
-    samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], of_split(split))
+    samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], split_filter(split))
     at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())
     embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     texts = text_array(sample_texts(workspace, "llm"), embeddings["sample_id"].to_pylist())
     uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
-    # A row's own name: what made its vector, and what is shown of it.
+    # A row changes if its vector or the columns that it shows change.
     columns = (
         embeddings["sample_id"].to_pylist(),
         embeddings["fingerprint"].to_pylist(),

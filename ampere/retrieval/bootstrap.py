@@ -1,7 +1,8 @@
-"""How far results would differ on another test set: a bootstrap over products.
+"""Confidence intervals of retrieval measures, by a bootstrap over products.
 
-A drawn product brings all of its queries along, since those of one product succeed and fail together. The galleries
-stay as they are.
+The interval shows how far results would differ on another test set. Products are resampled, not
+queries: a drawn product brings all of its queries, since the queries of one product succeed and
+fail together. The galleries stay the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,56 +14,60 @@ DRAWS = 2000
 CHUNK = 100  # draws at once
 PERCENTILES = (2.5, 97.5)
 
-Queries = tuple[
-    NDArray[np.str_], NDArray[np.float64]
-]  # products [A] and measures [A, M] of a task's queries
+# Products [A] and measures [A, M] of the queries of a task.
+Queries = tuple[NDArray[np.str_], NDArray[np.float64]]
 
 
 def resample(runs: Sequence[Mapping[str, Queries]]) -> NDArray[np.float64]:
-    """Means over the queries of as many products as there are, drawn with replacement.
+    """Return means over the queries of as many products as there are, drawn with replacement.
 
     Args:
-        runs: each task's queries, for several models; all runs are drawn alike, so that their differences are paired.
+        runs: the queries of each task, for several models. All runs use the same draws, so that
+            their differences are paired.
 
     Returns:
         float64 [draws, runs, tasks, measures]; NaN where a draw has no query.
     """
-    products = sorted(
-        {str(product) for run in runs for asked, _ in run.values() for product in asked}
-    ) or [""]
+    names = {
+        str(product)
+        for run in runs
+        for query_products, _ in run.values()
+        for product in query_products
+    }
+    products = sorted(names) or [""]
     sums = np.stack(
         [np.stack([_sums(*queries, products) for queries in run.values()]) for run in runs]
     )
-    rng, parts = np.random.default_rng(0), []
+    rng, chunks = np.random.default_rng(0), []
     for start in range(0, DRAWS, CHUNK):
         size = min(CHUNK, DRAWS - start)
         draws = rng.multinomial(len(products), np.full(len(products), 1 / len(products)), size)
-        parts.append(np.tensordot(draws.astype(np.float64), sums, axes=(1, 2)))
-    totals = np.concatenate(parts)
+        chunks.append(np.tensordot(draws.astype(np.float64), sums, axes=(1, 2)))
+    totals = np.concatenate(chunks)
     with np.errstate(invalid="ignore"):
         return totals[..., 1:] / totals[..., :1]
 
 
 def _sums(
-    asked: NDArray[np.str_], values: NDArray[np.float64], products: Sequence[str]
+    query_products: NDArray[np.str_], values: NDArray[np.float64], products: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Number of queries and sums of measures of each product, [P, 1 + M]."""
-    places = np.searchsorted(np.array(products, dtype=str), asked.astype(str))
-    columns = [np.ones(len(asked)), *values.T]
+    """Return the number of queries and the sums of measures of each product, [P, 1 + M]."""
+    places = np.searchsorted(np.array(products, dtype=str), query_products.astype(str))
+    columns = [np.ones(len(query_products)), *values.T]
     return np.stack(
         [np.bincount(places, column, minlength=len(products)) for column in columns], axis=1
     )
 
 
 def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Bounds that hold 95 of 100 draws, [draws]; NaN where all are."""
+    """Return the bounds that hold 95 % of the draws, [draws]; NaN if all draws are."""
     known = draws[~np.isnan(draws)]
     low, high = np.percentile(known, PERCENTILES) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def mean_over_tasks(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the tasks that have queries, [draws, runs], of one measure [draws, runs, tasks]."""
+    """Return the mean over the tasks that have queries: [draws, runs, tasks] to [draws, runs]."""
     known = ~np.isnan(draws)
     with np.errstate(invalid="ignore"):
         return np.where(known, draws, 0).sum(axis=-1) / known.sum(axis=-1)

@@ -1,4 +1,4 @@
-"""The six-task table: every model's recall in all directions between pages, shorts and lives."""
+"""Six-task evaluation: recall in all directions between pages, shorts and lives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ from ampere.retrieval.metrics import (
 )
 
 NAN = float("nan")
-WORTH_A_GPU = 10_000  # samples of a domain
+GPU_RANKING_MIN_ROWS = 10_000  # of a domain; fewer take the CPU a second, less than loading torch
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """One task: what each of the A queries with a right answer in the gallery found.
+    """Results of one task, for its A queries with a relevant item in the gallery.
 
     Attributes:
-        products: str [A].
-        samples: str [A], ids of the queries, where they are known.
-        answers: str [G], ids of the gallery, where they are known.
+        products: str [A], products of the queries.
+        samples: str [A], sample ids of the queries; empty if unknown.
+        gallery_samples: str [G], sample ids of the gallery; empty if unknown.
         ranking: of the A queries.
         values: float64 [A, measures], in percent; see `ampere.retrieval.metrics.MEASURES`.
-        groups: each way to part the queries, str [A].
-        unanswered: queries without a right answer in the gallery, which are left out.
-        gallery: its size.
+        groups: by name of a grouping, the group of each query, str [A].
+        unanswered: number of queries without a relevant item, which are excluded.
+        gallery: its size, G.
         chance: R@1 in percent of a random ranking.
     """
 
     products: NDArray[np.str_]
     samples: NDArray[np.str_]
-    answers: NDArray[np.str_]
+    gallery_samples: NDArray[np.str_]
     ranking: Ranking
     values: NDArray[np.float64]
     groups: Mapping[str, NDArray[np.str_]]
@@ -50,31 +50,35 @@ class TaskResult:
 
     @property
     def queries(self) -> Queries:
+        """Products and measures of the queries, for the bootstrap."""
         return self.products, self.values
 
     def means(self) -> dict[str, float]:
-        """The measures, NaN without queries."""
-        found = self.values.mean(axis=0) if len(self.values) else np.full(len(MEASURES), NAN)
-        return dict(zip(MEASURES, map(float, found), strict=True))
+        """Return the mean of each measure over the queries; NaN without queries."""
+        means = self.values.mean(axis=0) if len(self.values) else np.full(len(MEASURES), NAN)
+        return dict(zip(MEASURES, map(float, means), strict=True))
 
 
 Results = Mapping[str, TaskResult]  # by task
 
 
-def judge(vectors: Mapping[Domain, Vectors]) -> Results:
-    """All six tasks, by exact search, on a GPU if they are large and there is one; the results are the same."""
-    device = ranking_device(max(len(found.products) for found in vectors.values()))
+def evaluate_tasks(vectors: Mapping[Domain, Vectors]) -> Results:
+    """Evaluate all six tasks by exact search.
+
+    Large galleries are ranked on a GPU if there is one; the results are the same.
+    """
+    device = ranking_device(max(len(of_domain.products) for of_domain in vectors.values()))
     results = {}
-    for task, (asking, answering) in TASKS.items():
-        queries, gallery = vectors[asking], vectors[answering]
+    for task, (query_domain, gallery_domain) in TASKS.items():
+        queries, gallery = vectors[query_domain], vectors[gallery_domain]
         ranking = rank_queries(queries, gallery, device=device)
         results[task] = TaskResult(
             products=queries.products[ranking.rows],
             samples=queries.samples[ranking.rows] if len(queries.samples) else queries.samples,
-            answers=gallery.samples,
+            gallery_samples=gallery.samples,
             ranking=ranking,
             values=ranking.values(),
-            groups={way: groups[ranking.rows] for way, groups in queries.groups.items()},
+            groups={name: groups[ranking.rows] for name, groups in queries.groups.items()},
             unanswered=len(queries.products) - len(ranking.rows),
             gallery=len(gallery.products),
             chance=chance_recall_at_1(queries, gallery),
@@ -83,11 +87,8 @@ def judge(vectors: Mapping[Domain, Vectors]) -> Results:
 
 
 def ranking_device(rows: int) -> str | None:
-    """The device to rank so many samples of a domain on, as `rank_queries` has it.
-
-    A second's work for the CPU is not worth the loading of torch.
-    """
-    if rows < WORTH_A_GPU:
+    """Return the `device` argument of `rank_queries` for domains of at most this many samples."""
+    if rows < GPU_RANKING_MIN_ROWS:
         return None
     import torch
 
@@ -95,13 +96,16 @@ def ranking_device(rows: int) -> str | None:
 
 
 def mean_recall(results: Results) -> float:
-    """mR1 in percent: the mean R@1 of the tasks that have a query with an answer; NaN if none has."""
+    """Return mR1 in percent: the mean R@1 of the tasks that have queries; NaN if none has."""
     recalls = [result.means()["R1"] for result in results.values() if len(result.products)]
     return float(np.mean(recalls)) if recalls else NAN
 
 
 def evaluate_model(name: str, results: Results) -> dict[str, Any]:
-    """All six tasks and their means, in percent, with 95 % intervals, as `reports/evaluation.json` holds them."""
+    """Return measures in percent of all six tasks and their means, with 95 % intervals.
+
+    This is a model's entry in `reports/evaluation.json`.
+    """
     draws = resample([{task: result.queries for task, result in results.items()}])[:, 0]
     tasks = {}
     for at, (task, result) in enumerate(results.items()):
@@ -126,56 +130,65 @@ def evaluate_model(name: str, results: Results) -> dict[str, Any]:
 
 
 def group_scores(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """mR1 in percent, and number of queries over all tasks, of each group of each way to part the queries."""
-    ways = next(iter(results.values())).groups
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for way in ways:
-        names = sorted({str(group) for result in results.values() for group in result.groups[way]})
-        for name in names:
-            recalls = [result.values[result.groups[way] == name, 0] for result in results.values()]
+    """Return mR1 in percent and the number of queries over all tasks, by grouping and group."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for grouping in next(iter(results.values())).groups:
+        names = {str(name) for result in results.values() for name in result.groups[grouping]}
+        for name in sorted(names):
+            recalls = [
+                result.values[result.groups[grouping] == name, 0] for result in results.values()
+            ]
             means = [float(recall.mean()) for recall in recalls if len(recall)]
             queries = sum(map(len, recalls))
-            found.setdefault(way, {})[name] = {"mR1": float(np.mean(means)), "queries": queries}
-    return found
+            scores.setdefault(grouping, {})[name] = {
+                "mR1": float(np.mean(means)),
+                "queries": queries,
+            }
+    return scores
 
 
 def mr1_interval(runs: Sequence[Results]) -> tuple[float, float]:
-    """The interval in percent that holds mR1 in 95 of 100 test sets of as many products.
+    """Return the 95 % interval of mR1 in percent, over test sets of as many products.
 
     Args:
-        runs: results on the same test samples, such as those of trainings with different seeds; their mean is judged.
+        runs: results on the same test samples, such as of trainings with different seeds; the
+            interval is that of their mean.
 
     Returns:
-        The bounds; NaN where no query has an answer.
+        The bounds; NaN if no query has a relevant item.
     """
     draws = resample([{task: result.queries for task, result in run.items()} for run in runs])
     return interval(mean_over_tasks(draws[..., 0]).mean(axis=1))
 
 
 def same_samples(first: Results, second: Results) -> bool:
-    """Whether two models were judged on the same queries, those without an answer among them, and galleries."""
+    """Return whether two models were evaluated on the same queries and galleries.
+
+    Excluded queries are compared by number.
+    """
     return all(
         np.array_equal(one.samples, second[task].samples)
-        and np.array_equal(one.answers, second[task].answers)
+        and np.array_equal(one.gallery_samples, second[task].gallery_samples)
         and one.unanswered == second[task].unanswered
         for task, one in first.items()
     )
 
 
 def compare(first: Results, second: Results) -> dict[str, Any]:
-    """What the second of two models has over the first on the same queries, in points, with 95 % intervals.
+    """Return the gain of the second model over the first on the same queries, in points.
 
-    The intervals are of paired differences: both models are judged on the same draws of products.
+    With 95 % intervals of paired differences: both models are evaluated on the same draws of
+    products.
     """
     draws = resample(
         [{task: result.queries for task, result in results.items()} for results in (first, second)]
     )
-    change = draws[:, 1] - draws[:, 0]
+    differences = draws[:, 1] - draws[:, 0]
     tasks = {
         task: {
             measure: {
                 "difference": second[task].means()[measure] - first[task].means()[measure],
-                "interval": list(interval(change[:, at, m])),
+                "interval": list(interval(differences[:, at, m])),
             }
             for m, measure in enumerate(MEASURES)
         }

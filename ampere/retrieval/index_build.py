@@ -1,9 +1,9 @@
-"""Writing index folders: a base from all rows, or a delta to a base; and what the gate measures of each."""
+"""Write index folders, a base of all rows or a delta to a base, and measure them for the gate."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,248 +17,288 @@ from numpy.typing import NDArray
 from ampere.config.index import IndexSettings
 from ampere.records import Domain
 from ampere.retrieval.index import (
+    HIT_COLUMNS,
     META_FILE,
-    SHOWN,
-    Answers,
+    DomainIndex,
     SearchIndex,
-    exact_part,
+    SearchResult,
+    Segment,
+    base_shards,
     file_checksum,
     read_meta,
     shard_numbers,
     stacked_vectors,
 )
-from ampere.retrieval.index_types import SAME, size_in_bytes
+from ampere.retrieval.index_types import TIE_TOLERANCE, size_in_bytes
 from ampere.retrieval.tuning import GB, K, choose_index, latency_ms
 
-KEPT = [*SHOWN, "fingerprint"]  # columns of a base's rows
-QUERIES = 1000  # at most, to tune with, and to gate with
-OFF = 0.01  # from a row's true similarity: more than 16-bit floats make of it
+ROW_COLUMNS = [*HIT_COLUMNS, "fingerprint"]  # stored of a base's rows
+MAX_QUERIES = 1000  # to tune with, and as many others for the gate
+MAX_SCORE_ERROR = 0.01  # of a returned similarity; above the error of 16-bit floats
 
-_untyped: Any = faiss  # whose type stubs lack brute-force search
+_untyped: Any = faiss  # its type stubs are missing brute-force search
 
 
 def write_base(
     folder: Path, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]
 ) -> list[str]:
-    """Build an index of some embeddings in a new folder; returns what was chosen and what was tried, domain by domain.
+    """Build an index of embeddings in a new folder.
 
     Args:
-        rows: sample_id, product_id, domain, vector, text, media_uri, and fingerprint, which names all of the others.
-        meta: what made it; kept in index.json.
+        rows: sample_id, product_id, domain, vector, text, media_uri, and the fingerprint of these.
+        meta: what the index was made from; stored in index.json.
+
+    Returns:
+        A line for each domain with the chosen index type, and one for each type that was tried.
 
     Raises:
-        ValueError: no type of index keeps to the settings' limits.
+        ValueError: no index type meets the settings' limits.
     """
     domains: dict[str, Any] = {}
-    told = []
-    for domain, chosen in by_domain(rows):
-        queries, _ = parted_queries(rows, domain)
-        numbers = shard_numbers(chosen["sample_id"].to_pylist(), settings.shards)
+    lines = []
+    for domain, domain_rows in by_domain(rows):
+        queries, _ = split_queries(rows, domain)
         shards: list[dict[str, Any]] = []
-        for number in np.argsort(-np.bincount(numbers), kind="stable")[
-            : len(set(numbers.tolist()))
-        ].tolist():
-            part = (
-                chosen.filter(numbers == number) if settings.shards > 1 else chosen
-            )  # which would be one copy more
-            vectors = stacked_vectors(part["vector"])
-            # What keeps to the limits on the largest shard does so on the others, which follow it.
-            asked = (
-                settings if not shards else dataclasses.replace(settings, type=shards[0]["type"])
+        for number, shard_rows in largest_shard_first(domain_rows, settings.shards):
+            # A type that meets the limits on the largest shard meets them on the smaller ones.
+            shard_settings = (
+                dataclasses.replace(settings, type=shards[0]["type"]) if shards else settings
             )
-            choice = choose_index(vectors, queries, asked, beside_bytes=part.select(SHOWN).nbytes)
+            choice = choose_index(
+                stacked_vectors(shard_rows["vector"]),
+                queries,
+                shard_settings,
+                row_bytes=shard_rows.select(HIT_COLUMNS).nbytes,
+            )
             faiss.write_index(choice.index, str(folder / f"{domain}-{number}.faiss"))
-            pq.write_table(part.select(KEPT), folder / f"{domain}-{number}.parquet")
+            pq.write_table(shard_rows.select(ROW_COLUMNS), folder / f"{domain}-{number}.parquet")
             if not shards:
-                told.append(f"{domain}: {choice.trial} ({choice.reason})")
-                told += [
-                    f"{domain}, tried: {trial}" for trial in choice.trials if len(choice.trials) > 1
-                ]
-            trials = {"trials": [dataclasses.asdict(trial) for trial in choice.trials]}
+                lines.append(f"{domain}: {choice.trial} ({choice.reason})")
+                if len(choice.trials) > 1:
+                    lines += [f"{domain}, tried: {trial}" for trial in choice.trials]
             shards.append(
-                {"number": number, "rows": part.num_rows}
+                {"number": number, "rows": shard_rows.num_rows}
                 | dataclasses.asdict(choice.trial)
-                | trials
+                | {"trials": [dataclasses.asdict(trial) for trial in choice.trials]}
             )
         domains[str(domain)] = {
-            "rows": chosen.num_rows,
+            "rows": domain_rows.num_rows,
             "shards": sorted(shards, key=lambda shard: shard["number"]),
         }
     finish(folder, meta | {"base": None, "shards": settings.shards, "domains": domains})
-    return told
+    return lines
+
+
+def largest_shard_first(rows: pa.Table, shards: int) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the number and the rows of each shard that has rows, the largest first."""
+    numbers = shard_numbers(rows["sample_id"].to_pylist(), shards)
+    sizes = np.bincount(numbers)
+    for number in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)].tolist():
+        # Filtering would copy the vectors once more.
+        yield number, rows.filter(numbers == number) if shards > 1 else rows
 
 
 def write_delta(folder: Path, base: Path, rows: pa.Table, meta: dict[str, Any]) -> None:
-    """Write what differs between a base and some embeddings; for the arguments see `write_base`."""
+    """Write the rows added to a base and the ids deleted from it; for arguments see `write_base`.
+
+    An updated row is one deleted and one added.
+    """
     base_meta = read_meta(base)
     domains = {}
     for domain in Domain:
-        present = rows_of(rows, domain)
+        current = rows_of(rows, domain)
         held = base_rows(base, base_meta, domain)
-        gone = held.filter(
-            pc.invert(
-                pc.is_in(held["fingerprint"], value_set=present["fingerprint"].combine_chunks())
-            )
+        fingerprints = current["fingerprint"].combine_chunks()
+        deleted = held.filter(pc.invert(pc.is_in(held["fingerprint"], value_set=fingerprints)))
+        added = current.filter(
+            pc.invert(pc.is_in(current["fingerprint"], value_set=held["fingerprint"]))
         )
-        came = present.filter(
-            pc.invert(pc.is_in(present["fingerprint"], value_set=held["fingerprint"]))
-        )
-        if gone.num_rows:
-            pq.write_table(gone.select(["sample_id"]), folder / f"{domain}.gone.parquet")
-        if came.num_rows:
-            pq.write_table(came.select([*KEPT, "vector"]), folder / f"{domain}.new.parquet")
-        if present.num_rows:
+        if deleted.num_rows:
+            pq.write_table(deleted.select(["sample_id"]), folder / f"{domain}.gone.parquet")
+        if added.num_rows:
+            pq.write_table(added.select([*ROW_COLUMNS, "vector"]), folder / f"{domain}.new.parquet")
+        if current.num_rows:
             domains[str(domain)] = {
-                "rows": present.num_rows,
-                "new": came.num_rows,
-                "gone": gone.num_rows,
+                "rows": current.num_rows,
+                "new": added.num_rows,
+                "gone": deleted.num_rows,
             }
     finish(folder, meta | {"base": base.name, "shards": base_meta["shards"], "domains": domains})
 
 
 def changed_rows(base: Path, rows: pa.Table) -> tuple[int, int]:
-    """How many rows a delta to a base would hold, new and gone ones, and how many the base holds."""
+    """Return the number of rows that a delta would add and delete, and the number in the base."""
     base_meta = read_meta(base)
     held = {
-        f
+        fingerprint
         for domain in Domain
-        for f in base_rows(base, base_meta, domain)["fingerprint"].to_pylist()
+        for fingerprint in base_rows(base, base_meta, domain)["fingerprint"].to_pylist()
     }
-    present = set(rows["fingerprint"].to_pylist())
-    return len(held ^ present), len(held)
+    current = set(rows["fingerprint"].to_pylist())
+    return len(held ^ current), len(held)
 
 
 def base_rows(base: Path, meta: dict[str, Any], domain: Domain) -> pa.Table:
-    """sample_id and fingerprint of a base's rows of a domain."""
+    """Return sample_id and fingerprint of a base's rows of a domain."""
     columns = ["sample_id", "fingerprint"]
-    numbers = [
-        shard["number"] for shard in meta["domains"].get(str(domain), {"shards": ()})["shards"]
-    ]
     tables = [
-        pq.read_table(base / f"{domain}-{number}.parquet", columns=columns) for number in numbers
+        pq.read_table(base / f"{domain}-{shard['number']}.parquet", columns=columns)
+        for shard in base_shards(meta, domain)
     ]
     empty = pa.table({name: pa.array([], pa.string()) for name in columns})
     return pa.concat_tables([empty, *tables]).combine_chunks()
 
 
 def finish(folder: Path, meta: dict[str, Any]) -> None:
+    """Write index.json with the checksums of all files in the folder."""
     files = {file.name: file_checksum(file) for file in sorted(folder.iterdir())}
     write_meta(folder, meta | {"files": files})
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    (folder / META_FILE).write_text(
-        json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8"
-    )
+    """Write index.json of a version."""
+    text = json.dumps(meta, indent=2, ensure_ascii=False)
+    (folder / META_FILE).write_text(text, encoding="utf-8")
 
 
 def by_domain(rows: pa.Table) -> Iterator[tuple[Domain, pa.Table]]:
+    """Yield each domain that has rows, with its rows."""
     for domain in Domain:
-        chosen = rows_of(rows, domain)
-        if chosen.num_rows:
-            yield domain, chosen
+        domain_rows = rows_of(rows, domain)
+        if domain_rows.num_rows:
+            yield domain, domain_rows
 
 
 def rows_of(rows: pa.Table, domain: Domain) -> pa.Table:
+    """Return the rows of a domain."""
     return rows.filter(pc.equal(rows["domain"], str(domain)))
 
 
 def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
-    """Vectors such as a domain is asked with: those of the other domains, or its own where there are no others."""
+    """Return typical queries of a domain: vectors of the other domains, or its own if alone."""
     others = rows.filter(pc.not_equal(rows["domain"], str(domain)))
     return stacked_vectors((others if others.num_rows else rows)["vector"])
 
 
-def parted_queries(
+def split_queries(
     rows: pa.Table, domain: Domain
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Queries to tune with and others to gate with, float32 [Q, D] each; the same ones where there is but one."""
-    pool = query_vectors(rows, domain)
-    order = np.random.default_rng(0).permutation(len(pool))
-    half = len(order) // 2
-    tuned, gated = order[half:], order[:half] if half else order
-    return pool[tuned[:QUERIES]], pool[gated[:QUERIES]]
+    """Sample queries of a domain and split them into those to tune and those to validate with.
 
-
-def check_limits(folder: Path, rows: pa.Table, settings: IndexSettings) -> None:
-    """Raise RuntimeError if what came since makes a shard of a delta larger or slower than the settings allow.
-
-    A base was chosen by the same limits, shard by shard, as searchers load them.
+    Returns:
+        float32 [Q, D] each, at most `MAX_QUERIES`; both hold the same query if there is only one.
     """
-    meta = read_meta(folder)
-    if meta["base"] is None or (settings.max_memory_gb is None and settings.max_latency_ms is None):
-        return
-    for number in range(meta["shards"]):
-        index = SearchIndex(folder, [number])
-        for domain, shelf in index.shelves.items():
-            if not meta["domains"].get(domain, {}).get("new"):
-                continue
-            came = exact_part(
-                pq.read_table(folder / f"{domain}.new.parquet"), [number], meta["shards"]
-            )
-            if not came.rows.num_rows:
-                continue
-            shards = index.base_meta["domains"].get(domain, {"shards": ()})["shards"]
-            base = sum(shard["memory_gb"] for shard in shards if shard["number"] == number)
-            memory_gb = base + (size_in_bytes(came.index) + came.rows.nbytes) / GB
-            if settings.max_memory_gb is not None and memory_gb > settings.max_memory_gb:
-                raise RuntimeError(
-                    f"{domain} takes {memory_gb:.3f} GB with what came since; {settings.max_memory_gb} are allowed"
+    vectors = query_vectors(rows, domain)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    half = len(order) // 2
+    tuning, validation = order[half:], order[:half] if half else order
+    return vectors[tuning[:MAX_QUERIES]], vectors[validation[:MAX_QUERIES]]
+
+
+def violations(index: SearchIndex, rows: pa.Table, settings: IndexSettings) -> list[str]:
+    """Return a message for each limit that a shard of a delta exceeds with the rows added to it.
+
+    A base has none: its type was chosen by the same limits, shard by shard, as searchers load them.
+
+    Args:
+        index: loaded with all of its shards.
+        rows: the embeddings that it was made from, to sample queries from.
+    """
+    if settings.max_memory_gb is None and settings.max_latency_ms is None:
+        return []
+    messages = []
+    for domain, base_gb, segments in changed_shards(index):
+        if settings.max_memory_gb is not None:
+            memory_gb = base_gb + added_gb(segments)
+            if memory_gb > settings.max_memory_gb:
+                messages.append(
+                    f"index for {domain} needs {memory_gb:.3f} GB including the delta; "
+                    f"limit index.max_memory_gb={settings.max_memory_gb}"
                 )
-            if settings.max_latency_ms is not None:
-                _, queries = parted_queries(rows, domain)
-                took = latency_ms(functools.partial(shelf.nearest, k=K), queries)
-                if took > settings.max_latency_ms:
-                    raise RuntimeError(
-                        f"{domain} takes {took:.2f} ms a query; {settings.max_latency_ms} are allowed"
-                    )
+        if settings.max_latency_ms is not None:
+            _, queries = split_queries(rows, domain)
+            query_ms = latency_ms(functools.partial(DomainIndex(segments).nearest, k=K), queries)
+            if query_ms > settings.max_latency_ms:
+                messages.append(
+                    f"index for {domain} takes {query_ms:.2f} ms per query including the delta; "
+                    f"limit index.max_latency_ms={settings.max_latency_ms}"
+                )
+    return messages
+
+
+def changed_shards(index: SearchIndex) -> Iterator[tuple[Domain, float, list[Segment]]]:
+    """Yield each shard that a delta adds rows to: domain, GB of the base's shard, segments."""
+    for domain, domain_index in index.domains.items():
+        if not any(segment.shard is None for _, segment in domain_index.segments):
+            continue
+        memory_gb = {
+            shard["number"]: shard["memory_gb"] for shard in base_shards(index.base_meta, domain)
+        }
+        for number in range(index.meta["shards"]):
+            segments = domain_index.segments_of_shard(number, index.meta["shards"])
+            if any(segment.shard is None for segment in segments):
+                yield domain, memory_gb.get(number, 0.0), segments
+
+
+def added_gb(segments: Sequence[Segment]) -> float:
+    """Return the memory of the rows added since the base was built, in 10^9 bytes."""
+    added = [segment for segment in segments if segment.shard is None]
+    return sum(size_in_bytes(segment.index) + segment.rows.nbytes for segment in added) / GB
 
 
 def measured_recall(index: SearchIndex, rows: pa.Table) -> dict[str, float]:
-    """Recall@10 of a loaded index against exact search over the rows that it should hold, by domain.
+    """Return recall@10 of a loaded index by domain, against exact search over `rows`.
+
+    Args:
+        rows: the rows that the index should hold.
 
     Raises:
-        RuntimeError: the index finds what is not among these rows: a sample that is gone, or its old vector.
+        RuntimeError: the index returns a row that is not among these: of a deleted sample, or with
+            the old vector of an updated one.
     """
     recalls = {}
     for domain in Domain:
-        chosen, (_, queries) = rows_of(rows, domain), parted_queries(rows, domain)
-        answers = index.search(queries, domain, K)
-        places = pc.index_in(
-            answers.rows["sample_id"], value_set=chosen["sample_id"].combine_chunks()
-        )
-        found = np.where(
-            answers.places >= 0, pc.fill_null(places, -1).to_numpy()[answers.places], -1
-        )
-        if not chosen.num_rows:
-            refuse_what_is_gone(answers, found, answers.scores, domain)
+        expected, (_, queries) = rows_of(rows, domain), split_queries(rows, domain)
+        result = index.search(queries, domain, K)
+        matches = matching_rows(result, expected)
+        if not expected.num_rows:
+            check_not_stale(result, matches, result.scores, domain)
             continue
-        vectors = stacked_vectors(chosen["vector"])
-        similarity = np.einsum("qd,qkd->qk", queries, vectors[found])
-        refuse_what_is_gone(answers, found, similarity, domain)
-        exact, _ = _untyped.knn(
-            queries, vectors, min(K, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
-        )
-        right = (found >= 0) & (similarity >= exact[:, -1:] - SAME)
-        recalls[str(domain)] = float(right.sum() / exact.size)
+        vectors = stacked_vectors(expected["vector"])
+        similarity = np.einsum("qd,qkd->qk", queries, vectors[matches])
+        check_not_stale(result, matches, similarity, domain)
+        k = min(K, len(vectors))
+        exact, _ = _untyped.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        correct = (matches >= 0) & (similarity >= exact[:, -1:] - TIE_TOLERANCE)
+        recalls[str(domain)] = float(correct.sum() / exact.size)
     return recalls
 
 
-def refuse_what_is_gone(
-    answers: Answers, found: NDArray[np.int64], similarity: NDArray[np.float32], domain: Domain
+def matching_rows(result: SearchResult, expected: pa.Table) -> NDArray[np.int64]:
+    """Return the row number in `expected` of each result's sample, [Q, k]; -1 for none."""
+    sample_ids = expected["sample_id"].combine_chunks()
+    matches = pc.index_in(result.rows["sample_id"], value_set=sample_ids)
+    return np.where(result.places >= 0, pc.fill_null(matches, -1).to_numpy()[result.places], -1)
+
+
+def check_not_stale(
+    result: SearchResult,
+    matches: NDArray[np.int64],
+    similarity: NDArray[np.float32],
+    domain: Domain,
 ) -> None:
-    """Raise RuntimeError if an answer is no row of those that there should be, or one that is told twice.
+    """Raise RuntimeError if a result is no expected row, or the same one twice.
 
     Args:
-        found: int64 [Q, k], which row each answer is, -1 for none.
-        similarity: float32 [Q, k], of that row to the query. An old vector of a sample has another.
+        matches: int64 [Q, k], the expected row of each result, -1 for none.
+        similarity: float32 [Q, k], of that row to the query; an old vector has another.
     """
-    twice = (found[:, :, None] == found[:, None, :]).sum(axis=2) > 1
-    off = np.abs(answers.scores - similarity) > OFF
-    wrong = (answers.places >= 0) & ((found < 0) | twice | off)
-    if wrong.any():
-        sample_id = answers.rows["sample_id"][int(answers.places[wrong][0])].as_py()
+    repeated = (matches[:, :, None] == matches[:, None, :]).sum(axis=2) > 1
+    wrong_score = np.abs(result.scores - similarity) > MAX_SCORE_ERROR
+    stale = (result.places >= 0) & ((matches < 0) | repeated | wrong_score)
+    if stale.any():
+        sample_id = result.rows["sample_id"][int(result.places[stale][0])].as_py()
         raise RuntimeError(
-            f"it finds sample {sample_id!r} of domain {domain} by a row that is gone or has changed since; "
-            f"{np.count_nonzero(wrong)} of {wrong.size} answers are so, none should be"
+            f"index for {domain} returned deleted or stale rows "
+            f"({np.count_nonzero(stale)} of {stale.size} answers), e.g. sample {sample_id!r}"
         )

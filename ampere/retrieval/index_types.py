@@ -1,4 +1,4 @@
-"""The types of FAISS index: how each is built, what it weighs, how it is searched. Similarity is the dot product."""
+"""FAISS index types: how each is built, sized and searched. Similarity is the dot product."""
 
 import math
 from collections.abc import Mapping
@@ -11,19 +11,16 @@ from numpy.typing import NDArray
 
 from ampere.config.index import IndexType
 
-_untyped: Any = faiss  # whose type stubs lack the search parameters, and how Python calls the rest
-# FAISS 1.15 compares a batch by one matrix product only from 128,000 / D queries, which is right for 80 threads. On two
-# it is ten times as fast for 256 queries of 128 dimensions, and pays from a dozen: the bound that FAISS's own pull
-# request 5109 measured for a thread.
-_untyped.cvar.distance_compute_blas_threshold = 800 * faiss.omp_get_max_threads()
+# Its type stubs are missing the search parameters, and describe the C++ signatures of the rest.
+_untyped: Any = faiss
 
-REFINED = 16  # times k: candidates that ivf-pq looks at again with better precision
-POINTS_PER_LIST = 39  # fewer, and FAISS complains about training
-FEWEST = 16 * POINTS_PER_LIST  # rows that ivf-pq's sixteen codes can be trained with
-SPARE = 2  # answers of a graph search beyond twice what is likely to be gone
-SAME = 1e-6  # similarities this near are a tie
-# What each search may look at, little to much: lists of an inverted file, or the breadth of the graph search.
-EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
+REFINE_FACTOR = 16  # times k: candidates that ivf-pq rescores at higher precision
+POINTS_PER_LIST = 39  # FAISS warns if it trains an inverted list on fewer
+MIN_TRAIN_ROWS = 16 * POINTS_PER_LIST  # to train the 16 centroids of a 4-bit code of ivf-pq
+SPARE_CANDIDATES = 2  # of a graph search, beyond twice the expected number of deleted items
+TIE_TOLERANCE = 1e-6  # similarities that differ by less are tied
+# Search efforts to try, fastest first: nprobe of inverted lists, efSearch of a graph.
+SEARCH_EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
     "flat": (0,),
     "ivf-flat": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     "ivf-pq": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
@@ -31,8 +28,21 @@ EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
 }
 
 
+def set_blas_threshold() -> None:
+    """Let FAISS compare a batch of queries by one matrix product from about a dozen queries on.
+
+    This sets a global of the FAISS library. A process that builds or searches an index calls it
+    once, at its start; importing this module changes nothing.
+
+    FAISS 1.15 uses a matrix product only from 128,000 / D queries, which suits 80 threads. On two
+    threads it is ten times as fast for 256 queries of 128 dimensions, and pays from a dozen
+    queries. The factor 800 is the threshold per thread measured in FAISS pull request 5109.
+    """
+    _untyped.cvar.distance_compute_blas_threshold = 800 * faiss.omp_get_max_threads()
+
+
 def factory(kind: IndexType, rows: int, dim: int) -> str:
-    """FAISS's own name of an index of a type.
+    """Return the FAISS factory string of an index type.
 
     >>> factory("ivf-flat", 1_000_000, 128)
     'IVF4096,Flat'
@@ -51,16 +61,17 @@ def check_gpu() -> None:
     """Raise RuntimeError if FAISS sees no GPU."""
     if faiss.get_num_gpus() == 0:
         raise RuntimeError(
-            "index.gpu is set and FAISS sees no GPU: run where one is, with the CUDA build (`sh tools/setup.sh .venv "
-            "gpu`), or without --index.gpu"
+            "index.gpu is set, but FAISS sees no GPU. Run on a machine with a GPU and the CUDA "
+            "build (`sh tools/setup.sh .venv gpu`), or without --index.gpu"
         )
 
 
 def build(kind: IndexType, vectors: NDArray[np.float32], *, gpu: bool = False) -> faiss.Index:
-    """An index of float32 [N, D] vectors of length 1; its ids are their places.
+    """Build an index of float32 [N, D] vectors of length 1; ids are row numbers.
 
     Args:
-        gpu: find the lists of an inverted file on all GPUs of this machine. The index is the CPU's all the same.
+        gpu: cluster the inverted lists on all GPUs of this machine. The index itself stays on the
+            CPU.
 
     Raises:
         ValueError: D does not suit the type.
@@ -73,7 +84,8 @@ def build(kind: IndexType, vectors: NDArray[np.float32], *, gpu: bool = False) -
         lists: Any = faiss.extract_index_ivf(index)
         lists.clustering_index = clusters = _untyped.index_cpu_to_all_gpus(faiss.IndexFlatIP(dim))
         index.train(vectors)
-        lists.clustering_index = None  # FAISS keeps an address alone
+        # FAISS holds a bare pointer to the clustering index: clear it before the object is freed.
+        lists.clustering_index = None
         del clusters
     else:
         index.train(vectors)
@@ -82,102 +94,117 @@ def build(kind: IndexType, vectors: NDArray[np.float32], *, gpu: bool = False) -
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Items that an index holds and a search passes over.
+class DeletedItems:
+    """Tombstones: items that an index still holds and that a search must not return.
 
     Attributes:
-        gone: bool [N], by place.
-        share: of the items that are gone.
-        selector: the others, as FAISS wants to be told; every item that it looks at then costs more.
+        mask: bool [N], True for a deleted item.
+        share: of the items that are deleted.
+        selector: FAISS's selector of the remaining items. A search with it checks every item that
+            it visits, which costs time.
     """
 
-    gone: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     share: float
     selector: faiss.IDSelector
 
 
-def leave_out(index: faiss.Index, gone: NDArray[np.bool_]) -> LeftOut | None:
-    """Make an index find some of its items, bool [N], no more.
+def delete_items(index: faiss.Index, deleted: NDArray[np.bool_]) -> DeletedItems | None:
+    """Delete items, bool [N], from an index, or return tombstones for them.
 
-    Lists lose the items themselves, which costs no search anything; in a flat index the places of later items move up.
-    The graph and the compressed lists keep theirs.
+    Flat indexes and uncompressed inverted lists remove the items, at no cost to later searches; in
+    a flat index the row numbers of later items move up. Graphs and compressed lists keep them.
 
     Returns:
-        What `search` must be given to pass over them; None: they are out of the index.
+        The tombstones to pass to `search`; None if the items were removed.
     """
     if isinstance(index, (faiss.IndexFlat, faiss.IndexIVFFlat)):
-        index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(gone)))
+        index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(deleted)))
         return None
-    return LeftOut(
-        gone, float(gone.mean()), _untyped.IDSelectorBitmap(np.packbits(~gone, bitorder="little"))
-    )
+    selector = _untyped.IDSelectorBitmap(np.packbits(~deleted, bitorder="little"))
+    return DeletedItems(deleted, float(deleted.mean()), selector)
 
 
 def search(
     index: faiss.Index,
     vectors: NDArray[np.float32],
     k: int,
-    effort: int,
-    left_out: LeftOut | None = None,
-    past: int = 0,
+    search_effort: int,
+    deleted: DeletedItems | None = None,
+    extra: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Similarities and places [Q, k + past] of the nearest items, best first; place -1 where there are fewer.
+    """Return the similarities and row numbers of the nearest items, [Q, k + extra], best first.
+
+    Where there are fewer items, the row number is -1.
 
     Args:
-        effort: one of the type's `EFFORTS`; more is slower and finds more.
-        left_out: the items that must not be found, as `leave_out` gives them; None: none.
-        past: answers besides the `k`, for which ivf-pq looks at no further candidates.
+        search_effort: nprobe of ivf-flat and ivf-pq (lists to scan), efSearch of hnsw (size of the
+            candidate queue), ignored by flat; see `SEARCH_EFFORTS`. Higher is slower, and usually
+            has a higher recall.
+        deleted: items to skip, as returned by `delete_items`; None: none.
+        extra: results beyond the `k`, for which ivf-pq rescores no further candidates.
     """
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
-    if left_out is not None and isinstance(index, faiss.IndexHNSW):
-        return _search_graph(index, queries, k + past, effort, left_out)
-    selector = left_out.selector if left_out else None
-    return index.search(
-        queries, k + past, params=_parameters(index, effort, selector, REFINED * k / (k + past))
-    )
+    if deleted is not None and isinstance(index, faiss.IndexHNSW):
+        return _search_graph(index, queries, k + extra, search_effort, deleted)
+    selector = deleted.selector if deleted else None
+    refine_factor = REFINE_FACTOR * k / (k + extra)
+    parameters = _parameters(index, search_effort, selector, refine_factor)
+    return index.search(queries, k + extra, params=parameters)
 
 
 def _search_graph(
-    index: faiss.Index, queries: NDArray[np.float32], wanted: int, effort: int, left_out: LeftOut
+    index: faiss.Index,
+    queries: NDArray[np.float32],
+    k: int,
+    search_effort: int,
+    deleted: DeletedItems,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A search for some more than are wanted, of which those that are gone are dropped.
+    """Search a graph for more than `k` items and drop the deleted ones.
 
-    The graph search keeps `effort` candidates anyway. A selector, which it would ask about each item that it meets,
-    costs a quarter of its time; so only queries whose answers are mostly gone are asked again with it.
+    The graph search holds `search_effort` candidates in any case, so the spare results are free. A
+    selector, which FAISS asks about each visited item, adds a quarter to the time; so only the
+    queries with fewer than `k` remaining results are repeated with it.
     """
-    spare = math.ceil(2 * wanted * left_out.share) + SPARE
+    spare = math.ceil(2 * k * deleted.share) + SPARE_CANDIDATES
     scores, places = index.search(
-        queries, wanted + spare, params=_parameters(index, effort, None, 1)
+        queries, k + spare, params=_parameters(index, search_effort, None, 1)
     )
-    found = (places >= 0) & ~left_out.gone[places]
-    order = np.argsort(~found, axis=1, kind="stable")[:, :wanted]
-    scores, places = (
-        np.take_along_axis(scores, order, axis=1),
-        np.take_along_axis(places, order, axis=1),
-    )
-    few = found.sum(axis=1) < wanted
+    remaining = (places >= 0) & ~deleted.mask[places]
+    # A stable sort moves the remaining items to the front, in the order of their similarities.
+    order = np.argsort(~remaining, axis=1, kind="stable")[:, :k]
+    scores = np.take_along_axis(scores, order, axis=1)
+    places = np.take_along_axis(places, order, axis=1)
+    few = remaining.sum(axis=1) < k
     if few.any():
-        parameters = _parameters(index, effort, left_out.selector, 1)
-        scores[few], places[few] = index.search(queries[few], wanted, params=parameters)
+        parameters = _parameters(index, search_effort, deleted.selector, 1)
+        scores[few], places[few] = index.search(queries[few], k, params=parameters)
     return scores, places
 
 
 def _parameters(
-    index: faiss.Index, effort: int, selector: faiss.IDSelector | None, refined: float
+    index: faiss.Index,
+    search_effort: int,
+    selector: faiss.IDSelector | None,
+    refine_factor: float,
 ) -> faiss.SearchParameters:
+    """Return FAISS's search parameters for the class of an index."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, effort, selector, refined)
-        return _untyped.IndexRefineSearchParameters(k_factor=refined, base_index_params=inner)
+        inner = _parameters(index.base_index, search_effort, selector, refine_factor)
+        return _untyped.IndexRefineSearchParameters(k_factor=refine_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
-        return _untyped.SearchParametersHNSW(efSearch=effort, sel=selector)
+        return _untyped.SearchParametersHNSW(efSearch=search_effort, sel=selector)
     if isinstance(index, faiss.IndexIVF):
-        return _untyped.SearchParametersIVF(nprobe=effort, sel=selector)
+        return _untyped.SearchParametersIVF(nprobe=search_effort, sel=selector)
     return _untyped.SearchParameters(sel=selector)
 
 
 def size_in_bytes(index: faiss.Index) -> int:
-    """What an index weighs on disk, and so in memory once it is read back: what building left unused is gone then."""
+    """Return the size of an index on disk, which is also its size in memory once loaded.
+
+    A freshly built index takes more: building over-allocates.
+    """
     written = 0
 
     def count(data: bytes) -> int:

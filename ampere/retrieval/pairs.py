@@ -12,58 +12,73 @@ PAIRS = 20_000
 
 
 def product_distances(
-    found: Mapping[Domain, Vectors],
+    by_domain: Mapping[Domain, Vectors],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distances 1 - cosine of pairs of samples within a product and between products, at most `PAIRS` of each.
+    """Return distances 1 - cosine of pairs within a product and between products.
 
-    The pairs are drawn evenly from all pairs of two samples, whatever their domains; the same ones each time.
+    The pairs, at most `PAIRS` of each, are drawn uniformly from all pairs of two samples of any
+    domains; the same ones in every run.
     """
-    vectors = np.concatenate([v.vectors for v in found.values() if len(v.products)])
-    products = np.concatenate([v.products for v in found.values() if len(v.products)])
+    domains = [domain for domain in by_domain.values() if len(domain.products)]
+    vectors = np.concatenate([domain.vectors for domain in domains])
+    products = np.concatenate([domain.products for domain in domains])
     rng = np.random.default_rng(0)
     order = np.argsort(products, kind="stable")
     _, sizes = np.unique(products, return_counts=True)
-    same = order[drawn_pairs(sizes, rng)]
+    same = order[draw_pairs(sizes, rng)]
     other = rng.integers(len(products), size=(4 * PAIRS, 2))
     other = other[products[other[:, 0]] != products[other[:, 1]]][:PAIRS]
-    distances = [
+    within, between = (
         1 - np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
         for pairs in (same, other)
-    ]
-    return distances[0], distances[1]
+    )
+    return within, between
 
 
-def drawn_pairs(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Pairs of two places within one group, at most `PAIRS` of them, none twice.
+def draw_pairs(sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw pairs of two rows of one group without replacement, at most `PAIRS`.
 
-    Of a group of 50,000, a placeholder product perhaps, all pairs would take gigabytes; so they are numbered, and those
-    drawn are worked out of their numbers.
+    A group of 50,000, such as a placeholder product, has 10^9 pairs, which would take gigabytes.
+    So the pairs of all groups are numbered, numbers are drawn, and each pair is computed from its
+    number. Groups of 3 and 2 rows have the pairs (0, 1), (0, 2), (1, 2) and (3, 4), numbered 0 to
+    3; number 3 is pair 0 of the second group, whose first row is 3.
 
     Args:
-        sizes: int64 [G], of groups that stand one after the other.
+        sizes: int64 [G], of groups of consecutive rows.
 
     Returns:
-        int64 [P, 2].
+        int64 [P, 2], row numbers, the lower one first.
     """
     pairs = sizes * (sizes - 1) // 2
     ends = np.cumsum(pairs)
-    numbers = (
-        rng.choice(ends[-1], min(PAIRS, ends[-1]), replace=False)
-        if ends[-1]
-        else np.zeros(0, np.int64)
-    )
+    if not ends[-1]:
+        return np.zeros((0, 2), np.int64)
+    numbers = rng.choice(ends[-1], min(PAIRS, ends[-1]), replace=False)
     group = np.searchsorted(ends, numbers, side="right")
-    number = numbers - (ends - pairs)[group]
-    # A pair (i, j) of i < j has the number j (j - 1) / 2 + i; rounding may put j one off.
-    j = ((1 + np.sqrt(1 + 8 * number.astype(np.float64))) / 2).astype(np.int64)
-    j -= j * (j - 1) // 2 > number
-    j += j * (j + 1) // 2 <= number
-    i = number - j * (j - 1) // 2
-    return (np.cumsum(sizes) - sizes)[group][:, None] + np.stack([i, j], axis=1)
+    first_pair, first_row = ends - pairs, np.cumsum(sizes) - sizes
+    return first_row[group][:, None] + numbered_pairs(numbers - first_pair[group])
+
+
+def numbered_pairs(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs (i, j) of i < j with these numbers, int64 [P, 2].
+
+    A pair has the number j (j - 1) / 2 + i:
+
+    >>> numbered_pairs(np.arange(4)).tolist()
+    [[0, 1], [0, 2], [1, 2], [0, 3]]
+    """
+    j = ((1 + np.sqrt(1 + 8 * numbers.astype(np.float64))) / 2).astype(np.int64)
+    # The square root of large numbers is rounded, so j may be off by one.
+    j -= j * (j - 1) // 2 > numbers
+    j += j * (j + 1) // 2 <= numbers
+    return np.stack([numbers - j * (j - 1) // 2, j], axis=1)
 
 
 def overlap(within: NDArray[np.float32], between: NDArray[np.float32]) -> float:
-    """Share in percent of pairs within a product that lie farther apart than a pair between products; 50 is chance.
+    """Return the percentage of wrongly ordered distances; 50 is chance.
+
+    It is the share of (within, between) pairs of distances in which the samples of one product are
+    farther apart than those of two products.
 
     >>> overlap(np.array([0.1, 0.5]), np.array([0.3, 0.9]))
     25.0

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, drawn from arrays."""
+"""Plots of an evaluation, drawn from arrays."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,22 +12,29 @@ from numpy.typing import NDArray
 from ampere.retrieval.metrics import TASKS
 from ampere.retrieval.pairs import overlap
 
-SAME, OTHER = "#2a7f4f", "#b3452e"
-LINES = ("#3b6ea5", "#d98032", "#777777")
-DEEPEST = 50  # of recall curves
-LONGEST_TEXT = 40  # characters of a query's text; a Chinese one is as wide as two others
+SAME_COLOR, DIFFERENT_COLOR = "#2a7f4f", "#b3452e"
+LINE_COLORS = ("#3b6ea5", "#d98032", "#777777")
+MAX_CUTOFF = 50  # of recall curves
+MAX_TEXT_LENGTH = 40  # characters of a query's text; a Chinese one is as wide as two Latin ones
 
 Distances = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def distance_plot(models: Mapping[str, Distances]) -> Figure:
-    """Distributions of the distances within and between products, a panel a model."""
+    """Plot histograms of the distances within and between products, one panel per model."""
     figure = Figure(figsize=(5 * len(models), 3.2), layout="constrained")
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     bins = np.linspace(0, 2, 81).tolist()
     for axis, (name, (within, between)) in zip(panels, models.items(), strict=True):
-        axis.hist(within, bins, density=True, alpha=0.65, color=SAME, label="one product")
-        axis.hist(between, bins, density=True, alpha=0.65, color=OTHER, label="two products")
+        axis.hist(within, bins, density=True, alpha=0.65, color=SAME_COLOR, label="same product")
+        axis.hist(
+            between,
+            bins,
+            density=True,
+            alpha=0.65,
+            color=DIFFERENT_COLOR,
+            label="different products",
+        )
         axis.set_title(f"{name}: {overlap(within, between):.1f} % in the wrong order", fontsize=10)
         tidy(axis, "cosine distance of two samples")
         axis.set_yticks([])
@@ -36,37 +43,33 @@ def distance_plot(models: Mapping[str, Distances]) -> Figure:
 
 
 def recall_plot(models: Mapping[str, Mapping[str, NDArray[np.int64]]]) -> Figure:
-    """Recall at each depth, a panel a task, a line a model.
+    """Plot recall at each cutoff, one panel per task, one line per model.
 
     Args:
-        models: for each model and task the rank of the first right answer, int64 [A].
+        models: for each model and task the rank of the first relevant item from 0, int64 [A].
     """
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
-    depths = np.arange(1, DEEPEST + 1)
+    cutoffs = np.arange(1, MAX_CUTOFF + 1)
     for axis, task in zip(panels, TASKS, strict=True):
-        for colour, (name, ranks) in zip(LINES, models.items(), strict=False):
+        for color, (name, ranks) in zip(LINE_COLORS, models.items(), strict=False):
             if len(ranks[task]):
-                axis.plot(
-                    depths,
-                    [100 * (ranks[task] < depth).mean() for depth in depths],
-                    color=colour,
-                    label=name,
-                )
+                recalls = [100 * (ranks[task] < cutoff).mean() for cutoff in cutoffs]
+                axis.plot(cutoffs, recalls, color=color, label=name)
         axis.set_title(task, fontsize=10)
         axis.set_xscale("log")
         axis.set_xticks([1, 5, 10, 50], ["1", "5", "10", "50"])
         axis.set_ylim(0, 103)
         axis.grid(alpha=0.25)
-        tidy(axis, "answers looked at")
+        tidy(axis, "cutoff k")
     for axis in panels[::3]:
-        axis.set_ylabel("right one found, %")
+        axis.set_ylabel("R@k, %")
     panels[0].legend(frameon=False, fontsize=8)
     return figure
 
 
 def attention_plot(clips: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]) -> Figure:
-    """Frames, and below each the same frame with what the CLS token attends to, two lines a clip.
+    """Plot frames, and below each the attention of the CLS token on it, two rows per clip.
 
     Args:
         clips: name, uint8 [F, H, W, 3] frames, and float32 [F, R, R] attention.
@@ -99,12 +102,12 @@ def strip_plot(
     texts: Sequence[str],
     font: str | None,
 ) -> Figure:
-    """A query a line and its answers to the right, right ones framed.
+    """Plot a query with its results per row, the relevant ones with a thick green frame.
 
     Args:
-        rows: pictures uint8 [H, W, 3], the query first, each with whether it is right; None for the query.
+        rows: images uint8 [H, W, 3] with whether each is relevant; the query first, with None.
         texts: of the queries, drawn above them.
-        font: file of a font that has their letters, see `font_with`; None: the texts are left out.
+        font: file of a font with their characters, see `font_with`; None: draw no texts.
     """
     columns = max(map(len, rows))
     figure = Figure(figsize=(1.5 * columns, 1.8 * len(rows)), layout="constrained")
@@ -114,22 +117,25 @@ def strip_plot(
         axis.set_axis_off()
     for line, row, text in zip(panels, rows, texts, strict=True):
         if font is not None:
-            drawn = font_manager.FontProperties(fname=font, size=8)
+            properties = font_manager.FontProperties(fname=font, size=8)
             line[0].set_title(
-                drawable(text, font), loc="left", fontproperties=drawn, parse_math=False
+                drawable(text, font), loc="left", fontproperties=properties, parse_math=False
             )
-        for axis, (picture, right) in zip(line, row, strict=False):
-            axis.imshow(picture)
-            if right is not None:
-                frame(axis, SAME if right else OTHER, width=4 if right else 1)
+        for axis, (image, relevant) in zip(line, row, strict=False):
+            axis.imshow(image)
+            if relevant is not None:
+                color = SAME_COLOR if relevant else DIFFERENT_COLOR
+                draw_border(axis, color, width=4 if relevant else 1)
     return figure
 
 
 def font_with(text: str) -> str | None:
-    """File of a font of this machine that has every letter and digit of a text: matplotlib's own if it will do.
+    """Return the file of an installed font that has every letter and digit of a text.
+
+    matplotlib's own font is preferred; it has no Chinese.
 
     Returns:
-        None where there is none. matplotlib's own has no Chinese.
+        None if there is none.
     """
     needed = {character for character in text if character.isalnum()}
     own = font_manager.findfont("DejaVu Sans")
@@ -138,7 +144,7 @@ def font_with(text: str) -> str | None:
 
 
 def characters(file: str) -> set[str]:
-    """Those that a font has; none of a font that cannot be opened."""
+    """Return the characters of a font; empty if the file cannot be read."""
     try:
         return set(map(chr, FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):
@@ -146,21 +152,22 @@ def characters(file: str) -> set[str]:
 
 
 def drawable(text: str, font: str) -> str:
-    """The beginning of a text, without what a font lacks, such as pictograms."""
+    """Return the beginning of a text without characters that the font is missing, such as emoji."""
     known = characters(font)
     shown = "".join(character for character in text if character in known)
-    return shown if len(shown) <= LONGEST_TEXT else shown[:LONGEST_TEXT] + "..."
+    return shown if len(shown) <= MAX_TEXT_LENGTH else shown[:MAX_TEXT_LENGTH] + "..."
 
 
-def frame(axis: Axes, colour: str, width: float) -> None:
-    """A coloured line around a picture."""
+def draw_border(axis: Axes, color: str, width: float) -> None:
+    """Draw a colored line around an image."""
     axis.set_axis_on()
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():
-        side.set(color=colour, linewidth=width)
+        side.set(color=color, linewidth=width)
 
 
 def tidy(axis: Axes, label: str) -> None:
+    """Set the label of the x axis and remove the upper and right spines."""
     axis.set_xlabel(label, fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Choosing an index by what it does on the data itself: recall against exact search, latency, memory, time to build."""
+"""Choose an index by measurement: recall against exact search, latency, memory, build time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,31 +11,32 @@ from numpy.typing import NDArray
 
 from ampere.config.index import IndexSettings, IndexType
 from ampere.retrieval.index_types import (
-    EFFORTS,
-    FEWEST,
-    SAME,
+    MIN_TRAIN_ROWS,
+    SEARCH_EFFORTS,
+    TIE_TOLERANCE,
     build,
     factory,
     search,
     size_in_bytes,
 )
 
-EXACT_BELOW = 1_000_000  # vectors; exact search is usually right for fewer
-TIMED = 100
+EXACT_BELOW = 1_000_000  # vectors: below, exact search is fast enough if it meets the limits
+TIMED_QUERIES = 100
 K = 10
 GB = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One index as it was measured.
+    """Measurements of one index. The fields are keys of index.json.
 
     Attributes:
-        factory: FAISS's own name of it.
-        effort: see `ampere.retrieval.index_types.EFFORTS`.
-        recall_at_1, recall_at_10: share of the exact answers that are found; ties count as found.
-        latency_ms: of one query alone, on one core, median.
-        memory_gb: of the index with the rows that are held beside it, in 10^9 bytes.
+        factory: FAISS factory string.
+        effort: search effort (nprobe, efSearch); see `ampere.retrieval.index_types.SEARCH_EFFORTS`.
+        recall_at_1, recall_at_10: share of exact search's results that are returned; a tie with
+            one of them counts as returned.
+        latency_ms: median of a single query on one core.
+        memory_gb: of the index with the rows held beside it, in 10^9 bytes.
         build_s: training and adding.
     """
 
@@ -58,7 +59,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """The index that is to be used, what was measured, and why it is this one."""
+    """The chosen index, its measurements, those of all that were tried, and the reason."""
 
     index: faiss.Index
     trial: Trial
@@ -70,66 +71,71 @@ def choose_index(
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32],
     settings: IndexSettings,
-    beside_bytes: int = 0,
+    row_bytes: int = 0,
 ) -> Choice:
-    """Build the fastest index that keeps to the settings' recall, memory and latency.
+    """Build the fastest index that meets the settings' recall, memory and latency.
 
     Args:
         vectors: float32 [N, D], of length 1.
-        queries: float32 [Q, D], such as will be asked; all are.
-        beside_bytes: what is held in memory with the index: the rows of its answers.
+        queries: float32 [Q, D], representative queries; recall is measured on all of them.
+        row_bytes: memory of the rows held beside the index, to show as hits.
 
     Raises:
-        ValueError: no index does; the message tells what each was measured at.
+        ValueError: no index does; the message lists the measurements of each.
     """
     rows, dim = vectors.shape
     start = time.perf_counter()
     exact = build("flat", vectors)
     exact_s = time.perf_counter() - start
-    truth = Truth(vectors, queries, exact)
+    truth = GroundTruth(vectors, queries, exact)
     trials: list[Trial] = []
     best: tuple[faiss.Index, Trial] | None = None
     for kind in candidates(rows, dim, settings):
         start = time.perf_counter()
         index = exact if kind == "flat" else build(kind, vectors, gpu=settings.gpu)
         build_s = exact_s if kind == "flat" else time.perf_counter() - start
-        for target in (aimed_recall(settings.target_recall), settings.target_recall):
-            trial = measure(kind, index, truth, target, build_s, beside_bytes)
+        for target in (tuning_target(settings.target_recall), settings.target_recall):
+            trial = measure(kind, index, truth, target, build_s, row_bytes)
             trials.append(trial)
             if not could_be_faster(trial, settings):
                 break
-        if fits(trial, settings) and (best is None or trial.latency_ms < best[1].latency_ms):
+        if meets_limits(trial, settings) and (
+            best is None or trial.latency_ms < best[1].latency_ms
+        ):
             best = index, trial
         if best is not None and kind == "flat" and rows < EXACT_BELOW:
-            break  # exact search will do
+            break
     if best is None:
-        told = "\n  ".join(map(str, trials))
-        raise ValueError(f"no index keeps to {limits(settings)}; measured:\n  {told}")
+        measured = "\n  ".join(map(str, trials))
+        raise ValueError(f"no index meets {limits(settings)}; measured:\n  {measured}")
     return Choice(*best, tuple(trials), reason(trials, rows, settings))
 
 
 def candidates(rows: int, dim: int, settings: IndexSettings) -> Sequence[IndexType]:
-    """Types to try, exact search first: the one that is asked for, or all that suit the vectors.
+    """Return the types to try, exact search first: the type set, or all that suit the vectors.
 
-    Few vectors are searched exactly whatever is asked for: there is nothing to gain, and too little to train with.
+    Few vectors are searched exactly with every setting: they are too few to train on, and exact
+    search of them is fast.
     """
-    if rows < FEWEST:
+    if rows < MIN_TRAIN_ROWS:
         return ("flat",)
     if settings.type != "auto":
         return (settings.type,)
-    return tuple(kind for kind in EFFORTS if kind != "ivf-pq" or dim % 4 == 0)
+    return tuple(kind for kind in SEARCH_EFFORTS if kind != "ivf-pq" or dim % 4 == 0)
 
 
-def aimed_recall(target: float) -> float:
-    """The recall to tune for: half-way between what is asked for and all.
+def tuning_target(target: float) -> float:
+    """Return the recall to tune for: half-way between the target and 1.
 
-    The gate asks other queries than those that an index is tuned with, and would refuse at random what only just
-    reaches the target here. An index that cannot reach so far is taken if it keeps to the target itself.
+    The gate uses other queries than the tuner. An index that only just reaches the target here
+    would pass or fail it at random. If an index cannot reach the higher recall, it is accepted if
+    it meets the target itself.
     """
     return (1 + target) / 2
 
 
-def fits(trial: Trial, settings: IndexSettings) -> bool:
+def meets_limits(trial: Trial, settings: IndexSettings) -> bool:
+    """Return whether an index meets the settings' recall, memory and latency."""
     return (
         trial.recall_at_10 >= settings.target_recall
         and (settings.max_memory_gb is None or trial.memory_gb <= settings.max_memory_gb)
@@ -138,74 +144,87 @@ def fits(trial: Trial, settings: IndexSettings) -> bool:
 
 
 def could_be_faster(trial: Trial, settings: IndexSettings) -> bool:
-    """Whether an index is too slow, and finds more than it must."""
+    """Return whether an index is too slow and has recall to spare."""
     too_slow = settings.max_latency_ms is not None and trial.latency_ms > settings.max_latency_ms
     return (
         too_slow
         and trial.recall_at_10 > settings.target_recall
-        and trial.effort > EFFORTS[trial.type][0]
+        and trial.effort > SEARCH_EFFORTS[trial.type][0]
     )
 
 
 def limits(settings: IndexSettings) -> str:
-    told = [f"recall@{K} {settings.target_recall}"]
-    told += [] if settings.max_memory_gb is None else [f"{settings.max_memory_gb} GB"]
-    told += [] if settings.max_latency_ms is None else [f"{settings.max_latency_ms} ms"]
-    return ", ".join(told)
+    """Return the settings' limits as text."""
+    parts = [f"recall@{K} {settings.target_recall}"]
+    parts += [] if settings.max_memory_gb is None else [f"{settings.max_memory_gb} GB"]
+    parts += [] if settings.max_latency_ms is None else [f"{settings.max_latency_ms} ms"]
+    return ", ".join(parts)
 
 
 def reason(trials: Sequence[Trial], rows: int, settings: IndexSettings) -> str:
-    """Why the best of some trials is taken."""
+    """Return why the best of some trials was chosen."""
     if [trial.type for trial in trials] == ["flat"] and settings.type != "flat":
-        return f"exact search: {rows:,} vectors are few enough"
+        return f"exact search is fast enough for {rows:,} vectors"
     if settings.type != "auto":
-        return "as told"
-    return f"the fastest of {len(trials)} that keep to {limits(settings)}"
+        return "index type set explicitly"
+    return f"the fastest of {len(trials)} that meets {limits(settings)}"
 
 
-class Truth:
-    """What exact search answers to some queries, to hold other indexes against."""
+class GroundTruth:
+    """Results of exact search for some queries, to measure the recall of other indexes.
+
+    Attributes:
+        vectors: float32 [N, D].
+        queries: float32 [Q, D].
+        k: results per query: `K`, or N if that is fewer.
+        scores: float32 [Q, k], similarities of the results, best first.
+    """
 
     def __init__(
         self, vectors: NDArray[np.float32], queries: NDArray[np.float32], exact: faiss.Index
     ) -> None:
         self.vectors, self.queries = vectors, queries
         self.k = min(K, len(vectors))
-        self.scores, _ = search(exact, self.queries, self.k, effort=0)
+        self.scores, _ = search(exact, self.queries, self.k, search_effort=0)
 
-    def recalls(self, index: faiss.Index, effort: int) -> tuple[float, float]:
-        """Recall at 1 and at 10 of an index over these vectors."""
-        _, places = search(index, self.queries, self.k, effort)
-        found = np.einsum("qd,qkd->qk", self.queries, self.vectors[places])
-        found = np.where(places >= 0, found, -np.inf)
-        first = (found[:, 0] >= self.scores[:, 0] - SAME).mean()
-        return float(first), float((found >= self.scores[:, -1:] - SAME).mean())
+    def recalls(self, index: faiss.Index, search_effort: int) -> tuple[float, float]:
+        """Return recall@1 and recall@10 of an index over these vectors."""
+        _, places = search(index, self.queries, self.k, search_effort)
+        similarity = np.einsum("qd,qkd->qk", self.queries, self.vectors[places])
+        similarity = np.where(places >= 0, similarity, -np.inf)
+        first = similarity[:, 0] >= self.scores[:, 0] - TIE_TOLERANCE
+        all_k = similarity >= self.scores[:, -1:] - TIE_TOLERANCE
+        return float(first.mean()), float(all_k.mean())
 
-    def least_effort(
+    def least_search_effort(
         self, kind: IndexType, index: faiss.Index, target: float
     ) -> tuple[int, float, float]:
-        """The least effort whose recall at 10 reaches the target, or that finds most if none does; with its recalls.
+        """Return the least search effort whose recall@10 reaches the target, and its recalls.
 
-        More effort may find less: the lists' codes then let false candidates into the second look.
+        If none reaches it, return the effort with the highest recall@10. That need not be the
+        last: with more lists, the codes of ivf-pq let more false candidates into the rescoring.
+
+        Returns:
+            Search effort, recall@1, recall@10.
         """
-        found = []
-        for effort in EFFORTS[kind]:
-            found.append((effort, *self.recalls(index, effort)))
-            if found[-1][2] >= target:
-                return found[-1]
-        return max(found, key=lambda one: one[2])
+        tried = []
+        for search_effort in SEARCH_EFFORTS[kind]:
+            tried.append((search_effort, *self.recalls(index, search_effort)))
+            if tried[-1][2] >= target:
+                return tried[-1]
+        return max(tried, key=lambda measured: measured[2])
 
 
 def measure(
     kind: IndexType,
     index: faiss.Index,
-    truth: Truth,
+    truth: GroundTruth,
     target: float,
     build_s: float,
-    beside_bytes: int,
+    row_bytes: int,
 ) -> Trial:
-    """The trial of an index at the least effort that reaches a recall at 10."""
-    effort, at_1, at_10 = truth.least_effort(kind, index, target)
+    """Measure an index at the least search effort that reaches a recall@10."""
+    effort, at_1, at_10 = truth.least_search_effort(kind, index, target)
     return Trial(
         type=kind,
         factory=factory(kind, *truth.vectors.shape),
@@ -213,24 +232,26 @@ def measure(
         recall_at_1=at_1,
         recall_at_10=at_10,
         latency_ms=latency_ms(lambda query: search(index, query, truth.k, effort), truth.queries),
-        memory_gb=(size_in_bytes(index) + beside_bytes) / GB,
+        memory_gb=(size_in_bytes(index) + row_bytes) / GB,
         build_s=build_s,
     )
 
 
-def latency_ms(ask: Callable[[NDArray[np.float32]], Any], queries: NDArray[np.float32]) -> float:
-    """Milliseconds of one query alone, on one core, median of the first hundred.
+def latency_ms(
+    search_one: Callable[[NDArray[np.float32]], Any], queries: NDArray[np.float32]
+) -> float:
+    """Return the median milliseconds of a single query on one core, of the first hundred.
 
     Args:
-        ask: searches for one query, float32 [1, D].
+        search_one: searches for one query, float32 [1, D].
     """
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         times = []
-        for query in queries[:TIMED]:
+        for query in queries[:TIMED_QUERIES]:
             start = time.perf_counter()
-            ask(query[None])
+            search_one(query[None])
             times.append(time.perf_counter() - start)
     finally:
         faiss.omp_set_num_threads(threads)

@@ -9,18 +9,16 @@ from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, read_met
 from ampere.store.workspace import Workspace
 
 CURRENT_FILE = "current.json"
-
-
-UNUSABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-)  # raised by a version whose files are missing, spoilt or not ours
+# Raised by a version whose files are missing, damaged or not those of an index.
+UNUSABLE = (OSError, ValueError, KeyError)
 
 
 def served_before(workspace: Workspace, model: str, version: str) -> str:
-    """The version that served when this one was built, which a way back may have left older than others; or this one,
-    where its index.json does not tell."""
+    """Return the version that was current when this one was built.
+
+    After a rollback that need not be the last one before it. This version itself is returned if its
+    index.json does not record it.
+    """
     try:
         return current_meta(workspace, model)["before"] or version
     except UNUSABLE:
@@ -30,15 +28,16 @@ def served_before(workspace: Workspace, model: str, version: str) -> str:
 def open_index(
     workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None
 ) -> SearchIndex:
-    """The current version of a model's index, in memory.
+    """Load the current version of a model's index.
 
     Args:
-        name: of the model that embeds the queries, with the checksum of its weights; see `embedding_name`.
-        shards: those to load; None: all.
+        name: of the model that embeds the queries, with the checksum of its weights; see
+            `embedding_name`.
+        shards: shards to load; None: all.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is an index of other weights, or a file is not what was written.
+        FileNotFoundError: the model has no index.
+        ValueError: the index is of other weights, or a file does not match its checksum.
     """
     folder = version_folder(workspace, model, current_version(workspace, model))
     check_model(read_meta(folder), name)
@@ -46,32 +45,38 @@ def open_index(
 
 
 def check_model(meta: dict[str, Any], name: str) -> None:
-    """Raise ValueError unless an index, as its index.json tells, is of the weights that embed the queries."""
+    """Raise ValueError unless an index is of the weights that embed the queries.
+
+    Args:
+        meta: its index.json.
+        name: see `open_index`.
+    """
     if meta["model"] != name:
         model = name.split("@")[0]
         raise ValueError(
-            f"the index holds vectors of {meta['model']} and queries are embedded by {name}, so what it finds would "
-            f"mean nothing; run `ampere embed --embed.model {model}` and `ampere index --index.model {model}`"
+            f"model weights changed: the index holds vectors of {meta['model']}, but queries are "
+            f"embedded by {name}. Run `ampere embed --embed.model {model}` and "
+            f"`ampere index --index.model {model}`"
         )
 
 
 def current_meta(workspace: Workspace, model: str) -> dict[str, Any]:
-    """What index.json of the current version tells.
+    """Return index.json of the current version.
 
     Raises:
-        FileNotFoundError: there is no index.
+        FileNotFoundError: the model has no index, or its current version is missing.
     """
     version = current_version(workspace, model)
-    found = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
-    if found is None:
+    text = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
+    if text is None:
         raise FileNotFoundError(
             f"{workspace.uri} has no {version} of index {model}; run `ampere index` again"
         )
-    return json.loads(found)
+    return json.loads(text)
 
 
 def version_folder(workspace: Workspace, model: str, version: str) -> Path:
-    """Local folder of a version, with its base beside it."""
+    """Return the local folder of a version, with its base beside it."""
     folder = workspace.fetch(f"indexes/{model}/{version}")
     base = base_folder(folder, read_meta(folder))
     if not base.exists():
@@ -80,7 +85,10 @@ def version_folder(workspace: Workspace, model: str, version: str) -> Path:
 
 
 def versions(workspace: Workspace, model: str) -> list[str]:
-    """Versions of a model's index, oldest first; a folder without index.json is none."""
+    """Return the versions of a model's index, oldest first.
+
+    A folder without index.json is not a version: index.json is written last.
+    """
     names = workspace.names(f"indexes/{model}")
     return [
         name
@@ -90,25 +98,32 @@ def versions(workspace: Workspace, model: str) -> list[str]:
 
 
 def current_version(workspace: Workspace, model: str) -> str:
-    found = workspace.read_text(f"indexes/{model}/{CURRENT_FILE}")
-    if found is None:
+    """Return the name of the current version of a model's index.
+
+    Raises:
+        FileNotFoundError: the model has no index.
+    """
+    text = workspace.read_text(f"indexes/{model}/{CURRENT_FILE}")
+    if text is None:
         raise FileNotFoundError(
             f"{workspace.uri} has no index of model {model!r}; run `ampere index` first"
         )
-    return json.loads(found)["version"]
+    return json.loads(text)["version"]
 
 
 def set_current(workspace: Workspace, model: str, version: str) -> None:
+    """Make a version current."""
     workspace.write_text(f"indexes/{model}/{CURRENT_FILE}", json.dumps({"version": version}))
 
 
 def next_version(workspace: Workspace, model: str) -> str:
-    found = versions(workspace, model)
-    return f"v{int(found[-1][1:]) + 1 if found else 1:06}"
+    """Return the name of a version after the last one."""
+    names = versions(workspace, model)
+    return f"v{int(names[-1][1:]) + 1 if names else 1:06}"
 
 
 def current_folder(workspace: Workspace, model: str) -> Path | None:
-    """Local folder of the current version, with its base beside it; None where there is none that can be read."""
+    """Return the local folder of the current version; None if there is none or it is unusable."""
     try:
         return version_folder(workspace, model, current_version(workspace, model))
     except UNUSABLE:
@@ -116,25 +131,28 @@ def current_folder(workspace: Workspace, model: str) -> Path | None:
 
 
 def remove_old(workspace: Workspace, model: str, keep: int, before: str) -> None:
-    """Delete all versions but the last ones, the bases they stand on, and `before`, which a reader may just open."""
-    found = versions(workspace, model)
-    kept = {*found[-keep:], before}
-    kept = kept.union(*(bases(workspace, model, version) for version in kept))
-    for version in found:
-        if version not in kept:
+    """Delete old versions.
+
+    The last `keep` versions stay, with their bases, and `before`, which a search may be opening.
+    """
+    names = versions(workspace, model)
+    retained = {*names[-keep:], before}
+    retained = retained.union(*(bases(workspace, model, version) for version in retained))
+    for version in names:
+        if version not in retained:
             workspace.remove(f"indexes/{model}/{version}")
 
 
 def bases(workspace: Workspace, model: str, version: str) -> set[str]:
-    """The base that a version stands on, if any; of a version that cannot be read, none."""
+    """Return the base of a delta; empty for a base, and for a version that cannot be read."""
     try:
-        base = json.loads(workspace.read_text(f"indexes/{model}/{version}/{META_FILE}") or "{}")[
-            "base"
-        ]
+        text = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
+        base = json.loads(text or "{}")["base"]
     except UNUSABLE:
         return set()
     return {base} if base else set()
 
 
 def index_uri(workspace: Workspace, model: str) -> str:
+    """Return the URI of the current version of a model's index."""
     return f"{workspace.uri}/indexes/{model}/{current_version(workspace, model)}"

@@ -1,4 +1,4 @@
-"""Rows such as the index is built of."""
+"""Rows to build indexes from."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ DIM = 8
 
 
 def rows(domains: Sequence[Domain], seed: int = 0, first: int = 0) -> pa.Table:
-    """Random unit vectors, one per given domain; the samples are numbered from `first`."""
+    """Return a row with a random unit vector for each given domain, numbered from `first`."""
     vectors = unit_vectors(len(domains), seed)
     numbers = range(first, first + len(domains))
     return pa.table(
@@ -28,12 +28,13 @@ def rows(domains: Sequence[Domain], seed: int = 0, first: int = 0) -> pa.Table:
 
 
 def unit_vectors(count: int, seed: int) -> np.ndarray:
+    """Return random unit vectors, float32 [count, DIM]."""
     vectors = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def alike(table: pa.Table, shift: int = 0) -> pa.Table:
-    """The same rows with one of six vectors each, by their number: equals within and between tables."""
+    """Return the rows with one of six vectors each, by their number, so that many are equal."""
     numbers = np.array([int(name[1:]) for name in table["sample_id"].to_pylist()], dtype=int)
     vectors = unit_vectors(6, seed=3)[(numbers + shift) % 6]
     column = table.column_names.index("vector")

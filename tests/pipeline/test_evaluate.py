@@ -1,4 +1,4 @@
-"""The evaluate stage's own rules; its whole way is in test_demo."""
+"""Rules of the evaluate stage; test_demo runs it end to end."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
 from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.reports.figures import Gallery, comparisons
-from ampere.retrieval.evaluation import Results, judge
+from ampere.retrieval.evaluation import Results, evaluate_tasks
 from ampere.retrieval.metrics import Vectors
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
@@ -21,16 +21,17 @@ from tests.helpers.workspaces import embedding_model
 
 
 def results(products: str, samples: str) -> Results:
-    """In each domain a sample of each product; the samples' ids are letters too."""
-    vectors = np.eye(len(products), 4, dtype=np.float32)
-    found = Vectors(
-        vectors=vectors, products=np.array(list(products)), samples=np.array(list(samples))
+    """Results with one sample of each product in every domain; products and ids are letters."""
+    of_domain = Vectors(
+        vectors=np.eye(len(products), 4, dtype=np.float32),
+        products=np.array(list(products)),
+        samples=np.array(list(samples)),
     )
-    return judge(dict.fromkeys(Domain, found))
+    return evaluate_tasks(dict.fromkeys(Domain, of_domain))
 
 
-def test_models_of_different_samples_are_not_compared() -> None:
-    """As many of them are not the same ones; `w` has no answer in a gallery, and yet stands in one."""
+def test_models_with_different_samples_are_not_compared() -> None:
+    """Models with fewer samples, or with as many others, are not compared."""
     same = {"a": results("xyz", "123"), "b": results("xyz", "123")}
     assert compare_models(same, "a", "b")["mR1"]["difference"] == 0
     for products, samples in (("xy", "12"), ("xyz", "124")):
@@ -40,7 +41,7 @@ def test_models_of_different_samples_are_not_compared() -> None:
         EvaluateSettings(compare=("a", "a"))
 
 
-def test_figures_compare_the_models_that_they_show() -> None:
+def test_figures_compare_their_models() -> None:
     first, other = results("xyz", "123"), results("xyz", "124")
     assert comparisons({"a": first}) == []
     (same,), (different,) = (
@@ -52,8 +53,8 @@ def test_figures_compare_the_models_that_they_show() -> None:
 
 
 @pytest.fixture
-def judged(workspace: Workspace) -> Workspace:
-    """Model `m` with embeddings of two products' test samples in each domain; their ids are `page-p` and so on."""
+def test_set(workspace: Workspace) -> Workspace:
+    """Model `m` with embeddings of test samples `page-p`, `page-q` and so on, of two products."""
     embedding_model(workspace)
     vectors = {"p": [1.0, 0.0], "q": [0.0, 1.0]}
     rows = [
@@ -69,17 +70,16 @@ def judged(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
+def test_samples_without_embedding_are_reported(test_set: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
-    assert "no current embedding" not in str(evaluate(judged, settings))
-    judged.table(EMBEDDINGS).delete("sample_id = 'live-q'")
-    told = str(evaluate(judged, settings))
-    assert "m: 1 of 6 test samples have no current embedding and are left out" in told
-    assert "run `ampere embed --embed.model m`" in told
-    assert (
-        "m: 2 queries have no sample of their product in the gallery" in told
-    )  # a page's, a short's
-    report = json.loads(judged.read_report("evaluation.json") or "")
+    assert "no embedding" not in str(evaluate(test_set, settings))
+    test_set.table(EMBEDDINGS).delete("sample_id = 'live-q'")
+    text = str(evaluate(test_set, settings))
+    note = "m: 1 of 6 test samples have no embedding from the current weights and are excluded"
+    assert f"{note}; run `ampere embed --embed.model m`" in text
+    # A page and a short of product q.
+    assert "m: 2 queries have no sample of their product in the gallery" in text
+    report = json.loads(test_set.read_report("evaluation.json") or "")
     assert (report["test_samples"], report["without_embedding"]) == (6, 1)
     assert [
         report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")
@@ -87,24 +87,24 @@ def test_samples_without_an_embedding_are_told(judged: Workspace) -> None:
     assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
 
 
-def test_each_models_queries_without_an_answer_are_told(judged: Workspace) -> None:
-    shutil.copytree(f"{judged.uri}/models/m", f"{judged.uri}/models/n")
-    name = embedding_name(model_folder(judged, "n"))
-    judged.table(EMBEDDINGS).upsert(
+def test_queries_without_a_relevant_item_are_reported_per_model(test_set: Workspace) -> None:
+    shutil.copytree(f"{test_set.uri}/models/m", f"{test_set.uri}/models/n")
+    name = embedding_name(model_folder(test_set, "n"))
+    test_set.table(EMBEDDINGS).upsert(
         [
             {"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]}
             for sample_id in ("page-p", "live-p", "live-q")
         ]
     )
-    told = str(evaluate(judged, EvaluateSettings(models=("m", "n"))))
-    assert "n: 4 queries have no sample of their product in the gallery; they are left out" in told
-    assert "m: " not in told
+    text = str(evaluate(test_set, EvaluateSettings(models=("m", "n"))))
+    assert "n: 4 queries have no sample of their product in the gallery and are excluded" in text
+    assert "m: " not in text
 
 
-def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> None:
-    """The embeddings were made when one product was unknown, and another sample was taken for a short."""
-    name = embedding_name(model_folder(judged, "m"))
-    judged.table(EMBEDDINGS).upsert(
+def test_products_and_domains_are_those_of_the_current_catalog(test_set: Workspace) -> None:
+    """Since the embeddings were made, a product became known and a sample changed its domain."""
+    name = embedding_name(model_folder(test_set, "m"))
+    test_set.table(EMBEDDINGS).upsert(
         [
             {
                 "sample_id": "page-p",
@@ -122,15 +122,15 @@ def test_products_and_domains_are_the_present_catalogues(judged: Workspace) -> N
             },
         ]
     )
-    found = read_vectors(judged, model_folder(judged, "m"))
-    assert {domain: v.products.tolist() for domain, v in found.items()} == {
+    by_domain = read_vectors(test_set, model_folder(test_set, "m"))
+    assert {domain: v.products.tolist() for domain, v in by_domain.items()} == {
         domain: ["p", "q"] for domain in Domain
     }
-    assert found[Domain.LIVE].samples.tolist() == ["live-p", "live-q"]
-    assert found[Domain.LIVE].vectors.tolist() == [[1, 0], [0, 1]]
+    assert by_domain[Domain.LIVE].samples.tolist() == ["live-p", "live-q"]
+    assert by_domain[Domain.LIVE].vectors.tolist() == [[1, 0], [0, 1]]
 
 
-def test_json_has_no_word_for_nan() -> None:
+def test_nan_becomes_none_for_json() -> None:
     assert without_nan({"a": [float("nan"), 1.5], "b": "c"}) == {"a": [None, 1.5], "b": "c"}
 
 

@@ -1,4 +1,4 @@
-"""Versions of an index: what makes a delta, what makes a base, what is published, and the way back."""
+"""Versions of an index: deltas and bases, the gate, publishing, and rollback."""
 
 import json
 from pathlib import Path
@@ -61,9 +61,9 @@ def put(workspace: Workspace, numbers: range, seed: int = 0) -> None:
 
 
 def shown(workspace: Workspace) -> dict[str, float]:
-    """Sample id -> score of all pages, for one query."""
-    found = open_index(workspace, "m", embedding_name(model_folder(workspace, "m")))
-    (hits,) = found.search(np.eye(1, 8, dtype=np.float32), Domain.PAGE, 100).hits()
+    """Sample id -> score of all pages for one query, from the current version."""
+    opened = open_index(workspace, "m", embedding_name(model_folder(workspace, "m")))
+    (hits,) = opened.search(np.eye(1, 8, dtype=np.float32), Domain.PAGE, 100).hits()
     return {hit.sample_id: hit.score for hit in hits}
 
 
@@ -73,38 +73,37 @@ def meta_of(workspace: Workspace, version: str) -> dict[str, Any]:
     )
 
 
-def test_few_changes_are_a_delta_and_many_a_new_base(embedded: Workspace) -> None:
+def test_few_changes_make_a_delta_and_many_a_base(embedded: Workspace) -> None:
     assert "80 rows done" in str(build_index(embedded, SETTINGS))
     assert "0 rows done, 80 were done before" in str(build_index(embedded, SETTINGS))
     assert versions(embedded, "m") == ["v000001"]
     put(embedded, range(40, 42))
     put(embedded, range(1), seed=1)
     report = str(build_index(embedded, SETTINGS))
-    assert (
-        "8 changes beside base v000001" in report
-    )  # two new and one changed of both domains; a change counts twice
+    # Two added and one updated in both domains; an update counts twice.
+    assert "delta with 8 changes to base v000001" in report
     delta = shown(embedded)
     build_index(embedded, IndexSettings(model="m", delta_share=0.0))
     assert versions(embedded, "m") == ["v000001", "v000002", "v000003"]
     assert shown(embedded) == pytest.approx(delta) and len(delta) == 42
     put(embedded, range(42, 60))
-    assert "beside base" not in str(build_index(embedded, SETTINGS))  # too many
+    assert "delta" not in str(build_index(embedded, SETTINGS))  # too many changes
     assert len(shown(embedded)) == 60
 
 
-def test_a_base_takes_the_place_of_a_delta_without_changes(embedded: Workspace) -> None:
+def test_base_replaces_a_delta_without_changes(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
-    assert "2 changes beside base" in str(build_index(embedded, SETTINGS))
+    assert "2 changes to base" in str(build_index(embedded, SETTINGS))
     embedded.table(EMBEDDINGS).delete("sample_id IN ('page-40', 'short-40')")
     merged = IndexSettings(model="m", delta_share=0.0)
-    assert "beside base" not in str(build_index(embedded, merged))
+    assert "delta" not in str(build_index(embedded, merged))
     assert "80 were done before" in str(build_index(embedded, merged))
     assert meta_of(embedded, "v000003")["base"] is None and len(versions(embedded, "m")) == 3
 
 
-def test_samples_that_cannot_be_found_are_told(embedded: Workspace) -> None:
-    """They have frames and no vector yet, as when a job was killed; what has no frames is another stage's matter."""
+def test_samples_without_embedding_are_reported(embedded: Workspace) -> None:
+    """They have frames but no vector, as when `ampere embed` was killed; others are not counted."""
     put(embedded, range(40, 44))
     names = [f"page-{number}" for number in range(38, 44)]
     embedded.table(FRAMES).upsert(
@@ -112,12 +111,14 @@ def test_samples_that_cannot_be_found_are_told(embedded: Workspace) -> None:
     )
     assert "cannot be found" not in str(build_index(embedded, SETTINGS))
     embedded.table(EMBEDDINGS).delete("sample_id IN ('page-41', 'page-42', 'short-1')")
-    told = "index: 2 of 6 samples with frames have no current vector and cannot be found; run `ampere embed "
-    assert told in str(build_index(embedded, SETTINGS))
-    assert told in str(build_index(embedded, SETTINGS))  # also where nothing is to be done
+    note = (
+        "2 of 6 samples with frames have no embedding from the current weights and cannot be found"
+    )
+    assert f"index: {note}; run `ampere embed " in str(build_index(embedded, SETTINGS))
+    assert note in str(build_index(embedded, SETTINGS))  # also if the index is up to date
 
 
-def test_nothing_new_beside_a_delta_is_nothing_to_do(embedded: Workspace) -> None:
+def test_unchanged_rows_after_a_delta_build_nothing(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     build_index(embedded, SETTINGS)
@@ -125,7 +126,7 @@ def test_nothing_new_beside_a_delta_is_nothing_to_do(embedded: Workspace) -> Non
     assert versions(embedded, "m") == ["v000001", "v000002"]
 
 
-def test_other_settings_build_anew(embedded: Workspace) -> None:
+def test_other_settings_build_a_new_base(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     report = str(build_index(embedded, IndexSettings(model="m", shards=3)))
     assert "page: flat: recall@1 1.0000" in report and versions(embedded, "m") == [
@@ -134,7 +135,7 @@ def test_other_settings_build_anew(embedded: Workspace) -> None:
     ]
 
 
-def test_without_a_gpu_nothing_is_built_for_one(
+def test_gpu_setting_without_a_gpu_fails(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
@@ -143,75 +144,79 @@ def test_without_a_gpu_nothing_is_built_for_one(
     assert not embedded.names("indexes")
 
 
-def test_what_is_gone_is_not_found(embedded: Workspace) -> None:
+def test_deleted_sample_is_not_returned(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
-    assert "1 changes beside base v000001" in str(build_index(embedded, SETTINGS))
+    assert "1 changes to base v000001" in str(build_index(embedded, SETTINGS))
     assert len(shown(embedded)) == 39 and "page-7" not in shown(embedded)
 
 
-def test_an_index_that_finds_too_little_is_not_published(
+def test_base_of_low_recall_is_not_published(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
     before = shown(embedded)
     put(embedded, range(40, 80))
     monkeypatch.setattr(index, "measured_recall", lambda *_: {"page": 0.5, "short": 1.0})
-    told = r"v000002 did not pass .* not published: it finds .*'page': 0.5.* index.target_recall is 0.99"
-    with pytest.raises(RuntimeError, match=told):
+    message = (
+        "v000002 failed the gate and is not published: recall@10 vs exact search is page 0.5000, "
+        "short 1.0000; expected at least index.target_recall=0.99"
+    )
+    with pytest.raises(RuntimeError, match=message):
         build_index(embedded, SETTINGS)
     assert versions(embedded, "m") == ["v000001"] and shown(embedded) == before
 
 
-def test_a_delta_that_finds_too_little_gives_way_to_a_base(
+def test_delta_of_low_recall_is_replaced_by_a_base(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
 
-    def measured(found: SearchIndex, rows: object) -> dict[str, float]:
-        return {"page": 0.5 if found.meta["base"] else 1.0}
+    def measured(loaded: SearchIndex, rows: object) -> dict[str, float]:
+        return {"page": 0.5 if loaded.meta["base"] else 1.0}
 
     monkeypatch.setattr(index, "measured_recall", measured)
     report = str(build_index(embedded, SETTINGS))
-    assert (
-        "v000002 did not pass the gate" in report
-        and "A base takes the place of this delta" in report
-    )
+    assert "v000002 failed the gate" in report and "Building a new base instead" in report
     assert meta_of(embedded, "v000002")["base"] is None and len(shown(embedded)) == 41
 
 
-def test_a_version_that_finds_what_is_gone_is_not_published(
+def test_delta_that_returns_deleted_rows_is_not_published(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
     embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
     monkeypatch.setattr("ampere.retrieval.index.read_ids", lambda _: set())
-    assert "finds sample 'page-7' of domain page" in str(build_index(embedded, SETTINGS))
+    report = str(build_index(embedded, SETTINGS))
+    assert "returned deleted or stale rows" in report and "sample 'page-7'" in report
     assert meta_of(embedded, "v000002")["base"] is None and "page-7" not in shown(embedded)
 
 
-def test_an_index_of_other_weights_answers_no_query(
+def test_index_of_other_weights_is_not_searched(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
     old = embedding_name(model_folder(embedded, "m"))
     (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text("other weights")
     new = embedding_name(model_folder(embedded, "m"))
-    told = f"vectors of {old} and queries are embedded by {new}.*ampere embed --embed.model m.* --index.model m"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        f"vectors of {old}, but queries are embedded by {new}.*"
+        "ampere embed --embed.model m.* --index.model m"
+    )
+    with pytest.raises(ValueError, match=message):
         open_index(embedded, "m", new)
     monkeypatch.setattr(
         search, "Embedder", lambda folder: SimpleNamespace(name=embedding_name(folder))
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         search.search(embedded, "m", Path("picture.jpg"), None, 5)
     put(embedded, range(40))
     build_index(embedded, SETTINGS)
     assert len(shown(embedded)) == 40
 
 
-def test_a_first_build_that_was_killed_before_it_was_published_does_no_harm(
+def test_first_build_killed_before_publishing_is_repeated(
     embedded: Workspace,
 ) -> None:
     build_index(embedded, SETTINGS)
@@ -222,10 +227,10 @@ def test_a_first_build_that_was_killed_before_it_was_published_does_no_harm(
 
 @pytest.mark.parametrize("version", ["v000001", "v000002"])
 @pytest.mark.parametrize("text", [None, "", "{}"])
-def test_an_index_json_that_is_missing_or_spoilt_is_built_anew(
+def test_missing_or_damaged_index_json_is_rebuilt(
     embedded: Workspace, version: str, text: str | None
 ) -> None:
-    """Of a base or of the current delta to it."""
+    """In a base, or in the current delta to it."""
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     build_index(embedded, SETTINGS)
@@ -234,21 +239,17 @@ def test_an_index_json_that_is_missing_or_spoilt_is_built_anew(
     if text is not None:
         file.write_text(text)
     assert "82 rows done" in str(build_index(embedded, SETTINGS))
-    assert (
-        meta_of(embedded, current_version(embedded, "m"))["base"] is None
-        and len(shown(embedded)) == 41
-    )
+    assert meta_of(embedded, current_version(embedded, "m"))["base"] is None
+    assert len(shown(embedded)) == 41
     put(embedded, range(41, 42))
     build_index(embedded, SETTINGS)
     assert len(shown(embedded)) == 42
 
 
-def test_rows_are_read_by_the_one_that_holds_the_lock(
-    embedded: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_read_under_the_lock(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     read = index.index_rows
 
-    def watched(workspace: Workspace, *arguments: Any) -> Any:
+    def read_locked(workspace: Workspace, *arguments: Any) -> Any:
         with (
             pytest.raises(RuntimeError, match="another job is writing index-m"),
             workspace.lock("index-m"),
@@ -256,11 +257,11 @@ def test_rows_are_read_by_the_one_that_holds_the_lock(
             pass
         return read(workspace, *arguments)
 
-    monkeypatch.setattr(index, "index_rows", watched)
+    monkeypatch.setattr(index, "index_rows", read_locked)
     assert "80 rows done" in str(build_index(embedded, SETTINGS))
 
 
-def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     build_index(embedded, SETTINGS)
@@ -278,19 +279,18 @@ def test_the_way_back(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -
     assert "v000001" in main_output(["status", "--workspace", embedded.uri], capsys)
     build_index(embedded, SETTINGS)
     assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
-    assert roll_back(embedded, "m") == "v000001"  # which served before it; v000002 was given up
+    assert roll_back(embedded, "m") == "v000001"  # current before v000003; v000002 was rolled back
 
 
-def test_there_is_no_way_back_to_other_weights(embedded: Workspace) -> None:
-    """A version that nothing can search would take the place of one that serves."""
+def test_rollback_to_other_weights_is_rejected(embedded: Workspace) -> None:
+    """No model could search such a version."""
     build_index(embedded, SETTINGS)
     old = embedding_name(model_folder(embedded, "m"))
     (model_folder(embedded, "m") / WEIGHTS_FILE).write_bytes(b"trained again")
     put(embedded, range(40))
     build_index(embedded, SETTINGS)
-    with pytest.raises(
-        ValueError, match=f"version v000001 of index m holds vectors of {old}.* v000002 stays"
-    ):
+    message = f"index m to v000001: it holds vectors of {old}.* v000002 stays current"
+    with pytest.raises(ValueError, match=message):
         roll_back(embedded, "m")
     assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
 
@@ -300,7 +300,7 @@ def main_output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str
     return capsys.readouterr().out
 
 
-def test_the_last_versions_stay_and_the_base_that_they_stand_on(embedded: Workspace) -> None:
+def test_last_versions_and_their_bases_are_retained(embedded: Workspace) -> None:
     settings = IndexSettings(model="m", keep=2, delta_share=0.5)
     for number in range(40, 45):
         build_index(embedded, settings)
@@ -309,8 +309,8 @@ def test_the_last_versions_stay_and_the_base_that_they_stand_on(embedded: Worksp
     assert len(shown(embedded)) == 44
 
 
-def test_the_version_that_a_search_may_just_open_stays(embedded: Workspace) -> None:
-    """After a way back it is not the last but one."""
+def test_version_that_a_search_may_be_opening_is_retained(embedded: Workspace) -> None:
+    """After a rollback it is not the last but one."""
     settings = IndexSettings(model="m", keep=2, delta_share=0.0)
     for number in range(40, 43):
         build_index(embedded, settings)
@@ -328,8 +328,8 @@ def test_the_version_that_a_search_may_just_open_stays(embedded: Workspace) -> N
         IndexSettings(keep=1)
 
 
-def test_a_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
-    """A copy to a cloud store that was killed leaves such."""
+def test_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
+    """An interrupted upload to a cloud store leaves one."""
     build_index(embedded, SETTINGS)
     build_index(embedded, IndexSettings(model="m", shards=2))
     folder = Path(embedded.uri) / "indexes/m"
@@ -343,38 +343,35 @@ def test_a_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
     assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 40
 
 
-@pytest.mark.parametrize("spoilt", ["v000001/page-0.faiss", "v000002/index.json"])
-def test_there_is_no_way_back_to_a_version_or_a_base_that_is_spoilt(
-    embedded: Workspace, spoilt: str
+@pytest.mark.parametrize("damaged", ["v000001/page-0.faiss", "v000002/index.json"])
+def test_rollback_to_a_damaged_version_or_base_is_rejected(
+    embedded: Workspace, damaged: str
 ) -> None:
     """v000002 is a delta to v000001, and v000003 a base."""
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     build_index(embedded, SETTINGS)
     build_index(embedded, IndexSettings(model="m", shards=2))
-    file = Path(embedded.uri) / "indexes/m" / spoilt
+    file = Path(embedded.uri) / "indexes/m" / damaged
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError,
-        match=r"version v000002 of index m cannot serve \(.*\); v000003 stays. .* remove",
-    ):
+    message = "cannot roll back index m to v000002: .*; v000003 stays current. .* remove"
+    with pytest.raises(ValueError, match=message):
         roll_back(embedded, "m")
     assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
 
 
-def test_a_spoilt_version_is_told_and_an_earlier_one_serves(embedded: Workspace) -> None:
+def test_damaged_version_is_reported_and_can_be_rolled_back(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     build_index(embedded, IndexSettings(model="m", type="hnsw", target_recall=0.9))
     file = Path(embedded.uri) / "indexes/m/v000002/page-0.faiss"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=r"page-0.faiss is not the file that was written; .* or roll back"
-    ):
+    message = "checksum mismatch: .*page-0.faiss .* or run `ampere index rollback`"
+    with pytest.raises(ValueError, match=message):
         shown(embedded)
     assert roll_back(embedded, "m") == "v000001" and len(shown(embedded)) == 40
 
 
-def test_a_spoilt_base_is_built_anew_and_not_upon(embedded: Workspace) -> None:
+def test_damaged_base_is_rebuilt(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     build_index(embedded, SETTINGS)
@@ -385,7 +382,7 @@ def test_a_spoilt_base_is_built_anew_and_not_upon(embedded: Workspace) -> None:
     assert meta_of(embedded, "v000003")["base"] is None
 
 
-def test_the_settings_are_kept_with_what_was_measured(embedded: Workspace) -> None:
+def test_settings_and_measurements_are_stored(embedded: Workspace) -> None:
     report = str(build_index(embedded, IndexSettings(model="m", shards=2)))
     meta = meta_of(embedded, "v000001")
     assert meta["gate"] == {"page": 1.0, "short": 1.0} and "page 1.0000, short 1.0000" in report

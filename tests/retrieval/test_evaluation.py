@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ampere.records import Domain
-from ampere.retrieval.evaluation import compare, evaluate_model, judge, mr1_interval
+from ampere.retrieval.evaluation import compare, evaluate_model, evaluate_tasks, mr1_interval
 from ampere.retrieval.metrics import MEASURES, TASKS, Ranking, Vectors, rank_queries
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 
@@ -19,8 +19,8 @@ def vectors(*rows: np.ndarray, products: str) -> Vectors:
     )
 
 
-def evaluate(found: dict[Domain, Vectors], name: str = "m") -> dict[str, Any]:
-    return evaluate_model(name, judge(found))
+def evaluate(by_domain: dict[Domain, Vectors], name: str = "m") -> dict[str, Any]:
+    return evaluate_model(name, evaluate_tasks(by_domain))
 
 
 def test_six_tasks_by_hand() -> None:
@@ -39,7 +39,7 @@ def test_six_tasks_by_hand() -> None:
     assert result["chance_mR1"] == pytest.approx(50)
 
 
-def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
+def test_tasks_without_queries_are_excluded_from_the_mean() -> None:
     result = evaluate(
         {
             Domain.PAGE: vectors(E1, E2, products="ab"),
@@ -48,14 +48,13 @@ def test_tasks_without_answers_are_left_out_of_the_mean() -> None:
         }
     )
     assert math.isnan(result["tasks"]["P2L"]["R1"])
-    assert (
-        result["tasks"]["P2S"]["R1"] == 50
-    )  # b's page is as far from both shorts; a's stands first
+    # b's page is as far from both shorts, and a's is first in the gallery.
+    assert result["tasks"]["P2S"]["R1"] == 50
     assert result["tasks"]["S2P"]["R1"] == 50
     assert result["mR1"] == 50
 
 
-def test_nothing_to_judge_gives_nan() -> None:
+def test_no_query_with_a_relevant_item_gives_nan() -> None:
     result = evaluate(
         {domain: vectors(E1, products=name) for domain, name in zip(Domain, "abc", strict=True)}
     )
@@ -65,26 +64,26 @@ def test_nothing_to_judge_gives_nan() -> None:
 @pytest.mark.parametrize(
     ("rows", "gpu", "device"), [(3, True, None), (4, True, "cuda"), (4, False, None)]
 )
-def test_large_galleries_are_ranked_on_a_gpu_if_there_is_one(
+def test_large_galleries_are_ranked_on_a_gpu_if_available(
     rows: int, gpu: bool, device: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU is the one thing that cannot be here; what is done on it, torch's CPU does in test_metrics."""
-    asked = []
+    """There is no GPU here; test_metrics runs the same code on torch's CPU."""
+    devices = []
 
-    def rank(*found: Vectors, device: str | None) -> Ranking:
-        asked.append(device)
-        return rank_queries(*found, device=device and "cpu")
+    def rank(*vectors: Vectors, device: str | None) -> Ranking:
+        devices.append(device)
+        return rank_queries(*vectors, device=device and "cpu")
 
-    monkeypatch.setattr("ampere.retrieval.evaluation.WORTH_A_GPU", 4)
+    monkeypatch.setattr("ampere.retrieval.evaluation.GPU_RANKING_MIN_ROWS", 4)
     monkeypatch.setattr("ampere.retrieval.evaluation.rank_queries", rank)
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    found = {domain: vectors(*[E1, E2, E3, E1][:rows], products="abca"[:rows]) for domain in Domain}
-    results = judge(found)
-    assert asked == [device] * len(TASKS)
+    of_domain = vectors(*[E1, E2, E3, E1][:rows], products="abca"[:rows])
+    results = evaluate_tasks(dict.fromkeys(Domain, of_domain))
+    assert devices == [device] * len(TASKS)
     assert [result.means()["R1"] for result in results.values()] == [100] * len(TASKS)
 
 
-def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
+def test_table_has_a_row_per_model_then_chance_and_sizes() -> None:
     good = {domain: vectors(E1, E2, products="ab") for domain in Domain}
     bad = good | {Domain.LIVE: vectors(E2, E1, products="ab")}
     results = [evaluate(good, "ampere"), evaluate(bad, "a-much-longer-name")]
@@ -104,7 +103,7 @@ def test_the_table_has_a_row_a_model_chance_and_sizes() -> None:
 
 
 def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
-    """Every page, short and live of a product in `right` has one vector, of its own; those in `wrong` get others'."""
+    """Three samples of each product: one vector if it is in `right`, else three different ones."""
     names = right + wrong
     basis = np.eye(3 * len(names), dtype=np.float32)
 
@@ -113,7 +112,7 @@ def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
             basis[i] if name in right else basis[len(names) * domain + i]
             for i, name in enumerate(names)
         ]
-        # No tie: a wrong product lies a little nearer to the first one.
+        # No ties: a wrong product is slightly closer to the first one.
         rows = [
             row if name in right else row + 0.1 * basis[0]
             for row, name in zip(rows, names, strict=True)
@@ -123,31 +122,35 @@ def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
     return {domain: of(place) for place, domain in enumerate(Domain)}
 
 
-def test_the_interval_of_certain_results_is_a_point() -> None:
-    assert mr1_interval([judge(products_of("abcd", ""))]) == pytest.approx((100, 100))
+def test_interval_of_identical_products_is_a_point() -> None:
+    assert mr1_interval([evaluate_tasks(products_of("abcd", ""))]) == pytest.approx((100, 100))
 
 
-def test_the_interval_is_the_binomial_one_over_products() -> None:
-    """Of n products a half is found: the share of found ones among n drawn is binomial."""
-    found, lost = "abcdefghijklm", "nopqrstuvwxyz"
-    low, high = mr1_interval([judge(products_of(found, lost))])
-    assert evaluate(products_of(found, lost))["mR1"] == pytest.approx(50)
+def test_interval_is_binomial_over_products() -> None:
+    """Half of n products are retrieved: their share among n drawn ones is binomial."""
+    right, wrong = "abcdefghijklm", "nopqrstuvwxyz"
+    low, high = mr1_interval([evaluate_tasks(products_of(right, wrong))])
+    assert evaluate(products_of(right, wrong))["mR1"] == pytest.approx(50)
     spread = 100 * 1.96 * math.sqrt(0.25 / 26)
     assert low == pytest.approx(50 - spread, abs=4) and high == pytest.approx(50 + spread, abs=4)
 
 
-def test_seeds_are_averaged_over_the_same_products() -> None:
-    """A product that one of two seeds finds counts a half, whichever seed it is."""
-    low, high = mr1_interval([judge(products_of("ab", "cd")), judge(products_of("cd", "ab"))])
+def test_seeds_are_averaged_per_product() -> None:
+    """A product that one of two seeds retrieves counts half, whichever seed it is."""
+    low, high = mr1_interval(
+        [evaluate_tasks(products_of("ab", "cd")), evaluate_tasks(products_of("cd", "ab"))]
+    )
     assert (low, high) == pytest.approx((50, 50))
 
 
-def test_without_answers_there_is_no_interval() -> None:
+def test_interval_without_queries_is_nan() -> None:
     none = Vectors(vectors=np.empty((0, 3), np.float32), products=np.empty(0, "U1"))
-    assert all(math.isnan(bound) for bound in mr1_interval([judge(dict.fromkeys(Domain, none))]))
+    assert all(
+        math.isnan(bound) for bound in mr1_interval([evaluate_tasks(dict.fromkeys(Domain, none))])
+    )
 
 
-def test_every_measure_has_an_interval_around_it() -> None:
+def test_every_measure_lies_in_its_interval() -> None:
     result = evaluate(products_of("abcdefghij", "klmnop"))
     for scores in result["tasks"].values():
         assert list(scores["intervals"]) == list(MEASURES)
@@ -158,32 +161,30 @@ def test_every_measure_has_an_interval_around_it() -> None:
     assert low < result["mR1"] < high
 
 
-def test_a_gain_that_every_product_shares_is_certain_and_an_even_one_is_not() -> None:
-    """Paired: the spread between products, which is large here, is no part of the difference's interval."""
-    half = judge(products_of("abcdefgh", "ijklmnop"))
+def test_intervals_of_differences_are_paired() -> None:
+    """Pairing removes the variance between products, which is large here."""
+    half = evaluate_tasks(products_of("abcdefgh", "ijklmnop"))
     same = compare(half, half)
     assert same["mR1"] == {"difference": 0, "interval": [0, 0]}
-    other = compare(half, judge(products_of("ijklmnop", "abcdefgh")))
+    other = compare(half, evaluate_tasks(products_of("ijklmnop", "abcdefgh")))
     assert other["mR1"]["difference"] == pytest.approx(0)
     assert other["mR1"]["interval"][0] < -20 and other["mR1"]["interval"][1] > 20
-    better = compare(half, judge(products_of("abcdefghijkl", "mnop")))
+    better = compare(half, evaluate_tasks(products_of("abcdefghijkl", "mnop")))
     assert better["mR1"]["difference"] == pytest.approx(25) and better["mR1"]["interval"][0] > 0
-    told = format_comparison("old", "new", better)
-    assert told.startswith("new over old, R@1 in points: mR1 +25.0 (+") and all(
-        task in told for task in TASKS
-    )
+    line = format_comparison("old", "new", better)
+    assert line.startswith("new over old, R@1 in points: mR1 +25.0 (+")
+    assert all(task in line for task in TASKS)
 
 
-def test_groups_of_queries_by_hand() -> None:
-    """Products a and b are found and c is not; each domain's rows are parted by what their queries are."""
-    found = products_of("ab", "c")
-    parted = {
+def test_group_scores_by_hand() -> None:
+    """Products a and b are retrieved and c is not; only a has a text."""
+    grouped = {
         domain: Vectors(
             vectors=v.vectors, products=v.products, groups={"text": np.array(["yes", "no", "no"])}
         )
-        for domain, v in found.items()
+        for domain, v in products_of("ab", "c").items()
     }
-    result = evaluate(parted)
+    result = evaluate(grouped)
     assert result["groups"] == {
         "text": {"yes": {"mR1": 100, "queries": 6}, "no": {"mR1": 50, "queries": 12}}
     }

@@ -1,9 +1,11 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from ampere.records import Domain
 from ampere.retrieval.metrics import Vectors
-from ampere.retrieval.pairs import PAIRS, drawn_pairs, overlap, product_distances
+from ampere.retrieval.pairs import PAIRS, draw_pairs, overlap, product_distances
 
 
 def of(rows: list[list[float]], products: str) -> Vectors:
@@ -13,34 +15,32 @@ def of(rows: list[list[float]], products: str) -> Vectors:
 
 
 def test_pairs_by_hand() -> None:
-    """Two samples of a lie at 0.4, b's two are opposite; c has one, so no pair."""
-    found = {
+    """The samples of a have distance 0.4, those of b are opposite; c has one sample, so no pair."""
+    by_domain = {
         Domain.PAGE: of([[1, 0], [0, 1], [1, 0]], "abc"),
         Domain.SHORT: of([[0.6, 0.8]], "a"),
         Domain.LIVE: of([[0, -1]], "b"),
     }
-    within, between = product_distances(found)
+    within, between = product_distances(by_domain)
     assert sorted(within.tolist()) == pytest.approx([0.4, 2])
     # a-b 1, 1, 0.2, 1.8; a-c 0, 0.4; b-c 1, 1: eight pairs, drawn many times over
     assert sorted(set(between.round(4).tolist())) == pytest.approx([0, 0.2, 0.4, 1, 1.8])
     assert len(between) == PAIRS
 
 
-def test_drawn_pairs_are_all_pairs_where_there_are_few() -> None:
-    pairs = drawn_pairs(np.array([3, 1, 2, 120]), np.random.default_rng(0))
-    wanted = {(0, 1), (0, 2), (1, 2), (4, 5)} | {(i, j) for j in range(6, 126) for i in range(6, j)}
-    assert len(pairs) == len(wanted) and set(map(tuple, pairs.tolist())) == wanted
-    assert drawn_pairs(np.array([1, 1]), np.random.default_rng(0)).shape == (0, 2)
+def test_all_pairs_are_drawn_if_there_are_few() -> None:
+    pairs = draw_pairs(np.array([3, 1, 2, 120]), np.random.default_rng(0))
+    expected = {(0, 1), (0, 2), (1, 2), (4, 5)} | set(combinations(range(6, 126), 2))
+    assert len(pairs) == len(expected) and set(map(tuple, pairs.tolist())) == expected
+    assert draw_pairs(np.array([1, 1]), np.random.default_rng(0)).shape == (0, 2)
 
 
-def test_a_placeholder_product_costs_no_memory() -> None:
-    """Its pairs are 5e11; all of them listed would take terabytes."""
-    pairs = drawn_pairs(np.array([1_000_000, 2]), np.random.default_rng(0))
-    assert (
-        pairs.shape == (PAIRS, 2)
-        and (pairs[:, 0] < pairs[:, 1]).all()
-        and len(np.unique(pairs, axis=0)) == PAIRS
-    )
+def test_pairs_of_a_huge_group_need_little_memory() -> None:
+    """It has 5e11 pairs; a list of them all would take terabytes."""
+    pairs = draw_pairs(np.array([1_000_000, 2]), np.random.default_rng(0))
+    assert pairs.shape == (PAIRS, 2)
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert len(np.unique(pairs, axis=0)) == PAIRS
     assert pairs.min() >= 0 and 900_000 < pairs.max() < 1_000_002
 
 

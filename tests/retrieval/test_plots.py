@@ -1,4 +1,4 @@
-"""The figures that carry text: which font draws it, and what stands there without one."""
+"""Plots with text: which font draws it, and what is shown without a font."""
 
 import io
 
@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-from ampere.retrieval.plots import LONGEST_TEXT, characters, font_with, strip_plot
+from ampere.retrieval.plots import MAX_TEXT_LENGTH, characters, font_with, strip_plot
 
-PICTURE = np.zeros((40, 30, 3), np.uint8)
-ROWS = [[(PICTURE, None), (PICTURE, True)], [(PICTURE, None), (PICTURE, False)]]
+IMAGE = np.zeros((40, 30, 3), np.uint8)
+ROWS = [[(IMAGE, None), (IMAGE, True)], [(IMAGE, None), (IMAGE, False)]]
 
 
-def test_the_texts_of_the_queries_stand_above_them() -> None:
+def test_query_texts_are_drawn_without_missing_characters() -> None:
     font = font_with("mint shampoo")
     assert font is not None and font.endswith("DejaVuSans.ttf")
     figure = strip_plot("P2S", ROWS, ["mint $shampoo$ \U000f0000", "x" * 100], font)
     shown = [axis.get_title(loc="left") for axis in figure.axes]
-    assert shown == ["mint $shampoo$ ", "", "x" * LONGEST_TEXT + "...", ""]
-    figure.savefig(io.BytesIO(), format="png")  # no warning of a letter that the font lacks
+    assert shown == ["mint $shampoo$ ", "", "x" * MAX_TEXT_LENGTH + "...", ""]
+    figure.savefig(io.BytesIO(), format="png")  # no warning about a missing glyph
 
 
-def test_without_a_font_that_has_the_letters_the_texts_are_left_out(
+def test_texts_are_omitted_without_a_font_for_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["/fonts/none.ttf"])
@@ -32,7 +32,7 @@ def test_without_a_font_that_has_the_letters_the_texts_are_left_out(
     )
 
 
-def test_a_font_of_the_machine_is_taken_where_ours_lacks_a_letter(
+def test_installed_font_is_used_if_the_default_has_no_glyph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has = {"/fonts/latin.otf": set("mint"), "/fonts/cjk.otf": set("云岚mint")}
@@ -44,7 +44,7 @@ def test_a_font_of_the_machine_is_taken_where_ours_lacks_a_letter(
     assert font_with("min") == font_manager.findfont("DejaVu Sans")
 
 
-def test_a_file_that_is_no_font_has_no_letters(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_broken_font_file_has_no_characters(tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("fonts") / "broken.ttf"
     file.write_bytes(b"no font")
     assert characters(str(file)) == set()
