@@ -1,1 +1,4 @@
-"""The Ray Serve application: a gateway for HTTP, an embedder, and a searcher for each shard; each scales by itself."""
+"""The Ray Serve application: an HTTP gateway, an embedder, and a searcher for each index shard.
+
+Each is a deployment of its own and scales on its own.
+"""

@@ -1,4 +1,7 @@
-"""Builds the application: `serve run serve.app:build_app workspace=... model=ampere`, or serve/config.yaml."""
+"""Builds the application, for `serve/config.yaml` or the command line.
+
+serve run serve.app:build_app workspace=W model=ampere
+"""
 
 from dataclasses import replace
 
@@ -17,12 +20,13 @@ from serve.searcher import SearcherDeployment
 
 
 class SearchArgs(BaseModel):
-    """Arguments of the application: those of `ampere.config.ServeSettings`; None: as the workspace's preset has it.
+    """Arguments of the application: the fields of `ServeSettings`; None: the preset's value.
 
     Attributes:
         workspace: folder or URI that every node can reach.
+        revision: any text; change it so that `serve deploy` restarts the application, for example
+            to open a new index.
         model: a model of the workspace that has an index.
-        revision: anything; `serve deploy` takes up a new index where it is another than before, and else does nothing.
     """
 
     workspace: str
@@ -36,11 +40,11 @@ class SearchArgs(BaseModel):
 
 
 def build_app(args: SearchArgs) -> Application:
-    """The application over one workspace and one model.
+    """The application for one workspace and one model.
 
     Raises:
-        FileNotFoundError: no such workspace, or it has no such model or no index of it.
-        ValueError: the index is of other weights than the model's.
+        FileNotFoundError: no such workspace, model or index.
+        ValueError: the index holds vectors of other weights than the model's.
     """
     workspace = Workspace.open(args.workspace)
     preset = PRESETS[workspace.preset]()
@@ -51,12 +55,13 @@ def build_app(args: SearchArgs) -> Application:
     meta = current_meta(workspace, settings.model)
     check_model(meta, name)
     decode = last_settings(workspace, "decode", preset.decode)
-    # serve.deployment makes a Deployment of the class, which type checkers do not see.
+    # Type checkers do not see that serve.deployment turns the class into a Deployment.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
         num_replicas=settings.embedder_replicas,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
     ).bind(workspace.uri, settings.model, name, decode, "cuda" if settings.gpus else "cpu")
-    # The searcher and the gateway mostly wait; whole cores for them would starve the embedder on a small machine.
+    # The searchers and the gateway mostly wait: with whole cores they would starve the embedder on
+    # a small machine.
     searchers = [
         SearcherDeployment.options(  # type: ignore[attr-defined]
             name=f"searcher-{shard}",

@@ -1,4 +1,4 @@
-"""Starting and stopping the endpoint: `ampere serve`, and the demo's short visit."""
+"""Starting and stopping the endpoint, for `ampere serve` and `ampere demo`."""
 
 import dataclasses
 import logging
@@ -15,12 +15,13 @@ REQUEST_TIMEOUT_S = 120.0
 
 
 def start(workspace: Workspace, settings: ServeSettings) -> str:
-    """Start the application and return its URL once it answers.
+    """Start the application and return its URL once it is ready.
 
     Raises:
         FileNotFoundError: the workspace has no such model or no index of it.
-        ValueError: the index is of other weights than the model's.
-        RuntimeError: the port is taken, the cluster has an endpoint already, or there is no GPU for `serve.gpus`.
+        ValueError: the index holds vectors of other weights than the model's.
+        RuntimeError: the port is in use, the cluster has an endpoint already, or there are not
+            enough GPUs for `serve.gpus`.
     """
     connect()
     require_gpus(settings.embedder_replicas * settings.gpus, "serve.gpus")
@@ -34,11 +35,11 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:
         raise RuntimeError(
-            f"this Ray cluster serves an application {APPLICATION!r} already, which would be replaced; stop it first "
-            "(Ctrl-C where it was started, or `serve shutdown -y`)"
+            f"this Ray cluster already serves an application {APPLICATION!r}, which a second start "
+            "would replace. Stop it first (Ctrl-C where it was started, or `serve shutdown -y`)"
         )
     if "RAY_ADDRESS" not in os.environ and not serve.status().proxies:
-        refuse_taken(host, port)
+        check_port(host, port)
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
         logging_config={"log_level": "ERROR", "enable_access_log": False},
@@ -47,22 +48,25 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     return f"http://{host}:{port}"
 
 
-def refuse_taken(host: str, port: int) -> None:
-    """Raise RuntimeError if somebody listens on a port: Serve would share it, and each get some of the requests."""
+def check_port(host: str, port: int) -> None:
+    """Check that no process listens on a port: Serve would share it, and split the requests.
+
+    Raises:
+        RuntimeError: the port is in use.
+    """
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # one that was closed just now is free
+        # Without this option, a port that was closed a moment ago counts as in use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise RuntimeError(
-                f"port {port} of {host} cannot be had ({error}); give another --serve.port"
+                f"cannot bind {host}:{port} ({error}); choose another --serve.port"
             ) from error
 
 
 def stop() -> None:
-    """Stop the application; Ray itself, and Serve's HTTP proxy with it, go on until this process ends."""
+    """Stop the application; Ray and Serve's HTTP proxy run until this process ends."""
     from ray import serve
 
     serve.delete(APPLICATION)
@@ -72,7 +76,8 @@ def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> in
     """Serve until Ctrl-C."""
     url = start(workspace, settings)
     print(
-        f"serving model {settings.model} of {workspace.uri} at {url} (docs at {url}/docs); Ctrl-C stops",
+        f"serving model {settings.model} of {workspace.uri}\n"
+        f"search page {url}, API docs {url}/docs; Ctrl-C stops",
         flush=True,
     )
     try:

@@ -1,4 +1,4 @@
-"""The search deployment: holds an index, or a shard of it, in memory and answers vectors."""
+"""The search deployment: holds one shard of an index in memory and searches it by vector."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,34 @@ from ray import serve
 
 from ampere.records import Domain
 from ampere.retrieval.index import Hit
+from ampere.retrieval.index_types import set_blas_threshold
 from ampere.store.indexes import open_index
 from ampere.store.workspace import Workspace
 
 
 @serve.deployment(max_ongoing_requests=32)
 class SearcherDeployment:
-    """One copy of a shard of the index of one model.
+    """One replica of one shard of a model's index.
 
     Args:
-        name: of the weights that embed the queries; an index of others is refused.
-        shard: its number.
-        shards: how many there were when the endpoint started, each with its searcher.
+        workspace: its URI.
+        model: the model whose index is searched.
+        name: of the model with the weights that embed the queries, as `embedding_name`.
+        shard: number of the shard.
+        shards: number of shards when the endpoint started; each has its searcher.
 
     Raises:
-        ValueError: the index was built again since, in other shards.
+        ValueError: the index holds vectors of other weights, or was rebuilt with another number of
+            shards.
     """
 
     def __init__(self, workspace: str, model: str, name: str, shard: int, shards: int) -> None:
+        set_blas_threshold()
         self.index = open_index(Workspace.open(workspace), model, name, [shard])
         if self.index.base_meta["shards"] != shards:
             raise ValueError(
-                f"the index has {self.index.base_meta['shards']} shards by now, and this endpoint started with "
-                f"{shards}; start it again"
+                f"number of index shards changed: found {self.index.base_meta['shards']}, the "
+                f"endpoint started with {shards}. Restart the endpoint"
             )
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
@@ -38,16 +43,16 @@ class SearcherDeployment:
         return {domain: self.index.search(vectors, domain, k).hits()[0] for domain in domains}
 
     def meta(self) -> dict[str, object]:
-        """What the index was made from."""
+        """The contents of the current version's index.json."""
         return self.index.meta
 
 
 def best_of(shards: Sequence[dict[Domain, list[Hit]]], k: int) -> dict[Domain, list[Hit]]:
-    """The `k` best of what the shards of an index found, in each domain; equals in the order of their ids."""
+    """Merge the hits of all shards: the `k` best of each domain, ties in the order of their ids."""
     if len(shards) == 1:
         return shards[0]
-    found = {domain: [hit for shard in shards for hit in shard[domain]] for domain in shards[0]}
+    merged = {domain: [hit for shard in shards for hit in shard[domain]] for domain in shards[0]}
     return {
         domain: sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:k]
-        for domain, hits in found.items()
+        for domain, hits in merged.items()
     }

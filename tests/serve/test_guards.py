@@ -1,6 +1,7 @@
-"""What keeps the endpoint up: limits of uploads, of batches and of ports."""
+"""What protects the endpoint: limits on uploads, queries that fail alone, and port checks."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment, Query
 from serve.gateway import FORM_BYTES, Gateway, UploadLimit
-from serve.run import refuse_taken, start
+from serve.run import check_port, start
 
 MB = 2**20
 
@@ -30,11 +31,15 @@ Send = Callable[..., int]
 
 @pytest.fixture
 def read_of(monkeypatch: pytest.MonkeyPatch) -> Send:
-    """Sends a body through the middleware, half a megabyte a chunk, under a limit of one; returns the bytes read."""
+    """Sends a body in chunks of 0.5 MB through the middleware with a limit of 1 MB.
+
+    Returns:
+        A function that returns the number of bytes read.
+    """
     replica = SimpleNamespace(servable_object=SimpleNamespace(max_upload_mb=1))
     monkeypatch.setattr("serve.gateway.serve.get_replica_context", lambda: replica)
 
-    def run(chunks: int, headers: Sequence[tuple[bytes, bytes]] = (), *, refused: bool) -> int:
+    def run(chunks: int, headers: Sequence[tuple[bytes, bytes]] = (), *, rejected: bool) -> int:
         read = 0
 
         async def receive() -> dict[str, Any]:
@@ -50,31 +55,27 @@ def read_of(monkeypatch: pytest.MonkeyPatch) -> Send:
             while (await receive())["more_body"]:
                 pass
 
-        told = (
-            pytest.raises(HTTPException, match="413: the file is larger than 1 MB")
-            if refused
-            else nullcontext()
-        )
-        with told:
+        too_large = pytest.raises(HTTPException, match="413: the file is larger than 1 MB")
+        with too_large if rejected else nullcontext():
             asyncio.run(UploadLimit(app)({"type": "http", "headers": headers}, receive, None))
         return read
 
     return run
 
 
-def test_a_body_is_refused_where_it_crosses_the_limit_and_not_read_on(read_of: Send) -> None:
-    assert read_of(2, refused=False) == MB
-    assert read_of(4, refused=False) == MB + FORM_BYTES
-    assert read_of(1000, refused=True) == MB + FORM_BYTES + MB // 2
+def test_body_is_not_read_beyond_the_limit(read_of: Send) -> None:
+    assert read_of(2, rejected=False) == MB
+    assert read_of(4, rejected=False) == MB + FORM_BYTES
+    assert read_of(1000, rejected=True) == MB + FORM_BYTES + MB // 2
 
 
-def test_a_body_that_says_how_long_it_is_is_refused_at_once(read_of: Send) -> None:
-    assert read_of(1000, [(b"content-length", str(500 * MB).encode())], refused=True) == MB // 2
+def test_body_with_a_too_large_content_length_is_rejected_at_once(read_of: Send) -> None:
+    assert read_of(1000, [(b"content-length", str(500 * MB).encode())], rejected=True) == MB // 2
 
 
 @pytest.fixture
 def deployment() -> Any:
-    """The embedding deployment without its model: it embeds `good`, and raises on `bad` as a tokenizer would."""
+    """The embedding deployment with a stub model that fails on the text `bad`."""
 
     def embed(frames: list[list[bytes]], texts: list[str], domains: list[object]) -> np.ndarray:
         if "bad" in texts:
@@ -88,39 +89,39 @@ def deployment() -> Any:
             raise OSError("no process can be started")
         return [media]
 
-    made = object.__new__(EmbedderDeployment.func_or_class)
-    made.embedder, made.process, made.decode = (
-        SimpleNamespace(embed=embed),
-        SimpleNamespace(call=call),
-        None,
-    )
-    return made
+    stub = object.__new__(EmbedderDeployment.func_or_class)
+    stub.embedder, stub.process = SimpleNamespace(embed=embed), SimpleNamespace(call=call)
+    stub.decode = None
+    return stub
 
 
-def test_a_query_that_fails_costs_no_other_its_answer(deployment: Any) -> None:
+def test_failed_query_does_not_affect_the_others(
+    deployment: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.embedder.logger", logging.getLogger("embedder"))
     queries = [(b"a", "good"), (b"junk", "good"), (b"b", "bad"), (b"break", "good"), (b"c", "good")]
     answers = deployment._embed([Query(*query) for query in queries])
     assert [answer.vector for answer in answers] == [[1, 1], None, None, None, [1, 1]]
     assert [answer.status for answer in answers if answer.error] == [422, 500, 500]
     assert answers[2].error == "TypeError: no text" and "no process" in answers[3].error
+    errors = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert errors == ["no process can be started", "no text"]  # server errors alone are logged
     together = deployment._embed([Query(b"a", "good"), Query(b"c", "good")])
-    assert [answer.vector for answer in together] == [[2, 2], [2, 2]]  # in one pass
+    assert [answer.vector for answer in together] == [[2, 2], [2, 2]]  # one batch
 
 
-def test_a_port_that_somebody_listens_on_is_refused_even_if_it_could_be_shared() -> None:
+def test_port_in_use_is_rejected_even_if_it_could_be_shared() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(
-            RuntimeError, match=f"port {port} of 127.0.0.1 cannot be had .*--serve.port"
-        ):
-            refuse_taken("127.0.0.1", port)
-    refuse_taken("127.0.0.1", port)
+        with pytest.raises(RuntimeError, match=f"cannot bind 127.0.0.1:{port} .*--serve.port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
 
 
-def test_frames_that_were_decoded_since_are_shown(workspace: Workspace, tmp_path: Path) -> None:
+def test_frames_decoded_after_the_start_are_served(workspace: Workspace, tmp_path: Path) -> None:
     def frames_of(sample_id: str) -> dict[str, object]:
         return {
             "sample_id": sample_id,
@@ -138,16 +139,18 @@ def test_frames_that_were_decoded_since_are_shown(workspace: Workspace, tmp_path
 
 
 def bare_gateway(workspace: Workspace, embedder: object = None) -> Any:
-    """A gateway outside of Ray: the class without what Serve puts around it."""
+    """A gateway without Ray: the plain class inside Serve's wrappers."""
     own = next(base for base in Gateway.func_or_class.__mro__ if "_first_frame" in vars(base))
-    plain = type("Gateway", (), {name: what for name, what in vars(own).items() if callable(what)})
+    plain = type(
+        "Gateway", (), {name: member for name, member in vars(own).items() if callable(member)}
+    )
     return plain(embedder, [], workspace.uri, 1, {"model": "m"})
 
 
-def test_ids_of_frames_are_read_once_for_a_version_however_many_ask_at_once(
+def test_frame_ids_are_read_once_per_version_by_concurrent_requests(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten million they take a gigabyte; every unknown id read them again, in each of forty threads."""
+    """Those of ten million frames take a gigabyte; unknown ids must not read them again."""
     workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
     gateway, reads = bare_gateway(workspace), []
     dataset = LanceFrames.dataset
@@ -155,18 +158,18 @@ def test_ids_of_frames_are_read_once_for_a_version_however_many_ask_at_once(
         LanceFrames, "dataset", lambda self: reads.append(self.version) or dataset(self)
     )
 
-    def ask(name: str) -> bool:
+    def is_served(name: str) -> bool:
         try:
             return gateway._first_frame(name) == b"jpeg"
         except KeyError:
             return False
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(ask, ["a"] * 4 + ["gone"] * 4)) == 4
-    assert len(reads) == 1 + 4  # the ids once, and the row of each that is there
+        assert sum(pool.map(is_served, ["a"] * 4 + ["gone"] * 4)) == 4
+    assert len(reads) == 1 + 4  # the ids once, and one row for each known id
 
 
-def test_health_does_not_wait_behind_uploads(
+def test_health_answers_busy_while_the_embedder_does_not_answer(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.table(FRAMES).append([{"sample_id": "a", "frames": [b"jpeg"], "timestamps_s": [0.0]}])
@@ -180,7 +183,7 @@ def test_health_does_not_wait_behind_uploads(
     assert asyncio.run(gateway.health()) == {"status": "busy", "model": "m"}
 
 
-def test_an_endpoint_that_another_one_serves_from_is_not_replaced(
+def test_running_endpoint_of_the_cluster_is_not_replaced(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.run.connect", lambda: None)
@@ -191,6 +194,6 @@ def test_an_endpoint_that_another_one_serves_from_is_not_replaced(
     )
     with pytest.raises(
         RuntimeError,
-        match="serves an application 'ampere' already, which would be replaced; stop it",
+        match="already serves an application 'ampere', which a second start would replace. Stop",
     ):
         start(workspace, ServeSettings())

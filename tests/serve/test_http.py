@@ -1,4 +1,4 @@
-"""The endpoint over real HTTP: right answers, clear refusals, and the same vectors as the batch job."""
+"""The endpoint over real HTTP: correct answers, clear errors, and the batch job's vectors."""
 
 import json
 import select
@@ -75,7 +75,7 @@ def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str)
 
 
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
-def test_serving_gives_the_vectors_of_the_batch_job(
+def test_served_vectors_equal_those_of_the_batch_job(
     client: httpx.Client, demo: DemoRun, domain: str
 ) -> None:
     workspace = demo.workspace
@@ -95,7 +95,7 @@ def test_serving_gives_the_vectors_of_the_batch_job(
         np.testing.assert_allclose(answer.json()["vector"], stored, atol=1e-5)
 
 
-def test_refusals_say_what_came_and_what_is_expected(client: httpx.Client, clip: dict) -> None:
+def test_invalid_requests_get_clear_errors(client: httpx.Client, clip: dict) -> None:
     media = Path(clip["media_uris"][0]).read_bytes()
     junk = post(client, "/search", b"neither picture nor video")
     assert junk.status_code == 422 and "neither an image" in junk.json()["detail"]
@@ -104,65 +104,61 @@ def test_refusals_say_what_came_and_what_is_expected(client: httpx.Client, clip:
     assert post(client, "/search", media, k=0).status_code == 422
     assert post(client, "/search", media, domains="shop").status_code == 422
     assert client.post("/search").status_code == 422
-    # One bad request does not spoil the replica.
+    # The replica still works.
     assert post(client, "/search", media).status_code == 200
 
 
-def test_text_that_is_no_unicode_is_refused(client: httpx.Client) -> None:
-    """As a form in UTF-7 can hold; the tokenizer would raise for all queries of its batch."""
-    parts = [b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n+2AA-\r\n']
-    parts.append(
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nx\r\n--b--\r\n'
-    )
-    headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
-    refused = client.post("/search", content=b"".join(parts), headers=headers)
-    assert refused.status_code == 422 and "half a surrogate pair" in refused.json()["detail"]
-    for name, value in (("file", b'; filename="+2AA-.jpg"\r\n\r\nx'), ("domain", b"\r\n\r\n+2AA-")):
-        parts = [
-            b'--b\r\nContent-Disposition: form-data; name="'
-            + name.encode()
-            + b'"'
-            + value
-            + b"\r\n--b--\r\n"
-        ]
-        told = client.post("/search", content=b"".join(parts), headers=headers)
-        assert told.status_code == 422 and told.json()["detail"]
+def test_text_with_an_unpaired_surrogate_is_rejected(client: httpx.Client) -> None:
+    """A form in UTF-7 can contain one; the tokenizer would raise for the whole batch."""
+
+    def post_form(*parts: str) -> httpx.Response:
+        body = "".join(f"--b\r\nContent-Disposition: form-data; {part}\r\n" for part in parts)
+        headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
+        return client.post("/search", content=f"{body}--b--\r\n".encode(), headers=headers)
+
+    text = post_form('name="text"\r\n\r\n+2AA-', 'name="file"; filename="a.jpg"\r\n\r\nx')
+    assert text.status_code == 422 and "an unpaired surrogate" in text.json()["detail"]
+    for part in ('name="file"; filename="+2AA-.jpg"\r\n\r\nx', 'name="domain"\r\n\r\n+2AA-'):
+        response = post_form(part)
+        assert response.status_code == 422 and response.json()["detail"]
 
 
-def test_a_searcher_of_other_shards_is_refused(demo: DemoRun) -> None:
+def test_searcher_rejects_a_changed_number_of_shards(demo: DemoRun) -> None:
     name = embedding_name(demo.workspace.fetch("models/ampere"))
     with pytest.raises(
-        ValueError, match="1 shards by now, and this endpoint started with 2; start it again"
+        ValueError, match="shards changed: found 1, the endpoint started with 2. Restart"
     ):
         SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
 
 
-def test_requests_that_never_end_leave_others_their_answer_and_beyond_the_queue_there_is_503(
+def test_stalled_uploads_fill_the_queue_and_further_requests_get_503(
     client: httpx.Client,
 ) -> None:
-    """Uploads that stop half-way: some of them keep nobody else waiting, and too many fill no memory."""
-    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nbegun'
-    head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\nContent-Type: multipart/form-data; boundary=b"
+    """Some stalled uploads do not block other requests; too many do not fill the memory."""
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nbegin'
+    head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b"
     with ExitStack() as stack:
 
         def begin(count: int) -> list[socket.socket]:
             address = (client.base_url.host, client.base_url.port)
-            held = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
-            for one in held:
-                one.sendall(head + b"\r\n\r\n" + part)
-            return held
+            sockets = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
+            for upload in sockets:
+                upload.sendall(head + b"\r\n\r\n" + part)
+            return sockets
 
-        begun = begin(20)
+        uploads = begin(20)
         assert client.get("/health").status_code == 200
-        begun += begin(ONGOING + QUEUED - 20)
-        # Ray counts a request as waiting only once the replica has refused it, so that some more of a burst come in.
+        uploads += begin(ONGOING + QUEUED - 20)
+        # Ray counts a request as queued only once the replica has rejected it, so a few more of a
+        # burst are accepted.
         answered: list[socket.socket] = []
-        while not answered and len(begun) < 2 * (ONGOING + QUEUED):
-            begun += begin(1)
-            answered, _, _ = select.select(begun, [], [], 1)
-        assert answered and all(one.recv(100).startswith(b"HTTP/1.1 503") for one in answered)
+        while not answered and len(uploads) < 2 * (ONGOING + QUEUED):
+            uploads += begin(1)
+            answered, _, _ = select.select(uploads, [], [], 1)
+        assert answered and all(upload.recv(100).startswith(b"HTTP/1.1 503") for upload in answered)
     answers = (client.get("/health").status_code for _ in range(10_000))
-    assert 200 in answers, "once they are gone, there is room again"
+    assert 200 in answers, "the queue did not empty after the uploads were closed"
 
 
 def test_health_names_model_and_index(client: httpx.Client) -> None:
@@ -178,19 +174,17 @@ def test_frames_are_jpeg_and_unknown_ids_are_404(client: httpx.Client, clip: dic
     assert client.get("/frames/nothing").status_code == 404
 
 
-def test_the_page_is_served(client: httpx.Client) -> None:
+def test_search_page_is_served(client: httpx.Client) -> None:
     assert "Which pages, shorts and lives show this product?" in client.get("/").text
 
 
-def test_an_application_without_an_index_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(FileNotFoundError, match="no model 'ampere'"):
+def test_application_without_a_model_is_rejected(workspace: Workspace) -> None:
+    with pytest.raises(FileNotFoundError, match="model 'ampere' not found"):
         build_app(SearchArgs(workspace=workspace.uri))
 
 
-def test_the_deployed_file_is_taken_as_it_stands_and_another_revision_is_another_application() -> (
-    None
-):
-    """Ray starts nothing anew for a file that it knows."""
+def test_config_file_is_valid_and_a_new_revision_restarts_the_application() -> None:
+    """Ray restarts an application only if its code version differs."""
     text = (Path(__file__).parents[2] / "serve/config.yaml").read_text("utf-8")
     one, other = (
         ServeDeploySchema(
@@ -198,16 +192,14 @@ def test_the_deployed_file_is_taken_as_it_stands_and_another_revision_is_another
         ).applications[0]
         for revision in (1, 2)
     )
-    assert (
-        SearchArgs(**one.args).workspace == "/data/workspace"
-        and SearchArgs(**other.args).revision == "2"
-    )
+    assert SearchArgs(**one.args).workspace == "/data/workspace"
+    assert SearchArgs(**other.args).revision == "2"
     assert get_app_code_version(one) != get_app_code_version(other)
 
 
 @pytest.fixture
 def retrained(workspace: Workspace) -> tuple[Workspace, str]:
-    """A workspace whose index of model `m` is of weights `m@old`; and the name of the present ones."""
+    """A workspace whose index of model `m` is of weights `m@old`, and the name of its weights."""
     name = embedding_name(embedding_model(workspace))
     folder = Path(workspace.uri) / "indexes" / "m"
     (folder / "v000001").mkdir(parents=True)
@@ -217,32 +209,32 @@ def retrained(workspace: Workspace) -> tuple[Workspace, str]:
     return workspace, name
 
 
-def test_an_application_whose_index_is_of_other_weights_is_refused(
+def test_application_with_an_index_of_other_weights_is_rejected(
     retrained: tuple[Workspace, str],
 ) -> None:
     workspace, name = retrained
-    told = f"vectors of m@old and queries are embedded by {name}.*`ampere embed .*`ampere index"
-    with pytest.raises(ValueError, match=told):
+    error = f"vectors of m@old, but queries are embedded by {name}.*`ampere embed .*`ampere index"
+    with pytest.raises(ValueError, match=error):
         build_app(SearchArgs(workspace=workspace.uri, model="m"))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         SearcherDeployment.func_or_class(workspace.uri, "m", name, 0, 1)
 
 
-def test_an_embedder_that_starts_after_another_training_is_refused(
+def test_embedder_that_starts_after_a_new_training_is_rejected(
     retrained: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The searchers hold vectors of the weights that the endpoint started with."""
+    """The searchers hold vectors of the weights with which the endpoint started."""
     workspace, name = retrained
     monkeypatch.setattr(
         "ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name="m@later")
     )
     with pytest.raises(
-        ValueError, match=f"model m is {name} by now, and this was started for m@old"
+        ValueError, match=f"model weights of m changed: expected m@old, found {name}"
     ):
         embedder.EmbedderDeployment.func_or_class(
             workspace.uri, "m", "m@old", DecodeSettings(), "cpu"
         )
     with pytest.raises(
-        ValueError, match=f"model m is m@later by now, and this was started for {name}"
+        ValueError, match=f"model weights of m changed: expected {name}, found m@later"
     ):
         embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", name, DecodeSettings(), "cpu")
