@@ -50,6 +50,8 @@ def test_named_source_files_exist(page: Path) -> None:
     names = re.findall(
         r"`((?:ampere|tests|serve|tools|benchmarks|examples)/[\w/.-]+)`", prose(page)
     )
+    scripts = r"(?:python|sh) ((?:benchmarks|docs|examples|jobs|tools)/[a-z_/]+\.(?:py|sh))"
+    names += re.findall(scripts, page.read_text(encoding="utf-8"))
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
