@@ -11,7 +11,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES += DOCS
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"""(?:\]\(|src=")([^)\s"]+)""")
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 MAX_README_WORDS = 900
 MAX_CELL = 200  # characters
