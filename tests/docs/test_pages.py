@@ -1,6 +1,7 @@
 """README and documentation: links and images resolve, named files and tests exist, sizes hold."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,12 @@ def test_every_page_is_in_the_navigation() -> None:
         return [file for child in children for file in files(child)]  # type: ignore[attr-defined]
 
     assert sorted(files(config["nav"])) == [str(page.relative_to(ROOT / "docs")) for page in DOCS]
+
+
+def test_architecture_page_shows_the_enforced_layers() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = config["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    block = "\n".join(layers).replace("ampere.", "")
+    page = (ROOT / "docs/concepts/architecture.md").read_text(encoding="utf-8")
+    assert f"```\n{block}\n```" in page
