@@ -1,8 +1,10 @@
-"""`ampere demo`: the whole way on a generated catalogue, by the same commands that a user gives.
+"""`ampere demo`: all stages on a generated catalog, by the commands that a user would type.
 
-Run again, it skips what is done. The steps and their order are those of the README; nothing here is a private path.
+A rerun skips finished work. The steps are the commands of the README in the same order.
 """
 
+import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,65 +21,78 @@ from ampere.store.workspace import Workspace
 from ampere.synthetic.catalog import write_demo_catalog
 from ampere.text.checks.scores import score_summaries
 from ampere.uris import absolute
-from ampere.workflows.evaluate_summaries import found_summaries, read_gold
+from ampere.workflows.evaluate_summaries import read_gold, summaries_by_method
 
-# What the models compared in the demo read as text.
+Main = Callable[[Sequence[str]], int]
+# The compared models, with the text that each reads.
 MODELS: dict[str, TextSource] = {"ampere": "llm", "ampere-raw": "raw", "ampere-visual": "none"}
+READS = {
+    "llm": "images and product summaries",
+    "raw": "images and raw transcripts",
+    "none": "images only",
+}
 
 
-def run_demo(
-    main: Callable[[Sequence[str]], int], *, folder: Path, products: int, seed: int, port: int
-) -> int:
-    """Generate, prepare, decode, summarize, train, embed, index, evaluate and serve; returns the exit status.
+def run_demo(main: Main, *, folder: Path, products: int, seed: int, port: int) -> int:
+    """Generate a catalog, run all stages on it and search it over HTTP; returns the exit status.
 
     Args:
         main: the command line, `ampere.cli.main`.
-        folder: for the catalogue and the workspace.
-        products, seed: of the catalogue.
+        folder: for the catalog and the workspace.
+        products: number of products to generate.
+        seed: of the catalog.
         port: of the endpoint, on this machine.
     """
     start = time.monotonic()
-    catalogue, workspace = folder / "catalogue", str(folder / "workspace")
-    print(f"1/7 catalogue of {products} products, generated from seed {seed}", flush=True)
-    manifest = generate(catalogue, products, seed)
-    steps = [
-        ("2/7 prepare", [["prepare", "--preset", "demo", "--manifest", str(manifest)]]),
-        ("3/7 decode: 8 frames of every clip", [["decode"]]),
-        (
-            "4/7 summarize: product name and features out of every transcript, with vLLM",
-            [["summarize"]],
-        ),
-        (
-            "5/7 train: with summaries, with raw transcripts, on pictures alone",
-            [train_flags(name) for name in MODELS],
-        ),
-        (
-            "6/7 embed, index, evaluate",
-            [*(["embed", "--embed.model", name] for name in MODELS), ["index"]],
-        ),
-    ]
-    for title, commands in steps:
-        print(f"\n{title}", flush=True)
+    catalog, uri = folder / "catalogue", str(folder / "workspace")
+    print(f"ampere demo: 7 steps in {folder}/; a rerun skips what is done", flush=True)
+    print(f"\n1/7 generate a catalog of {products} products (seed {seed})", flush=True)
+    manifest = generate(catalog, products, seed)
+    for number, (title, commands) in enumerate(steps(manifest), 2):
+        print(f"\n{number}/7 {title}", flush=True)
         for command in commands:
-            status = show_and_run(main, [*command, "--workspace", workspace])
-            if status:
+            if status := show_and_run(main, [*command, "--workspace", uri]):
                 return status
-        if commands[0][0] == "summarize":
-            print(judge_summaries(Workspace.open(workspace), catalogue / "gold.jsonl"), flush=True)
-    status = show_and_run(
-        main, ["evaluate", "--evaluate.models", *MODELS, "--workspace", workspace]
-    )
-    if status:
-        return status
-    print("\n7/7 serve: one search over HTTP with a test clip", flush=True)
-    opened = Workspace.open(workspace)
-    print(search_over_http(opened, port), flush=True)
-    print(closing(opened, catalogue, time.monotonic() - start), flush=True)
+        if ["summarize"] in commands:
+            print(summary_scores(Workspace.open(uri), catalog / "gold.jsonl"), flush=True)
+    print("\n7/7 serve: one search over HTTP with a live clip of a test product", flush=True)
+    workspace = Workspace.open(uri)
+    print(search_over_http(workspace, port), flush=True)
+    print(f"\nDone in {time.monotonic() - start:.0f} s.\n", flush=True)
+    print(result_lines(workspace), flush=True)
+    print(next_steps(workspace, catalog, port), flush=True)
     return 0
 
 
-def generate(catalogue: Path, products: int, seed: int) -> Path:
-    """Write the catalogue with a progress bar; returns its manifest."""
+def steps(manifest: Path) -> list[tuple[str, list[list[str]]]]:
+    """The steps between generating the catalog and serving: a title and its commands."""
+    evaluate = ["evaluate", "--evaluate.models", *MODELS]
+    return [
+        (
+            "prepare: read the manifest into a workspace",
+            [["prepare", "--preset", "demo", "--manifest", str(manifest)]],
+        ),
+        ("decode: 8 frames of every clip", [["decode"]]),
+        (
+            "summarize: product names and features from transcripts, by a language model (vLLM)",
+            [["summarize"]],
+        ),
+        (
+            "train three models: with product summaries, with raw transcripts, with images only",
+            [
+                ["train", "--train.name", name, "--train.text", text]
+                for name, text in MODELS.items()
+            ],
+        ),
+        (
+            "embed, index and evaluate",
+            [*(["embed", "--embed.model", name] for name in MODELS), ["index"], evaluate],
+        ),
+    ]
+
+
+def generate(catalog: Path, products: int, seed: int) -> Path:
+    """Write the catalog with a progress bar; returns its manifest."""
     with tqdm(
         total=products, desc="generate", unit="product", file=sys.stderr, mininterval=1.0
     ) as bar:
@@ -85,41 +100,39 @@ def generate(catalogue: Path, products: int, seed: int) -> Path:
         def show(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        return write_demo_catalog(catalogue, products=products, seed=seed, on_progress=show)
+        return write_demo_catalog(catalog, products=products, seed=seed, on_progress=show)
 
 
-def train_flags(name: str) -> list[str]:
-    return ["train", "--train.name", name, "--train.text", MODELS[name]]
-
-
-def show_and_run(main: Callable[[Sequence[str]], int], command: list[str]) -> int:
+def show_and_run(main: Main, command: list[str]) -> int:
     """Print a command as a user would type it, and run it."""
-    print(f"$ ampere {' '.join(command)}", flush=True)
+    print(f"$ ampere {shlex.join(command)}", flush=True)
     return main(command)
 
 
-def judge_summaries(workspace: Workspace, gold: Path) -> str:
-    """How the summaries compare with what the generator knows, for all and for test products; none at all is wrong."""
+def summary_scores(workspace: Workspace, gold: Path) -> str:
+    """The scores of the summaries against the generator's truth, for all and for test products.
+
+    A missing summary counts as wrong.
+    """
     truth = read_gold(str(gold))
-    found = found_summaries(workspace, truth).get("llm", {})
-    test = set(
-        workspace.table(SAMPLES)
-        .read(["sample_id"], f"split = '{Split.TEST}'")["sample_id"]
-        .to_pylist()
-    )
+    summaries = summaries_by_method(workspace, truth).get("llm", {})
+    test = workspace.table(SAMPLES).read(["sample_id"], f"split = '{Split.TEST}'")
+    test_ids = set(test["sample_id"].to_pylist())
     lines = []
     for name, chosen in (
         ("all", list(truth)),
-        ("test", [sample_id for sample_id in truth if sample_id in test]),
+        ("test", [sample_id for sample_id in truth if sample_id in test_ids]),
     ):
-        scores = score_summaries([(found.get(sample_id), truth[sample_id]) for sample_id in chosen])
-        lines.append(f"summaries of {name} products: {scores}")
-    said = "The language model saw none of these products, selling points and sentence patterns in its own training."
-    return "\n".join([*lines, said])
+        pairs = [(summaries.get(sample_id), truth[sample_id]) for sample_id in chosen]
+        lines.append(f"summaries of {name} products: {score_summaries(pairs)}")
+    lines.append(
+        "The language model was trained on other products, selling points and sentence patterns."
+    )
+    return "\n".join(lines)
 
 
 def search_over_http(workspace: Workspace, port: int) -> str:
-    """Start the endpoint, ask for the first test live clip with a summary, stop it; returns the answer as text."""
+    """Start the endpoint, search with a test clip and its summary, stop it; returns the answer."""
     from serve.run import start, stop
 
     sample = first_test_clip(workspace)
@@ -140,7 +153,7 @@ def search_over_http(workspace: Workspace, port: int) -> str:
 
 
 def first_test_clip(workspace: Workspace) -> dict[str, Any]:
-    """A live clip of a test product, with its summary as `text`."""
+    """The first live clip of a test product that has a summary, with the summary as `text`."""
     summaries = workspace.table(SUMMARIES).read(
         ["sample_id", "text"], "method = 'llm' AND text IS NOT NULL"
     )
@@ -156,41 +169,58 @@ def first_test_clip(workspace: Workspace) -> dict[str, Any]:
 
 
 def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> str:
-    lines = [
-        f"$ curl {url}/search -F file=@{sample['media_uris'][0]} -F 'text={sample['text']}' -F k=3",
-        f"query: {sample['sample_id']}, product {sample['product_id']}, {sample['text']}",
-    ]
-    for domain, hits in answer["results"].items():
-        lines.append(f"  {domain}:")
-        for hit in hits:
-            mark = "*" if hit["product_id"] == sample["product_id"] else " "
-            lines.append(
-                f"  {mark} {hit['score']:.3f}  {hit['sample_id']:<16} {hit['text'] or '(no text)'}"
-            )
+    """The request as a curl command, the hits as a table, and the time taken."""
+    from ampere.reports.search import format_hits  # imports torch, which takes seconds
+
+    form = [f"file=@{sample['media_uris'][0]}", f"text={sample['text']}", "k=3"]
+    curl = ["curl", f"{url}/search", *(part for field in form for part in ("-F", field))]
     timing = answer["timing_ms"]
-    lines.append(
-        f"  (* the query's product; embed {timing['embed']:.0f} ms, search {timing['search']:.0f} ms)"
+    return "\n".join(
+        [
+            f"$ {shlex.join(curl)}",
+            f"query: {sample['sample_id']}; hits of its product {sample['product_id']} are right",
+            format_hits(answer["results"]),
+            f"embedding took {timing['embed']:.0f} ms, searching {timing['search']:.0f} ms",
+        ]
     )
-    return "\n".join(lines)
 
 
-def closing(workspace: Workspace, catalogue: Path, seconds: float) -> str:
-    """Where everything lies, and what to do next."""
+def result_lines(workspace: Workspace) -> str:
+    """The mR1 of each model and of chance, as `ampere evaluate` reported it."""
+    report = json.loads(workspace.read_report("evaluation.json") or "")
+    scores = {result["name"]: result["mR1"] for result in (report, *report["compared"])}
+    lines = [f"{READS[text]:<30}{scores[name]:>5.1f} %  ({name})" for name, text in MODELS.items()]
+    return "\n".join(
+        [
+            "Share of queries with the right product first, on products unseen in training (mR1):",
+            *(f"  {line}" for line in lines),
+            f"  {'chance':<30}{report['chance_mR1']:>5.1f} %",
+            "The catalog is generated and the models are small: this shows that the parts work.",
+        ]
+    )
+
+
+def next_steps(workspace: Workspace, catalog: Path, port: int) -> str:
+    """Where the files are, and commands to try."""
     uri = workspace.uri
-    program = (
-        sys.argv[0] if Path(sys.argv[0]).name == "ampere" else "ampere"
-    )  # works without an active environment
+    # The full path works without an active environment.
+    ampere = sys.argv[0] if Path(sys.argv[0]).name == "ampere" else "ampere"
+    own_port = "" if port == ServeSettings().port else f" --serve.port {port}"
+    clip = first_test_clip(workspace)["sample_id"]
     return "\n".join(
         [
             "",
-            f"demo: done in {seconds:.0f} s. Catalogue generated, models small: the figures show that it works.",
-            f"  catalogue    {absolute(catalogue)}",
+            "Files:",
+            f"  catalog      {absolute(catalog)}",
             f"  tables       {uri}/*.lance",
             f"  models       {uri}/models/",
             f"  index        {uri}/indexes/ampere/",
             f"  evaluation   {uri}/reports/evaluation.json",
-            "Look at it again:",
-            f"  {program} status --workspace {uri}",
-            f"  {program} serve --workspace {uri}     then open http://127.0.0.1:8000",
+            "",
+            "Next:",
+            f"  {ampere} serve --workspace {uri}{own_port}  # search page: http://127.0.0.1:{port}",
+            f"  {ampere} status --workspace {uri}",
+            f"  {ampere} inspect {clip} --workspace {uri}  # a transcript and its summary",
+            f"  {ampere} figures --workspace {uri}  # writes {uri}/reports/index.html",
         ]
     )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ampere.store.workspace import Workspace
@@ -23,12 +24,21 @@ class DemoRun:
         return Workspace.open(self.folder / "workspace")
 
 
+@cache
+def serve_port() -> int:
+    """The port of Serve in this process, whose HTTP proxy keeps the port of its first start."""
+    return free_port()
+
+
+def demo_command(folder: Path, port: int) -> list[str]:
+    """The arguments of `ampere` for a demo in a folder."""
+    flags = ["--folder", str(folder), "--products", str(DEMO_PRODUCTS), "--port", str(port)]
+    return ["demo", *flags]
+
+
 def run_demo(folder: Path) -> str:
-    """Run the demo in a process of its own, as a user would; returns what it prints."""
-    command = [sys.executable, "-m", "ampere.cli", "demo", "--folder", str(folder)]
-    result = subprocess.run(
-        [*command, "--products", str(DEMO_PRODUCTS), "--port", str(free_port())],
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    """Run the demo in a process of its own, as a user would; returns its output."""
+    command = [sys.executable, "-m", "ampere.cli", *demo_command(folder, free_port())]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-4000:]}"
     return result.stdout

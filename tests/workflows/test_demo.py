@@ -1,4 +1,4 @@
-"""The main job end to end, from a generated catalogue to an answer over HTTP, with every real engine."""
+"""The demo end to end: from a generated catalog to an answer over HTTP, with all real engines."""
 
 import json
 import math
@@ -13,12 +13,14 @@ from ampere.cli import main
 from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.retrieval.metrics import TASKS
 from ampere.text.checks.scores import score_summaries
-from ampere.workflows.demo import judge_summaries
-from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, run_demo
+from ampere.workflows.demo import summary_scores
+from ampere.workflows.evaluate_summaries import read_gold
+from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, demo_command, serve_port
 
 pytestmark = pytest.mark.timeout(1200)
 SAMPLE_COUNT = 5 * DEMO_PRODUCTS  # a page, two shorts and two lives each
 CLIP_COUNT = 4 * DEMO_PRODUCTS
+DOMAINS = [[str(domain)] for domain in Domain]  # the first word of a hit's line
 
 
 def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
@@ -27,61 +29,46 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
     assert len(ids) == samples.num_rows == SAMPLE_COUNT
     frames = demo.workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist()
     assert sorted(frames) == sorted(ids)
-    clips = samples.filter(pc.not_equal(samples["domain"], str(Domain.PAGE)))[
-        "sample_id"
-    ].to_pylist()
+    clips = samples.filter(pc.not_equal(samples["domain"], str(Domain.PAGE)))
     summarized = demo.workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
-    failed = (
-        demo.workspace.table(FAILURES)
-        .read(["sample_id"], "stage = 'summarize'")["sample_id"]
-        .to_pylist()
+    failures = demo.workspace.table(FAILURES).read(["sample_id"], "stage = 'summarize'")
+    assert sorted(summarized + failures["sample_id"].to_pylist()) == sorted(
+        clips["sample_id"].to_pylist()
     )
-    assert sorted(summarized + failed) == sorted(clips)
     embeddings = demo.workspace.table(EMBEDDINGS).read(["sample_id", "model"])
-    assert embeddings.num_rows == 3 * SAMPLE_COUNT  # summaries, raw transcripts, pictures alone
+    assert embeddings.num_rows == 3 * SAMPLE_COUNT  # three models
     assert embeddings.group_by(["sample_id", "model"]).aggregate([]).num_rows == 3 * SAMPLE_COUNT
     assert demo.workspace.table(FAILURES).count("stage != 'summarize'") == 0
 
 
 def test_pages_have_one_frame_and_clips_eight(demo: DemoRun) -> None:
-    for row in (
-        demo.workspace.table(FRAMES).read(["sample_id", "frames", "timestamps_s"]).to_pylist()
-    ):
+    columns = ["sample_id", "frames", "timestamps_s"]
+    for row in demo.workspace.table(FRAMES).read(columns).to_pylist():
         expected = 1 if f"-{Domain.PAGE}-" in row["sample_id"] else 8
         assert len(row["frames"]) == len(row["timestamps_s"]) == expected
         assert row["timestamps_s"] == sorted(row["timestamps_s"])
 
 
-def test_vllm_names_products_that_the_language_model_never_saw(demo: DemoRun) -> None:
-    gold = [
-        json.loads(line)
-        for line in (demo.folder / "catalogue" / "gold.jsonl").read_text("utf-8").splitlines()
-    ]
-    truth = {row["sample_id"]: row for row in gold}
-    rows = [
-        row
-        for row in demo.workspace.table(SUMMARIES).read().to_pylist()
-        if row["sample_id"] in truth
-    ]
+def test_vllm_names_products_unseen_in_its_training(demo: DemoRun) -> None:
+    truth = read_gold(str(demo.folder / "catalogue" / "gold.jsonl"))
+    summaries = demo.workspace.table(SUMMARIES).read().to_pylist()
+    rows = [row for row in summaries if row["sample_id"] in truth]
     scores = score_summaries([(row, truth[row["sample_id"]]) for row in rows])
     assert scores.count >= 0.9 * CLIP_COUNT
     assert scores.name_accuracy.value >= 0.50
     assert all(row["model"].startswith("small_lm@") for row in rows if row["status"] == "ok")
 
 
-def test_clips_without_a_transcript_are_missing_and_not_empty_text(demo: DemoRun) -> None:
+def test_summaries_of_clips_without_a_transcript_are_missing(demo: DemoRun) -> None:
     texts = demo.workspace.table(SAMPLES).read(["sample_id", "text", "domain"]).to_pylist()
     blank = {row["sample_id"] for row in texts if row["text"] is None}
-    missing = (
-        demo.workspace.table(SUMMARIES)
-        .read(["sample_id", "text"], "status = 'missing'")
-        .to_pylist()
-    )
+    summaries = demo.workspace.table(SUMMARIES)
+    missing = summaries.read(["sample_id", "text"], "status = 'missing'").to_pylist()
     assert {row["sample_id"] for row in missing} == blank
     assert all(row["text"] is None for row in missing)
 
 
-def test_the_six_task_table_is_written_and_printed(demo: DemoRun) -> None:
+def test_six_task_table_is_written_and_printed(demo: DemoRun) -> None:
     report = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
     assert list(report["tasks"]) == ["P2S", "P2L", "S2P", "S2L", "L2P", "L2S"]
     recalls = [report["tasks"][task]["R1"] for task in report["tasks"]]
@@ -97,62 +84,68 @@ def test_the_six_task_table_is_written_and_printed(demo: DemoRun) -> None:
         sum(g["queries"] for g in groups.values()) == queries
         for groups in report["groups"].values()
     )
-    assert {"with text"} <= set(report["groups"]["text"]) and len(
-        report["groups"]["category"]
-    ) == 10
+    assert "with text" in report["groups"]["text"] and len(report["groups"]["category"]) == 10
 
 
 def test_two_models_are_compared_on_the_same_queries(
     demo: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workspace = demo.workspace
-    kept = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
-    assert (
-        main(
-            ["evaluate", "--workspace", workspace.uri, "--evaluate.compare", "ampere-raw", "ampere"]
-        )
-        == 0
-    )
+    saved = (demo.folder / "workspace/reports/evaluation.json").read_text("utf-8")
+    before = json.loads(saved)
+    flags = ["--evaluate.compare", "ampere-raw", "ampere"]
+    assert main(["evaluate", "--workspace", workspace.uri, *flags]) == 0
     assert "\nampere over ampere-raw, R@1 in points: mR1 +" in capsys.readouterr().out
     report = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
-    raw = next(row for row in kept["compared"] if row["name"] == "ampere-raw")
+    raw = next(row for row in before["compared"] if row["name"] == "ampere-raw")
     gain = report["comparison"]["mR1"]
-    assert gain["difference"] == pytest.approx(kept["mR1"] - raw["mR1"])
+    assert gain["difference"] == pytest.approx(before["mR1"] - raw["mR1"])
     assert gain["interval"][0] <= gain["difference"] <= gain["interval"][1]
-    # As the demo left it, for the tests that come after.
-    names = [kept["name"], *(row["name"] for row in kept["compared"])]
-    assert main(["evaluate", "--workspace", workspace.uri, "--evaluate.models", *names]) == 0
+    workspace.write_report("evaluation.json", saved)  # for the other tests of the demo
 
 
-def test_the_figures_are_one_page_that_needs_no_other_file(
+def test_figures_are_written_as_one_standalone_page(
     demo: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--figures.models", "ampere", "ampere-visual", "--figures.worst", "3"]
     assert main(["figures", "--workspace", demo.workspace.uri, *flags]) == 0
     assert "figures: 9 figures done" in capsys.readouterr().out
     reports = Path(demo.workspace.uri) / "reports"
-    drawn = list((reports / "figures").iterdir())
-    assert {file.stem for file in drawn} == {
-        "distances",
-        "recall",
-        "attention",
-        *(f"top5-{task}" for task in TASKS),
-    }
-    for file in drawn:
+    files = list((reports / "figures").iterdir())
+    names = ["distances", "recall", "attention", *(f"top5-{task}" for task in TASKS)]
+    assert sorted(file.stem for file in files) == sorted(names)
+    for file in files:
         with Image.open(file) as image:
             assert min(image.size) > 200
     page = (reports / "index.html").read_text("utf-8")
-    assert (
-        re.findall(r'src="(?!data:)', page) == [] and "<link" not in page and "<script" not in page
-    )
+    assert not re.search(r'src="(?!data:)|<link|<script', page)
     assert page.count('<figure class="query">') == 6 * 3 + 3
     assert 'class="right"' in page and "ampere-visual" in page
 
 
-def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> None:
+def test_demo_shows_every_step_with_its_commands(demo: DemoRun) -> None:
+    commands = [line.split()[2] for line in demo.output.splitlines() if line.startswith("$ ampere")]
+    stages = ["prepare", "decode", "summarize", *["train"] * 3, *["embed"] * 3]
+    assert commands == [*stages, "index", "evaluate"]
+    steps = [line[:3] for line in demo.output.splitlines() if line[1:3] == "/7"]
+    assert steps == [f"{number}/7" for number in range(1, 8)]
+
+
+def test_demo_searches_over_http_and_prints_results_files_and_next_steps(demo: DemoRun) -> None:
     answer = demo.output[demo.output.index("7/7") :]
-    assert "query: p" in answer and "page:" in answer and "short:" in answer and "live:" in answer
-    assert "embed " in answer and "ampere serve --workspace" in answer
+    hits = [line.split()[0] for line in answer.splitlines() if line.split()[:1] in DOMAINS]
+    assert "$ curl http://127.0.0.1:" in answer and "query: p" in answer
+    assert hits == [domain for (domain,) in DOMAINS for _ in range(3)]
+    report = json.loads((demo.folder / "workspace/reports/evaluation.json").read_text("utf-8"))
+    raw, visual = report["compared"]
+    for name, value in (
+        ("images and product summaries", report["mR1"]),
+        ("images and raw transcripts", raw["mR1"]),
+        ("images only", visual["mR1"]),
+        ("chance", report["chance_mR1"]),
+    ):
+        assert re.search(f"\n  {name} +{value:.1f} %", answer), name
+    assert f"ampere serve --workspace {demo.workspace.uri}" in answer
     for name in (
         "models/ampere/model.safetensors",
         "indexes/ampere/current.json",
@@ -162,9 +155,11 @@ def test_it_searches_over_http_and_says_where_everything_lies(demo: DemoRun) -> 
         assert (demo.folder / "workspace" / name).exists()
 
 
-def test_run_again_it_skips_what_is_done(demo: DemoRun) -> None:
+@pytest.mark.usefixtures("local_ray")
+def test_rerun_skips_what_is_done(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
     versions = table_versions(demo)
-    output = run_demo(demo.folder)
+    assert main(demo_command(demo.folder, serve_port())) == 0
+    output = capsys.readouterr().out
     assert f"decode: 0 files done, {SAMPLE_COUNT} were done before" in output
     assert output.count("train: 0 products done") == 3
     assert table_versions(demo) == versions
@@ -188,30 +183,15 @@ def test_status_shows_all_stages(demo: DemoRun, capsys: pytest.CaptureFixture[st
         assert lines[stage] == [str(count), "0", "0", "0"]
 
 
-def test_search_from_the_command_line_finds_the_clip_itself(
+def test_search_command_ranks_the_query_clip_first(
     demo: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = (
-        demo.workspace.table(SAMPLES)
-        .read(None, "domain = 'short' AND split = 'test'")
-        .to_pylist()[0]
-    )
-    summary = (
-        demo.workspace.table(SUMMARIES)
-        .read(["text"], f"sample_id = '{clip['sample_id']}'")["text"][0]
-        .as_py()
-    )
-    text = ["--text", summary] if summary else []
-    flags = [
-        "--file",
-        clip["media_uris"][0],
-        *text,
-        "--json",
-        "--k",
-        "3",
-        "--workspace",
-        demo.workspace.uri,
-    ]
+    shorts = demo.workspace.table(SAMPLES).read(None, "domain = 'short' AND split = 'test'")
+    clip = shorts.to_pylist()[0]
+    where = f"sample_id = '{clip['sample_id']}'"
+    summary = demo.workspace.table(SUMMARIES).read(["text"], where)["text"][0].as_py()
+    flags = ["--file", clip["media_uris"][0], *(["--text", summary] if summary else [])]
+    flags += ["--json", "--k", "3", "--workspace", demo.workspace.uri]
     assert main(["search", *flags]) == 0
     hits = json.loads(capsys.readouterr().out)
     assert hits["short"][0]["sample_id"] == clip["sample_id"]
@@ -219,9 +199,8 @@ def test_search_from_the_command_line_finds_the_clip_itself(
     assert len(hits["page"]) == len(hits["live"]) == 3
 
 
-def test_judge_prints_scores_of_all_and_of_test_products(demo: DemoRun) -> None:
-    text = judge_summaries(demo.workspace, demo.folder / "catalogue" / "gold.jsonl")
-    assert (
-        "summaries of all products: name right" in text
-        and "summaries of test products: name right" in text
-    )
+def test_summaries_are_scored_for_all_and_for_test_products(demo: DemoRun) -> None:
+    text = summary_scores(demo.workspace, demo.folder / "catalogue" / "gold.jsonl")
+    assert text in demo.output
+    assert "summaries of all products: name right" in text
+    assert "summaries of test products: name right" in text

@@ -12,7 +12,7 @@ from ampere.records import SAMPLES, SUMMARIES
 from ampere.store.workspace import Workspace
 from ampere.text.summary import Summary, parse_summary
 from ampere.workflows import evaluate_summaries
-from ampere.workflows.demo import judge_summaries
+from ampere.workflows.demo import summary_scores
 from ampere.workflows.evaluate_summaries import (
     read_gold,
     score_workspace,
@@ -83,21 +83,19 @@ def summarized(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def test_every_method_of_a_workspace_is_scored_by_hand(
-    summarized: Workspace, tmp_path: Path
-) -> None:
+def test_methods_of_a_workspace_are_scored_by_hand(summarized: Workspace, tmp_path: Path) -> None:
     scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
     assert list(scores) == ["keybert", "llm", "raw"]
     llm, raw, keybert = scores["llm"], scores["raw"], scores["keybert"]
     assert (llm.count, llm.chat_count) == (2, 1)
     assert (llm.name_accuracy.value, llm.no_output.value) == (0.5, 0.5)
     assert (llm.feature_recall.value, llm.feature_precision.value) == (0.5, 1.0)
-    assert (llm.unanswered, llm.chat_recognised.value) == (1, 0.0)  # no row is no answer
+    assert (llm.unanswered, llm.chat_recognised.value) == (1, 0.0)  # a missing row is no answer
     assert (keybert.name_accuracy.value, keybert.feature_precision.value) == (0.5, 0.5)
     assert (raw.name_accuracy.value, raw.no_output.value) == (0.5, 0.5)
 
 
-def test_a_method_is_scored_by_what_it_feeds_alone(workspace: Workspace, tmp_path: Path) -> None:
+def test_method_is_scored_by_its_text_only(workspace: Workspace, tmp_path: Path) -> None:
     row = {
         "sample_id": "a",
         "product_name": "松石牙刷",
@@ -119,43 +117,36 @@ def test_a_method_is_scored_by_what_it_feeds_alone(workspace: Workspace, tmp_pat
     )
 
 
-def test_the_demo_counts_transcripts_without_a_summary_as_wrong(
-    summarized: Workspace, tmp_path: Path
-) -> None:
+def test_demo_counts_missing_summaries_as_wrong(summarized: Workspace, tmp_path: Path) -> None:
     summarized.table(SAMPLES).append(
         [{"sample_id": "a", "split": "train"}, {"sample_id": "b", "split": "test"}]
     )
-    every, test, _ = judge_summaries(
+    every, test, _ = summary_scores(
         summarized, Path(write(tmp_path / "gold.jsonl", GOLD))
     ).splitlines()
     assert every.startswith("summaries of all products: name right 50.0% of 2, no name 50.0%")
-    assert every.endswith("chat recognised 0.0% of 1")  # it has no row
+    assert every.endswith("chat recognized 0.0% of 1")  # there is no row
     assert test.startswith("summaries of test products: name right 0.0% of 1, no name 100.0%")
 
 
-def test_the_command_prints_a_table_or_json(
-    summarized: Workspace, tmp_path: Path, capsys: Any
-) -> None:
+def test_command_prints_a_table_or_json(summarized: Workspace, tmp_path: Path, capsys: Any) -> None:
     gold = write(tmp_path / "gold.jsonl", GOLD)
     assert main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri]) == 0
-    shown = capsys.readouterr().out
-    assert (
-        "2 transcripts of products, 1 of chat alone" in shown
-        and "llm" in shown
-        and "50.0 %" in shown
-    )
-    assert "count as wrong: keybert 2, llm 1, raw 2" in " ".join(shown.split())
+    table = " ".join(capsys.readouterr().out.split())
+    assert "2 product transcripts, 1 chat transcripts" in table
+    assert "llm" in table and "50.0 %" in table
+    assert "counted as wrong: keybert 2, llm 1, raw 2" in table
     assert (
         main(["evaluate-summaries", "--gold", gold, "--workspace", summarized.uri, "--json"]) == 0
     )
-    told = json.loads(capsys.readouterr().out)
-    assert told["llm"]["count"] == 2 and told["llm"]["name_accuracy"]["value"] == 0.5
-    assert told["llm"]["name_accuracy"]["low"] <= 0.5 <= told["llm"]["name_accuracy"]["high"]
+    llm = json.loads(capsys.readouterr().out)["llm"]
+    assert llm["count"] == 2 and llm["name_accuracy"]["value"] == 0.5
+    assert llm["name_accuracy"]["low"] <= 0.5 <= llm["name_accuracy"]["high"]
 
 
-@pytest.mark.parametrize(("status", "recognised"), [("empty", 1.0), ("missing", 0.0)])
-def test_chat_is_recognised_by_an_answer_only(
-    summarized: Workspace, tmp_path: Path, status: str, recognised: float
+@pytest.mark.parametrize(("status", "recognized"), [("empty", 1.0), ("missing", 0.0)])
+def test_chat_is_recognized_only_if_answered(
+    summarized: Workspace, tmp_path: Path, status: str, recognized: float
 ) -> None:
     row = {
         "method": "llm",
@@ -166,29 +157,26 @@ def test_chat_is_recognised_by_an_answer_only(
     }
     summarized.table(SUMMARIES).append([row])
     scores = score_workspace(summarized, read_gold(write(tmp_path / "gold.jsonl", GOLD)))
-    assert scores["llm"].chat_recognised.value == recognised
-    assert scores["llm"].unanswered == 1 - recognised
+    assert scores["llm"].chat_recognised.value == recognized
+    assert scores["llm"].unanswered == 1 - recognized
 
 
 @pytest.mark.parametrize(
-    "failed", [Report("summarize", "", done=2, unanswered=1), Report("summarize", "")]
+    "failed", [Report("summarize", "", done=2, unprocessed=1), Report("summarize", "")]
 )
-def test_transcripts_that_gave_no_answer_fail_the_command(
+def test_failed_transcripts_fail_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, failed: Report
 ) -> None:
     if not failed.done:
         failed.failed["AnswerError"] = 3
     monkeypatch.setattr(evaluate_summaries, "run_stage", lambda stage, workspace: failed)
     assert main(["evaluate-summaries", "--gold", write(tmp_path / "gold.jsonl", GOLD)]) == 1
-    told = capsys.readouterr().err
-    assert (
-        f"of 3 labelled transcripts {failed.unanswered} gave no answer and {failed.failed.total()} failed"
-        in told
-    )
-    assert "run it again" in told
+    message = capsys.readouterr().err
+    assert "cannot score 3 labeled transcripts" in message
+    assert f"{failed.unprocessed} were not processed, {failed.failed.total()} failed" in message
 
 
-def test_without_a_workspace_the_labelled_transcripts_are_summarized(tmp_path: Path) -> None:
+def test_labeled_transcripts_are_summarized_without_a_workspace(tmp_path: Path) -> None:
     gold = read_gold(write(tmp_path / "gold.jsonl", GOLD))
     scores, report = summarize_gold(gold, SummarizeSettings(method="raw"))
     assert report.done == 3 and scores["raw"].name_accuracy.value == 1.0
@@ -196,12 +184,14 @@ def test_without_a_workspace_the_labelled_transcripts_are_summarized(tmp_path: P
     assert json.loads(scores_json(scores))["raw"]["chat_count"] == 1
     del gold["b"]["text"]
     with pytest.raises(
-        ValueError, match="1 labelled transcripts have no text, the first b; give --workspace"
+        ValueError, match="1 labeled transcripts have no text, first b. .* --workspace"
     ):
         summarize_gold(gold, SummarizeSettings(method="raw"))
 
 
-def test_none_of_the_labelled_samples_summarized(workspace: Workspace, tmp_path: Path) -> None:
+def test_workspace_without_labeled_summaries_is_refused(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     gold = write(tmp_path / "gold.jsonl", GOLD)
     assert main(["evaluate-summaries", "--gold", gold, "--workspace", workspace.uri]) == 2
 
@@ -217,28 +207,28 @@ def test_none_of_the_labelled_samples_summarized(workspace: Workspace, tmp_path:
         ({"sample_id": "a", "product_name": "b", "product_features": [1]}, "must be strings"),
     ],
 )
-def test_a_line_that_is_no_label_is_named(tmp_path: Path, row: Any, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"gold.jsonl:2: not a labelled transcript .*{reason}"):
+def test_invalid_line_is_named(tmp_path: Path, row: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"gold.jsonl:2: not a labeled transcript .*{reason}"):
         read_gold(write(tmp_path / "gold.jsonl", [GOLD[1], row]))
 
 
 @pytest.mark.parametrize("domain", ["page", "clip"])
-def test_pages_are_not_summarized_and_so_not_labelled(tmp_path: Path, domain: str) -> None:
+def test_label_of_a_page_is_refused(tmp_path: Path, domain: str) -> None:
     gold = write(tmp_path / "gold.jsonl", [GOLD[1], GOLD[0] | {"domain": domain}])
     with pytest.raises(
-        ValueError, match=rf"gold.jsonl:2: domain is '{domain}'; .* give short or live"
+        ValueError, match=rf"gold.jsonl:2: domain is '{domain}'; expected short or live"
     ):
         read_gold(gold)
 
 
-def test_an_id_twice_and_nothing_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="gold.jsonl:2: sample_id a is there twice"):
+def test_duplicate_id_and_empty_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gold.jsonl:2: duplicate sample_id a"):
         read_gold(write(tmp_path / "gold.jsonl", [GOLD[0], GOLD[0]]))
-    with pytest.raises(ValueError, match="has no labelled transcript"):
+    with pytest.raises(ValueError, match="has no labeled transcripts"):
         read_gold(write(tmp_path / "gold.jsonl", [""]))
 
 
-def test_our_own_set_is_one() -> None:
+def test_published_set_is_valid() -> None:
     gold = read_gold(str(OUR_GOLD))
     assert len(gold) >= 200
     rows = gold.values()
