@@ -1,13 +1,14 @@
 """The embed stage: frames and texts to embeddings, on a pool of model actors that Ray Data scales.
 
-Tasks read and decode the frames, so that an actor, which may hold a GPU, does nothing but run its model.
+Tasks read and decode the frames, so that an actor, which may hold a GPU, only runs its model.
 """
 
 import functools
+import logging
 import os
-import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ import pyarrow.compute as pc
 
 from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
+from ampere.huge_pages import use_huge_pages
 from ampere.media.images import model_input
 from ampere.models.model_folder import architecture, embedding_name, frame_size, text_source
 from ampere.pipeline.runner.plan import fingerprint
-from ampere.pipeline.runner.pool_stats import COLUMNS, PoolWatch
+from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS, PoolStats
 from ampere.pipeline.runner.ray_data import map_batches
+from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import (
     ERROR_COLUMNS,
     Stage,
@@ -33,59 +36,101 @@ from ampere.pipeline.runner.stage import (
 )
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.store.frames import LanceFrames
-from ampere.store.models import model_folder, own_embedder
-from ampere.store.texts import sample_texts, text_array, text_notes
+from ampere.store.models import load_embedder, model_folder
+from ampere.store.table import Table
+from ampere.store.texts import missing_summary_warnings, sample_texts, text_array
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data
 
+logger = logging.getLogger(__name__)
 
-def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | None = None) -> Stage:
+
+class EmbedStage(Stage):
     """The embed stage of one model over all samples that have frames.
 
     Args:
-        split: embed the samples of this one alone; None: all.
+        workspace: with the model and the frames.
+        settings: of the stage.
+        split: embed the samples of this split only; None: all.
 
     Raises:
         FileNotFoundError: the workspace has no such model, or no frames.
-        ValueError: the model reads summaries and no clip has one, or it is one that cannot be compiled and should be.
+        ValueError: the model cannot be compiled, and the settings ask for it.
     """
-    folder = model_folder(workspace, settings.model)
-    check_compile(folder, settings)
-    name = embedding_name(folder)
-    frames = LanceFrames(workspace)
-    wanted = wanted_rows(workspace, folder, name, frames, split)
-    reads = f"what model {settings.model} reads"
-    notes = text_notes(
-        workspace, "embed", reads, text_source(folder), wanted["sample_id"].to_pylist()
-    )
-    least, most = worker_range("embed.workers", settings.workers, least=0)
-    watch = PoolWatch(most, settings.hourly_price)
 
-    def build(work: Work) -> "ray.data.Dataset":
+    output = EMBEDDINGS
+
+    def __init__(
+        self, workspace: Workspace, settings: EmbedSettings, split: Split | None = None
+    ) -> None:
+        self.workspace, self.settings, self.split = workspace, settings, split
+        self.folder = model_folder(workspace, settings.model)
+        check_compile(self.folder, settings)
+        self.model = embedding_name(self.folder)
+        self.frames = LanceFrames(workspace)
+        self.min_workers, max_workers = worker_range("embed.workers", settings.workers, least=0)
+        self.pool = PoolStats(max_workers, settings.hourly_price)
+        self.warnings: list[str] = []
+        self.name = f"embed-{settings.model}"
+        self.batch_size = settings.batch_size
+        self.gpus = settings.gpus
+        self.startup = f"loading model {settings.model}"
+
+    def inputs(self) -> pa.Table:
+        """The columns of `input_rows`.
+
+        Raises:
+            ValueError: the model reads summaries, and no clip has one.
+        """
+        rows = input_rows(self.workspace, self.folder, self.model, self.frames, self.split)
+        self.warnings = missing_summary_warnings(
+            self.workspace,
+            "embed",
+            f"the text source of model {self.settings.model}",
+            text_source(self.folder),
+            rows["sample_id"].to_pylist(),
+        )
+        return rows
+
+    def owned_rows(self) -> str | None:
+        """The rows of these weights."""
+        return f"model = '{self.model}'"
+
+    def transform(self, work: Work) -> "ray.data.Dataset":
+        """Read frames in tasks, embed in actors."""
         from ray.data import ActorPoolStrategy
 
-        watch.begin()
-        # Ray would cut a batch's pixels into blocks of 128 MiB, each of which compiled models fill up anew.
+        settings, workers = self.settings, max(1, self.min_workers)
+        self.pool.start()
+        # Ray would cut a batch's pixels into blocks of 128 MiB, which compiled models pad again.
         work.blocks.context.target_max_block_size = None
         pixels = map_batches(
             work.blocks,
             read_pixels,
-            fn_kwargs={"uri": frames.uri, "version": frames.version, "size": frame_size(folder)},
+            fn_kwargs={
+                "uri": self.frames.uri,
+                "version": self.frames.version,
+                "size": frame_size(self.folder),
+            },
             batch_format="pyarrow",
             batch_size=None,
-            # Beside models on the CPU, whole cores for reading could leave none for a model.
+            # On a small machine, whole cores for reading could leave none for a model on the CPU.
             num_cpus=1 if settings.gpus else 0,
-            concurrency=None if settings.gpus else max(1, most),
+            concurrency=None if settings.gpus else max(1, self.pool.max_workers),
         )
         return map_batches(
             pixels,
             EmbedBatch,
-            # Each actor fetches the model: what the driver has may lie on its machine alone.
-            fn_constructor_kwargs={"uri": workspace.uri, "name": name, "settings": settings},
+            # Each actor fetches the model: the driver's copy may be on another machine.
+            fn_constructor_kwargs={
+                "uri": self.workspace.uri,
+                "name": self.model,
+                "settings": settings,
+            },
             compute=ActorPoolStrategy(
-                min_size=max(1, least), max_size=most, initial_size=max(1, least)
+                min_size=workers, max_size=self.pool.max_workers, initial_size=workers
             ),
             batch_format="pyarrow",
             batch_size=None,
@@ -93,115 +138,142 @@ def embed_stage(workspace: Workspace, settings: EmbedSettings, split: Split | No
             num_gpus=settings.gpus,
         )
 
-    return Stage(
-        name=f"embed-{settings.model}",
-        output=EMBEDDINGS,
-        wanted=wanted,
-        build=build,
-        assemble=watch.watched,
-        describe=lambda _: "\n".join(filter(None, [str(watch), *notes])),
-        batch_size=settings.batch_size,
-        where=f"model = '{name}'",
-        partial=split is not None,
-        # The vectors of weights that are gone: nothing but an index asks for them, and that has its own.
-        outdated=f"starts_with(model, '{settings.model}@') AND model <> '{name}'",
-        gpus=settings.gpus,
-    )
+    def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
+        """Remove the workers' columns, which go into the pool's statistics."""
+        return self.pool.collect(batches)
+
+    def finish(self, output: Table, report: Report) -> None:
+        """Remove embeddings of superseded weights once all new ones are there; report the pool.
+
+        Nothing reads superseded embeddings but an index, which has a copy of its own.
+        """
+        superseded = f"starts_with(model, '{self.settings.model}@') AND model <> '{self.model}'"
+        if not report.unprocessed and (count := output.count(superseded)):
+            output.delete(superseded)
+            report.notes.append(f"{self.name}: removed {count} rows of superseded model versions")
+        report.notes += [note for note in (str(self.pool), *self.warnings) if note]
 
 
 def check_compile(folder: Path, settings: EmbedSettings) -> None:
-    """Raise ValueError if a network is to be compiled that reads texts as they are, and so has no fixed shapes."""
+    """Check that a network with fixed input shapes is compiled, if one is.
+
+    Raises:
+        ValueError: the network reads texts of any length, and `embed.compile` is set.
+    """
     if settings.compile and architecture(folder) == "MLLM":
         raise ValueError(
-            f"embed.compile is set and {settings.model} is a multimodal language model, which reads texts of any "
-            "length; set --embed.no-compile"
+            f"embed.compile is set, but {settings.model} is a multimodal language model, which "
+            "reads texts of any length and cannot be compiled. Use --embed.no-compile"
         )
 
 
-def wanted_rows(
-    workspace: Workspace, folder: Path, name: str, frames: LanceFrames, split: Split | None = None
+def input_rows(
+    workspace: Workspace,
+    folder: Path,
+    model: str,
+    frames: LanceFrames,
+    split: Split | None = None,
 ) -> pa.Table:
-    """One row per sample with frames: ids, domain, text, fingerprint, position in the frames table; sorted by domain,
-    so that pages share batches."""
+    """One row per sample with frames, sorted by domain, so that pages share batches.
+
+    Args:
+        workspace: with the samples.
+        folder: of the model.
+        model: name of the model with its weights.
+        frames: of the workspace.
+        split: the samples of this split only; None: all.
+
+    Returns:
+        sample_id, product_id, domain, text, fingerprint, model, and position in the frames table.
+    """
     stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
-    made_from = dict(
+    frame_fingerprints = dict(
         zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True)
     )
-    chosen = None if split is None else f"split = '{split}'"
-    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], chosen)
-    samples = samples.filter(
-        pc.is_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks())
-    )
+    where = None if split is None else f"split = '{split}'"
+    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], where)
+    with_frames = stored["sample_id"].combine_chunks()
+    samples = samples.filter(pc.is_in(samples["sample_id"], value_set=with_frames))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
     texts = sample_texts(workspace, text_source(folder))
-    # Product and domain are stored beside the vector, so a corrected catalogue makes the row due as well.
-    prints = [
+    # Product and domain are stored beside the vector, so a corrected catalog makes the row stale.
+    fingerprints = [
         fingerprint(
-            made_from[row["sample_id"]],
+            frame_fingerprints[row["sample_id"]],
             texts.get(row["sample_id"]),
-            name,
+            model,
             row["product_id"],
             row["domain"],
         )
         for row in samples.to_pylist()
     ]
+    positions = pc.index_in(samples["sample_id"], value_set=with_frames)
     return (
         samples.append_column("text", text_array(texts, ids))
-        .append_column("fingerprint", pa.array(prints, pa.string()))
-        .append_column("model", pa.array([name] * len(ids), pa.string()))
-        .append_column(
-            "position",
-            pc.index_in(samples["sample_id"], value_set=stored["sample_id"].combine_chunks()),
-        )
+        .append_column("fingerprint", pa.array(fingerprints, pa.string()))
+        .append_column("model", pa.array([model] * len(ids), pa.string()))
+        .append_column("position", positions)
     )
 
 
-# Kept by each process that runs tasks.
+# One table for each process that runs tasks.
 _frames_table = functools.lru_cache(maxsize=1)(lance.dataset)
 
 
 def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
-    """Read some samples' frames as the model sees them: with column `pixels`, uint8 [F, 3, size, size] as bytes.
+    """Read the frames of some samples, in the size that the model takes.
 
     Args:
-        batch: columns of `wanted_rows`; `position` is taken out.
-        uri, version: of the frames table that the positions are of.
-        size: height and width of the model's frames.
+        batch: columns of `input_rows`.
+        uri: of the frames table.
+        version: of the frames table that the positions refer to.
+        size: height and width of the model's frames, in pixels.
 
     Returns:
-        Also `error_type` and `error_message`, null but for frames that cannot be read, whose pixels are null.
+        The batch without `position`, with `pixels`, uint8 [F, 3, size, size] as bytes, and the
+        error columns, which are null unless the frames cannot be read; then `pixels` is null.
     """
     stored = _frames_table(uri, version=version).take(
         batch["position"].to_pylist(), columns=["frames"]
     )
-    read: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for jpegs in stored["frames"].to_pylist():
         try:
-            read.append({"pixels": model_input(jpegs, size).tobytes()})
-        except Exception as error:  # the per-row edge: frames that were spoilt cost that row alone
-            read.append(error_columns(error))
-    found = pa.Table.from_pylist(
-        read, schema=pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS])
-    )
-    columns = batch.drop(["position"])
-    for name in found.column_names:
-        columns = columns.append_column(name, found[name])
-    return columns
+            rows.append({"pixels": model_input(jpegs, size).tobytes()})
+        except Exception as error:  # the per-row edge: broken frames fail only their own row
+            rows.append(error_columns(error))
+    schema = pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS])
+    read = pa.Table.from_pylist(rows, schema=schema)
+    result = batch.drop(["position"])
+    for name in read.column_names:
+        result = result.append_column(name, read[name])
+    return result
 
 
 class EmbedBatch:
-    """The actor: holds one model, embeds one batch a call; see `own_embedder` for the arguments and what it raises."""
+    """The actor: holds one model and embeds one batch per call.
+
+    Args:
+        uri: of the workspace.
+        name: of the model with its weights.
+        settings: of the stage.
+
+    Raises:
+        FileNotFoundError: the workspace has no such model.
+        ValueError: the model was trained again since the job started.
+    """
 
     def __init__(self, uri: str, name: str, settings: EmbedSettings) -> None:
+        use_huge_pages()
         self.batch_size = settings.batch_size
-        self.embedder = own_embedder(
+        self.embedder = load_embedder(
             uri,
             settings.model,
             name,
             "cuda" if settings.gpus else "cpu",
             bf16=settings.bf16,
-            fixed=settings.batch_size if settings.compile else None,
+            fixed_batch_size=settings.batch_size if settings.compile else None,
         )
         if settings.compile:
             self.embedder.compile()
@@ -210,38 +282,41 @@ class EmbedBatch:
         self.worker, self.ready = uuid.uuid4().hex, time.time()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of `read_pixels` to result rows, with the columns of `ampere.pipeline.pool_watch`."""
+        """Rows of `read_pixels` to result rows, with the columns of `pool_stats`."""
         start = time.perf_counter()
         rows = [
             row | {"pixels": np.frombuffer(pixels.as_buffer(), np.uint8)}
             for row, pixels in zip(batch.drop(["pixels"]).to_pylist(), batch["pixels"], strict=True)
             if row["error_type"] is None
         ]
-        # Of a very long list Ray is given blocks larger than a batch.
-        parts = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
-        results = [result for part in parts for result in self._embed_each(part)]
+        # In a very long job a block is larger than a batch.
+        chunks = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
+        results = [result for chunk in chunks for result in self._embed_or_retry(chunk)]
         unread = batch.filter(pc.is_valid(batch["error_type"])).drop(["pixels"]).to_pylist()
         seconds = (time.perf_counter() - start) / batch.num_rows
-        seen = {"worker": self.worker, "ready": self.ready, "seconds": seconds}
+        stats = {"worker": self.worker, "ready": self.ready, "seconds": seconds, "retried": False}
         return pa.Table.from_pylist(
-            [row | seen for row in (*results, *unread)],
-            schema=pa.schema([*result_schema(EMBEDDINGS), *COLUMNS]),
+            [stats | row for row in (*results, *unread)],
+            schema=pa.schema([*result_schema(EMBEDDINGS), *WORKER_COLUMNS]),
         )
 
-    def _embed_each(self, rows: list[dict]) -> list[dict]:
+    def _embed_or_retry(self, rows: list[dict]) -> list[dict]:
+        """Embed a batch; if it fails, each of its rows alone, so that one bad row fails alone."""
         try:
             return self._embed(rows)
-        except (
-            Exception
-        ) as error:  # the per-row edge: find the row that spoils the batch, keep the others
-            end_if_not_the_rows(error, alone=len(rows) == 1)
+        except Exception as error:  # the per-row edge
+            exit_on_accelerator_error(error)
             if len(rows) == 1:
+                raise_out_of_memory(error)
                 return [error_row(rows[0]["sample_id"], rows[0]["fingerprint"], error)]
-            print(
-                f"embed: {len(rows)} samples again, one by one: {type(error).__name__}: {error}",
-                file=sys.stderr,
+            logger.warning(
+                "embed: a batch of %d samples failed (%s: %s); retrying its samples one by one",
+                len(rows),
+                type(error).__name__,
+                error,
             )
-            return [result for row in rows for result in self._embed_each([row])]
+            results = [result for row in rows for result in self._embed_or_retry([row])]
+            return [result | {"retried": True} for result in results]
 
     def _embed(self, rows: list[dict]) -> list[dict]:
         side = self.embedder.model.image_size
@@ -252,28 +327,31 @@ class EmbedBatch:
         )
         if not np.isfinite(vectors).all():
             raise ValueError(
-                "the vector is not finite; are the network's weights sound, and is its type wide enough?"
+                "embedding contains NaN or Inf; check the weights, or embed without --embed.bf16"
             )
         return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
 
 
-def end_if_not_the_rows(error: Exception, *, alone: bool) -> None:
-    """Go no further where the accelerator fails and not the rows, which would all come to the ledger.
+def exit_on_accelerator_error(error: Exception) -> None:
+    """End this process if the accelerator failed, and not a row.
 
-    Args:
-        error: what a batch raised while it is handled.
-        alone: the batch was a single row.
-
-    Raises:
-        torch.OutOfMemoryError: there is no room for one row; the job ends with it.
+    CUDA answers every later call of the process with the same error. Ray starts another worker and
+    retries the batch there; otherwise every row would be recorded as failed.
     """
     import torch
 
     if isinstance(error, torch.AcceleratorError):
-        # CUDA answers every later call of this process with it. Ray starts another and tries the batch there.
-        print(
-            f"embed: this worker ends: {type(error).__name__}: {error}", file=sys.stderr, flush=True
-        )
+        logger.error("embed: this worker exits: %s: %s", type(error).__name__, error)
         os._exit(1)
-    if alone and isinstance(error, torch.OutOfMemoryError):
+
+
+def raise_out_of_memory(error: Exception) -> None:
+    """Raise the error of a single row again if the accelerator has no memory for one row.
+
+    Raises:
+        torch.OutOfMemoryError: which ends the job.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
         raise error

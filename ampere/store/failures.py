@@ -1,19 +1,25 @@
-"""The ledger of failed rows: what failed in which stage, why, and how often."""
+"""The failures table: which rows failed in which stage, why, and how often."""
 
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from ampere.records import FAILURES
-from ampere.store.table import IDS_AT_ONCE, sql_in
+from ampere.store.table import IDS_PER_CONDITION, sql_in
 from ampere.store.workspace import Workspace
 
 
 def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
-    """Add rows (sample_id, fingerprint, error_type, error_message) to the ledger; a repeated failure counts up."""
-    ledger = workspace.table(FAILURES)
+    """Add or update failed rows; the attempts of a row that failed before count up.
+
+    Args:
+        workspace: whose table it is.
+        stage: name of the stage.
+        rows: sample_id, fingerprint, error_type and error_message.
+    """
+    table = workspace.table(FAILURES)
     ids = rows["sample_id"].to_pylist()
-    before = ledger.read(
+    before = table.read(
         ["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
     )
     attempts = dict(
@@ -21,36 +27,36 @@ def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
     )
     now = datetime.now(UTC)
     columns = ["sample_id", "fingerprint", "error_type", "error_message"]
+    failures = [
+        {
+            "stage": stage,
+            "sample_id": row["sample_id"],
+            "fingerprint": row["fingerprint"],
+            "error_type": row["error_type"],
+            "message": row["error_message"],
+            "attempts": attempts.get(row["sample_id"], 0) + 1,
+            "time": now,
+        }
+        for row in rows.select(columns).to_pylist()
+    ]
     with workspace.lock(FAILURES.name, wait=True):
-        ledger.upsert(
-            [
-                {
-                    "stage": stage,
-                    "sample_id": row["sample_id"],
-                    "fingerprint": row["fingerprint"],
-                    "error_type": row["error_type"],
-                    "message": row["error_message"],
-                    "attempts": attempts.get(row["sample_id"], 0) + 1,
-                    "time": now,
-                }
-                for row in rows.select(columns).to_pylist()
-            ]
-        )
+        table.upsert(failures)
 
 
-def forget_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
-    """Take rows that are done now out of the ledger."""
-    ledger = workspace.table(FAILURES)
-    if not ledger.count(f"stage = '{stage}'"):
+def clear_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
+    """Delete the failures of rows that are done now."""
+    table = workspace.table(FAILURES)
+    if not table.count(f"stage = '{stage}'"):
         return
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        condition = f"stage = '{stage}' AND {sql_in('sample_id', ids[start : start + IDS_AT_ONCE])}"
-        if ledger.count(condition):
+    for start in range(0, len(ids), IDS_PER_CONDITION):
+        chunk = ids[start : start + IDS_PER_CONDITION]
+        condition = f"stage = '{stage}' AND {sql_in('sample_id', chunk)}"
+        if table.count(condition):
             with workspace.lock(FAILURES.name, wait=True):
-                ledger.delete(condition)
+                table.delete(condition)
 
 
-def compact_ledger(workspace: Workspace) -> None:
-    """Merge the files that many small commits leave."""
+def compact_failures(workspace: Workspace) -> None:
+    """Merge the small files that many commits leave."""
     with workspace.lock(FAILURES.name, wait=True):
         workspace.table(FAILURES).compact()

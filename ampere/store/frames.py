@@ -1,4 +1,4 @@
-"""Random reads of stored frames out of the Lance table, as training and embedding need them."""
+"""Random reads of stored frames from the Lance table, for training and embedding."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,20 @@ from ampere.store.workspace import Workspace
 
 
 class LanceFrames:
-    """The `frames` table at one version, read by sample id. Small to send to another process."""
+    """The `frames` table at one version, read by sample id; cheap to send to another process.
+
+    Args:
+        workspace: with the table.
+
+    Raises:
+        FileNotFoundError: the workspace has no frames.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         table = workspace.table(FRAMES)
         dataset = table.dataset()
         if dataset is None:
-            raise FileNotFoundError(f"{workspace.uri} has no frames yet; run `ampere decode` first")
+            raise FileNotFoundError(f"no frames in {workspace.uri}; run `ampere decode` first")
         self.uri, self.version = table.uri, dataset.version
         self._position: dict[str, int] | None = None
         self._dataset: lance.LanceDataset | None = None
@@ -27,24 +34,22 @@ class LanceFrames:
             KeyError: a sample has no frames.
         """
         positions = [self._positions()[sample_id] for sample_id in sample_ids]
-        return (
-            self.dataset().take(positions, columns=["frames"])["frames"].to_pylist()
-            if positions
-            else []
-        )
+        if not positions:
+            return []
+        return self.dataset().take(positions, columns=["frames"])["frames"].to_pylist()
 
     def __contains__(self, sample_id: str) -> bool:
         """Whether a sample has frames."""
         return sample_id in self._positions()
 
     def dataset(self) -> lance.LanceDataset:
-        """The table itself, at this version."""
+        """The table at this version."""
         if self._dataset is None:
             self._dataset = lance.dataset(self.uri, version=self.version)
         return self._dataset
 
     def _positions(self) -> dict[str, int]:
-        """Sample id -> row, read at the first need."""
+        """Sample id -> row, read on first use."""
         if self._position is None:
             ids = self.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist()
             self._position = {sample_id: at for at, sample_id in enumerate(ids)}

@@ -11,46 +11,49 @@ if TYPE_CHECKING:
 
 
 def model_folder(workspace: Workspace, name: str) -> Path:
-    """Local folder of a model of the workspace.
+    """Local folder of a model of the workspace; fetched first if the workspace is in a cloud.
 
     Raises:
-        FileNotFoundError: there is none of that name.
+        FileNotFoundError: the workspace has no model of that name.
     """
     names = workspace.names("models")
     if name not in names:
-        have = f"it has {', '.join(names)}" if names else "run `ampere train` first"
-        raise FileNotFoundError(f"{workspace.uri} has no model {name!r}; {have}")
+        hint = f"it has {', '.join(names)}" if names else "run `ampere train` first"
+        raise FileNotFoundError(f"model {name!r} not found in {workspace.uri}; {hint}")
     return workspace.fetch(f"models/{name}")
 
 
-def own_embedder(uri: str, model: str, name: str, device: str, **settings: Any) -> "Embedder":
-    """A model, for a process that was started to work with just these weights.
+def load_embedder(uri: str, model: str, name: str, device: str, **settings: Any) -> "Embedder":
+    """Load a model in a process that was started for certain weights of it.
 
     Args:
         uri: of the workspace.
-        model, name: the model, and how `embedding_name` names it with its weights.
-        device: torch's name of it.
-        settings: what else `Embedder` takes.
+        model: name of the model.
+        name: name of the model with its weights, as `embedding_name` gives it.
+        device: torch's name of the device.
+        settings: further arguments of `Embedder`.
 
     Raises:
         FileNotFoundError: the workspace has no such model.
-        ValueError: the model was trained again since.
+        ValueError: the model was trained again since the process was started.
     """
-    from ampere.models.embedder import (
-        Embedder,
-    )  # torch and transformers: seconds, which not all need spend
+    from ampere.models.embedder import Embedder  # imports torch and transformers: seconds
 
     folder = model_folder(Workspace.open(uri), model)
-    check_own(model, embedding_name(folder), name)
+    check_weights(model, embedding_name(folder), name)
     embedder = Embedder(folder, device, **settings)
-    check_own(model, embedder.name, name)  # the folder may have become another's while it was read
+    check_weights(model, embedder.name, name)  # a training may have replaced the files meanwhile
     return embedder
 
 
-def check_own(model: str, found: str, name: str) -> None:
-    """Raise ValueError if a model is not the one that a process was started for."""
-    if found != name:
+def check_weights(model: str, actual: str, expected: str) -> None:
+    """Check that a model's weights are those that a process was started for.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if actual != expected:
         raise ValueError(
-            f"model {model} is {found} by now, and this was started for {name}; run `ampere embed` and `ampere index`, "
-            "then start the endpoint again if there is one"
+            f"model weights of {model} changed: expected {expected}, found {actual}. Run "
+            "`ampere embed` and `ampere index`, then restart the endpoint if there is one"
         )

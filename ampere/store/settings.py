@@ -1,27 +1,21 @@
 """The settings that a stage last ran with."""
 
-from typing import TYPE_CHECKING
-
-from ampere.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
 import json
 from typing import TypeVar
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.summarize import SummarizeSettings
+from ampere.store.workspace import Workspace
+
+StageSettings = TypeVar("StageSettings", DecodeSettings, SummarizeSettings)
 
 
 def settings_report(stage: str) -> str:
-    """Name of the report that holds the settings a stage last ran with."""
+    """Name of the report that holds the settings of a stage's last run."""
     return f"{stage}-settings.json"
 
 
-SettingsPart = TypeVar("SettingsPart", DecodeSettings, SummarizeSettings)
-
-
-def last_settings(workspace: Workspace, stage: str, otherwise: SettingsPart) -> SettingsPart:
-    """The settings that a stage last ran with; those of the preset if it never ran."""
+def last_settings(workspace: Workspace, stage: str, default: StageSettings) -> StageSettings:
+    """The settings of a stage's last run; the default if it never ran."""
     saved = workspace.read_report(settings_report(stage))
-    return otherwise if saved is None else type(otherwise)(**json.loads(saved))
+    return default if saved is None else type(default)(**json.loads(saved))

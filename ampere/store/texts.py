@@ -12,8 +12,9 @@ from ampere.store.workspace import Workspace
 def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | None]:
     """Sample id -> text, None where it is missing or empty.
 
-    Pages have their title with every source but `none`. Clips have their raw transcript (`raw`), or what the method of
-    that name made of it: None where there was no transcript, nothing was found in it, or it is not summarized yet.
+    Pages have their title with every source but `none`. Clips have their raw transcript (`raw`), or
+    the text of their summary by the method of that name: None if there is no transcript, if the
+    transcript names no product, or if it is not summarized yet.
     """
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"])
     ids, domains, texts = (samples[name].to_pylist() for name in ("sample_id", "domain", "text"))
@@ -31,60 +32,71 @@ def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | No
     }
 
 
-def unsummarized(
+def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:
+    """The texts of some samples, in their order; null for a sample that was removed meanwhile."""
+    return pa.array([texts.get(sample_id) for sample_id in ids], pa.string())
+
+
+def count_unsummarized(
     workspace: Workspace, source: TextSource, ids: Collection[str] | None = None
 ) -> tuple[int, int]:
-    """How many clips have a transcript but no row of the method whose text is read, and how many have a transcript.
-
-    A model would take these clips as silent, without a word about it.
+    """Count the clips that have a transcript but no summary, which a model would take as silent.
 
     Args:
-        ids: look at these samples alone; None: at all.
+        workspace: with the samples and summaries.
+        source: the method whose text is read.
+        ids: count these samples only; None: all.
+
+    Returns:
+        Clips with a transcript and without a row of the method; clips with a transcript.
     """
     if source in ("raw", "none"):
         return 0, 0
-    spoken = f"domain <> '{Domain.PAGE}' AND text IS NOT NULL AND text <> ''"
-    clips = set(workspace.table(SAMPLES).read(["sample_id"], spoken)["sample_id"].to_pylist())
+    has_transcript = f"domain <> '{Domain.PAGE}' AND text IS NOT NULL AND text <> ''"
+    rows = workspace.table(SAMPLES).read(["sample_id"], has_transcript)
+    clips = set(rows["sample_id"].to_pylist())
     clips = clips if ids is None else clips.intersection(ids)
-    made = (
-        workspace.table(SUMMARIES)
-        .read(["sample_id"], f"method = '{source}'")["sample_id"]
-        .to_pylist()
-    )
-    return len(clips.difference(made)), len(clips)
+    summaries = workspace.table(SUMMARIES).read(["sample_id"], f"method = '{source}'")
+    return len(clips.difference(summaries["sample_id"].to_pylist())), len(clips)
 
 
-def no_summaries(source: TextSource, lacking: int, clips: int) -> str | None:
-    """Why nothing can be made of a method's text, from what `unsummarized` counted; None where it has made some."""
-    if not clips or lacking < clips:
-        return None
-    return (
-        f"no summaries of method {source}; run `ampere summarize --summarize.method {source}` first, since "
-        f"{clips} clips have a transcript"
-    )
-
-
-def text_notes(
-    workspace: Workspace, stage: str, setting: str, source: TextSource, ids: Collection[str]
-) -> list[str]:
-    """What a stage has to say of clips whose speech nobody has summarized yet; nothing where there are none.
+def no_summaries_reason(source: TextSource, unsummarized: int, clips: int) -> str | None:
+    """Why a method's text cannot be used; None if it can, or if no clip has a transcript.
 
     Args:
-        setting: what makes the stage read `source`.
-        ids: the samples that it works on.
+        source: the method whose text is read.
+        unsummarized: clips with a transcript and without a summary.
+        clips: clips with a transcript.
+    """
+    if not clips or unsummarized < clips:
+        return None
+    return (
+        f"no summaries of method {source} found, but {clips} clips have a transcript. Run "
+        f"`ampere summarize --summarize.method {source}` first"
+    )
+
+
+def missing_summary_warnings(
+    workspace: Workspace, stage: str, setting: str, source: TextSource, ids: Collection[str]
+) -> list[str]:
+    """Warnings of a stage about clips with a transcript and without a summary; empty if none.
+
+    Args:
+        workspace: with the samples and summaries.
+        stage: name of the stage.
+        setting: where the stage takes `source` from, such as "train.text".
+        source: the method whose text is read.
+        ids: the samples of the stage.
 
     Raises:
-        ValueError: that is so of all of them.
+        ValueError: no clip of the stage has a summary.
     """
-    lacking, clips = unsummarized(workspace, source, ids)
-    if reason := no_summaries(source, lacking, clips):
-        raise ValueError(f"{setting} is {source} and there are {reason}")
-    told = (
-        f"{stage}: {lacking} of {clips} clips with a transcript have no row of method {source} yet"
-    )
-    return [f"{told}; they count as clips without text"] if lacking else []
-
-
-def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:
-    """The texts of some samples, in their order; null for one that was removed meanwhile."""
-    return pa.array([texts.get(sample_id) for sample_id in ids], pa.string())
+    unsummarized, clips = count_unsummarized(workspace, source, ids)
+    if reason := no_summaries_reason(source, unsummarized, clips):
+        raise ValueError(f"{setting} is {source}, but {reason}")
+    if not unsummarized:
+        return []
+    return [
+        f"{stage}: {unsummarized} of {clips} clips with a transcript have no summary of method "
+        f"{source} yet; they count as clips without text"
+    ]

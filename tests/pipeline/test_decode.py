@@ -1,4 +1,4 @@
-"""The decode stage under Ray Data: bad files cost their row, nothing is done twice, changed settings make rows due."""
+"""The decode stage under Ray Data: bad files, reruns, changed settings."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from ampere.cli import main
 from ampere.config.decode import DecodeSettings
-from ampere.pipeline.decode import decode_stage
+from ampere.pipeline.decode import DecodeStage
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
 from tests.helpers.catalogs import manifest_rows, write_manifest
@@ -46,35 +46,33 @@ def decode(workspace: Workspace, *flags: str) -> int:
     return main(["decode", "--workspace", workspace.uri, *flags])
 
 
-def test_bad_files_go_to_the_ledger_and_the_rest_goes_on(
+def test_bad_files_fail_only_their_own_rows(
     broken: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert decode(broken) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("decode: 5 files done in")
     assert broken.table(FRAMES).count() == 5
-    ledger = {row["sample_id"]: row for row in broken.table(FAILURES).read().to_pylist()}
-    assert ledger.keys() == {"missing.mp4", "empty.mp4", "junk.jpg", "cut.mp4"}
-    assert (
-        "not found" in ledger["missing.mp4"]["message"]
-        and str(tmp_path) in ledger["missing.mp4"]["message"]
-    )
-    assert "empty" in ledger["empty.mp4"]["message"]
-    assert "not an image" in ledger["junk.jpg"]["message"]
-    assert "not a video of a known format" in ledger["cut.mp4"]["message"]
-    assert {name: row["error_type"] for name, row in ledger.items()} == {
+    failures = {row["sample_id"]: row for row in broken.table(FAILURES).read().to_pylist()}
+    assert failures.keys() == {"missing.mp4", "empty.mp4", "junk.jpg", "cut.mp4"}
+    missing = failures["missing.mp4"]["message"]
+    assert "not found" in missing and str(tmp_path) in missing
+    assert "empty" in failures["empty.mp4"]["message"]
+    assert "not an image" in failures["junk.jpg"]["message"]
+    assert "not a video of a known format" in failures["cut.mp4"]["message"]
+    assert {name: row["error_type"] for name, row in failures.items()} == {
         "missing.mp4": "MissingMedia",
         "empty.mp4": "MissingMedia",
         "junk.jpg": "MediaError",
         "cut.mp4": "NotAVideo",
     }
-    assert {(row["stage"], row["attempts"]) for row in ledger.values()} == {("decode", 1)}
+    assert {(row["stage"], row["attempts"]) for row in failures.values()} == {("decode", 1)}
 
 
-def test_a_hang_costs_its_row_and_the_rest_goes_on(
+def test_file_that_hangs_fails_only_its_own_row(
     tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = manifest_rows(catalogue)[:12]
-    os.mkfifo(tmp_path / "hang.mp4")  # reading it waits for ever
+    os.mkfifo(tmp_path / "hang.mp4")  # reading it never ends
     rows[2] = rows[2] | {"sample_id": "hang", "media": str(tmp_path / "hang.mp4")}
     write_manifest(tmp_path / "manifest.csv", rows)
     workspace = Workspace.open(prepared_from(tmp_path))
@@ -82,24 +80,24 @@ def test_a_hang_costs_its_row_and_the_rest_goes_on(
     assert workspace.table(FRAMES).count() == 11
     (failure,) = workspace.table(FAILURES).read().to_pylist()
     assert failure["sample_id"] == "hang" and failure["error_type"] == "TimedOut"
-    assert "not done within 3 s" in failure["message"]
+    assert "not finished within 3 s" in failure["message"]
     assert "1 failed (1 TimedOut" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_limits_are_settings(tmp_path: Path, catalogue: Path) -> None:
+def test_size_limits_are_settings(tmp_path: Path, catalogue: Path) -> None:
     clip = next(row for row in manifest_rows(catalogue) if row["domain"] == "live")
     page = next(row for row in manifest_rows(catalogue) if row["domain"] == "page")
     write_manifest(tmp_path / "manifest.csv", [clip, page])
     workspace = Workspace.open(prepared_from(tmp_path))
     for flag in ("--decode.max-megapixels", "--decode.max-file-mb"):
-        assert decode(workspace, flag, "0.000001", "--retry-failed") == 1  # nothing but failures
-        ledger = workspace.table(FAILURES).read().to_pylist()
-        assert [row["error_type"] for row in ledger] == ["TooLarge", "TooLarge"]
+        assert decode(workspace, flag, "0.000001", "--retry-failed") == 1  # every row failed
+        failures = workspace.table(FAILURES).read().to_pylist()
+        assert [row["error_type"] for row in failures] == ["TooLarge", "TooLarge"]
     assert decode(workspace, "--retry-failed") == 0
     assert workspace.table(FRAMES).count() == 2 and workspace.table(FAILURES).count() == 0
 
 
-def test_key_frames_are_another_sampling(prepared: Workspace) -> None:
+def test_keyframe_sampling_makes_rows_stale(prepared: Workspace) -> None:
     assert decode(prepared, "--decode.sampling", "keyframe") == 0
     rows = (
         prepared.table(FRAMES)
@@ -109,16 +107,16 @@ def test_key_frames_are_another_sampling(prepared: Workspace) -> None:
     assert {row["sampling"] for row in rows} == {"keyframe"}
     assert {row["decoder"] for row in rows} == {"pyav", "pillow"}
     assert all(row["source_bytes"] > 500 for row in rows)
-    assert decode_stage(prepared, demo_decode()).plan(prepared).counts()["stale"] == 100
+    assert DecodeStage(prepared, demo_decode()).plan(prepared).counts()["stale"] == 100
 
 
-def test_the_job_holds_ids_and_not_the_media(prepared: Workspace) -> None:
-    """A catalogue of 10^8 frame names must not be in the driver's memory."""
-    wanted = decode_stage(prepared, demo_decode()).wanted
-    assert wanted.column_names == ["sample_id", "fingerprint", "position"]
+def test_driver_holds_ids_and_not_media(prepared: Workspace) -> None:
+    """The frame names of a large catalog must not be in the driver's memory."""
+    rows = DecodeStage(prepared, demo_decode()).inputs()
+    assert rows.column_names == ["sample_id", "fingerprint", "position"]
 
 
-def test_a_catalogue_that_grew_costs_only_its_new_rows(
+def test_only_added_and_updated_rows_are_decoded(
     tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = manifest_rows(catalogue)[:8]
@@ -136,23 +134,26 @@ def test_a_catalogue_that_grew_costs_only_its_new_rows(
     assert hashes[rows[0]["sample_id"]] == hashes[rows[1]["sample_id"]]
 
 
-def test_failures_are_left_alone_until_asked_for(
+def test_failed_rows_are_retried_only_on_request(
     broken: Workspace, tmp_path: Path, catalogue: Path
 ) -> None:
     decode(broken)
-    assert decode_stage(broken, demo_decode()).plan(broken).due(retry_failed=False).num_rows == 0
-    shutil.copy(next(catalogue.glob("shorts/*.mp4")), tmp_path / "missing.mp4")  # the file turns up
+    plan = DecodeStage(broken, demo_decode()).plan(broken)
+    assert plan.rows_to_process(retry_failed=False).num_rows == 0
+    shutil.copy(
+        next(catalogue.glob("shorts/*.mp4")), tmp_path / "missing.mp4"
+    )  # now the file exists
     assert decode(broken, "--retry-failed") == 0
-    ledger = {
+    failures = {
         row["sample_id"]: row["attempts"] for row in broken.table(FAILURES).read().to_pylist()
     }
-    assert ledger == {"empty.mp4": 2, "junk.jpg": 2, "cut.mp4": 2}
+    assert failures == {"empty.mp4": 2, "junk.jpg": 2, "cut.mp4": 2}
     assert broken.table(FRAMES).count() == 6
 
 
 def test_changed_settings_make_rows_stale_and_replace_them(prepared: Workspace) -> None:
     assert decode(prepared, "--decode.short-side", "48") == 0
-    narrow = decode_stage(prepared, demo_decode(short_side=32))
+    narrow = DecodeStage(prepared, demo_decode(short_side=32))
     assert narrow.plan(prepared).counts() == {"done": 0, "pending": 0, "failed": 0, "stale": 100}
     assert decode(prepared, "--decode.short-side", "32") == 0
     frames = prepared.table(FRAMES).read(["width", "height"])
@@ -161,5 +162,5 @@ def test_changed_settings_make_rows_stale_and_replace_them(prepared: Workspace) 
 
 
 def demo_decode(short_side: int = 72) -> DecodeSettings:
-    """The demo preset's settings, whose fingerprints `decode` above makes."""
+    """The settings of the demo preset, which `decode` uses."""
     return DecodeSettings(short_side=short_side, batch_size=32)

@@ -1,4 +1,7 @@
-"""Ray Data's map_batches, with a bound to how often a batch is tried whose worker dies; Ray itself never stops."""
+"""Ray Data's `map_batches`, with a limit on the attempts at a batch whose worker dies.
+
+Without the limit Ray retries such a batch for ever.
+"""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -6,24 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ray.data
 
-TRIES = (
-    4  # of a batch: a machine may run short of memory, or be taken away, more than once in a night
-)
-CAREFUL_TRIES = 2  # where the rows of a lost batch are tried again in smaller ones
+ATTEMPTS = 4  # a worker may run out of memory, or lose its machine, more than once in a night
+ATTEMPTS_BEFORE_ISOLATION = 2  # where lost rows are retried in smaller batches
 
 
 def map_batches(
-    rows: "ray.data.Dataset", work: Any, *, tries: int = TRIES, **options: Any
+    rows: "ray.data.Dataset", work: Any, *, attempts: int = ATTEMPTS, **options: Any
 ) -> "ray.data.Dataset":
-    """`rows.map_batches(work, **options)`; a batch whose worker died so many times ends the dataset with an error.
+    """`rows.map_batches(work, **options)`; a batch that loses its worker too often is an error.
 
     Args:
+        rows: the dataset.
         work: a function, run by tasks, or a class, whose objects are actors.
-        tries: of a batch.
-        options: of Ray's.
+        attempts: at a batch whose worker dies, before the dataset fails.
+        options: of Ray's `map_batches`.
     """
-    retries = {"max_task_retries" if isinstance(work, type) else "max_retries": tries - 1}
+    retries = {"max_task_retries" if isinstance(work, type) else "max_retries": attempts - 1}
     with warnings.catch_warnings():
-        # Ray 2.64 takes these away and has nothing in their place yet; pyproject.toml keeps below it.
+        # Ray 2.64 removes these arguments without a replacement; pyproject.toml stays below it.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         return rows.map_batches(work, **retries, **options)

@@ -1,12 +1,21 @@
-"""What a row-by-row stage is, and the result rows it returns."""
+"""What a row-by-row stage is, and the result rows it returns.
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+A stage subclasses `Stage` and implements two methods: `inputs` names the rows it wants, and
+`transform` turns rows into result rows with Ray Data. `run_stage` in run.py runs it.
+
+A result row has the columns of the output table and two more, `error_type` and `error_message`.
+Where those are set, the row goes to the failures table instead of the output table.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from ampere.pipeline.runner.plan import Plan, make_plan
+from ampere.pipeline.runner.report import Report
 from ampere.records import TableSpec
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
@@ -14,92 +23,115 @@ from ampere.store.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
-
 ERROR_COLUMNS = [pa.field("error_type", pa.string()), pa.field("error_message", pa.string())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How rows that were lost with their worker are retried.
+
+    Attributes:
+        batch_sizes: one retry for each size, in isolated batches; rows that are lost in the last
+            one are failed. Empty: lost rows stay pending.
+        errors: error types whose rows are retried in the same way; the last attempt records them.
+    """
+
+    batch_sizes: tuple[int, ...] = ()
+    errors: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Work:
-    """What `Stage.build` is given.
+    """The rows of one attempt.
 
     Attributes:
-        rows: the rows to work on.
-        blocks: the same rows as a Ray data set.
-        batch_size: rows of a block. Where Ray is to hand over batches of rows, they must be no larger in careful work,
-            or it would join the blocks again.
-        careful: these rows were lost with the workers that had them; give a worker one batch at a time, so that a row
-            that kills it takes few others along.
+        rows: the rows, with the columns of `Stage.inputs`.
+        blocks: the same rows as a Ray dataset.
+        batch_size: rows per block. Isolated batches must be no larger, or Ray would join blocks.
+        isolated: the rows were lost with their workers before. Give a worker one batch at a time,
+            so that a row that kills it takes few other rows with it.
     """
 
     rows: pa.Table
     blocks: "ray.data.Dataset"
     batch_size: int
-    careful: bool
+    isolated: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One row-by-row stage.
+class Stage(ABC):
+    """One row-by-row stage of the pipeline.
 
     Attributes:
-        name: in the ledger and in what the user sees.
-        output: the table it fills.
-        wanted: its samples, as columns sample_id, fingerprint and whatever `build` needs.
-        build: rows -> result rows, in any order; called only if a row needs work.
-        settle: due rows -> (result rows that need no work, in tables; the rows that do); None: all need work.
-        share: rows of equal fingerprint have equal results, so that one of them is worked on for all.
-        assemble: what `build` gave -> result rows, where several of its rows make one; None: it gave result rows.
-        batch_size: due rows per block, and so per task and per commit (more only where blocks would be too many).
-        careful_sizes: rows that were lost with their workers are tried again in batches of these sizes, one size after
-            the other; those lost with the last go to the ledger. None: they stay pending.
-        passing_errors: error types that are tried again in the same way.
-        where: which rows of `output` belong to this stage; None: all.
-        partial: it wants some of its rows alone; the others stay as they are.
-        outdated: rows of `output` that go once all of this stage's are there; None: none.
-        describe: one line on the whole output, or on the run, after it; None or an empty line: nothing to say.
-        spread: a short list is cut into smaller batches, so that every core has several.
-        gpus: those without which it cannot start.
-        unit: what a row is called in what the user sees.
-        totals: name of a quantity whose rate is told -> (column of the results, how many of it make one).
+        name: in the failures table, in reports and in messages.
+        output: the table that it fills.
+        batch_size: rows per block, and so per task and per commit.
+        unit: name of a row in messages.
+        gpus: GPUs that it cannot start without.
+        startup: what the first rows wait for, for the progress bar.
+        retry: what happens to rows that were lost with their worker.
     """
 
     name: str
     output: TableSpec
-    wanted: pa.Table
-    build: "Callable[[Work], ray.data.Dataset]"
     batch_size: int
-    settle: Callable[[pa.Table], tuple[Iterator[pa.Table], pa.Table]] | None = None
-    share: bool = False
-    assemble: Callable[[Iterator[pa.Table]], Iterator[pa.Table]] | None = None
-    careful_sizes: tuple[int, ...] = ()
-    passing_errors: frozenset[str] = frozenset()
-    where: str | None = None
-    partial: bool = False
-    outdated: str | None = None
-    describe: Callable[[Table], str] | None = None
-    spread: bool = False
-    gpus: float = 0.0
     unit: str = "row"
-    totals: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    gpus: float = 0.0
+    startup: str = "starting workers"
+    retry: RetryPolicy = RetryPolicy()
+
+    @abstractmethod
+    def inputs(self) -> pa.Table:
+        """One row per sample that should have an output row.
+
+        Returns:
+            `sample_id`, `fingerprint`, and whatever columns `transform` needs.
+        """
+
+    @abstractmethod
+    def transform(self, work: Work) -> "ray.data.Dataset":
+        """Rows to result rows, in any order; called only if a row needs work."""
+
+    def owned_rows(self) -> str | None:
+        """SQL condition on the output rows that belong to this stage; None: all."""
+        return None
+
+    def without_work(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:
+        """Split rows into result rows that are known without `transform`, and rows that need it."""
+        return iter(()), rows
+
+    def rows_per_block(self, num_rows: int, cores: int) -> int:
+        """Rows per block of the first attempt at `num_rows` rows on a cluster of so many cores."""
+        return self.batch_size
+
+    def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
+        """Result rows from the batches of `transform`, where the two differ; adds to the report."""
+        return batches
+
+    def expand(self, results: pa.Table) -> pa.Table:
+        """Result rows of all rows that share the result of one; for stages that deduplicate."""
+        return results
+
+    def finish(self, output: Table, report: Report) -> None:  # noqa: B027  # optional
+        """Clean up the output table and add notes to the report, after all commits."""
 
     def plan(self, workspace: Workspace) -> Plan:
-        return make_plan(
-            workspace, self.name, workspace.table(self.output), self.wanted, self.where
-        )
+        """Compare what the stage wants with its output and with the failures table."""
+        output = workspace.table(self.output)
+        return make_plan(workspace, self.name, output, self.inputs(), self.owned_rows())
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:
-    """The columns of result rows: the table's and the two error columns."""
+    """The columns of result rows: those of the table, and the two error columns."""
     return pa.schema([*spec.schema, *ERROR_COLUMNS])
 
 
 def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:
-    """Result rows of a stage as Arrow; what a row lacks is null."""
+    """Result rows as Arrow; a column that a row does not have is null."""
     return pa.Table.from_pylist(rows, schema=result_schema(spec))
 
 
 def error_row(sample_id: str, fingerprint: str, error: BaseException) -> dict[str, str]:
-    """The result row of a sample whose work raised `error`."""
+    """The result row of a sample that failed with `error`."""
     return {"sample_id": sample_id, "fingerprint": fingerprint, **error_columns(error)}
 
 

@@ -1,36 +1,42 @@
-"""Work that is the same for several rows, done once: rows of equal fingerprint have equal results."""
+"""Rows of equal fingerprint have equal results: process one of them, share its result."""
 
 import pyarrow as pa
 
 
-class Sharing:
-    """Rows of equal fingerprint: the first of each is worked on, and its result is given to all.
+class Duplicates:
+    """Groups of rows with equal fingerprints.
 
     Args:
-        due: with sample_id and fingerprint.
+        rows: with sample_id and fingerprint.
+
+    Attributes:
+        first: the first row of each group.
     """
 
-    def __init__(self, due: pa.Table) -> None:
-        places: dict[str, list[int]] = {}
-        for place, print_ in enumerate(due["fingerprint"].to_pylist()):
-            places.setdefault(print_, []).append(place)
-        self.first = due.take([found[0] for found in places.values()])
-        ids = due["sample_id"].to_pylist()
-        self._shared = {
-            p: [ids[place] for place in found] for p, found in places.items() if len(found) > 1
+    def __init__(self, rows: pa.Table) -> None:
+        groups: dict[str, list[int]] = {}
+        for place, fingerprint in enumerate(rows["fingerprint"].to_pylist()):
+            groups.setdefault(fingerprint, []).append(place)
+        ids = rows["sample_id"].to_pylist()
+        self.first = rows.take(pa.array([places[0] for places in groups.values()], pa.int64()))
+        self._samples = {
+            fingerprint: [ids[place] for place in places]
+            for fingerprint, places in groups.items()
+            if len(places) > 1
         }
 
     def expand(self, results: pa.Table) -> pa.Table:
-        """Result rows, each for all the samples it is the result of."""
-        if not self._shared:
+        """Repeat each result row for all samples of its group."""
+        if not self._samples:
             return results
-        names, places = [], []
-        prints, ids = results["fingerprint"].to_pylist(), results["sample_id"].to_pylist()
-        for place, (print_, sample_id) in enumerate(zip(prints, ids, strict=True)):
-            owners = self._shared.get(print_, [sample_id])
-            names += owners
-            places += [place] * len(owners)
-        column = results.schema.get_field_index("sample_id")
-        return results.take(pa.array(places, pa.int64())).set_column(
-            column, "sample_id", pa.array(names, pa.string())
+        ids, places = [], []
+        keys = zip(
+            results["fingerprint"].to_pylist(), results["sample_id"].to_pylist(), strict=True
         )
+        for place, (fingerprint, sample_id) in enumerate(keys):
+            samples = self._samples.get(fingerprint, [sample_id])
+            ids += samples
+            places += [place] * len(samples)
+        column = results.schema.get_field_index("sample_id")
+        expanded = results.take(pa.array(places, pa.int64()))
+        return expanded.set_column(column, "sample_id", pa.array(ids, pa.string()))

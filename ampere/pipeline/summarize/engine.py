@@ -1,7 +1,7 @@
-"""Transcripts through vLLM engines under `ray.data.llm`: how the engines are described, sized and fed.
+"""vLLM engines under `ray.data.llm`: how they are configured, sized and fed.
 
-Prompts are formed before them and answers read after them by light actors, tokens included, so that an engine's process
-does nothing but run its model.
+Light actors make the prompts before an engine and read its completions after it, tokens included,
+so that an engine's process only runs its model.
 """
 
 import json
@@ -15,105 +15,133 @@ import pyarrow as pa
 from ampere.config.checks import worker_range
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
-from ampere.pipeline.runner.ray_data import CAREFUL_TRIES, map_batches
+from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
-from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadAnswers
-from ampere.pipeline.summarize.engine_watchdog import mortal
-from ampere.pipeline.summarize.model import asker, chosen_model
+from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
+from ampere.pipeline.summarize.model import language_model, prompt_builder
+from ampere.pipeline.summarize.ray_patches import patched
 from ampere.text.summary import SCHEMA
 
 if TYPE_CHECKING:
     import ray.data
+    from ray.data.llm import vLLMEngineProcessorConfig
 
-    from ampere.text.llm import Asker
+    from ampere.text.llm import PromptBuilder
     from ampere.text.sizing import EngineSize
 
 ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
-# Together with the `uni` executor: the model runs in the engine's process and not in one more, whose start alone takes
-# as long as a thousand summaries.
+# With the `uni` executor: the model runs in the engine's process. One more process would take as
+# long to start as a thousand summaries.
 CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-LIGHT_CPUS = (
-    0.1  # of the steps around the engine: whole cores would leave none for it on a small machine
-)
-LONGEST_COUNTED, SPREAD_COUNTED = (
-    500,
-    1500,
-)  # transcripts whose tokens are counted to size the engines
-QUEUE = 2  # times what an engine works on; Ray lets a pool grow from 1.75 on (actor_pool_util_upscaling_threshold)
+HELPER_CPUS = 0.1  # of an actor beside an engine: whole cores would leave none for the engine
+LONGEST_COUNTED = 500  # transcripts whose tokens are counted to size the engines: the longest ones,
+OTHERS_COUNTED = 1500  # and some of the others
+QUEUED = 2  # times the batches that an engine works on; Ray grows a pool from 1.75 on
+# (actor_pool_util_upscaling_threshold)
 
 
-def answers(
+def completions(
     work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
 ) -> "ray.data.Dataset":
-    """Rows (sample_id, fingerprint, position, length) to rows of `PART_SCHEMA`."""
-    os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM here, too
+    """Summarize with vLLM.
+
+    Args:
+        work: rows with sample_id, fingerprint, position and length.
+        settings: of the stage.
+        samples: the samples table that the positions refer to.
+
+    Returns:
+        Rows of `COMPLETION_SCHEMA`.
+    """
+    os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM in this process too
     from ray.data import ActorPoolStrategy
     from ray.data.llm import build_processor
 
-    # Temperature 0: the same transcript gives the same summary. The schema leaves the answer no other form.
-    sampling = {
+    size = engine_size_for(work.rows, settings, samples)
+    config = engine_config(settings, size, batch_size=work.batch_size if work.isolated else None)
+    sampling = sampling_params(settings)
+    processor = patched(
+        build_processor(
+            config,
+            preprocess=lambda row: {"sampling_params": sampling},
+            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+        )
+    )
+    model, prompt = language_model(settings)
+    _, max_workers = worker_range("summarize.workers", settings.workers)
+    # Actors, not tasks: a task may run in any process, and loading a tokenizer takes longer than
+    # most batches. One actor of each kind, until it falls behind.
+    options: dict[str, Any] = {
+        "attempts": ATTEMPTS_BEFORE_ISOLATION,
+        "batch_size": None,
+        "num_cpus": HELPER_CPUS,
+        "compute": ActorPoolStrategy(min_size=1, max_size=1 if work.isolated else max_workers),
+    }
+    prompts = map_batches(
+        work.blocks,
+        FormPrompts,
+        fn_constructor_kwargs={
+            # With the limit that is known here, so that it need not read the model's config again.
+            "settings": replace(settings, max_model_len=prompt_builder(settings).limit),
+            "uri": samples.uri,
+            "version": samples.version,
+        },
+        batch_format="pyarrow",
+        **options,
+    )
+    return map_batches(
+        processor(prompts),
+        ReadCompletions,
+        fn_constructor_kwargs={
+            "settings": settings,
+            "origin": {
+                "model": model_identity(model.source),
+                "prompt_version": prompt.version,
+            },
+            "max_model_len": size.max_model_len,
+        },
+        batch_format="numpy",
+        **options,
+    )
+
+
+def sampling_params(settings: SummarizeSettings) -> dict[str, Any]:
+    """Sampling parameters of vLLM: the same transcript gives the same JSON object of `SCHEMA`."""
+    return {
         "temperature": 0.0,
         "max_tokens": settings.max_tokens,
         "structured_outputs": {"json": json.dumps(SCHEMA)},
         "detokenize": False,
     }
-    size = sized(work.rows, settings, samples)
-    processor = build_processor(
-        engine_config(settings, size, careful=work.batch_size if work.careful else None),
-        preprocess=lambda row: {"sampling_params": sampling},
-        preprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
-        postprocess_map_kwargs={"num_cpus": LIGHT_CPUS},
-    )
-    engines = processor.get_stage_by_name("vLLMEngineStage")
-    engines.map_batches_kwargs["max_task_retries"] = CAREFUL_TRIES - 1
-    # A copy: on an assignment the stage works out its resources again, from what it has removed, and asks for a GPU.
-    processor.stages["vLLMEngineStage"] = engines.model_copy(update={"fn": mortal(engines.fn)})
-    model, prompt = chosen_model(settings)
-    origin = {"model": model_identity(model.source), "prompt_version": prompt.version}
-    _, most = worker_range("summarize.workers", settings.workers)
-    # Actors, not tasks: a task can come to any process, and loading a tokenizer takes longer than most batches. One of
-    # each kind until it falls behind.
-    beside = {
-        "tries": CAREFUL_TRIES,
-        "batch_size": None,
-        "num_cpus": LIGHT_CPUS,
-        "compute": ActorPoolStrategy(min_size=1, max_size=1 if work.careful else most),
-    }
-    # With the limit that is known here, so that it need not read the model's config again.
-    limited = replace(settings, max_model_len=asker(settings).limit)
-    arguments = {"settings": limited, "uri": samples.uri, "version": samples.version}
-    prompts = map_batches(
-        work.blocks, FormPrompts, fn_constructor_kwargs=arguments, batch_format="pyarrow", **beside
-    )
-    arguments = {"settings": settings, "origin": origin, "max_model_len": size.max_model_len}
-    return map_batches(
-        processor(prompts),
-        ReadAnswers,
-        fn_constructor_kwargs=arguments,
-        batch_format="numpy",
-        **beside,
-    )
 
 
-def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDataset) -> "EngineSize":
-    """The engine's size: what the settings name, the rest from the longest of these transcripts and some others."""
+def engine_size_for(
+    rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDataset
+) -> "EngineSize":
+    """The size that the settings name; the rest from the longest transcripts and some others.
+
+    Args:
+        rows: with position and length.
+        settings: of the stage.
+        samples: the samples table that the positions refer to.
+    """
     from ampere.text.sizing import CPU_CACHE_BYTES, engine_size
 
     order = rows.sort_by([("length", "descending")])["position"].to_pylist()
-    chosen = (
-        order[:LONGEST_COUNTED] + order[LONGEST_COUNTED :: max(1, len(order) // SPREAD_COUNTED)]
-    )
-    texts = samples.take(sorted(chosen), columns=["text"])["text"].to_pylist()
-    found = asker(settings)
-    counts = [length for text in texts for length in prompt_lengths(found, text)]
+    step = max(1, len(order) // OTHERS_COUNTED)
+    counted = order[:LONGEST_COUNTED] + order[LONGEST_COUNTED::step]
+    texts = samples.take(sorted(counted), columns=["text"])["text"].to_pylist()
+    builder = prompt_builder(settings)
+    lengths = [length for text in texts for length in prompt_lengths(builder, text)]
     memory = None if settings.gpus else CPU_CACHE_BYTES
     if settings.kv_cache_gb is not None:
         memory = int(settings.kv_cache_gb * 2**30)
     size = engine_size(
-        counts or [found.overhead],
-        answer=settings.max_tokens,
-        limit=found.limit,
-        token_bytes=found.token_bytes(),
+        lengths or [builder.overhead],
+        answer_tokens=settings.max_tokens,
+        limit=builder.limit,
+        kv_bytes_per_token=builder.kv_bytes_per_token(),
         memory=memory,
     )
     return replace(
@@ -124,59 +152,40 @@ def sized(rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDatas
     )
 
 
-def prompt_lengths(found: "Asker", text: str) -> list[int]:
-    """Tokens of a transcript's prompts; none if they cannot be formed, which its row will tell."""
+def prompt_lengths(builder: "PromptBuilder", text: str) -> list[int]:
+    """Tokens of each prompt of a transcript; none if they cannot be made."""
     try:
-        return [len(question.tokens) for question in found.questions(text)]
-    except Exception:  # the per-row edge, as in FormPrompts, where the error is kept
+        return [len(prompt.tokens) for prompt in builder.prompts(text)]
+    except Exception:  # the per-row edge, as in FormPrompts, which records the error
         return []
 
 
-def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: int | None) -> Any:
-    """Ray's description of the engine pool.
+def engine_config(
+    settings: SummarizeSettings, size: "EngineSize", *, batch_size: int | None
+) -> "vLLMEngineProcessorConfig":
+    """Ray's configuration of the engine pool.
 
     Args:
         settings: of the stage.
         size: of an engine.
-        careful: rows of a block, where one engine is to have one block at a time, for Ray would join them to a larger
-            batch. None: several engines, and batches as the settings have them.
+        batch_size: rows of an isolated batch: one engine, which gets one batch at a time. None:
+            several engines, and the batches of the settings.
     """
     from ray.data.llm import vLLMEngineProcessorConfig
 
-    model, _ = chosen_model(settings)
-    engine: dict[str, Any] = {
-        "dtype": model.dtype,
-        "max_model_len": size.max_model_len,
-        "max_num_seqs": size.max_num_seqs,
-        "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only
-        "enable_prefix_caching": True,
-        "trust_remote_code": model.trust_remote_code,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        # A model could else put any number of line breaks between two keys, and never come to the end. The fields of
-        # vLLM's StructuredOutputsConfig.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-    }
-    if model.quantization:
-        engine["quantization"] = model.quantization
-    if size.kv_cache_bytes is not None:
-        engine["kv_cache_memory_bytes"] = size.kv_cache_bytes
-    elif settings.gpus < 1:
-        engine["gpu_memory_utilization"] = (
-            0.9 * settings.gpus
-        )  # as vLLM leaves a tenth of a whole GPU free
-    if settings.gpus == 0:
-        engine["distributed_executor_backend"] = "uni"
+    model, _ = language_model(settings)
     bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     # Twice the sequences that an engine holds, so that it never waits for the next batch.
-    batches = 1 if careful else max(2, -(-2 * size.max_num_seqs // settings.batch_size))
+    batches = 1 if batch_size else max(2, -(-2 * size.max_num_seqs // settings.batch_size))
+    workers = (1, 1) if batch_size else worker_range("summarize.workers", settings.workers)
     return vLLMEngineProcessorConfig(
         model_source=model.source,
-        engine_kwargs=engine,
-        batch_size=careful or settings.batch_size,
-        concurrency=(1, 1) if careful else worker_range("summarize.workers", settings.workers),
+        engine_kwargs=engine_arguments(settings, size),
+        batch_size=batch_size or settings.batch_size,
+        concurrency=workers,
         max_concurrent_batches=batches,
-        # A pool grows when its queues are so much longer than what its engines work on; no longer, and it never would.
-        max_tasks_in_flight_per_actor=batches if careful else QUEUE * batches,
+        # A pool grows only if its queue is longer than what its engines work on.
+        max_tasks_in_flight_per_actor=batches if batch_size else QUEUED * batches,
         placement_group_config={"bundle_per_worker": bundle},
         accelerator_type=settings.accelerator_type,
         runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
@@ -186,3 +195,29 @@ def engine_config(settings: SummarizeSettings, size: "EngineSize", *, careful: i
         tokenize_stage=False,
         detokenize_stage=False,
     )
+
+
+def engine_arguments(settings: SummarizeSettings, size: "EngineSize") -> dict[str, Any]:
+    """Arguments of the vLLM engine itself."""
+    model, _ = language_model(settings)
+    arguments: dict[str, Any] = {
+        "dtype": model.dtype,
+        "max_model_len": size.max_model_len,
+        "max_num_seqs": size.max_num_seqs,
+        "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only
+        "enable_prefix_caching": True,
+        "trust_remote_code": model.trust_remote_code,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        # Otherwise a model may write line breaks between two keys without end. The fields are
+        # those of vLLM's StructuredOutputsConfig.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if model.quantization:
+        arguments["quantization"] = model.quantization
+    if size.kv_cache_bytes is not None:
+        arguments["kv_cache_memory_bytes"] = size.kv_cache_bytes
+    elif settings.gpus < 1:  # vLLM leaves a tenth of a whole GPU free
+        arguments["gpu_memory_utilization"] = 0.9 * settings.gpus
+    if settings.gpus == 0:
+        arguments["distributed_executor_backend"] = "uni"
+    return arguments

@@ -1,7 +1,10 @@
-"""Rows before and after an engine: transcripts to prompts, answers to result rows.
+"""Rows before and after an engine: transcripts to prompts, completions to result rows.
 
-Both run in actors beside the engines. A long transcript is several rows on the way, and `assembled` brings together
-those that came apart. A row whose result is known before the engine, such as an error, passes it by.
+Both steps run in actors beside the engines. A long transcript has a prompt for each of its pieces;
+`join_pieces` brings the pieces together that come back in different batches.
+
+A transcript that no prompt can be made of carries its error in Ray's own column for failed rows,
+so that the engine skips it.
 """
 
 import json
@@ -14,81 +17,73 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import SummarizeSettings
-from ampere.pipeline.runner.stage import error_row, result_schema, result_table
-from ampere.pipeline.summarize.model import asker, chosen_model
+from ampere.pipeline.runner.stage import error_columns, error_row, result_schema, result_table
+from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.records import SUMMARIES
 from ampere.text.summary import METHODS, AnswerError, Status
 
+ERROR = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
 PROMPT_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
         ("fingerprint", pa.string()),
         ("piece", pa.int32()),
         ("pieces", pa.int32()),
-        ("heard", pa.string()),  # the piece
+        ("transcript", pa.string()),  # the piece
         ("language", pa.string()),
-        ("tokenized_prompt", pa.list_(pa.int32())),
-        (
-            "settled",
-            pa.string(),
-        ),  # a result row as JSON, of a transcript that is not asked about; else empty
-        ("__inference_error__", pa.string()),  # Ray's engines leave out rows where it is not empty
+        ("tokenized_prompt", pa.list_(pa.int32())),  # empty if it could not be made
+        (ERROR, pa.string()),  # JSON of the error columns of a prompt that could not be made
     ]
 )
-# Of a row that is one piece's part of a result, as JSON; null where the row is a whole result.
-PART_SCHEMA = result_schema(SUMMARIES).append(pa.field("part", pa.string()))
+# `piece` is JSON of a `Piece`, where the other pieces of the transcript are in other batches; null
+# where the row is a result row.
+COMPLETION_SCHEMA = result_schema(SUMMARIES).append(pa.field("piece", pa.string()))
 
 
 class EngineError(RuntimeError):
-    """The engine could not answer on a row, though it lives on."""
+    """The engine returned no completion for a row, though it still runs."""
 
 
 class FormPrompts:
-    """The actor before an engine: transcripts to prompts as tokens, a row for each piece.
+    """The actor before an engine: transcripts to tokenized prompts, a row for each piece.
 
     Args:
         settings: of the stage.
-        uri, version: of the samples table that the positions are of.
+        uri: of the samples table.
+        version: of the samples table that the positions refer to.
     """
 
     def __init__(self, settings: SummarizeSettings, uri: str, version: int) -> None:
-        self.asker = asker(settings)
-        self.method = settings.method
+        self.builder = prompt_builder(settings)
         self.samples = lance.dataset(uri, version=version)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows with sample_id, fingerprint and position."""
-        texts = self.samples.take(batch["position"].to_pylist(), columns=["text"])[
-            "text"
-        ].to_pylist()
+        """Rows with sample_id, fingerprint and position to rows of `PROMPT_SCHEMA`."""
+        samples = self.samples.take(batch["position"].to_pylist(), columns=["text"])
+        keys = batch.select(["sample_id", "fingerprint"]).to_pylist()
         rows = []
-        for row, text in zip(
-            batch.select(["sample_id", "fingerprint"]).to_pylist(), texts, strict=True
-        ):
+        for row, text in zip(keys, samples["text"].to_pylist(), strict=True):
             try:
-                rows += self._prompts(row, text) or [
-                    settled(missing_row(**row, method=self.method))
-                ]
-            except Exception as error:  # the per-row edge: one strange transcript costs one row
-                rows.append(settled(error_row(**row, error=error)))
+                rows += self._prompts(row, text)
+            except Exception as error:  # the per-row edge: a strange transcript fails one row
+                rows.append(_failed_prompt(row, error))
         return pa.Table.from_pylist(rows, schema=PROMPT_SCHEMA)
 
     def _prompts(self, row: dict[str, str], text: str) -> list[dict[str, Any]]:
-        questions = self.asker.questions(text)
+        prompts = self.builder.prompts(text)
+        if not prompts:
+            raise ValueError("nothing is left of the transcript after cleaning")
         return [
             row
-            | {"piece": number, "pieces": len(questions), "heard": question.text}
-            | {"language": str(question.language), "tokenized_prompt": question.tokens}
-            | {"settled": "", "__inference_error__": ""}
-            for number, question in enumerate(questions)
+            | {"piece": number, "pieces": len(prompts), "transcript": prompt.text}
+            | {"language": str(prompt.language), "tokenized_prompt": prompt.tokens, ERROR: ""}
+            for number, prompt in enumerate(prompts)
         ]
 
 
-def settled(result: dict[str, Any]) -> dict[str, Any]:
-    """The row of `PROMPT_SCHEMA` that carries a result past the engine."""
-    keys = {name: result[name] for name in ("sample_id", "fingerprint")}
-    blank = {"piece": 0, "pieces": 1, "heard": "", "language": "", "tokenized_prompt": []}
-    return keys | blank | {"settled": json.dumps(result), "__inference_error__": "settled"}
+def _failed_prompt(row: dict[str, str], error: Exception) -> dict[str, Any]:
+    empty = {"piece": 0, "pieces": 1, "transcript": "", "language": "", "tokenized_prompt": []}
+    return row | empty | {ERROR: json.dumps(error_columns(error))}
 
 
 def missing_row(sample_id: str, fingerprint: str, method: str) -> dict[str, Any]:
@@ -97,14 +92,32 @@ def missing_row(sample_id: str, fingerprint: str, method: str) -> dict[str, Any]
     return row | {"status": Status.MISSING, "flags": []}
 
 
-class ReadAnswers:
-    """The actor after an engine: answers to result rows; those of a transcript whose pieces are not all here, to rows
-    with `part`.
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What the engine returned for one piece of a transcript.
+
+    Attributes:
+        number: of the piece, from 0.
+        pieces: of the transcript.
+        language: of the prompt.
+        engine_error: why there is no completion; empty if there is one.
+        completion: the fields of `ampere.text.llm.Completion`.
+    """
+
+    number: int
+    pieces: int
+    language: str
+    engine_error: str
+    completion: dict[str, Any]
+
+
+class ReadCompletions:
+    """The actor after an engine: completions to result rows, or to pieces of them.
 
     Args:
         settings: of the stage.
         origin: model and prompt_version of the rows.
-        max_model_len: tokens of a prompt and its answer together at which the engine stops.
+        max_model_len: tokens of a prompt and its completion together at which the engine stops.
     """
 
     def __init__(
@@ -112,110 +125,106 @@ class ReadAnswers:
     ) -> None:
         from ampere.text.llm import load_tokenizer
 
-        self.tokenizer = load_tokenizer(chosen_model(settings)[0])
+        self.tokenizer = load_tokenizer(language_model(settings)[0])
         self.settings = settings
         self.max_model_len = max_model_len
         self.origin = {"method": settings.method} | origin
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        """Columns of `PROMPT_SCHEMA` and of the engine."""
-        found: dict[tuple[str, str], list[Part]] = {}
+        """Columns of `PROMPT_SCHEMA` and of the engine to rows of `COMPLETION_SCHEMA`."""
+        pieces: dict[tuple[str, str], list[Piece]] = {}
         rows: list[dict[str, Any]] = []
         for i, key in enumerate(zip(batch["sample_id"], batch["fingerprint"], strict=True)):
-            if batch["settled"][i]:
-                rows.append(json.loads(batch["settled"][i]))
+            row = {name: column[i] for name, column in batch.items()}
+            if len(row["tokenized_prompt"]):
+                pieces.setdefault(key, []).append(self._piece(row))
             else:
-                found.setdefault(key, []).append(
-                    self._part({name: column[i] for name, column in batch.items()})
-                )
-        for (sample_id, print_), parts in found.items():
-            row = {"sample_id": sample_id, "fingerprint": print_} | self.origin
+                sample_id, fingerprint = key
+                keys = {"sample_id": sample_id, "fingerprint": fingerprint}
+                rows.append(keys | json.loads(row[ERROR]))
+        for (sample_id, fingerprint), parts in pieces.items():
+            row = {"sample_id": sample_id, "fingerprint": fingerprint} | self.origin
             if len(parts) == parts[0].pieces:
-                rows.append(whole_row(row, parts))
+                rows.append(join(row, parts))
             else:
-                rows += [row | {"part": json.dumps(vars(part))} for part in parts]
-        return pa.Table.from_pylist(rows, schema=PART_SCHEMA)
+                rows += [row | {"piece": json.dumps(vars(part))} for part in parts]
+        return pa.Table.from_pylist(rows, schema=COMPLETION_SCHEMA)
 
-    def _part(self, row: dict[str, Any]) -> "Part":
-        from ampere.text.llm import Answer
+    def _piece(self, row: dict[str, Any]) -> Piece:
+        from ampere.text.llm import Completion
 
         tokens, prompt_tokens = list(row["generated_tokens"]), int(row["num_input_tokens"])
-        error = str(row["__inference_error__"] or "")
-        answer = Answer(
-            text=row["heard"],
+        completion = Completion(
+            text=row["transcript"],
             raw_output=self.tokenizer.decode(tokens, skip_special_tokens=True),
             prompt_tokens=prompt_tokens,
             generated_tokens=len(tokens),
             finish_reason=self._finish_reason(prompt_tokens, len(tokens)),
         )
-        return Part(
-            piece=int(row["piece"]),
+        return Piece(
+            number=int(row["piece"]),
             pieces=int(row["pieces"]),
             language=str(row["language"]),
-            engine_error=error or self._lack_of_room(prompt_tokens, len(tokens)),
-            answer=vars(answer),
+            engine_error=str(row[ERROR] or "") or self._no_room(prompt_tokens, len(tokens)),
+            completion=vars(completion),
         )
 
-    def _finish_reason(self, prompt: int, answer: int) -> str:
-        """Why an answer ended, inferred from the numbers of tokens, for Ray does not hand vLLM's own word on."""
-        at_limit = answer >= self.settings.max_tokens or prompt + answer >= self.max_model_len
+    def _finish_reason(self, prompt_tokens: int, generated: int) -> str:
+        """Why a completion ended, from the token counts: Ray drops vLLM's `finish_reason`."""
+        at_limit = generated >= self.settings.max_tokens
+        at_limit = at_limit or prompt_tokens + generated >= self.max_model_len
         return "length" if at_limit else "stop"
 
-    def _lack_of_room(self, prompt: int, answer: int) -> str:
-        """Why an engine that was sized by other transcripts cut the answer; empty if none was.
+    def _no_room(self, prompt_tokens: int, generated: int) -> str:
+        """Why an engine sized for other transcripts cut the completion; empty if it did not.
 
-        No fault of the answer: sized anew, an engine may have room for it. Where the settings name the size it has not.
+        An engine that is sized again may have room for it. That does not help if the settings name
+        the size.
         """
-        sized = self.settings.max_model_len is None
-        if not sized or answer >= self.settings.max_tokens or prompt + answer < self.max_model_len:
+        is_sized = self.settings.max_model_len is None
+        is_cut = prompt_tokens + generated >= self.max_model_len
+        if not is_sized or generated >= self.settings.max_tokens or not is_cut:
             return ""
-        return f"its engine had room for {self.max_model_len} tokens, and {prompt} of the prompt left too few to answer in"
+        return (
+            f"the engine had room for {self.max_model_len} tokens; the prompt's {prompt_tokens} "
+            "left too few for the completion"
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """What came of one piece of a transcript; `answer` has the fields of `text.llm.Answer`."""
-
-    piece: int
-    pieces: int
-    language: str
-    engine_error: str
-    answer: dict[str, Any]
-
-
-def whole_row(row: dict[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
-    """The result row of a transcript whose parts are all there, in any order.
+def join(row: dict[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The result row of a transcript from all its pieces, in any order.
 
     Args:
         row: sample_id, fingerprint, method, model and prompt_version.
-        parts: of the transcript.
+        pieces: of the transcript.
     """
-    from ampere.text.llm import Answer, summary_fields
+    from ampere.text.llm import Completion, summary_fields
 
-    parts = sorted(parts, key=lambda part: part.piece)
+    pieces = sorted(pieces, key=lambda piece: piece.number)
     try:
-        for part in parts:
-            if part.engine_error:
+        for piece in pieces:
+            if piece.engine_error:
                 raise EngineError(
-                    f"the language model failed on this transcript: {part.engine_error}"
+                    f"the language model failed on this transcript: {piece.engine_error}"
                 )
-        fields = summary_fields([Answer(**part.answer) for part in parts], METHODS[row["method"]])
+        completions = [Completion(**piece.completion) for piece in pieces]
+        fields = summary_fields(completions, METHODS[row["method"]])
     except (EngineError, AnswerError) as error:
         return error_row(row["sample_id"], row["fingerprint"], error)
-    return row | fields | {"language": parts[0].language}
+    return row | fields | {"language": pieces[0].language}
 
 
-def assembled(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Result rows as they come, those of transcripts that came in parts once all parts are here."""
-    waiting: dict[str, list[Part]] = {}
+def join_pieces(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Rows of `COMPLETION_SCHEMA` to result rows; a transcript waits for all its pieces."""
+    waiting: dict[str, list[Piece]] = {}
     for batch in batches:
-        in_parts = pc.is_valid(batch["part"])
+        is_piece = pc.is_valid(batch["piece"])
         rows = []
-        for row in batch.filter(in_parts).to_pylist():
-            part = Part(**json.loads(row.pop("part")))
-            parts = waiting.setdefault(row["sample_id"], [])
-            parts.append(part)
-            if len(parts) == part.pieces:
-                rows.append(whole_row(row, waiting.pop(row["sample_id"])))
-        done = batch.filter(pc.invert(in_parts)).drop(["part"])
-        yield pa.concat_tables([done, result_table(SUMMARIES, rows)])
+        for row in batch.filter(is_piece).to_pylist():
+            piece = Piece(**json.loads(row.pop("piece")))
+            pieces = waiting.setdefault(row["sample_id"], [])
+            pieces.append(piece)
+            if len(pieces) == piece.pieces:
+                rows.append(join(row, waiting.pop(row["sample_id"])))
+        results = batch.filter(pc.invert(is_piece)).drop(["piece"])
+        yield pa.concat_tables([results, result_table(SUMMARIES, rows)])

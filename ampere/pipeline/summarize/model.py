@@ -1,4 +1,4 @@
-"""The language model that the settings name, and what of the settings decides its answers."""
+"""The language model that the settings name, and the settings that decide its answers."""
 
 import functools
 from dataclasses import replace
@@ -12,24 +12,27 @@ from ampere.text.prompts import PROMPTS, Prompt
 from ampere.text.summary import TEXT_VERSION
 
 if TYPE_CHECKING:
-    from ampere.text.llm import Asker
+    from ampere.text.llm import PromptBuilder
 
 
-def chosen_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
+def language_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
     """The model and the prompt that the settings name.
 
     Raises:
-        ValueError: there is no such prompt, or the vLLM at hand no longer runs the model.
-        FileNotFoundError: the model is a path, and not there.
+        ValueError: there is no such prompt, or the installed vLLM does not run the model any more.
+        FileNotFoundError: the model is a path, and there is nothing at it.
     """
     model = find_model(settings.model)
     if settings.prompt is not None and settings.prompt not in PROMPTS:
-        raise ValueError(f"summarize.prompt is {settings.prompt!r}; there are {', '.join(PROMPTS)}")
-    if model.removed_in is not None and (found := _vllm_version()) >= model.removed_in:
         raise ValueError(
-            f"summarize.model is {settings.model!r}, which vLLM runs up to the release before "
-            f"{'.'.join(map(str, model.removed_in))}; here is {'.'.join(map(str, found))}. Take another model, such as "
-            "qwen3-8b, or an environment with the older vLLM"
+            f"summarize.prompt is {settings.prompt!r}; expected one of {', '.join(PROMPTS)}"
+        )
+    if model.removed_in is not None and (installed := _vllm_version()) >= model.removed_in:
+        raise ValueError(
+            f"summarize.model {settings.model!r} needs a vLLM before "
+            f"{'.'.join(map(str, model.removed_in))}; installed is "
+            f"{'.'.join(map(str, installed))}. Use another model, such as qwen3-8b, or an "
+            "environment with an older vLLM"
         )
     model = replace(
         model,
@@ -48,28 +51,28 @@ def _vllm_version() -> tuple[int, int]:
         except PackageNotFoundError:
             continue
     raise ModuleNotFoundError(
-        "vLLM is not installed; `sh tools/setup.sh .venv` makes an environment that has it"
+        "vLLM is not installed; `sh tools/setup.sh .venv` makes an environment with it"
     )
 
 
 def content_key(settings: SummarizeSettings) -> list[Any]:
-    """What, besides a transcript, decides what the engine answers on it, and what becomes of the answers."""
-    model, prompt = chosen_model(settings)
+    """Everything but the transcript that decides the engine's answer and what is read from it."""
+    model, prompt = language_model(settings)
     weights = [model_identity(model.source), model.quantization, model.dtype]
     limits = [settings.piece_tokens, settings.max_tokens, settings.max_model_len]
     return ["llm", TEXT_VERSION, *weights, prompt.version, *limits]
 
 
 @functools.cache
-def asker(settings: SummarizeSettings) -> "Asker":
-    """One for each process: loading a tokenizer takes seconds."""
-    from ampere.text.llm import Asker
+def prompt_builder(settings: SummarizeSettings) -> "PromptBuilder":
+    """The prompt builder of some settings, one per process: loading a tokenizer takes seconds."""
+    from ampere.text.llm import PromptBuilder
 
-    model, prompt = chosen_model(settings)
-    return Asker(
+    model, prompt = language_model(settings)
+    return PromptBuilder(
         model,
         prompt,
-        answer=settings.max_tokens,
-        piece=settings.piece_tokens,
+        answer_tokens=settings.max_tokens,
+        piece_tokens=settings.piece_tokens,
         limit=settings.max_model_len,
     )

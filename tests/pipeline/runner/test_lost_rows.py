@@ -1,16 +1,19 @@
-"""Rows that kill their worker, and rows whose work is the same, under the stage runner and a real Ray."""
+"""Rows that kill their worker, and rows with equal results, under the runner and a real Ray."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ampere.pipeline.runner.ray_data import map_batches
+from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
-from ampere.pipeline.summarize.dedupe import Sharing
+from ampere.pipeline.runner.stage import RetryPolicy, Stage, Work, error_row, result_table
+from ampere.pipeline.summarize.dedupe import Duplicates
 from ampere.records import FAILURES, SUMMARIES
 from ampere.store.workspace import Workspace
 
@@ -42,19 +45,36 @@ class Worker:
         yield result_table(SUMMARIES, results)
 
 
-def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
-    """A stage whose workers write to `log`, and that notes the batch size of each turn in `sizes`."""
+class WorkerStage(Stage):
+    """A stage that deduplicates, whose workers write to `log`; it notes its batch sizes."""
 
-    def build(work: Work) -> "ray.data.Dataset":
+    name = "summarize"
+    output = SUMMARIES
+    batch_size = 4
+    retry = RetryPolicy(batch_sizes=(2, 1), errors=frozenset({"TimeoutError"}))
+
+    def __init__(self, rows: list[tuple[str, str]], log: Path) -> None:
+        self.rows, self.log = rows, log
+        self.batch_sizes: list[int] = []
+
+    def inputs(self) -> pa.Table:
+        ids, fingerprints = zip(*self.rows, strict=True)
+        return pa.table({"sample_id": ids, "fingerprint": fingerprints})
+
+    def without_work(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:
+        self.duplicates = Duplicates(rows)
+        return iter(()), self.duplicates.first
+
+    def transform(self, work: Work) -> "ray.data.Dataset":
         from ray.data import ActorPoolStrategy
 
-        sizes.append(work.batch_size)
-        tasks = 1 if work.careful else 4
+        self.batch_sizes.append(work.batch_size)
+        tasks = 1 if work.isolated else 4
         return map_batches(
             work.blocks,
             Worker,
-            tries=1,
-            fn_constructor_kwargs={"log": log},
+            attempts=1,
+            fn_constructor_kwargs={"log": self.log},
             batch_format="pyarrow",
             batch_size=work.batch_size,  # as an engine has it
             compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=tasks),
@@ -62,44 +82,40 @@ def stage(rows: list[tuple[str, str]], log: Path, sizes: list[int]) -> Stage:
             num_cpus=0.5,
         )
 
-    wanted = pa.table({"sample_id": [i for i, _ in rows], "fingerprint": [f for _, f in rows]})
-    return Stage(
-        name="summarize",
-        output=SUMMARIES,
-        wanted=wanted,
-        build=build,
-        batch_size=4,
-        share=True,
-        careful_sizes=(2, 1),
-        passing_errors=frozenset({"TimeoutError"}),
-        totals={"tokens": ("prompt_tokens", 1)},
-    )
+    def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
+        for batch in batches:
+            report.add("tokens", pc.sum(batch["prompt_tokens"]).as_py())
+            yield batch
+
+    def expand(self, results: pa.Table) -> pa.Table:
+        return self.duplicates.expand(results)
 
 
-def test_a_row_that_kills_its_worker_is_listed_and_takes_no_other_along(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_row_that_kills_its_worker_fails_alone(workspace: Workspace, tmp_path: Path) -> None:
     rows = [(f"s{i}", f"f{i}") for i in range(24)] + [
         ("bad", "poison"),
         ("later", "passing"),
         ("twin", "f3"),
     ]
-    log, sizes = tmp_path / "log", []
-    report = run_stage(stage(rows, log, sizes), workspace)
+    log = tmp_path / "log"
+    stage = WorkerStage(rows, log)
+    report = run_stage(stage, workspace)
     done = workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
-    assert sorted(done) == sorted(sample_id for sample_id, print_ in rows if print_ != "poison")
+    assert sorted(done) == sorted(
+        sample_id for sample_id, fingerprint in rows if fingerprint != "poison"
+    )
     (failure,) = workspace.table(FAILURES).read().to_pylist()
     assert (failure["sample_id"], failure["error_type"]) == ("bad", "WorkerDied")
-    assert "died, 3 times" in failure["message"]
-    assert (report.done, dict(report.failed), report.unanswered) == (26, {"WorkerDied": 1}, 0)
-    assert sizes == [4, 2, 1]
+    assert "died in each of 3 attempts" in failure["message"]
+    assert (report.done, dict(report.failed), report.unprocessed) == (26, {"WorkerDied": 1}, 0)
+    assert stage.batch_sizes == [4, 2, 1]
     worked_on = log.read_text().splitlines()
     assert worked_on.count("poison") == 3 and worked_on.count("passing") >= 2
     assert (
         worked_on.count("f3") <= 3
     )  # shared by two samples, worked on for one; again only if it was lost
     assert report.totals == {"tokens": 25 * 10}  # what is shared is not counted twice
-    again = run_stage(stage(rows, log, sizes), workspace)
+    again = run_stage(WorkerStage(rows, log), workspace)
     assert (again.done, again.skipped) == (0, 26) and log.read_text().splitlines() == worked_on
 
 
@@ -107,25 +123,28 @@ def die(batch: pa.Table) -> pa.Table:
     os._exit(1)
 
 
-def test_a_batch_that_kills_every_worker_ends_the_job_and_is_told(workspace: Workspace) -> None:
-    """Where a stage has no careful turns. Left to Ray, the batch would be tried for ever."""
+class DyingStage(WorkerStage):
+    """A stage without retries."""
 
-    def build(work: Work) -> "ray.data.Dataset":
-        return map_batches(work.blocks, die, tries=2, batch_format="pyarrow", batch_size=None)
+    retry = RetryPolicy()
 
-    wanted = pa.table({"sample_id": ["s"], "fingerprint": ["f"]})
-    stage = Stage(name="summarize", output=SUMMARIES, wanted=wanted, build=build, batch_size=4)
-    with pytest.raises(RuntimeError, match="Ray gave up .WorkerCrashedError"):
-        run_stage(stage, workspace)
+    def transform(self, work: Work) -> "ray.data.Dataset":
+        return map_batches(work.blocks, die, attempts=2, batch_format="pyarrow", batch_size=None)
 
 
-def test_sharing_by_hand() -> None:
-    due = pa.table({"sample_id": ["a", "b", "c", "d"], "fingerprint": ["x", "y", "x", "x"]})
-    sharing = Sharing(due)
-    assert sharing.first["sample_id"].to_pylist() == ["a", "b"]
+def test_batch_that_kills_every_worker_fails_the_job(workspace: Workspace, tmp_path: Path) -> None:
+    """Ray itself would retry the batch for ever."""
+    with pytest.raises(RuntimeError, match="Ray Data pipeline failed .WorkerCrashedError"):
+        run_stage(DyingStage([("s", "f")], tmp_path / "log"), workspace)
+
+
+def test_duplicates_by_hand() -> None:
+    rows = pa.table({"sample_id": ["a", "b", "c", "d"], "fingerprint": ["x", "y", "x", "x"]})
+    duplicates = Duplicates(rows)
+    assert duplicates.first["sample_id"].to_pylist() == ["a", "b"]
     results = pa.table({"fingerprint": ["y", "x"], "sample_id": ["b", "a"], "text": ["Y", "X"]})
-    assert sharing.expand(results).to_pylist() == [
+    assert duplicates.expand(results).to_pylist() == [
         {"fingerprint": "y", "sample_id": "b", "text": "Y"},
         *({"fingerprint": "x", "sample_id": name, "text": "X"} for name in ("a", "c", "d")),
     ]
-    assert sharing.expand(results.slice(0, 0)).num_rows == 0
+    assert duplicates.expand(results.slice(0, 0)).num_rows == 0

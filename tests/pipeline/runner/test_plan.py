@@ -1,3 +1,5 @@
+"""States of a stage's rows, and the fingerprints that decide them."""
+
 import json
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.pipeline.embed import wanted_rows
+from ampere.pipeline.embed import input_rows
 from ampere.pipeline.runner.plan import Plan, fingerprint, make_plan
 from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES
 from ampere.store.frames import LanceFrames
@@ -14,15 +16,15 @@ from ampere.store.workspace import Workspace
 from tests.helpers.workspaces import embedding_model
 
 
-def test_fingerprints_are_those_of_yesterday() -> None:
-    """The tables keep them: another way to compute them would make every row of every workspace due again."""
+def test_fingerprints_do_not_change_between_versions() -> None:
+    """They are in the tables: a change would make every row of every workspace stale."""
     assert fingerprint("image", ["/a.jpg"], ["uniform", 8, 256, 90]) == "7a79d48a9061e713"
 
 
-def test_fingerprints_tell_values_apart() -> None:
+def test_fingerprints_distinguish_values() -> None:
     parts: list[tuple[Any, ...]] = [
-        (), ("",), ("", ""), (None,), ("None",), ("a", "b"), ("ab",), (["a", "b"],), (["a"], "b"), (1,), ("1",), (1.5,),
-        (True,), ({"a": 1, "b": 2},), ({"a": 2, "b": 1},), ("云",), ("岚",),
+        (), ("",), ("", ""), (None,), ("None",), ("a", "b"), ("ab",), (["a", "b"],), (["a"], "b"),
+        (1,), ("1",), (1.5,), (True,), ({"a": 1, "b": 2},), ({"a": 2, "b": 1},), ("云",), ("岚",),
     ]  # fmt: skip
     assert len({fingerprint(*p) for p in parts}) == len(parts)
     assert all(len(fingerprint(*p)) == 16 for p in parts)
@@ -39,22 +41,22 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(values, values)
-def test_equal_values_equal_names(one: Any, other: Any) -> None:
+def test_equal_values_have_equal_fingerprints(one: Any, other: Any) -> None:
     assert fingerprint(one) == fingerprint(json.loads(json.dumps(one)))
     assert (fingerprint(one) == fingerprint(other)) == (
         json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     )
 
 
-def test_the_order_of_keys_does_not_matter() -> None:
+def test_fingerprints_ignore_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint(("a", "b")) == fingerprint(
         ["a", "b"]
     )  # a row read back from Arrow has lists
 
 
-def wanted(**prints: str) -> pa.Table:
-    return pa.table({"sample_id": list(prints), "fingerprint": list(prints.values())})
+def inputs(**fingerprints: str) -> pa.Table:
+    return pa.table({"sample_id": list(fingerprints), "fingerprint": list(fingerprints.values())})
 
 
 def fill(
@@ -75,15 +77,15 @@ def states(plan: Plan) -> dict[str, str]:
     found = {}
     masks = zip(*(mask.to_pylist() for mask in (plan.done, plan.failed, plan.stale)), strict=True)
     for name, (done, failed, stale) in zip(
-        plan.wanted["sample_id"].to_pylist(), masks, strict=True
+        plan.inputs["sample_id"].to_pylist(), masks, strict=True
     ):
         assert done + failed + stale <= 1
         found[name] = "done" if done else "failed" if failed else "stale" if stale else "pending"
     return found
 
 
-def due(plan: Plan, *, retry_failed: bool = False) -> list[str]:
-    return plan.due(retry_failed=retry_failed)["sample_id"].to_pylist()
+def to_process(plan: Plan, *, retry_failed: bool = False) -> list[str]:
+    return plan.rows_to_process(retry_failed=retry_failed)["sample_id"].to_pylist()
 
 
 def test_states_by_hand(workspace: Workspace) -> None:
@@ -94,26 +96,26 @@ def test_states_by_hand(workspace: Workspace) -> None:
             "stale": "old",
             "redone": "1",
             "changed": "old",
-            "gone from the catalogue": "1",
+            "removed": "1",
         },
         failed={"failed": "1", "failed on old input": "old", "redone": "1", "changed": "1"},
     )
     names = ["done", "stale", "redone", "changed", "failed", "failed on old input", "new"]
     plan = make_plan(
-        workspace, "decode", workspace.table(FRAMES), wanted(**dict.fromkeys(names, "1"))
+        workspace, "decode", workspace.table(FRAMES), inputs(**dict.fromkeys(names, "1"))
     )
     assert states(plan) == {
         "done": "done",
         "stale": "stale",
-        "redone": "done",  # a row that is there wins over an old failure
-        "changed": "failed",  # an old row is there, and its new input has failed
+        "redone": "done",  # its row wins over an old failure
+        "changed": "failed",  # it has an old row, and its new input failed
         "failed": "failed",
         "failed on old input": "pending",
         "new": "pending",
     }
     assert plan.counts() == {"done": 2, "pending": 2, "failed": 2, "stale": 1}
-    assert due(plan) == ["stale", "failed on old input", "new"]
-    assert due(plan, retry_failed=True) == [
+    assert to_process(plan) == ["stale", "failed on old input", "new"]
+    assert to_process(plan, retry_failed=True) == [
         "stale",
         "changed",
         "failed",
@@ -122,20 +124,20 @@ def test_states_by_hand(workspace: Workspace) -> None:
     ]
 
 
-def test_rows_of_samples_that_are_not_wanted_are_orphans(workspace: Workspace) -> None:
+def test_rows_without_input_are_orphans(workspace: Workspace) -> None:
     fill(workspace, {"a": "1", "b": "1", "c": "1"}, {})
-    plan = make_plan(workspace, "decode", workspace.table(FRAMES), wanted(a="1", c="2"))
+    plan = make_plan(workspace, "decode", workspace.table(FRAMES), inputs(a="1", c="2"))
     assert plan.orphans.to_pylist() == ["b"]
 
 
-def test_before_the_first_write_everything_is_pending(workspace: Workspace) -> None:
-    plan = make_plan(workspace, "decode", workspace.table(FRAMES), wanted(a="1", b="2"))
+def test_everything_is_pending_before_the_first_commit(workspace: Workspace) -> None:
+    plan = make_plan(workspace, "decode", workspace.table(FRAMES), inputs(a="1", b="2"))
     assert plan.counts() == {"done": 0, "pending": 2, "failed": 0, "stale": 0}
-    assert due(plan) == due(plan, retry_failed=True) == ["a", "b"]
+    assert to_process(plan) == to_process(plan, retry_failed=True) == ["a", "b"]
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_nothing_wanted_nothing_due(workspace: Workspace, filled: bool) -> None:
+def test_no_inputs_no_rows_to_process(workspace: Workspace, filled: bool) -> None:
     if filled:
         fill(workspace, {"a": "1"}, {"b": "1"})
     empty = pa.table(
@@ -143,12 +145,14 @@ def test_nothing_wanted_nothing_due(workspace: Workspace, filled: bool) -> None:
     )
     plan = make_plan(workspace, "decode", workspace.table(FRAMES), empty)
     assert plan.counts() == {"done": 0, "pending": 0, "failed": 0, "stale": 0}
-    assert due(plan) == []
+    assert to_process(plan) == []
 
 
 def test_failures_of_other_stages_do_not_count(workspace: Workspace) -> None:
     fill(workspace, {}, {"a": "1"}, stage="summarize")
-    assert due(make_plan(workspace, "decode", workspace.table(FRAMES), wanted(a="1"))) == ["a"]
+    assert to_process(make_plan(workspace, "decode", workspace.table(FRAMES), inputs(a="1"))) == [
+        "a"
+    ]
 
 
 def test_rows_of_other_methods_do_not_count(workspace: Workspace) -> None:
@@ -159,15 +163,15 @@ def test_rows_of_other_methods_do_not_count(workspace: Workspace) -> None:
         ]
     )
     plan = make_plan(
-        workspace, "summarize", workspace.table(SUMMARIES), wanted(a="1", b="1"), "method = 'llm'"
+        workspace, "summarize", workspace.table(SUMMARIES), inputs(a="1", b="1"), "method = 'llm'"
     )
     assert states(plan) == {"a": "pending", "b": "done"}
 
 
 def test_input_columns_and_order_stay(workspace: Workspace) -> None:
     fill(workspace, {"b": "1"}, {})
-    rows = wanted(c="1", b="1", a="1").append_column("text", pa.array(["3", "2", "1"]))
-    assert make_plan(workspace, "decode", workspace.table(FRAMES), rows).due(
+    rows = inputs(c="1", b="1", a="1").append_column("text", pa.array(["3", "2", "1"]))
+    assert make_plan(workspace, "decode", workspace.table(FRAMES), rows).rows_to_process(
         retry_failed=False
     ).to_pylist() == [
         {"sample_id": "c", "fingerprint": "1", "text": "3"},
@@ -175,20 +179,20 @@ def test_input_columns_and_order_stay(workspace: Workspace) -> None:
     ]
 
 
-def test_wanted_rows_in_many_chunks(workspace: Workspace) -> None:
+def test_inputs_in_many_chunks(workspace: Workspace) -> None:
     fill(workspace, {str(i): "1" for i in range(0, 40, 2)}, {})
-    rows = pa.concat_tables([wanted(**{str(i): "1"}) for i in range(40)])
+    rows = pa.concat_tables([inputs(**{str(i): "1"}) for i in range(40)])
     plan = make_plan(workspace, "decode", workspace.table(FRAMES), rows)
-    assert due(plan) == [str(i) for i in range(1, 40, 2)]
+    assert to_process(plan) == [str(i) for i in range(1, 40, 2)]
     assert plan.counts()["done"] == 20
 
 
 names = st.sampled_from("abcdefgh")
-prints = st.dictionaries(names, st.sampled_from(["1", "2"]))
+fingerprints_of = st.dictionaries(names, st.sampled_from(["1", "2"]))
 
 
 @settings(deadline=None)
-@given(prints, prints, prints)
+@given(fingerprints_of, fingerprints_of, fingerprints_of)
 def test_every_row_has_one_state(
     tmp_path_factory: pytest.TempPathFactory,
     want: dict[str, str],
@@ -223,10 +227,10 @@ def test_every_row_has_one_state(
         ("frames", {"fingerprint": "f2"}),
     ],
 )
-def test_what_an_embedding_row_holds_makes_it_due_again(
+def test_changed_input_of_an_embedding_changes_its_fingerprint(
     workspace: Workspace, table: str, change: dict[str, str]
 ) -> None:
-    """An index or an evaluation reads product and domain from the embeddings table: a corrected one must get there."""
+    """Product and domain too: the index and the evaluation read them from the embeddings."""
     sample = {
         "sample_id": "s",
         "product_id": "p",
@@ -236,25 +240,17 @@ def test_what_an_embedding_row_holds_makes_it_due_again(
     }
     frame = {"sample_id": "s", "fingerprint": "f1", "frames": [b"jpeg"]}
     folder = embedding_model(workspace)
-    found = []
+    fingerprints = []
     for sample_change, frame_change in (
         ({}, {}),
         (change if table == "samples" else {}, change if table == "frames" else {}),
     ):
         workspace.table(SAMPLES).upsert([sample | sample_change])
         workspace.table(FRAMES).upsert([frame | frame_change])
-        (row,) = wanted_rows(workspace, folder, "m@1", LanceFrames(workspace)).to_pylist()
-        found.append(row["fingerprint"])
-    assert found[0] != found[1]
-    assert (
-        found[1]
-        == wanted_rows(workspace, folder, "m@1", LanceFrames(workspace))["fingerprint"].to_pylist()[
-            0
-        ]
-    )
-    assert (
-        found[1]
-        != wanted_rows(workspace, folder, "m@2", LanceFrames(workspace))["fingerprint"].to_pylist()[
-            0
-        ]
-    )
+        (row,) = input_rows(workspace, folder, "m@1", LanceFrames(workspace)).to_pylist()
+        fingerprints.append(row["fingerprint"])
+    before, after = fingerprints
+    assert before != after
+    for model in ("m@1", "m@2"):
+        (row,) = input_rows(workspace, folder, model, LanceFrames(workspace)).to_pylist()
+        assert (row["fingerprint"] == after) == (model == "m@1")

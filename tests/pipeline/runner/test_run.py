@@ -1,4 +1,4 @@
-"""The stage runner's parts that need no cluster."""
+"""The parts of the stage runner that need no cluster."""
 
 import threading
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ import pytest
 
 from ampere.cluster import require_gpus
 from ampere.config.decode import DecodeSettings
-from ampere.pipeline.runner import run as runner
+from ampere.pipeline.runner import commit
 from ampere.pipeline.runner.commit import Committer
+from ampere.pipeline.runner.progress import Progress
 from ampere.pipeline.runner.report import Report
-from ampere.pipeline.runner.run import cause_of, gathered, run_stage
-from ampere.pipeline.runner.stage import Stage, result_table
+from ampere.pipeline.runner.run import cause_of, prefetched, run_stage
+from ampere.pipeline.runner.stage import Stage, Work, result_table
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
 
@@ -21,7 +22,7 @@ def numbers(batch: pa.Table) -> list[int]:
     return batch["n"].to_pylist()
 
 
-def test_batches_that_came_meanwhile_are_joined_in_order() -> None:
+def test_batches_that_wait_are_joined_in_order() -> None:
     all_read = threading.Event()
 
     def batches() -> Iterator[pa.Table]:
@@ -29,15 +30,15 @@ def test_batches_that_came_meanwhile_are_joined_in_order() -> None:
             yield pa.table({"n": [n]})
         all_read.set()
 
-    results = gathered(batches())
-    found = numbers(next(results))
+    results = prefetched(batches())
+    read = numbers(next(results))
     all_read.wait(timeout=30)
-    found += [n for batch in results for n in numbers(batch)]
-    assert found == [0, 1, 2, 3, 4]
+    read += [n for batch in results for n in numbers(batch)]
+    assert read == [0, 1, 2, 3, 4]
 
 
-def test_reading_ahead_is_bounded() -> None:
-    """What waits to be committed may not fill the memory."""
+def test_prefetching_is_bounded() -> None:
+    """Batches that wait for a commit must not fill the memory."""
     all_read = threading.Event()
 
     def batches() -> Iterator[pa.Table]:
@@ -45,28 +46,28 @@ def test_reading_ahead_is_bounded() -> None:
             yield pa.table({"n": [n]})
         all_read.set()
 
-    results = gathered(batches(), most=2)
+    results = prefetched(batches(), limit=2)
     next(results)
     assert not all_read.wait(timeout=0.5)  # it waits for room
     assert sum(batch.num_rows for batch in results) >= 90 and all_read.is_set()
 
 
-def test_what_reading_raises_comes_after_what_was_read() -> None:
+def test_error_is_raised_after_the_batches_before_it() -> None:
     def batches() -> Iterator[pa.Table]:
         yield pa.table({"n": [1]})
-        raise RuntimeError("Ray gave up")
+        raise RuntimeError("out of memory")
 
-    results = gathered(batches())
+    results = prefetched(batches())
     assert numbers(next(results)) == [1]
-    with pytest.raises(RuntimeError, match="Ray gave up"):
+    with pytest.raises(RuntimeError, match="out of memory"):
         next(results)
 
 
-def test_nothing_read_is_nothing() -> None:
-    assert list(gathered(iter([]))) == []
+def test_prefetching_nothing() -> None:
+    assert list(prefetched(iter([]))) == []
 
 
-def test_the_last_line_tells_rates_and_failures() -> None:
+def test_summary_line_has_rates_and_failures() -> None:
     report = Report(
         "decode",
         "there",
@@ -79,13 +80,14 @@ def test_the_last_line_tells_rates_and_failures() -> None:
     )
     report.failed.update(["TimedOut", "TimedOut", "MissingMedia"])
     assert str(report) == (
-        "decode: 10 files done in 2.0 s (5.0 files/s, 0.5 GB/s, the first after 1 s), 2 were done before; 3 failed "
-        "(2 TimedOut, 1 MissingMedia; see `ampere status --failures`). Result: there"
+        "decode: 10 files done in 2.0 s (5.0 files/s, 0.5 GB/s, the first after 1 s), 2 were "
+        "done before; 3 failed (2 TimedOut, 1 MissingMedia; see `ampere status --failures`). "
+        "Result: there"
     )
 
 
-def test_the_cause_is_the_last_error_with_all_that_it_says() -> None:
-    report = """ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation task
+def test_cause_is_the_last_error_with_its_whole_message() -> None:
+    report = """ray.exceptions.ActorDiedError: The actor died because of an error in its creation
   File "stage.py", line 7, in __init__
 pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
   Value error, max_model_len (4096) is greater than the model's 1024
@@ -98,16 +100,30 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
     assert cause_of("first\nThe node died\n") == "The node died"
 
 
+class FramesStage(Stage):
+    """A stage that wants nothing."""
+
+    name, output, batch_size = "s", FRAMES, 1
+
+    def inputs(self) -> pa.Table:
+        return pa.table(
+            {"sample_id": pa.array([], pa.string()), "fingerprint": pa.array([], pa.string())}
+        )
+
+    def transform(self, work: Work) -> None:
+        raise AssertionError("there is no row to transform")
+
+
 @pytest.fixture
 def stage() -> Stage:
-    return Stage(name="s", output=FRAMES, wanted=pa.table({}), build=lambda _: None, batch_size=1)
+    return FramesStage()
 
 
 @pytest.mark.parametrize("bad", [True, False])
-def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both(
+def test_row_killed_between_its_two_commits_is_in_neither_table(
     workspace: Workspace, stage: Stage, monkeypatch: pytest.MonkeyPatch, *, bad: bool
 ) -> None:
-    """It is due again then. In both, its old result would stay for ever beside its failure, or the other way round."""
+    """So it is pending again. In both, an old result would stay beside the failure for ever."""
 
     def batch(*, bad: bool, fingerprint: str) -> pa.Table:
         row = {"sample_id": "a", "fingerprint": fingerprint, "frames": [b""], "timestamps_s": [0.0]}
@@ -121,7 +137,7 @@ def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both
     def killed(*_: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(runner, "record_failures", killed)
+    monkeypatch.setattr(commit, "record_failures", killed)
     monkeypatch.setattr("ampere.store.table.Table.append", killed)
     with pytest.raises(InterruptedError):
         Committer(workspace, stage, report, set() if not bad else {"a"}).commit(
@@ -130,7 +146,7 @@ def test_killed_between_its_two_commits_a_row_is_in_no_place_rather_than_in_both
     assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
 
 
-def test_a_job_that_is_refused_leaves_the_settings_of_the_one_that_runs(
+def test_refused_job_leaves_the_settings_of_the_running_one(
     workspace: Workspace, stage: Stage
 ) -> None:
     with (
@@ -141,18 +157,48 @@ def test_a_job_that_is_refused_leaves_the_settings_of_the_one_that_runs(
     assert workspace.read_report("s-settings.json") is None
 
 
-def test_gpus_that_are_not_there_stop_a_job_on_this_machine_and_are_waited_for_on_a_cluster(
+def test_missing_gpus_stop_a_local_job_and_are_awaited_on_a_cluster(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     require_gpus(1, "train.gpus")
     with pytest.raises(
-        RuntimeError, match=r"train\.gpus asks for 4 GPUs in all, and Ray sees 1 .*--train\.gpus 0"
+        RuntimeError,
+        match=r"train\.gpus requests 4 in total, this machine has 1\. .*--train\.gpus 0",
     ):
         require_gpus(4, "train.gpus")
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     require_gpus(4, "train.gpus")
     assert (
-        "waiting for 4 GPUs in all (train.gpus); the cluster has 1 now" in capsys.readouterr().err
+        "waiting for 4 GPUs in total (train.gpus); the cluster has 1 now" in capsys.readouterr().err
     )
+
+
+def test_invalid_input_leaves_the_settings_of_the_last_run(workspace: Workspace) -> None:
+    class Invalid(FramesStage):
+        def inputs(self) -> pa.Table:
+            raise ValueError("no frames")
+
+    with pytest.raises(ValueError, match="no frames"):
+        run_stage(Invalid(), workspace, settings=DecodeSettings(num_frames=4))
+    assert workspace.read_report("s-settings.json") is None
+
+
+def test_progress_shows_what_it_waits_for_until_the_first_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = Report("summarize", "there", done=3, totals={"GB": 1.0})
+    report.failed["TimedOut"] += 1
+    with Progress("summarize", 4, "row", "loading the model") as progress:
+        progress.update(4, report)
+    *before, after = capsys.readouterr().err.split("\r")
+    assert any("0/4" in line and "loading the model" in line for line in before)
+    assert "4/4" in after and "failed=1" in after and "GB/s=" in after
+    assert "loading" not in after and report.first_seconds > 0
+
+
+def test_progress_ends_its_thread_if_the_work_fails() -> None:
+    with pytest.raises(RuntimeError, match="failed"), Progress("s", 1, "row", "loading"):
+        raise RuntimeError("failed")
+    assert "progress" not in {thread.name for thread in threading.enumerate()}

@@ -1,4 +1,4 @@
-"""The summarize stage around its engines: what is due, what is known already, and how answers become rows."""
+"""The summarize stage around its engines: pending rows, known rows, completions to rows."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,18 @@ import pytest
 from ampere.config.summarize import SummarizeSettings
 from ampere.pipeline.runner.commit import Committer
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.summarize import model as chosen
-from ampere.pipeline.summarize import stage as summarize
-from ampere.pipeline.summarize.engine import engine_config, sized
-from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadAnswers, assembled, missing_row
-from ampere.pipeline.summarize.model import asker, chosen_model
-from ampere.pipeline.summarize.stage import (
-    ExtractBatch,
-    extractor_identity,
-    summarize_stage,
-    wanted_rows,
+from ampere.pipeline.summarize import model as model_module
+from ampere.pipeline.summarize import stage as stage_module
+from ampere.pipeline.summarize.engine import engine_config, engine_size_for
+from ampere.pipeline.summarize.engine_rows import (
+    FormPrompts,
+    ReadCompletions,
+    join_pieces,
+    missing_row,
 )
+from ampere.pipeline.summarize.extract import ExtractBatch, extractor_identity
+from ampere.pipeline.summarize.model import language_model, prompt_builder
+from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
 from ampere.store.workspace import Workspace
@@ -51,9 +52,9 @@ def clips(workspace: Workspace) -> Workspace:
 def answered(
     workspace: Workspace, sample_id: str, summary: Summary, settings: SummarizeSettings = SHIPPED
 ) -> None:
-    """Write the row that the engine would have made."""
-    wanted = summarize_stage(workspace, settings).wanted.to_pylist()
-    (print_,) = (row["fingerprint"] for row in wanted if row["sample_id"] == sample_id)
+    """Write the row that the engine would write."""
+    inputs = SummarizeStage(workspace, settings).inputs().to_pylist()
+    (fingerprint,) = (row["fingerprint"] for row in inputs if row["sample_id"] == sample_id)
     columns = {
         "product_name": summary.product_name,
         "product_features": list(summary.product_features),
@@ -61,7 +62,7 @@ def answered(
     more = {"text": summary.text, "status": "ok", "flags": [], "raw_output": summary.to_json()}
     workspace.table(SUMMARIES).append(
         [
-            {"sample_id": sample_id, "method": settings.method, "fingerprint": print_}
+            {"sample_id": sample_id, "method": settings.method, "fingerprint": fingerprint}
             | columns
             | more
         ]
@@ -73,14 +74,14 @@ def made(workspace: Workspace, method: str) -> dict[str, Any]:
     return {row["sample_id"]: row for row in rows}
 
 
-def test_clips_are_wanted_by_their_text_alone(clips: Workspace) -> None:
-    rows = wanted_rows(clips.table(SAMPLES).dataset(), ["key"]).to_pylist()
+def test_inputs_are_clips_keyed_by_text(clips: Workspace) -> None:
+    rows = input_rows(clips.table(SAMPLES).dataset(), ["key"]).to_pylist()
     assert [(row["sample_id"], row["position"], row["length"]) for row in rows] == [
         ("s1", 1, 8), ("s2", 2, 0), ("s3", 3, 0), ("s4", 4, 5), ("s5", 5, 8),
     ]  # fmt: skip
-    prints = [row["fingerprint"] for row in rows]
-    assert prints[0] == prints[4] and prints[1] == prints[2] and len(set(prints)) == 3
-    assert wanted_rows(None, ["key"]).num_rows == 0
+    keys = [row["fingerprint"] for row in rows]
+    assert keys[0] == keys[4] and keys[1] == keys[2] and len(set(keys)) == 3
+    assert input_rows(None, ["key"]).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -93,33 +94,32 @@ def test_clips_are_wanted_by_their_text_alone(clips: Workspace) -> None:
         {"dtype": "bfloat16"},
     ],
 )
-def test_what_decides_the_answer_makes_rows_stale(
+def test_settings_that_change_completions_make_rows_stale(
     clips: Workspace, changed: dict[str, Any]
 ) -> None:
-    before = summarize_stage(clips, SHIPPED).wanted["fingerprint"]
+    before = SummarizeStage(clips, SHIPPED).inputs()["fingerprint"]
     other = SummarizeSettings(**{"dtype": "float32"} | changed)
     assert (
-        summarize_stage(clips, other).wanted["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
+        SummarizeStage(clips, other).inputs()["fingerprint"].to_pylist()[0] != before.to_pylist()[0]
     )
     same = SummarizeSettings(dtype="float32", workers="1:4", batch_size=9, max_num_seqs=3)
-    assert summarize_stage(clips, same).wanted["fingerprint"] == before
+    assert SummarizeStage(clips, same).inputs()["fingerprint"] == before
 
 
 @pytest.mark.parametrize("settings", [SHIPPED, RAW])
 def test_changed_code_makes_rows_stale(
     clips: Workspace, monkeypatch: pytest.MonkeyPatch, settings: SummarizeSettings
 ) -> None:
-    before = summarize_stage(clips, settings).wanted["fingerprint"]
-    for module in (chosen, summarize):
+    before = SummarizeStage(clips, settings).inputs()["fingerprint"]
+    for module in (model_module, stage_module):
         monkeypatch.setattr(module, "TEXT_VERSION", TEXT_VERSION + 1)
-    assert summarize_stage(clips, settings).wanted["fingerprint"] != before
+    assert SummarizeStage(clips, settings).inputs()["fingerprint"] != before
 
 
-def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspace) -> None:
-    """No engine starts: what is due has no transcript, or one that was summarized under another sample."""
+def test_missing_and_known_transcripts_start_no_engine(clips: Workspace) -> None:
     clips.table(SAMPLES).delete("sample_id = 's4'")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛",)))
-    report = run_stage(summarize_stage(clips, SHIPPED), clips)
+    report = run_stage(SummarizeStage(clips, SHIPPED), clips)
     rows = made(clips, "llm")
     assert {name: (row["status"], row["text"]) for name, row in rows.items()} == {
         "s1": ("ok", "松石牙刷 软毛"),
@@ -129,15 +129,15 @@ def test_missing_empty_and_known_are_told_apart_without_an_engine(clips: Workspa
     }
     assert (report.done, report.skipped) == (3, 1)
     assert (
-        "summaries: 2 name a product, 0 transcripts name none (status empty), 2 clips have no"
-        in str(report)
-    )
+        "summaries: 2 with a product, 0 without one in the transcript (status empty), "
+        "2 clips without a transcript"
+    ) in str(report)
 
 
-def test_what_needs_no_engine_is_committed_in_parts(
+def test_rows_that_need_no_engine_are_committed_in_chunks(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten million rows all at once would not fit into memory, in this run and in any other."""
+    """All rows of a large catalog at once would not fit into memory."""
     workspace.table(SAMPLES).append(
         [
             {
@@ -149,29 +149,29 @@ def test_what_needs_no_engine_is_committed_in_parts(
         ]
     )
     answered(workspace, "s01", Summary(product_name="松石牙刷", product_features=("软毛",)))
-    monkeypatch.setattr("ampere.pipeline.summarize.stage.SETTLED", 6)
+    monkeypatch.setattr("ampere.pipeline.summarize.stage.ROWS_PER_COMMIT", 6)
     commits, commit = [], Committer.commit
 
-    def counted(self: Committer, batch: pa.Table) -> None:
+    def commit_three(self: Committer, batch: pa.Table) -> None:
         if len(commits) == 3:
-            raise RuntimeError("no room")
+            raise RuntimeError("disk full")
         commits.append(batch.num_rows)
         commit(self, batch)
 
-    monkeypatch.setattr(Committer, "commit", counted)
-    with pytest.raises(RuntimeError, match="no room"):
-        run_stage(summarize_stage(workspace, SHIPPED), workspace)
+    monkeypatch.setattr(Committer, "commit", commit_three)
+    with pytest.raises(RuntimeError, match="disk full"):
+        run_stage(SummarizeStage(workspace, SHIPPED), workspace)
     assert commits == [6, 4, 6]
     monkeypatch.setattr(Committer, "commit", commit)
-    assert run_stage(summarize_stage(workspace, SHIPPED), workspace).done == 3
+    assert run_stage(SummarizeStage(workspace, SHIPPED), workspace).done == 3
 
 
-def test_one_answer_serves_three_methods(clips: Workspace) -> None:
+def test_three_methods_share_one_completion(clips: Workspace) -> None:
     clips.table(SAMPLES).delete("sample_id = 's4'")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛", "防水")))
     for method in ("llm-name", "llm-features"):
         report = run_stage(
-            summarize_stage(clips, SummarizeSettings(method=method, dtype="float32")), clips
+            SummarizeStage(clips, SummarizeSettings(method=method, dtype="float32")), clips
         )
         assert report.done == 4
     assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == [
@@ -183,7 +183,7 @@ def test_one_answer_serves_three_methods(clips: Workspace) -> None:
 
 
 def test_raw_transcripts_as_rows(clips: Workspace) -> None:
-    report = run_stage(summarize_stage(clips, RAW), clips)
+    report = run_stage(SummarizeStage(clips, RAW), clips)
     texts = {name: (row["status"], row["text"]) for name, row in made(clips, "raw").items()}
     assert texts == {
         "s1": ("ok", "这个松石牙刷软毛"),
@@ -192,7 +192,7 @@ def test_raw_transcripts_as_rows(clips: Workspace) -> None:
         "s4": ("ok", "大家晚上好"),
         "s5": ("ok", "这个松石牙刷软毛"),
     }
-    assert report.done == 5 and run_stage(summarize_stage(clips, RAW), clips).skipped == 5
+    assert report.done == 5 and run_stage(SummarizeStage(clips, RAW), clips).skipped == 5
     clips.write_report("summarize-raw-settings.json", json.dumps(vars(RAW)))
     from ampere.config.presets import PRESETS
 
@@ -210,30 +210,30 @@ def test_raw_transcripts_as_rows(clips: Workspace) -> None:
 
 
 @pytest.mark.parametrize("method", ["keybert", "uie"])
-def test_extracting_actors_write_their_methods_rows(
+def test_extract_actor_writes_rows_of_its_method(
     clips: Workspace, tmp_path: Path, method: Any
 ) -> None:
     folder = str((write_bert if method == "keybert" else write_uie)(tmp_path / "model"))
     settings = SummarizeSettings(method=method, encoder=folder, extractor=folder)
     samples = clips.table(SAMPLES).dataset()
-    wanted = summarize_stage(clips, settings).wanted.slice(0, 1)
+    rows = SummarizeStage(clips, settings).inputs().slice(0, 1)
     actor = ExtractBatch(settings, extractor_identity(settings), samples.uri, samples.version)
-    (row,) = actor(wanted).to_pylist()
+    (row,) = actor(rows).to_pylist()
     assert (
         row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
     )
     assert row["model"].startswith("model@") and len(row["model"]) == len("model@") + 12
-    broken = wanted.set_column(2, "position", pa.array([3]))  # a null where a transcript should be
+    broken = rows.set_column(2, "position", pa.array([3]))  # null instead of a transcript
     assert actor(broken).to_pylist()[0]["error_type"]
     actor.summarizer = lambda text: {
         "product_name": None,
         "product_features": ["松石牙刷", "不打农药"],
     }
-    assert actor(wanted).to_pylist()[0]["flags"] == ["unsupported: 不打农药"]
+    assert actor(rows).to_pylist()[0]["flags"] == ["unsupported: 不打农药"]
 
 
 def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
-    """Three clips whose transcripts hold nothing to read, or a product: the samples, and their due rows."""
+    """Two clips whose transcripts hold nothing to read, and one with a product."""
     texts = [
         ("u1", "\u200b\x00\ufeff"),
         ("u2", "<|im_end|>"),
@@ -243,51 +243,53 @@ def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
         [{"sample_id": i, "domain": "live", "text": t} for i, t in texts]
     )
     samples = workspace.table(SAMPLES).dataset()
-    return samples, summarize_stage(workspace, SHIPPED).wanted
+    return samples, SummarizeStage(workspace, SHIPPED).inputs()
 
 
-def test_nothing_to_read_is_missing_and_passes_the_engine_by(workspace: Workspace) -> None:
-    samples, wanted = unreadable(workspace)
-    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(wanted).to_pylist()
-    assert [row["__inference_error__"] for row in formed] == ["settled", "settled", ""]
-    batch = answers(("u3", 0, 1, NAME, "")) | {"settled": np.array([formed[0]["settled"]])}
-    (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
-    assert (row["sample_id"], row["method"], row["status"], row["text"]) == (
-        "u1",
-        "llm",
-        "missing",
-        None,
-    )
-    raw = ExtractBatch(RAW, None, samples.uri, samples.version)(wanted.slice(0, 1)).to_pylist()
+def test_unreadable_transcripts_are_missing_without_an_engine(workspace: Workspace) -> None:
+    samples, rows = unreadable(workspace)
+    stage = SummarizeStage(workspace, SHIPPED)
+    results, remaining = stage.without_work(rows)
+    missing = [row for batch in results for row in batch.to_pylist()]
+    assert [(row["sample_id"], row["method"], row["status"], row["text"]) for row in missing] == [
+        ("u1", "llm", "missing", None),
+        ("u2", "llm", "missing", None),
+    ]
+    assert remaining["sample_id"].to_pylist() == ["u3"]
+    raw = ExtractBatch(RAW, None, samples.uri, samples.version)(rows.slice(0, 1)).to_pylist()
     assert [(row["method"], row["status"], row["model"]) for row in raw] == [
         ("raw", "missing", None)
     ]
-    assert (
-        sized(wanted.slice(0, 2), SHIPPED, samples).max_num_seqs >= 1
-    )  # no prompt at all, and yet a size
+    size = engine_size_for(rows.slice(0, 2), SHIPPED, samples)
+    assert size.max_num_seqs >= 1  # no prompt at all, and yet a size
 
 
-def test_what_is_known_to_be_missing_is_so_for_every_method(workspace: Workspace) -> None:
+def test_samples_with_one_unreadable_transcript_are_all_missing(workspace: Workspace) -> None:
+    rows = [{"sample_id": f"u{i}", "domain": "live", "text": "<|im_end|>"} for i in range(3)]
+    workspace.table(SAMPLES).append(rows)
+    assert run_stage(SummarizeStage(workspace, SHIPPED), workspace).done == 3
+    assert {row["status"] for row in made(workspace, "llm").values()} == {"missing"}
+
+
+def test_missing_row_is_missing_for_every_method(workspace: Workspace) -> None:
     unreadable(workspace)
-    wanted = summarize_stage(workspace, SHIPPED).wanted.to_pylist()
-    rows = [missing_row(row["sample_id"], row["fingerprint"], "llm") for row in wanted]
+    inputs = SummarizeStage(workspace, SHIPPED).inputs().to_pylist()
+    rows = [missing_row(row["sample_id"], row["fingerprint"], "llm") for row in inputs]
     workspace.table(SUMMARIES).append(rows)
     run_stage(
-        summarize_stage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace
+        SummarizeStage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace
     )
     assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-def test_an_engine_of_quantized_weights_answers_on_the_rows_beside_those_it_is_not_asked_about(
-    workspace: Workspace, tmp_path: Path
-) -> None:
-    """A real engine. Ray leaves out what has an error already; how weights are stored, the model's folder tells."""
+def test_engine_with_quantized_weights(workspace: Workspace, tmp_path: Path) -> None:
+    """A real engine. The model's folder says how its weights are stored."""
     unreadable(workspace)
     model = str(write_quantized(tmp_path / "eight-bits"))
     # With 8-bit weights the kernels of some processors take no float32.
     settings = SummarizeSettings(dtype="bfloat16", model=model, prompt="bare")
-    report = run_stage(summarize_stage(workspace, settings), workspace)
+    report = run_stage(SummarizeStage(workspace, settings), workspace)
     rows = made(workspace, "llm")
     assert (report.done, rows["u1"]["status"], rows["u2"]["status"]) == (3, "missing", "missing")
     assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"].startswith(
@@ -295,54 +297,55 @@ def test_an_engine_of_quantized_weights_answers_on_the_rows_beside_those_it_is_n
     )
 
 
-def test_a_transcript_that_no_prompt_can_be_made_of_costs_its_own_row(
-    clips: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_prompt_fails_its_own_row(clips: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = clips.table(SAMPLES).dataset()
-    wanted = summarize_stage(clips, SHIPPED).wanted
+    rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
     actor = FormPrompts(SHIPPED, samples.uri, samples.version)
-    questions = actor.asker.questions
+    prompts = actor.builder.prompts
     monkeypatch.setattr(
-        actor.asker, "questions", lambda text: questions(text) if "牙刷" in text else [][0]
+        actor.builder, "prompts", lambda text: prompts(text) if "牙刷" in text else [][0]
     )
-    first, second = actor(wanted.take([0, 3])).to_pylist()
-    assert (first["settled"], first["heard"]) == ("", "这个松石牙刷软毛")
-    batch = answers(("s4", 0, 1, NAME, "")) | {"settled": np.array([second["settled"]])}
-    (row,) = ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
-    assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError") and "out of range" in row[
-        "error_message"
-    ]
-    assert (
-        sized(wanted.take([0, 3]), SHIPPED, samples).max_model_len == 272
-    )  # nor does it stop the job
+    first, second = actor(rows).to_pylist()
+    assert (first["__inference_error__"], first["transcript"]) == ("", "这个松石牙刷软毛")
+    assert second["__inference_error__"] and second["tokenized_prompt"] == []
+    batch = completed(("s4", 0, 1, NAME, second["__inference_error__"]))
+    batch["tokenized_prompt"] = np.array([[], None], object)[:-1]
+    (row,) = ReadCompletions(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
+    assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError")
+    assert "out of range" in row["error_message"]
+    assert engine_size_for(rows, SHIPPED, samples).max_model_len == 272  # nor does it stop the job
 
 
-def test_prompts_are_formed_from_the_rows_own_transcripts(clips: Workspace) -> None:
+def test_prompts_are_made_from_the_rows_own_transcripts(clips: Workspace) -> None:
     samples = clips.table(SAMPLES).dataset()
-    wanted = summarize_stage(clips, SHIPPED).wanted
-    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(wanted.take([0, 3])).to_pylist()
-    assert [(row["sample_id"], row["heard"], row["piece"], row["pieces"]) for row in formed] == [
+    rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
+    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(rows).to_pylist()
+    assert [
+        (row["sample_id"], row["transcript"], row["piece"], row["pieces"]) for row in formed
+    ] == [
         ("s1", "这个松石牙刷软毛", 0, 1),
         ("s4", "大家晚上好", 0, 1),
     ]
     assert (
-        asker(SHIPPED).tokenizer.decode(formed[1]["tokenized_prompt"], skip_special_tokens=True)
+        prompt_builder(SHIPPED).tokenizer.decode(
+            formed[1]["tokenized_prompt"], skip_special_tokens=True
+        )
         == "大家晚上好"
     )
 
 
-def test_engines_are_sized_by_the_transcripts_that_are_due(clips: Workspace) -> None:
+def test_engines_are_sized_for_the_pending_transcripts(clips: Workspace) -> None:
     samples = clips.table(SAMPLES).dataset()
-    rows = summarize_stage(clips, SHIPPED).wanted.take([0, 3])
-    size = sized(rows, SHIPPED, samples)
+    rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
+    size = engine_size_for(rows, SHIPPED, samples)
     # 3 tokens of the template, 8 of the longest transcript, 256 of an answer: in blocks of 16
     assert size.max_model_len == 272 and size.max_num_seqs == 256
     named = SummarizeSettings(dtype="float32", max_model_len=600, max_num_seqs=7, kv_cache_gb=0.5)
-    told = sized(rows, named, samples)
-    assert (told.max_model_len, told.max_num_seqs, told.kv_cache_bytes) == (600, 7, 2**29)
+    size = engine_size_for(rows, named, samples)
+    assert (size.max_model_len, size.max_num_seqs, size.kv_cache_bytes) == (600, 7, 2**29)
 
 
-def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_config() -> None:
     from ray.data import DataContext
 
     from ampere.text.sizing import EngineSize
@@ -351,7 +354,7 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SummarizeSettings(
         workers="1:4", batch_size=64, gpus=0.5, cpus=2, accelerator_type="H100", quantization="fp8"
     )
-    config = engine_config(pool, EngineSize(512, 100, None), careful=None)
+    config = engine_config(pool, EngineSize(512, 100, None), batch_size=None)
     assert (
         config.batch_size == 64
         and config.concurrency == (1, 4)
@@ -365,81 +368,81 @@ def test_the_engines_description(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         config.max_concurrent_batches * 64 >= 2 * 100
     )  # the engine never waits for the next batch
-    # Else Ray would never let the pool grow.
+    # Otherwise Ray would never let the pool grow.
     threshold = DataContext.get_current().autoscaling_config.actor_pool_util_upscaling_threshold
     assert config.max_tasks_in_flight_per_actor / config.max_concurrent_batches > threshold
-    careful = engine_config(SHIPPED, size, careful=8)
-    assert careful.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
-    assert careful.concurrency == (1, 1) and careful.max_concurrent_batches == 1
-    assert careful.max_tasks_in_flight_per_actor == 1
+    isolated = engine_config(SHIPPED, size, batch_size=8)
+    assert isolated.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
+    assert isolated.concurrency == (1, 1) and isolated.max_concurrent_batches == 1
+    assert isolated.max_tasks_in_flight_per_actor == 1
     assert (
-        careful.engine_kwargs["kv_cache_memory_bytes"] == 2**20
-        and "quantization" not in careful.engine_kwargs
+        isolated.engine_kwargs["kv_cache_memory_bytes"] == 2**20
+        and "quantization" not in isolated.engine_kwargs
     )
-    spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, careful=None)
+    spread = engine_config(SummarizeSettings(gpus=1, tensor_parallel_size=2), size, batch_size=None)
     assert spread.engine_kwargs["tensor_parallel_size"] == 2
 
 
-def test_a_model_that_vllm_no_longer_runs_is_refused_before_any_work(
+def test_model_that_vllm_no_longer_runs_is_refused(
     clips: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = SummarizeSettings(model="baichuan2-13b-4bit")
     with pytest.raises(
-        ValueError, match=r"vLLM runs up to the release before 0.23; here is 0.32. Take another"
+        ValueError, match=r"needs a vLLM before 0.23; installed is 0.32. Use another"
     ):
-        summarize_stage(clips, old)
-    monkeypatch.setattr(chosen, "_vllm_version", lambda: (0, 22))
-    assert chosen_model(old)[0].quantization == "bitsandbytes"
+        SummarizeStage(clips, old)
+    monkeypatch.setattr(model_module, "_vllm_version", lambda: (0, 22))
+    assert language_model(old)[0].quantization == "bitsandbytes"
 
 
-def test_a_quantization_that_vllm_does_not_have_is_refused_before_any_work(
+def test_unknown_quantization_is_refused(
     clips: Workspace,
 ) -> None:
     with pytest.raises(
         ValueError,
-        match="summarize.quantization is 'bitsandbytes', which the vLLM at hand does not",
+        match="summarize.quantization is 'bitsandbytes'; expected",
     ):
-        summarize_stage(clips, SummarizeSettings(quantization="bitsandbytes"))
-    assert summarize_stage(clips, SummarizeSettings(quantization="fp8")).name == "summarize"
+        SummarizeStage(clips, SummarizeSettings(quantization="bitsandbytes"))
+    assert SummarizeStage(clips, SummarizeSettings(quantization="fp8")).name == "summarize"
     assert (
-        summarize_stage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name
+        SummarizeStage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name
         == "summarize-raw"
     )
 
 
 @pytest.mark.parametrize(("method", "setting"), [("keybert", "encoder"), ("uie", "extractor")])
-def test_an_extractor_that_is_not_there_is_refused_before_any_work(
+def test_missing_extractor_is_refused(
     clips: Workspace, tmp_path: Path, method: Any, setting: str
 ) -> None:
     chosen: dict[str, Any] = {"method": method, setting: "/no/such"}
     with pytest.raises(
-        FileNotFoundError, match=f"summarize.{setting} is /no/such, and there is no such folder"
+        FileNotFoundError, match=f"summarize.{setting} is /no/such: folder not found"
     ):
-        summarize_stage(clips, SummarizeSettings(**chosen))
+        SummarizeStage(clips, SummarizeSettings(**chosen))
     with pytest.raises(
-        FileNotFoundError, match=f"summarize.{setting} is the folder .* no config.json"
+        FileNotFoundError, match=f"summarize.{setting} is the folder .* without config.json"
     ):
-        summarize_stage(clips, SummarizeSettings(**chosen | {setting: str(tmp_path)}))
+        SummarizeStage(clips, SummarizeSettings(**chosen | {setting: str(tmp_path)}))
     other = {"encoder": "/no/such", "extractor": "/no/such"} | {setting: "some/model"}
     assert (
-        summarize_stage(clips, SummarizeSettings(**{"method": method} | other)).name
+        SummarizeStage(clips, SummarizeSettings(**{"method": method} | other)).name
         == f"summarize-{method}"
     )
 
 
-def answers(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
-    """What the engine gives for (sample, piece, pieces, answer, error)."""
-    tokens = [asker(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
+def completed(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
+    """The engine's batch for rows of (sample, piece, pieces, completion, error)."""
+    tokens = [prompt_builder(SHIPPED).tokenizer.encode(answer) for *_, answer, _ in rows]
     return {
         "sample_id": np.array([row[0] for row in rows]),
         "fingerprint": np.array(["f"] * len(rows)),
         "piece": np.array([row[1] for row in rows]),
         "pieces": np.array([row[2] for row in rows]),
-        "heard": np.array(["这个松石牙刷软毛防水"] * len(rows)),
+        "transcript": np.array(["这个松石牙刷软毛防水"] * len(rows)),
         "language": np.array(["zh"] * len(rows)),
         "generated_tokens": np.array([*tokens, None], object)[:-1],
         "num_input_tokens": np.array([10] * len(rows)),
-        "settled": np.array([""] * len(rows)),
+        "tokenized_prompt": np.array([*([1] for _ in rows), None], object)[:-1],
         "__inference_error__": np.array([row[4] for row in rows]),
     }
 
@@ -448,14 +451,16 @@ NAME = Summary(product_name="松石牙刷", product_features=("软毛",)).to_jso
 MORE = Summary(product_name="松石牙刷", product_features=("防水",)).to_json()
 
 
-def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
-    batch = answers(
+def test_completions_become_result_rows() -> None:
+    batch = completed(
         ("a", 0, 1, NAME, ""),
         ("b", 0, 1, NO_PRODUCT.to_json(), ""),
         ("c", 0, 1, "{", ""),
         ("d", 0, 1, "", "boom"),
     )
-    rows = {row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(batch).to_pylist()}
+    rows = {
+        row["sample_id"]: row for row in ReadCompletions(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
+    }
     assert (
         rows["a"]["text"] == "松石牙刷 软毛"
         and rows["a"]["flags"] == []
@@ -472,13 +477,13 @@ def test_answers_become_rows_in_the_tasks_beside_the_engine() -> None:
         rows["c"]["error_type"] == "AnswerError" and "ended by stop" in rows["c"]["error_message"]
     )
     assert rows["d"]["error_type"] == "EngineError" and "boom" in rows["d"]["error_message"]
-    assert all(row["part"] is None for row in rows.values())
+    assert all(row["piece"] is None for row in rows.values())
 
 
-def test_an_answer_at_the_token_limit_says_so() -> None:
+def test_completion_at_the_token_limit_is_an_error_that_says_so() -> None:
     short = SummarizeSettings(dtype="float32", max_tokens=3)
-    cut = answers(("a", 0, 1, '{"is_product":tr', ""))
-    (row,) = ReadAnswers(short, ORIGIN, 1024)(cut).to_pylist()
+    cut = completed(("a", 0, 1, '{"is_product":tr', ""))
+    (row,) = ReadCompletions(short, ORIGIN, 1024)(cut).to_pylist()
     assert row["error_type"] == "AnswerError" and "ended by length" in row["error_message"]
     length = 10 + len(cut["generated_tokens"][0])  # of prompt and answer
     named = SummarizeSettings(dtype="float32", max_model_len=600)
@@ -487,19 +492,19 @@ def test_an_answer_at_the_token_limit_says_so() -> None:
         (named, length + 1, "stop"),
         (SHIPPED, length + 1, "stop"),
     ):
-        (row,) = ReadAnswers(settings, ORIGIN, most)(cut).to_pylist()
+        (row,) = ReadCompletions(settings, ORIGIN, most)(cut).to_pylist()
         assert row["error_type"] == "AnswerError" and f"ended by {reason}" in row["error_message"]
 
 
-def test_an_answer_that_an_engine_sized_for_others_cuts_is_asked_again(clips: Workspace) -> None:
-    """The size came from other transcripts; the careful turn takes it anew from those that are left."""
-    cut = answers(
+def test_completion_cut_by_an_engine_sized_for_others_is_retried(clips: Workspace) -> None:
+    """The retry sizes the engine for the transcripts that are left."""
+    cut = completed(
         ("a", 0, 1, '{"is_product":tr', ""),
         ("b", 0, 2, NAME, ""),
         ("b", 1, 2, '{"is_product":tr', ""),
     )
     length = 10 + len(cut["generated_tokens"][0])
-    rows = ReadAnswers(SHIPPED, ORIGIN, length)(cut).to_pylist()
+    rows = ReadCompletions(SHIPPED, ORIGIN, length)(cut).to_pylist()
     assert [row["sample_id"] for row in rows] == [
         "a",
         "b",
@@ -509,59 +514,60 @@ def test_an_answer_that_an_engine_sized_for_others_cuts_is_asked_again(clips: Wo
             row["error_type"] == "EngineError"
             and f"had room for {length} tokens" in row["error_message"]
         )
-    assert "EngineError" in summarize_stage(clips, SHIPPED).passing_errors
+    assert "EngineError" in SummarizeStage(clips, SHIPPED).retry.errors
 
 
-def test_pieces_come_together_however_they_arrive() -> None:
-    together = ReadAnswers(SHIPPED, ORIGIN, 1024)(
-        answers(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, ""))
+def test_pieces_are_joined_in_any_order() -> None:
+    together = ReadCompletions(SHIPPED, ORIGIN, 1024)(
+        completed(("a", 1, 2, MORE, ""), ("a", 0, 2, NAME, ""))
     )
     (whole,) = together.to_pylist()
-    assert (whole["text"], whole["pieces"], whole["part"]) == ("松石牙刷 软毛 防水", 2, None)
+    assert (whole["text"], whole["pieces"], whole["piece"]) == ("松石牙刷 软毛 防水", 2, None)
     apart = [
-        ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, "")))
+        ReadCompletions(SHIPPED, ORIGIN, 1024)(
+            completed(("a", 1, 2, MORE, ""), ("b", 0, 1, NAME, ""))
+        )
     ]
-    apart.append(ReadAnswers(SHIPPED, ORIGIN, 1024)(answers(("a", 0, 2, NAME, ""))))
-    first, second = assembled(iter(apart))
+    apart.append(ReadCompletions(SHIPPED, ORIGIN, 1024)(completed(("a", 0, 2, NAME, ""))))
+    first, second = join_pieces(iter(apart))
     assert first["sample_id"].to_pylist() == ["b"]  # what is whole does not wait
-    assert second.to_pylist() == together.drop(["part"]).to_pylist()
+    assert second.to_pylist() == together.drop(["piece"]).to_pylist()
 
 
-def test_a_piece_that_fails_costs_its_transcript_and_one_that_is_lost_leaves_it_unanswered() -> (
-    None
-):
-    read = ReadAnswers(SHIPPED, ORIGIN, 1024)
-    failed = [read(answers(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
-    _, last = assembled(iter(failed))
+def test_failed_piece_fails_its_transcript_and_lost_piece_leaves_it_pending() -> None:
+    read = ReadCompletions(SHIPPED, ORIGIN, 1024)
+    failed = [read(completed(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
+    _, last = join_pieces(iter(failed))
     assert last["error_type"].to_pylist() == ["EngineError"]
-    assert [table.num_rows for table in assembled(iter(failed[:1]))] == [0]
+    assert [table.num_rows for table in join_pieces(iter(failed[:1]))] == [0]
 
 
 @pytest.mark.parametrize("field", ["product_name", "product_features"])
-def test_an_answer_with_half_a_character_costs_its_own_row(field: str) -> None:
+def test_unpaired_surrogate_fails_its_own_row(field: str) -> None:
     half = {"product_name": "松石牙刷", "product_features": ["软毛"], "is_product": True}
     half[field] = ["\ud83d"] if field == "product_features" else "\ud83d"
     together, alone = (
-        answers(("a", 0, 1, json.dumps(half), ""), ("b", 0, 1, NAME, "")),
+        completed(("a", 0, 1, json.dumps(half), ""), ("b", 0, 1, NAME, "")),
         json.dumps(half),
     )
     rows = {
-        row["sample_id"]: row for row in ReadAnswers(SHIPPED, ORIGIN, 1024)(together).to_pylist()
+        row["sample_id"]: row
+        for row in ReadCompletions(SHIPPED, ORIGIN, 1024)(together).to_pylist()
     }
     assert (
         rows["a"]["error_type"] == "AnswerError"
         and "surrogates not allowed" in rows["a"]["error_message"]
     )
     assert rows["b"]["text"] == "松石牙刷 软毛"
-    read = ReadAnswers(SHIPPED, ORIGIN, 1024)
-    parts = [read(answers(("a", i, 2, answer, ""))) for i, answer in enumerate((NAME, alone))]
-    _, last = assembled(iter(parts))
+    read = ReadCompletions(SHIPPED, ORIGIN, 1024)
+    parts = [read(completed(("a", i, 2, answer, ""))) for i, answer in enumerate((NAME, alone))]
+    _, last = join_pieces(iter(parts))
     assert last["error_type"].to_pylist() == ["AnswerError"]
 
 
-def test_nothing_is_left_in_the_ledger_of_what_succeeds_later(clips: Workspace) -> None:
+def test_success_clears_an_earlier_failure(clips: Workspace) -> None:
     clips.table(FAILURES).append(
         [{"stage": "summarize-raw", "sample_id": "s1", "fingerprint": "x", "attempts": 1}]
     )
-    run_stage(summarize_stage(clips, RAW), clips, retry_failed=True)
+    run_stage(SummarizeStage(clips, RAW), clips, retry_failed=True)
     assert clips.table(FAILURES).count() == 0

@@ -1,0 +1,110 @@
+"""The summary methods that need no vLLM engine: keybert, uie, and raw transcripts."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import lance
+import pyarrow as pa
+
+from ampere.config.checks import worker_range
+from ampere.config.summarize import SummarizeSettings
+from ampere.models.model_folder import model_identity
+from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
+from ampere.pipeline.runner.stage import Work, error_row, result_table
+from ampere.pipeline.summarize.engine_rows import missing_row
+from ampere.records import SUMMARIES
+from ampere.text.clean import clean
+from ampere.text.summary import Status
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+def extracts(
+    work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
+) -> "ray.data.Dataset":
+    """Result rows of actors that hold a summarizer each, one batch per call."""
+    from ray.data import ActorPoolStrategy
+
+    min_workers, max_workers = worker_range("summarize.workers", settings.workers)
+    return map_batches(
+        work.blocks,
+        ExtractBatch,
+        attempts=ATTEMPTS_BEFORE_ISOLATION,
+        fn_constructor_kwargs={
+            "settings": settings,
+            "model": extractor_identity(settings),
+            "uri": samples.uri,
+            "version": samples.version,
+        },
+        compute=ActorPoolStrategy(min_size=min_workers, max_size=max_workers),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
+    )
+
+
+def extractor_identity(settings: SummarizeSettings) -> str | None:
+    """Name of a method's model in the table; None if the method has no model."""
+    source = {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method)
+    return source and model_identity(source)
+
+
+class ExtractBatch:
+    """The actor: holds one summarizer, and summarizes the transcripts of a batch one by one.
+
+    Args:
+        settings: of the stage.
+        model: of the rows; None: the method has no model.
+        uri: of the samples table.
+        version: of the samples table that the positions refer to.
+    """
+
+    def __init__(
+        self, settings: SummarizeSettings, model: str | None, uri: str, version: int
+    ) -> None:
+        self.origin = {"method": settings.method, "model": model}
+        self.samples = lance.dataset(uri, version=version)
+        self.summarizer = summarizer(settings)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows with sample_id, fingerprint and position to result rows."""
+        samples = self.samples.take(batch["position"].to_pylist(), columns=["text"])
+        keys = batch.select(["sample_id", "fingerprint"]).to_pylist()
+        rows = []
+        for row, text in zip(keys, samples["text"].to_pylist(), strict=True):
+            try:
+                rows.append(self._result(row, text))
+            except Exception as error:  # the per-row edge: a strange transcript fails one row
+                rows.append(error_row(**row, error=error))
+        return result_table(SUMMARIES, rows)
+
+    def _result(self, row: dict[str, str], text: str) -> dict[str, Any]:
+        from ampere.text.checks.audit import audit
+
+        cleaned = clean(text)
+        if not cleaned:
+            return missing_row(**row, method=str(self.origin["method"]))
+        fields = self.summarizer(text)
+        name, features = fields.get("product_name"), fields.get("product_features")
+        return row | self.origin | {"flags": audit(cleaned, name or "", features or ())} | fields
+
+
+def summarizer(settings: SummarizeSettings) -> Callable[[str], dict[str, Any]]:
+    """The method's function from a transcript to columns of the summaries table."""
+    if settings.method == "raw":
+        return raw
+    device = "cuda" if settings.gpus else "cpu"
+    if settings.method == "keybert":
+        from ampere.text.keybert import Keywords
+
+        return Keywords(settings.encoder, device)
+    from ampere.text.uie import Extractor
+
+    return Extractor(settings.extractor, device)
+
+
+def raw(transcript: str) -> dict[str, Any]:
+    """The transcript itself as the model's text."""
+    return {"text": transcript.strip(), "status": Status.OK}
