@@ -1,11 +1,11 @@
-"""What a benchmark holds itself to: it prints how each figure stands to its bar, and fails if one is missed."""
+"""Bars: the least values that a benchmark must reach to pass."""
 
 
-def judge(*figures: tuple[str, float, float]) -> int:
-    """Print each (name, figure, bar); the exit status is 1 if a figure is below its bar."""
+def check_bars(*results: tuple[str, float, float]) -> int:
+    """Print each (name, value, bar) and return the exit status: 1 if a value is below its bar."""
     missed = 0
-    for name, figure, bar in figures:
-        met = figure >= bar
+    for name, value, bar in results:
+        met = value >= bar
         missed += not met
-        print(f"{'met ' if met else 'MISSED'} {name}: {figure:.4g}, bar {bar:g}")
+        print(f"{'met ' if met else 'MISSED'} {name}: {value:.4g}, bar {bar:g}")
     return int(missed > 0)

@@ -6,7 +6,13 @@ import psutil
 
 
 class PeakMemory:
-    """Most memory that this process and its children have together, shared pages counted once (PSS)."""
+    """Peak memory in bytes of this process and its children, shared pages counted once (PSS).
+
+    It is sampled once per second, from entering the context to leaving it.
+
+    Attributes:
+        peak: the highest sample so far.
+    """
 
     def __enter__(self) -> "PeakMemory":
         self.peak = 0
@@ -21,14 +27,12 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(1.0):
-            self.peak = max(
-                self.peak,
-                sum(map(_pss, psutil.Process().children(recursive=True))) + _pss(psutil.Process()),
-            )
+            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            self.peak = max(self.peak, sum(map(_pss, processes)))
 
 
 def _pss(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except psutil.Error:
+    except psutil.Error:  # the process ended
         return 0

@@ -1,10 +1,11 @@
-"""What sampling the classes saves: peak memory and time of a step of the product classifier, on one CPU process.
+"""Measure what sampled classes save: memory and time of a step of the product classifier.
 
     python benchmarks/partial_fc.py --classes 2000000 --rows 384 --dim 128 --rate 0.1 --steps 2
 
-Needs torch and numpy alone, and Linux. Each sample rate runs in a fresh process, whose peak is the kernel's own mark
-(VmHWM), exact however short. Prints for sample rate 1 and for `--rate` the peak of making the classifier and of its
-steps, the median times of forward, backward and optimizer after one step to warm up, and the ratios of the two.
+Requires only torch and numpy, and Linux. Each sample rate runs on the CPU in a process of its own,
+whose peak memory is the kernel's high-water mark (VmHWM), exact even for short peaks. Prints for
+sample rate 1 and for `--rate` the peak after creating the classifier and after its steps, the
+median times of forward, backward and optimizer after a warm-up step, and the ratios of the two.
 """
 
 import argparse
@@ -22,21 +23,22 @@ PARTS = ("forward", "backward", "optimizer")
 
 
 def peak_gb() -> float:
-    """Most memory that this process has had resident, in GB."""
+    """Return the peak resident memory of this process in 10^9 bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object]) -> float:
+    """Return the seconds of a call."""
     start = time.perf_counter()
-    run()
+    call()
     return time.perf_counter() - start
 
 
 def step_times(
     args: argparse.Namespace, classifier: PartialFC, optimizer: torch.optim.Optimizer
 ) -> list[float]:
-    """Seconds of the three parts of a step on random rows."""
+    """Return the seconds of each of `PARTS` of a step on random rows."""
     embeddings = torch.randn(args.rows, args.dim, requires_grad=True)
     labels = torch.randint(args.classes, (args.rows,))
     losses = []
@@ -46,56 +48,61 @@ def step_times(
 
 
 def measure(args: argparse.Namespace, sample_rate: float) -> dict[str, float]:
-    """One sample rate: GB at the peak, and median seconds of each part."""
+    """Return GB and median seconds by name for one sample rate."""
     torch.manual_seed(0)
-    bare = peak_gb()
+    bare_gb = peak_gb()
     classifier = PartialFC(args.classes, args.dim, sample_rate=sample_rate)
-    made = peak_gb()
+    created_gb = peak_gb()
     optimizer = build_classifier_optimizer(classifier, 1e-3)
-    times = torch.tensor([step_times(args, classifier, optimizer) for _ in range(args.steps + 1)])[
-        1:
-    ]
-    figures = dict(zip(PARTS, times.median(dim=0).values.tolist(), strict=True))
-    return figures | {
+    steps = [step_times(args, classifier, optimizer) for _ in range(args.steps + 1)]
+    times = torch.tensor(steps[1:])
+    medians = dict(zip(PARTS, times.median(dim=0).values.tolist(), strict=True))
+    return medians | {
         "step": times.sum(dim=1).median().item(),
-        "bare": bare,
-        "made": made,
-        "peak": peak_gb(),
+        "bare_gb": bare_gb,
+        "created_gb": created_gb,
+        "peak_gb": peak_gb(),
     }
 
 
 def main() -> int:
+    """Run the benchmark; there are no bars."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--classes", type=int, default=2_000_000)
     parser.add_argument(
-        "--rows", type=int, default=384, help="embeddings of a batch: 128 products of three domains"
+        "--rows", type=int, default=384, help="embeddings per batch: 128 products of three domains"
     )
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=0.1, help="the sample rate beside 1")
-    parser.add_argument("--steps", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--rate", type=float, default=0.1, help="sample rate to compare with 1")
+    parser.add_argument("--steps", type=int, default=2, help="after a warm-up step")
     args = parser.parse_args()
     use_huge_pages()
 
     centers_gb = args.classes * args.dim * 4e-9
     print(
-        f"{args.classes:,} classes of {args.dim}, {args.rows} rows; all centres are {centers_gb:.2f} GB"
+        f"{args.classes:,} classes of {args.dim} dimensions, {args.rows} rows; "
+        f"the class centers take {centers_gb:.2f} GB"
     )
     results = []
     for sample_rate in (1.0, args.rate):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             result = pool.apply(measure, (args, sample_rate))
         times = ", ".join(f"{part} {result[part]:.2f}" for part in PARTS)
-        memory = f"{result['peak']:.2f} GB at the peak ({result['made']:.2f} once made, {result['bare']:.2f} bare Python)"
+        memory = (
+            f"{result['peak_gb']:.2f} GB at the peak ({result['created_gb']:.2f} after creating "
+            f"the classifier, {result['bare_gb']:.2f} before)"
+        )
         print(
-            f"rate {sample_rate:g}: {result['step']:.2f} s a step ({times}); {memory}", flush=True
+            f"rate {sample_rate:g}: {result['step']:.2f} s per step ({times}); {memory}", flush=True
         )
         results.append(result)
     full, sampled = results
     print(
-        f"rate 1 over rate {args.rate:g}: step {full['step'] / sampled['step']:.1f}x, optimizer "
-        f"{full['optimizer'] / sampled['optimizer']:.1f}x, peak memory {full['peak'] / sampled['peak']:.1f}x"
+        f"rate 1 / rate {args.rate:g}: step {full['step'] / sampled['step']:.1f}x, "
+        f"optimizer {full['optimizer'] / sampled['optimizer']:.1f}x, "
+        f"peak memory {full['peak_gb'] / sampled['peak_gb']:.1f}x"
     )
     return 0
 

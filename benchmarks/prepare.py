@@ -1,10 +1,10 @@
-"""What `ampere prepare` needs for catalogues of more and more lines, up to two million.
+"""Measure time and memory of `ampere prepare` for catalogs of up to two million lines.
 
     python benchmarks/prepare.py [--lines 250000 500000 1000000 2000000]
 
-Writes ROPE's files for shorts, one frame line in eight a new sample, the frames of one sample far apart; runs `prepare`
-on each set in a process of its own, then again on the unchanged set, and prints seconds and peak memory. The ratio
-compares what memory grew by with what the added lines weigh.
+Writes ROPE's files for shorts: eight frame lines per sample, far apart in the file. Runs `prepare`
+on each set in a process of its own, then again on the unchanged set, and prints seconds and peak
+memory. The last line is the growth of memory per growth of the files.
 """
 
 import argparse
@@ -26,7 +26,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def write_rope(folder: Path, lines: int) -> int:
-    """A training split of `lines` frame lines; returns the bytes of all files."""
+    """Write a training split of `lines` frame lines; return the bytes of all files."""
     for names in DOMAIN_FILES.values():
         for name in names:
             (folder / f"training_{name}.txt").write_text("")
@@ -46,6 +46,7 @@ def write_rope(folder: Path, lines: int) -> int:
 
 
 def main() -> int:
+    """Run the benchmark; there are no bars."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +54,7 @@ def main() -> int:
         "--lines", type=int, nargs="+", default=[250_000, 500_000, 1_000_000, 2_000_000]
     )
     args = parser.parse_args()
-    found = []
+    first_runs = []
     for lines in args.lines:
         with tempfile.TemporaryDirectory() as name:
             size = write_rope(Path(name), lines) / 1e6
@@ -62,14 +63,15 @@ def main() -> int:
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 seconds, peak = map(float, output.splitlines()[-1].split())
                 print(
-                    f"{lines:>10} lines, {size:6.1f} MB, {run}: {seconds:6.1f} s, peak memory {peak:5.0f} MB",
+                    f"{lines:>10} lines, {size:6.1f} MB, {run}: {seconds:6.1f} s, "
+                    f"peak memory {peak:5.0f} MB",
                     flush=True,
                 )
                 if run == "first":
-                    found.append((size, peak))
-    (small, low), (large, high) = found[0], found[-1]
-    more, grown = large - small, high - low
-    print(f"{more:.0f} MB more of files took {grown:.0f} MB more memory: {grown / more:.2f}")
+                    first_runs.append((size, peak))
+    (small, low), (large, high) = first_runs[0], first_runs[-1]
+    more, growth = large - small, high - low
+    print(f"{more:.0f} MB more of files took {growth:.0f} MB more memory: {growth / more:.2f}")
     return 0
 
 

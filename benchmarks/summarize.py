@@ -1,13 +1,15 @@
-"""What the summarize job costs beside the bare engine; everything in one run, since machines are noisy.
+"""Compare the summarize job with the bare engine; all in one run, since machines are noisy.
 
     python benchmarks/summarize.py [--short 300] [--long 1200] [--model shipped]
 
-1. rows/s of the whole `ampere summarize` job on Ray over those of `vllm.LLM.generate` with the same prompts, sampling
-   and engine settings, in a process of its own. Each runs on a short and on a long list, and what counts is the
-   time that the rows between them take, so that the start of Ray and of the engine is left out; the bare engine, too.
-2. the bare engine with the long prompt of worked examples, its shared prefix cached and not (the shipped model cannot
-   read it: a copy with a longer context stands in, whose answers count for nothing).
-3. peak memory of the job, all its processes together.
+1. Rows/s of the `ampere summarize` job on Ray, and of `vllm.LLM.generate` with the same prompts,
+   sampling and engine settings in a process of its own. Each runs on a short and a long
+   list. The difference of their times is that of the rows between them, which excludes the start of
+   Ray and of the engine, and filling and draining the engine.
+2. The bare engine with the long prompt of worked examples, with and without prefix caching. The
+   shipped model's context is too short for that prompt: a copy with a longer context is used, whose
+   output is meaningless.
+3. Peak memory of the job with all its processes.
 """
 
 import argparse
@@ -23,15 +25,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bars import judge
+from bars import check_bars
 from memory import PeakMemory
 
 from ampere.cluster import connect
 from ampere.config.summarize import SHIPPED_MODEL, SummarizeSettings
+from ampere.huge_pages import use_huge_pages
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV, engine_config, sized
-from ampere.pipeline.summarize.model import asker
-from ampere.pipeline.summarize.stage import summarize_stage
+from ampere.pipeline.summarize.engine import (
+    CPU_ENGINE_ENV,
+    ENGINE_ENV,
+    engine_config,
+    engine_size_for,
+)
+from ampere.pipeline.summarize.model import prompt_builder
+from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES
 from ampere.store.workspace import Workspace
 from ampere.synthetic.held_out import held_out_examples
@@ -41,6 +49,7 @@ PREFIX_ROWS = 200
 
 
 def workspace_of(folder: Path, texts: list[str]) -> Workspace:
+    """Return a workspace with these transcripts."""
     workspace = Workspace.create(folder, "demo")
     workspace.table(SAMPLES).append(
         [{"sample_id": f"s{i}", "domain": "live", "text": text} for i, text in enumerate(texts)]
@@ -49,37 +58,35 @@ def workspace_of(folder: Path, texts: list[str]) -> Workspace:
 
 
 def job(texts: list[str], settings: SummarizeSettings, folder: Path) -> tuple[float, float, str]:
-    """Seconds of the whole stage, Ray running already, its peak memory in GB, and what it says at its end."""
+    """Run the stage on a running Ray; return its seconds, peak memory in GB and report."""
     workspace = workspace_of(folder, texts)
     with PeakMemory() as memory:
-        report = run_stage(summarize_stage(workspace, settings), workspace)
+        report = run_stage(SummarizeStage(workspace, settings), workspace)
     assert report.done + report.failed.total() == len(texts), report
     return report.seconds, memory.peak / 1e9, str(report)
 
 
 def engine_settings(texts: list[str], settings: SummarizeSettings, folder: Path) -> dict[str, Any]:
-    """What the job starts its engines with for these transcripts."""
+    """Return the engine settings of the job for these transcripts."""
     workspace = workspace_of(folder, texts)
-    stage = summarize_stage(workspace, settings)
+    stage = SummarizeStage(workspace, settings)
     samples = workspace.table(SAMPLES).dataset()
     assert samples is not None
     return engine_config(
-        settings, sized(stage.wanted, settings, samples), careful=None
+        settings, engine_size_for(stage.inputs(), settings, samples), batch_size=None
     ).engine_kwargs
 
 
 def bare(texts: list[str], settings: SummarizeSettings, engine: dict[str, Any]) -> float:
-    """Seconds that `vllm.LLM.generate` takes for all prompts, started and warmed up before."""
+    """Return the seconds of `vllm.LLM.generate` for all prompts, after a warm-up."""
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    found = asker(settings)
+    builder = prompt_builder(settings)
     prompts = [
-        {"prompt_token_ids": question.tokens}
-        for text in texts
-        for question in found.questions(text)
+        {"prompt_token_ids": prompt.tokens} for text in texts for prompt in builder.prompts(text)
     ]
-    llm = LLM(model=found.model.source, **{k: v for k, v in engine.items() if k != "task_type"})
+    llm = LLM(model=builder.model.source, **{k: v for k, v in engine.items() if k != "task_type"})
     sampling = SamplingParams(
         temperature=0.0,
         max_tokens=settings.max_tokens,
@@ -93,9 +100,14 @@ def bare(texts: list[str], settings: SummarizeSettings, engine: dict[str, Any]) 
 
 
 def bare_elsewhere(count: int, settings: SummarizeSettings, **engine: Any) -> float:
-    """`bare` in a process of its own, which ends with its engine; `engine` overrides the job's engine settings."""
+    """Return `bare` from a process of its own, which ends with its engine.
+
+    Args:
+        count: of transcripts.
+        engine: overrides of the job's engine settings.
+    """
     arguments = json.dumps([count, dataclasses.asdict(settings), engine])
-    # The cores that Ray gives to an engine: one, and as many threads.
+    # As Ray sets it for an engine: as many threads as CPUs.
     env = (
         os.environ
         | ENGINE_ENV
@@ -108,7 +120,7 @@ def bare_elsewhere(count: int, settings: SummarizeSettings, **engine: Any) -> fl
 
 
 def long_context(folder: Path) -> str:
-    """The shipped model with room for the worked examples; what it answers there counts for nothing."""
+    """Return a copy of the shipped model with a longer context; its output is meaningless."""
     model = folder / "long-context"
     shutil.copytree(str(files("ampere.text").joinpath("small_lm")), model)
     config = model / "config.json"
@@ -119,6 +131,7 @@ def long_context(folder: Path) -> str:
 
 
 def bare_here(arguments: str) -> int:
+    """Print `bare` for the arguments from `bare_elsewhere`, as JSON."""
     count, settings, overrides = json.loads(arguments)
     settings = SummarizeSettings(**settings)
     texts = [text for text, _ in held_out_examples(count)]
@@ -129,6 +142,7 @@ def bare_here(arguments: str) -> int:
 
 
 def main() -> int:
+    """Run the benchmark; return 1 if the bar is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -137,24 +151,25 @@ def main() -> int:
     parser.add_argument("--model", default=SHIPPED_MODEL)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    use_huge_pages()
     if args.bare:
         return bare_here(args.bare)
     settings = SummarizeSettings(model=args.model, dtype="float32", batch_size=128)
     texts = [text for text, _ in held_out_examples(args.long)]
-    # Of both, the rate between a short and a long list: what fills an engine and drains it is in neither.
     bare_short, bare_long = (bare_elsewhere(count, settings) for count in (args.short, args.long))
-    alone = (args.long - args.short) / (bare_long - bare_short)
+    bare_rate = (args.long - args.short) / (bare_long - bare_short)
     connect()
     with tempfile.TemporaryDirectory() as folder:
         short, _, _ = job(texts[: args.short], settings, Path(folder) / "short")
-        long, peak, told = job(texts, settings, Path(folder) / "long")
+        long, peak, report = job(texts, settings, Path(folder) / "long")
     rate = (args.long - args.short) / (long - short)
-    print(told)
-    print(f"vllm.LLM.generate   {alone:8.1f} rows/s")
+    print(report)
+    print(f"vllm.LLM.generate   {bare_rate:8.1f} rows/s")
     print(
-        f"the job             {rate:8.1f} rows/s, start apart ({short - args.short / rate:.0f} s)"
+        f"the job             {rate:8.1f} rows/s "
+        f"without the start ({short - args.short / rate:.0f} s)"
     )
-    print(f"job / bare          {rate / alone:8.2f}")
+    print(f"job / bare          {rate / bare_rate:8.2f}")
     print(f"peak memory         {peak:8.2f} GB")
     with tempfile.TemporaryDirectory() as folder:
         model = long_context(Path(folder)) if args.model == SHIPPED_MODEL else args.model
@@ -163,10 +178,11 @@ def main() -> int:
             bare_elsewhere(PREFIX_ROWS, examples, enable_prefix_caching=on) for on in (True, False)
         )
     print(
-        f"prefix cached       {PREFIX_ROWS / cached:8.1f} rows/s; not {PREFIX_ROWS / uncached:.1f} rows/s"
+        f"prefix caching      {PREFIX_ROWS / cached:8.1f} rows/s; "
+        f"without {PREFIX_ROWS / uncached:.1f} rows/s"
     )
-    print(f"cached / not        {uncached / cached:8.2f}")
-    return judge(("job over bare engine", rate / alone, 0.95))
+    print(f"with / without      {uncached / cached:8.2f}")
+    return check_bars(("job / bare engine", rate / bare_rate, 0.95))
 
 
 if __name__ == "__main__":

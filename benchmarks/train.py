@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bars import judge
+from bars import check_bars
 from PIL import Image
 from rates import bare_product, seconds
 from torch.utils.flop_counter import FlopCounterMode
@@ -106,7 +106,7 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     print(f"{rate / bare:.1%} of a bare product's {bare / 1e12:.2f} TFLOP/s")
     print(f"pages eight times / once {slow / fast:.2f}x the time of a step")
     return (
-        judge(("share of the bare product's rate", rate / bare, GPU_SHARE))
+        check_bars(("share of the bare product's rate", rate / bare, GPU_SHARE))
         if device == "cuda"
         else 0
     )
@@ -232,7 +232,7 @@ def ray_benchmark(steps: int, rounds: int, ranks: int, loader_workers: int) -> i
         rates[name] = 3 * BATCH / statistics.median(row["seconds_per_step"] for row in history)
         rate, waiting = f"{rates[name]:8.1f} samples/s", f"{1 - working[name]:.1%}"
         print(f"{name:<10} {rate} without the start; waiting for data {waiting}")
-    return judge(
+    return check_bars(
         ("samples/s under Ray Train over torchrun", rates["Ray Train"] / rates["torchrun"], 0.97),
         ("fraction of a step that does not wait for data", working["Ray Train"], 0.95),
     )

@@ -1,8 +1,8 @@
-"""What colour alone finds: the six tasks over a workspace's test samples, by histograms of hue, saturation and value.
+"""Evaluate color histograms on the six tasks: hue, saturation and value of the test samples.
 
-    python benchmarks/colour.py --workspace WORKSPACE
+    python benchmarks/color.py --workspace WORKSPACE
 
-A yardstick for models that begin without published weights: whatever they learn should be worth more than this.
+A baseline for models trained without pretrained weights: they should do better.
 """
 
 import argparse
@@ -14,33 +14,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ampere.records import FRAMES, SAMPLES, Domain, Split
-from ampere.retrieval.evaluation import judge, mean_recall
+from ampere.retrieval.evaluation import evaluate_tasks, mean_recall
 from ampere.retrieval.metrics import Vectors
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 
 BINS = (16, 4, 4)  # of hue, saturation, value
-MARGIN = 1 / 6  # of a picture's width and height, left out on each side
+MARGIN = 1 / 6  # of an image's width and height, ignored on each side
 
 
-def colours(jpegs: Sequence[bytes]) -> NDArray[np.float32]:
-    """The mean over a sample's frames of the square roots of their histograms: float32 [256], of length 1."""
+def color_vector(jpegs: Sequence[bytes]) -> NDArray[np.float32]:
+    """Return a sample's color vector, float32 [256], of length 1.
+
+    It is the mean over the frames of the square roots of their histograms.
+    """
     mean = np.mean([np.sqrt(histogram(jpeg)) for jpeg in jpegs], axis=0)
     return (mean / np.linalg.norm(mean)).astype(np.float32)
 
 
 def histogram(jpeg: bytes) -> NDArray[np.float64]:
-    """Shares of the bins in the middle of a picture: float64 [256]."""
+    """Return the share of pixels in each bin in the middle of an image, float64 [256]."""
     image = Image.open(io.BytesIO(jpeg)).convert("HSV")
     left, top = round(image.width * MARGIN), round(image.height * MARGIN)
-    pixels = np.asarray(image.crop((left, top, image.width - left, image.height - top))).reshape(
-        -1, 3
-    )
-    found, _ = np.histogramdd(pixels, BINS, [(0, 256)] * 3)
-    return found.ravel() / len(pixels)
+    middle = image.crop((left, top, image.width - left, image.height - top))
+    pixels = np.asarray(middle).reshape(-1, 3)
+    counts, _ = np.histogramdd(pixels, BINS, [(0, 256)] * 3)
+    return counts.ravel() / len(pixels)
 
 
 def main() -> int:
+    """Print R@1 of each task and mR1."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,17 +60,17 @@ def main() -> int:
     rows = [row for row in rows if row["product_id"] is not None and row["sample_id"] in decoded]
     vectors = np.stack(
         [
-            colours(jpegs)
+            color_vector(jpegs)
             for jpegs in LanceFrames(workspace).take([row["sample_id"] for row in rows])
         ]
     )
     domains, products = (np.array([row[name] for row in rows]) for name in ("domain", "product_id"))
-    results = judge(
+    results = evaluate_tasks(
         {d: Vectors(vectors=vectors[domains == d], products=products[domains == d]) for d in Domain}
     )
     print("  ".join(f"{task} {result.means()['R1']:.1f}" for task, result in results.items()))
     chance = np.mean([result.chance for result in results.values()])
-    print(f"mR1 by colour alone {mean_recall(results):.1f}, chance {chance:.1f}")
+    print(f"mR1 of color histograms {mean_recall(results):.1f}, chance {chance:.1f}")
     return 0
 
 
