@@ -31,8 +31,8 @@ def test_scores_by_hand() -> None:
             summary("牙刷", "硬毛", "红"),
             summary("牙刷", "软毛"),
         ),  # right name, 0 of 2 given, 0 of 1 true
-        (summary(""), summary("")),  # chat, seen as such
-        (summary("牙膏", "薄荷"), summary("")),  # chat, taken for a product
+        (summary(""), summary("")),  # chat, recognized
+        (summary("牙膏", "薄荷"), summary("")),  # chat, mistaken for a product
         (summary(""), summary("")),
     ]
     scores = score_summaries(pairs)
@@ -41,7 +41,7 @@ def test_scores_by_hand() -> None:
     assert "name right 50.0% of 4" in str(scores) and "66.7% of 3" in str(scores)
 
 
-def test_case_spaces_and_marks_do_not_make_a_name_wrong_but_a_homophone_does() -> None:
+def test_name_ignores_case_and_punctuation_but_not_homophones() -> None:
     pairs = [
         (summary("pine ridge　Board"), summary("Pine-Ridge board")),
         (summary("松石牙刷"), summary("松实牙刷")),
@@ -49,16 +49,15 @@ def test_case_spaces_and_marks_do_not_make_a_name_wrong_but_a_homophone_does() -
     assert score_summaries(pairs).name_accuracy.value == 1 / 2
 
 
-def test_a_feature_counts_by_its_sound_and_once() -> None:
+def test_feature_is_matched_by_sound_and_once() -> None:
     truth = summary("牙刷", "不伤牙龈", "刷毛特别细")
     scores = score_summaries([(summary("牙刷", "不伤牙银", "不伤牙龈", "毛很细"), truth)])
-    assert (
-        scores.feature_recall.value == 1 / 2
-    )  # the homophone or the right spelling, not both; the third is too short
+    # The homophone or the right spelling, not both; the third is too short.
+    assert scores.feature_recall.value == 1 / 2
     assert scores.feature_precision.value == 1 / 3
 
 
-def test_another_number_or_the_opposite_is_no_true_feature() -> None:
+def test_feature_with_another_number_or_negation_is_wrong() -> None:
     truth = summary("锅", "五百毫升", "不可机洗", "不锈钢刀头防水")
     alike = score_summaries([(summary("锅", "500毫升", "布可机洗", "不锈钢刀头防水的"), truth)])
     assert alike.feature_recall.value == 1
@@ -66,14 +65,14 @@ def test_another_number_or_the_opposite_is_no_true_feature() -> None:
     assert other.feature_recall.value == 0
 
 
-def test_a_method_without_names_may_have_the_name_among_its_phrases() -> None:
+def test_name_may_be_any_phrase_if_method_has_no_names() -> None:
     truth = summary("松石牙刷", "软毛")
-    found = score_summaries([(summary(None, "软毛", "松石牙刷"), truth), (summary(None), truth)])
-    assert values(found)[:2] == [1 / 2, 1 / 2]
+    scores = score_summaries([(summary(None, "软毛", "松石牙刷"), truth), (summary(None), truth)])
+    assert values(scores)[:2] == [1 / 2, 1 / 2]
     assert score_summaries([(summary("", "软毛", "松石牙刷"), truth)]).no_output.value == 1
 
 
-def test_intervals_hold_the_share_and_shrink_with_more_transcripts() -> None:
+def test_intervals_contain_the_share_and_narrow_with_more_transcripts() -> None:
     right, wrong = (summary("a"), summary("a")), (summary("b"), summary("a"))
     few, many = (score_summaries([right, right, right, wrong] * n).name_accuracy for n in (10, 250))
     assert few.value == many.value == 0.75
@@ -85,7 +84,7 @@ def test_intervals_hold_the_share_and_shrink_with_more_transcripts() -> None:
     assert str(many) == f"75.0 % ({100 * many.low:.1f} to {100 * many.high:.1f})"
 
 
-def test_a_share_of_none_or_all_has_an_interval_too() -> None:
+def test_shares_of_zero_and_one_have_wilson_intervals() -> None:
     right, chat = (summary("a", "软毛"), summary("a", "软毛")), (summary(""), summary(""))
     scores = score_summaries([right] * 20 + [chat] * 5)
     # Wilson's, at the ends: n / (n + z^2) to 1, and 0 to z^2 / (n + z^2)
@@ -103,7 +102,7 @@ def test_a_share_of_none_or_all_has_an_interval_too() -> None:
     )
 
 
-def test_a_transcript_without_a_summary_counts_as_wrong() -> None:
+def test_missing_summary_counts_as_wrong() -> None:
     scores = score_summaries(
         [(None, summary("牙刷", "软毛")), (None, summary("")), (summary(""), summary(""))]
     )
@@ -111,29 +110,30 @@ def test_a_transcript_without_a_summary_counts_as_wrong() -> None:
     assert values(scores)[:3] == [0, 1, 0] and scores.chat_recognised.value == 1 / 2
 
 
-def test_the_same_pairs_give_the_same_interval() -> None:
+def test_intervals_are_deterministic() -> None:
     one = (summary("a", "软毛"), summary("a", "软毛"))
     pairs = [one, (summary("", "硬毛"), summary("a")), (summary(""), summary(""))] * 20
     assert score_summaries(pairs) == score_summaries(pairs)
 
 
-def test_shares_over_nothing_are_nan() -> None:
+def test_shares_of_nothing_are_nan() -> None:
     scores = score_summaries([])
     assert scores.count == scores.chat_count == 0
     assert all(math.isnan(x) for x in values(scores))
-    silent = score_summaries([(summary(""), summary("牙刷", "软毛"))])
-    assert silent.feature_recall.value == 0 and math.isnan(silent.feature_precision.value)
+    without_features = score_summaries([(summary(""), summary("牙刷", "软毛"))])
+    assert without_features.feature_recall.value == 0
+    assert math.isnan(without_features.feature_precision.value)
 
 
 features = st.lists(
     st.sampled_from(["软毛", "控油", "不沾锅", "很便宜", "竹子做的"]), unique=True, max_size=4
 )
-some = st.builds(lambda name, f: summary(name, *f), st.sampled_from(["", "x", "y"]), features)
+summaries = st.builds(lambda name, f: summary(name, *f), st.sampled_from(["", "x", "y"]), features)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(some, some), max_size=8))
-def test_perfect_answers_score_one_and_all_shares_lie_between(pairs: list[Any]) -> None:
+@given(st.lists(st.tuples(summaries, summaries), max_size=8))
+def test_perfect_answers_score_one_and_shares_are_in_range(pairs: list[Any]) -> None:
     assert all(math.isnan(share) or 0 <= share <= 1 for share in values(score_summaries(pairs)))
     perfect = score_summaries([(truth, truth) for _, truth in pairs if truth["product_name"]])
     assert all(
