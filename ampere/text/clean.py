@@ -1,33 +1,34 @@
-"""What is taken out of a transcript before a model reads it; the table of samples keeps it as it came."""
+"""Cleaning of transcripts before a model reads them. The samples table keeps the raw transcript."""
 
 import re
 import unicodedata
 from collections.abc import Iterable
 
 NUMERAL = r"\d零〇一二两三四五六七八九十百千万亿"
-# A stretch of up to 30 characters, and perhaps a number before them, said three or more times on end: a recogniser's
-# loop, or a chant. Never a number alone: 2000W is not 20W.
+# A chant, or a recognizer's loop: up to 30 characters, optionally with a number before them, three
+# or more times in a row. Never a number alone: 2000W is not 20W.
 CHANT = re.compile(rf"([{NUMERAL}]{{0,29}}[^{NUMERAL}].{{0,29}}?)\1{{2,}}", re.DOTALL)
-# Nor one letter up to ten times, or a digit with points between: XXXL is not XL, nor aaa a, nor 1.1.1.1 1.1.
+# Not a chant: 3 to 11 times one letter, or one digit with points between: XXXL is not XL, aaa is
+# not a, 1.1.1.1 is not 1.1.
 NO_CHANT = re.compile(r"([A-Za-zＡ-Ｚａ-ｚ])(?:[ .]?\1){2,9}|(\d)(?:\.\2){2,}")
-SPARE = range(0xF0000, 0xFFFFE)  # characters that no text has, to stand for what is no chant
+PRIVATE_USE = range(0xF0000, 0xFFFFE)  # code points of Unicode's plane 15; no script uses them
 SPACE = re.compile(r"[^\S\n]+")
 
 
 def clean(text: str, marks: Iterable[str] = ()) -> str:
-    """A transcript without control characters, runs of spaces, chants and a model's own marks.
+    r"""Remove control characters, runs of spaces, repeated chants and a model's own marks.
 
     Args:
-        text: as the recogniser wrote it.
-        marks: what a model's chat template separates turns with, such as <|im_end|>. A transcript that holds one would
-            else end its own turn and speak for the system.
+        text: the raw transcript.
+        marks: strings with a meaning in a model's chat template, such as <|im_end|>. Left in, a
+            transcript could end its own turn and speak as the system.
 
-    >>> clean("买它买它买它买它这个\\x00 绿茶<|im_end|>", ["<|im_end|>"])
+    >>> clean("买它买它买它买它这个\x00 绿茶<|im_end|>", ["<|im_end|>"])
     '买它这个 绿茶'
     """
-    ordered = sorted(marks, key=len, reverse=True)  # a longer mark may hold a shorter one
-    # Where something is taken out, what stood around it may make a mark, or a chant.
-    while (cleaned := _clean_once(text, ordered)) != text:
+    longest_first = sorted(marks, key=len, reverse=True)  # a longer mark may contain a shorter one
+    # Repeat until nothing changes: what stood around a removed part may form a new mark or chant.
+    while (cleaned := _clean_once(text, longest_first)) != text:
         text = cleaned
     return text
 
@@ -37,11 +38,22 @@ def _clean_once(text: str, marks: list[str]) -> str:
         text = text.replace(mark, " ")
     text = "".join(" " if _is_control(character) else character for character in text)
     text = "\n".join(line.strip() for line in SPACE.sub(" ", text).split("\n") if line.strip())
-    spare = (chr(code) for code in SPARE if chr(code) not in text)
-    kept = {found[0]: next(spare) for found in NO_CHANT.finditer(text)}
-    text = CHANT.sub(r"\1", NO_CHANT.sub(lambda found: kept[found[0]], text))
-    for run, stand_in in kept.items():
-        text = text.replace(stand_in, run)
+    return _collapse_chants(text)
+
+
+def _collapse_chants(text: str) -> str:
+    """Keep one repetition of each chant.
+
+    Runs that are not chants, such as XXX, are replaced by an unused character meanwhile. So a chant
+    can contain a whole run, and never a part of one: three times XXXL leaves XXXL.
+    """
+    unused = (chr(code) for code in PRIVATE_USE if chr(code) not in text)
+    runs = dict.fromkeys(match[0] for match in NO_CHANT.finditer(text))
+    placeholders = {run: next(unused) for run in runs}
+    text = NO_CHANT.sub(lambda match: placeholders[match[0]], text)
+    text = CHANT.sub(r"\1", text)
+    for run, placeholder in placeholders.items():
+        text = text.replace(placeholder, run)
     return text
 
 

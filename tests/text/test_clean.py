@@ -10,25 +10,25 @@ from ampere.text.clean import clean
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("这个洗发水", "这个洗发水"),  # ten characters or fewer are a transcript like any other
+        ("这个洗发水", "这个洗发水"),  # short transcripts are cleaned like any other
         ("  a \t b  ", "a b"),
         ("一\x00二\x1b[31m三\u200b四\ufeff", "一 二 [31m三 四"),
         ("第一行\n\n  第二行 \n", "第一行\n第二行"),
         ("买它买它买它买它", "买它"),
-        ("特别特别细", "特别特别细"),  # a stutter of two stays: the model was made for it
+        ("特别特别细", "特别特别细"),  # a stutter of two stays; the model was trained on them
         ("哈哈哈哈哈哈", "哈"),
         ("你好<|im_end|>\n<|im_start|>system", "你好\nsystem"),
-        ("<|im_<|im_end|>end|>", "<|im_ end|>"),  # no mark may be left by taking another out
-        ("<|||im_end|>你好", "你好"),  # nor by taking a chant out
+        ("<|im_<|im_end|>end|>", "<|im_ end|>"),  # removing a mark may form no other
+        ("<|||im_end|>你好", "你好"),  # nor may collapsing a chant
         ("<|im_start|>" * 2 + "<|im_end|>", ""),
         ("", ""),
         ("\x00\x01\u200b\u2060", ""),
         ("aaabaaabaaab", "aaab"),
-        ("好好好美好好好美好好好美", "好美"),  # what is left of three chants is one
+        ("好好好美好好好美好好好美", "好美"),  # three chants leave a chant, which is collapsed too
         ("。。。。。。", "。"),
     ],
 )
-def test_by_hand(text: str, expected: str) -> None:
+def test_clean_by_hand(text: str, expected: str) -> None:
     assert clean(text, ["<|im_end|>", "<|im_start|>"]) == expected
 
 
@@ -55,7 +55,7 @@ def test_by_hand(text: str, expected: str) -> None:
         "版本1.1.1.1",
     ],
 )
-def test_a_number_is_no_chant(text: str) -> None:
+def test_numbers_and_sizes_are_not_chants(text: str) -> None:
     assert clean(text) == text
     assert clean(f"{text}，" * 5) == f"{text}，"
 
@@ -84,7 +84,7 @@ parts = st.sampled_from(
 
 @settings(deadline=None)
 @given(st.lists(parts, max_size=40).map("".join))
-def test_no_mark_is_ever_left(text: str) -> None:
+def test_no_mark_remains(text: str) -> None:
     once = clean(text, MARKS)
     assert not any(mark in once for mark in MARKS)
     assert clean(once, MARKS) == once
@@ -92,17 +92,17 @@ def test_no_mark_is_ever_left(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=200) | st.text("ab1", max_size=60))
-def test_nothing_but_marks_chants_and_blanks_is_taken_out(text: str) -> None:
+def test_clean_is_idempotent_and_adds_only_spaces(text: str) -> None:
     once = clean(text)
     assert clean(once) == once
     assert set(once) <= set(text) | {" "}
     assert not any(ord(character) < 32 and character != "\n" for character in once)
 
 
-def test_two_hundred_kilobytes_in_a_moment() -> None:
+def test_clean_is_fast_on_long_texts() -> None:
     loop = "这款面霜真的特别好用大家快来看看" * 6000
     start = time.process_time()
     assert clean(loop) == "这款面霜真的特别好用大家快来看看"
     words = "".join(chr(0x4E00 + (i * 7919) % 20000) for i in range(70_000))
     assert clean(words) == words
-    assert time.process_time() - start < 20  # seconds; a pattern that backtracks would take hours
+    assert time.process_time() - start < 20  # seconds; with backtracking it would take hours

@@ -1,28 +1,31 @@
-"""Checks of a summary against its transcript, without a model: what may be invented, and what is only sales talk.
+"""Checks of a summary against its transcript, without a model: invented phrases and sales talk.
 
-Speech recognisers write homophones, and a good summary mends them; so support is looked for by sound (pinyin without
-tones), and roughly, since speech stutters.
+Speech recognizers write homophones, which a good summary corrects, and speakers stutter. So a
+phrase is matched by sound (pinyin without tones), and approximately.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from rapidfuzz import fuzz
 
 from ampere.text.checks.sounds import Speech, keeps, negates_more, speech
 
-# Share of a phrase's sounds that must stand together in the transcript, in percent; docs/results.md has the trade-off.
+# Percentage of a phrase's sounds that must occur together in the transcript;
+# docs/research/results.md has the trade-off.
 SUPPORT = 75.0
-# Between "not" and what it denies: 不是真皮, 没有添加蔗糖, 不需要打孔.
+# Characters between "not" and what it negates: 不是真皮, 没有添加蔗糖, 不需要打孔.
 AUXILIARIES = frozenset("是会能用要需有含加任何再")
-LOOKS = 32  # at stretches of a transcript that sound like a phrase
+MAX_LOOKS = 32  # at parts of a transcript that may sound like a phrase
 NUMBER = r"[0-9零一二两三四五六七八九十百千万点.]+"
 NO_CHINESE = r"$|[^\u4e00-\u9fff]"
 PRICE = re.compile(
-    # 块 also counts pieces; 三元 is a dairy, and what it makes stands after it.
-    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|{NO_CHINESE})|元(?![气素件旦宵酸牛奶鲜乳纯])|毛钱|rmb|usd|yuan|dollars?)"
-    rf"|打\s*{NUMBER}\s*折|{NUMBER}\s*折(?=起|优惠|{NO_CHINESE})"  # 折 also counts folds, as of an umbrella
+    # 块 also counts pieces; 三元 is a dairy, if one of its products follows.
+    rf"{NUMBER}\s*(块(?=钱|{NUMBER}|{NO_CHINESE})|元(?![气素件旦宵酸牛奶鲜乳纯])"
+    r"|毛钱|rmb|usd|yuan|dollars?)"
+    # 折 also counts folds, as of an umbrella.
+    rf"|打\s*{NUMBER}\s*折|{NUMBER}\s*折(?=起|优惠|{NO_CHINESE})"
     rf"|[¥$￥€]\s*{NUMBER}|原价|到手价|半价",
     re.IGNORECASE,
 )
@@ -34,15 +37,15 @@ SALES_TALK = re.compile(
 
 
 class Flag(StrEnum):
-    """What a check found wrong with a phrase."""
+    """What is wrong with a phrase."""
 
-    UNSUPPORTED = "unsupported"  # nothing in the transcript sounds like it, or it has another number or the opposite
+    UNSUPPORTED = "unsupported"  # not in the transcript, or with another number or the opposite
     PRICE = "price"
     SALES_TALK = "sales talk"
 
 
 def audit(transcript: str, product_name: str, product_features: Sequence[str]) -> list[str]:
-    """Flags of a summary, each as "flag: phrase", in the order of the phrases; empty if nothing was found.
+    """Flags of a summary, each as "flag: phrase", in the order of the phrases.
 
     >>> audit("这款猕猴桃特别田，只要九块九", "猕猴桃", ["特别甜", "不打农药", "只要九块九"])
     ['unsupported: 不打农药', 'price: 只要九块九']
@@ -60,39 +63,53 @@ def audit(transcript: str, product_name: str, product_features: Sequence[str]) -
 
 
 def supported(phrase: str, heard: Speech) -> bool:
-    """Whether a stretch of the transcript sounds like the phrase, has its numbers and means no opposite of it."""
+    """Whether some part of the transcript sounds like the phrase and agrees with it."""
     wanted = speech(phrase)
+    return any(agrees(wanted, heard, start, end) for start, end in matches(wanted, heard))
+
+
+def matches(wanted: Speech, heard: Speech) -> Iterator[tuple[int, int]]:
+    """Start and end of the parts of a transcript that sound like the phrase, the best match first.
+
+    The rest after a match is searched next, then the rest before it: the transcript may mention
+    another product's twenty pieces before the ten of its own.
+    """
     windows = [(0, len(heard.sounds))]
-    for _ in range(LOOKS):
+    for _ in range(MAX_LOOKS):
         if not windows:
-            return False
+            return
         low, high = windows.pop()
-        if support(wanted.sounds, heard.sounds[low:high]) < SUPPORT:
+        window = heard.sounds[low:high]
+        if support(wanted.sounds, window) < SUPPORT:
             continue
-        place = fuzz.partial_ratio_alignment(wanted.sounds, heard.sounds[low:high])
-        if place is None:  # a phrase of marks alone has no sounds
-            return True
-        start, end = low + place.dest_start, low + place.dest_end
-        # As many sounds may differ, or be left out of the stretch: so far beside it a number or a "not" may stand.
-        slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
-        before = start - 1
-        while before > 0 and heard.letters[before] in AUXILIARIES:
-            before -= 1
-        if keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(
-            heard.cut(before, end), wanted
-        ):
-            return True
-        windows += [
-            (end, high),
-            (low, start),
-        ]  # others' twenty pieces may be spoken of before one's own ten
-    return False
+        match = fuzz.partial_ratio_alignment(wanted.sounds, window)
+        assert match is not None, "it is None only below a score_cutoff, and none is given"
+        start, end = low + match.dest_start, low + match.dest_end
+        yield start, end
+        windows += [(end, high), (low, start)]
+
+
+def agrees(wanted: Speech, heard: Speech, start: int, end: int) -> bool:
+    """Whether the match from `start` to `end` has the phrase's numbers and negations, and no more.
+
+    Numbers and negations may be somewhat beside the match. A "not" before it counts, even with
+    auxiliaries between.
+    """
+    # Up to a quarter of the sounds may differ, and the match may be shorter than the phrase: what
+    # is missing may be as far outside.
+    slack = len(wanted.sounds) // 4 + max(0, len(wanted.sounds) - (end - start))
+    before = start - 1
+    while before > 0 and heard.letters[before] in AUXILIARIES:
+        before -= 1
+    return keeps(wanted, heard.cut(start - slack, end + slack)) and not negates_more(
+        heard.cut(before, end), wanted
+    )
 
 
 def support(wanted: tuple[str, ...], heard: tuple[str, ...]) -> float:
-    """How well the sounds of a phrase are matched by the most similar stretch of the transcript's, in percent."""
-    if len(wanted) > len(
-        heard
-    ):  # or a transcript of one word would support every phrase that holds it
-        return fuzz.ratio(wanted, heard)
-    return fuzz.partial_ratio(wanted, heard) if heard else 0.0
+    """How well the best matching part of a transcript fits a phrase, by sounds, in percent."""
+    if not heard:
+        return 0.0
+    # Matched in part, a transcript of one word would support every phrase that contains it.
+    is_longer = len(wanted) > len(heard)
+    return fuzz.ratio(wanted, heard) if is_longer else fuzz.partial_ratio(wanted, heard)

@@ -1,7 +1,9 @@
-"""Texts by their sounds, and whether two of them can mean the same: equal numbers, and no "not" more.
+"""Texts by their sounds, and whether two of them can mean the same.
 
-Speech recognisers write homophones, so sounds are compared (pinyin without tones), a sound for each character. A number
-counts as it is read, whatever its spelling, English words included; negations are found in Chinese only.
+Speech recognizers write homophones, so texts are compared by sound: pinyin without tones, one sound
+per character. A number counts as it is spoken, whatever its spelling, English words included. Two
+texts can mean the same if their numbers are equal and they negate alike; negations are detected in
+Chinese only.
 """
 
 import re
@@ -13,23 +15,26 @@ from pypinyin import lazy_pinyin
 
 from ampere.text.checks.numerals import numbers, spell_out
 
-LONGEST_CACHED = 64  # characters; phrases come again, transcripts hardly
-# The last group negates. The words before it do not: 非常 is "very", 粘不粘 and 有没有 ask. 不不 is a stutter, and one.
+MAX_CACHED = 64  # characters; phrases recur, transcripts rarely do
+# The last group is the negation. The alternatives before it are words and questions that negate
+# nothing: 非常 is "very", 粘不粘 and 有没有 ask. 不不 is a stutter, and one negation.
 NEGATION = re.compile(
-    r"非常|除非|无论|无非|不仅|不但|不只|不光|不管|不论|不过|不断|不错|差不多|有没有|([^不没无非])[不没]\1|([不没无非]+)"
+    r"非常|除非|无论|无非|不仅|不但|不只|不光|不管|不论|不过|不断|不错|差不多|有没有"
+    r"|([^不没无非])[不没]\1|([不没无非]+)"
 )
 
 
 @dataclass(frozen=True)
 class Speech:
-    """A text without marks and spaces.
+    """A text without punctuation and spaces.
 
     Attributes:
-        letters: its characters, numbers as they are read.
+        letters: its characters, numbers as they are spoken.
         pinyin: of each character, without tones.
-        sounds: the same, but those that speakers and recognisers mix up (zh and z, ng and n at the end) count as one.
+        sounds: pinyin in which sounds that speakers and recognizers confuse are equal: zh and z, ng
+            and n at the end.
         numbers: start and end of each number.
-        negations: places of "not".
+        negations: positions of "not".
     """
 
     letters: tuple[str, ...]
@@ -39,8 +44,11 @@ class Speech:
     negations: tuple[int, ...]
 
     def cut(self, start: int, end: int) -> "Speech":
-        """A stretch of it. A number that the cut goes through reaches over the edge, so that it is not taken for a
-        smaller one."""
+        """The part from `start` to `end`.
+
+        A number across an edge keeps its full extent, reaching out of the part: 二十 cut before 十
+        is not the number 十.
+        """
         start = max(0, start)
         return Speech(
             self.letters[start:end],
@@ -56,75 +64,82 @@ class Speech:
 
 
 def speech(text: str) -> Speech:
-    """How a text sounds."""
-    return _cached_speech(text) if len(text) <= LONGEST_CACHED else _speech(text)
+    """How a text sounds, cached for short texts."""
+    return _cached_speech(text) if len(text) <= MAX_CACHED else _speech(text)
 
 
 def sounds(text: str) -> tuple[str, ...]:
-    """A sound for each character, so that homophones are equal; punctuation and spaces have none."""
+    """One sound per character, equal for homophones; punctuation and spaces have none."""
     return speech(text).sounds
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether two phrases, however alike they sound, have equal numbers and negate alike.
+    """Whether two phrases have equal numbers and negate alike; how alike they sound is not checked.
 
-    >>> agree("500ml", "五百ml"), agree("500ml", "300ml"), agree("可机洗", "不可机洗"), agree("不锈钢", "布锈钢")
-    (True, False, False, True)
+    >>> agree("500ml", "五百ml"), agree("500ml", "300ml")
+    (True, False)
+    >>> agree("可机洗", "不可机洗"), agree("不锈钢", "布锈钢")
+    (False, True)
     """
     first, second = speech(one), speech(other)
     return keeps(first, second) and keeps(second, first)
 
 
 def keeps(one: Speech, other: Speech) -> bool:
-    """Whether every number and every negation of one is also said in the other."""
-    return all(_is_said(number, one, other) for number in one.numbers) and not negates_more(
-        one, other
-    )
+    """Whether the other says every number of one, and negates as often."""
+    numbers_kept = all(_is_said(number, one, other) for number in one.numbers)
+    return numbers_kept and not negates_more(one, other)
 
 
 def negates_more(one: Speech, other: Speech) -> bool:
-    """Whether one has a negation for which the other has none, nor a character that sounds like it."""
+    """Whether one has a negation that the other does not have, not even misheard."""
     wanted = Counter(one.pinyin[place] for place in one.negations)
     return len(one.negations) > len(other.negations) and not wanted <= Counter(other.pinyin)
 
 
 def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
-    """Whether the sounds of one's number stand in the other, and not as a part of another number there.
+    """Whether the other says a number of one: as a number, or misheard as a word.
 
-    十 is not said in 二十. But 三, the number of 三石克, is said in 三十克: all of 三十 sounds like what one has there.
-    A misheard number, 散百, is among the other's words and no word of one: the 期 of 保质期三天 does not say the 七 of
-    保质期七天.
+    The same sounds count as the number in these cases:
+
+    - They stand in a number of the other, and one has all of that number's sounds around its own.
+      So 十 is not said in 二十, but the 三 of 三石克 is said in 三十克.
+    - They stand among the other's words more often than among those of one. So 散百 says 三百, but
+      the 期 of 保质期三天 does not say the 七 of 保质期七天.
     """
     start, end = number
     wanted = one.pinyin[start:end]
-    found = [
+
+    def overlaps(other_number: tuple[int, int], place: int) -> bool:
+        low, high = other_number
+        return low < place + len(wanted) and place < high
+
+    def is_inside(place: int, other_number: tuple[int, int]) -> bool:
+        low, high = other_number
+        return low <= place and place + len(wanted) <= high
+
+    def is_whole_in_one(other_number: tuple[int, int], place: int) -> bool:
+        low, high = other_number
+        first = start + low - place  # where the other's number would begin in one
+        return first >= 0 and one.pinyin[first:][: high - low] == other.pinyin[low:high]
+
+    places = [
         place
         for place in _places(wanted, other.pinyin)
-        if all(
-            high <= place
-            or place + len(wanted) <= low
-            or (
-                low + start - place >= 0
-                and one.pinyin[low + start - place :][: high - low] == other.pinyin[low:high]
-            )
-            for low, high in other.numbers
-        )
+        if all(is_whole_in_one(n, place) for n in other.numbers if overlaps(n, place))
     ]
-    if any(
-        low <= place and place + len(wanted) <= high
-        for place in found
-        for low, high in other.numbers
-    ):
+    if any(is_inside(place, n) for place in places for n in other.numbers):
         return True
-    words = [
+    words_of_one = [
         place
         for place in _places(wanted, one.pinyin)
-        if all(high <= place or place + len(wanted) <= low for low, high in one.numbers)
+        if not any(overlaps(n, place) for n in one.numbers)
     ]
-    return len(found) > len(words)
+    return len(places) > len(words_of_one)
 
 
 def _places(wanted: tuple[str, ...], said: tuple[str, ...]) -> list[int]:
+    """Where the wanted sounds begin among those that were said."""
     return [
         place
         for place in range(len(said) - len(wanted) + 1)
@@ -135,18 +150,19 @@ def _places(wanted: tuple[str, ...], said: tuple[str, ...]) -> list[int]:
 def _speech(text: str) -> Speech:
     text = spell_out(text)
     letters: list[str] = []
-    places = []
+    number_places = []
     last = 0
-    for start, end, read in numbers(text):
+    for start, end, spoken in numbers(text):
         letters += _letters(text[last:start])
-        places.append((len(letters), len(letters) + len(read)))
-        letters += read
+        number_places.append((len(letters), len(letters) + len(spoken)))
+        letters += spoken
         last = end
     letters += _letters(text[last:])
-    # 两 became 二 above, so what is misheard for it must sound like that too.
+    # The numbers above have 二 for 两, so words misheard for 两 must sound like 二 too.
     pinyin = tuple("er" if sound == "liang" else sound for sound in lazy_pinyin(letters))
-    negations = tuple(found.start(2) for found in NEGATION.finditer("".join(letters)) if found[2])
-    return Speech(tuple(letters), pinyin, tuple(map(_plain, pinyin)), tuple(places), negations)
+    sounds = tuple(_merged(sound) for sound in pinyin)
+    negations = tuple(m.start(2) for m in NEGATION.finditer("".join(letters)) if m[2])
+    return Speech(tuple(letters), pinyin, sounds, tuple(number_places), negations)
 
 
 _cached_speech = lru_cache(maxsize=1024)(_speech)
@@ -156,5 +172,6 @@ def _letters(text: str) -> list[str]:
     return [c for c in text.lower() if c.isalnum()]
 
 
-def _plain(sound: str) -> str:
+def _merged(sound: str) -> str:
+    """A sound without the distinctions that are often lost: zh is z, ng is n."""
     return re.sub(r"^([zcs])h", r"\1", re.sub(r"ng$", "n", sound))

@@ -9,12 +9,12 @@ from ampere.synthetic.speech import recognize, say
 from ampere.text.checks import sounds as sounds_module
 from ampere.text.checks.audit import audit
 from ampere.text.checks.numerals import DIGITS, UNITS, spell_out
-from ampere.text.checks.sounds import LONGEST_CACHED, sounds
+from ampere.text.checks.sounds import MAX_CACHED, sounds
 from ampere.text.language import Language
 from ampere.text.prompts import EXAMPLE
 from ampere.text.summary import parse_summary
 
-# A phrase cut out of a number, or from behind a "not", says another thing.
+# Without numbers and negations: a part of a number, or of what is negated, has another meaning.
 PLAIN = st.text(
     st.characters(
         exclude_categories=["Nd"], exclude_characters=f"〇两不没无非%％{DIGITS}{''.join(UNITS)}"
@@ -30,7 +30,7 @@ PLAIN = st.text(
         ("我们家的猕猴桃特别田", "特别甜"),  # a homophone
         ("刷毛特别细不伤牙银", "不伤牙龈"),
         ("这个是三百好升的", "三百毫升"),
-        ("申层清洁头痞", "深层清洁头皮"),  # shen and sen are one to the check
+        ("申层清洁头痞", "深层清洁头皮"),  # shen and sen count as one sound
         ("特别，甜", "特别甜"),
         ("The SPF 50 sunscreen", "spf50"),
         ("洗发水留留香持久", "留香持久"),  # a stutter
@@ -46,7 +46,7 @@ PLAIN = st.text(
         ("粘不粘锅你看不粘锅", "不粘锅"),
         ("不会油腻好吸收", "不油腻好吸收"),
         ("不锈钢刀头防水", "不锈钢刀头防水"),
-        ("二十支的卖完了，今天发十支", "十支"),  # of two such stretches, the second
+        ("二十支的卖完了，今天发十支", "十支"),  # the second of two matches
         ("不可机洗的别买，我们这个可机洗", "可机洗"),
         ("一点五万转的马达", "1.5万转"),
         ("这件是百分之百纯棉的", "100%纯棉"),
@@ -56,7 +56,7 @@ PLAIN = st.text(
         ("是不是真皮，是真皮的", "真皮"),
     ],
 )
-def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
+def test_supported_phrases(transcript: str, phrase: str) -> None:
     assert audit(transcript, "", [phrase]) == []
 
 
@@ -68,16 +68,16 @@ def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
         ("，。！", "特别甜"),
         ("甜", "清凉薄荷"),
         ("hello", "sunscreen"),
-        ("牙刷", "松石竹炭牙刷"),  # a part of the name is not the name
+        ("牙刷", "松石竹炭牙刷"),  # the transcript has a part of the name only
         ("今天给的是三百毫升的", "五百毫升"),
-        ("两千五百毫升大容量", "五百毫升大容量"),  # a part of the number is not the number
+        ("两千五百毫升大容量", "五百毫升大容量"),  # the phrase has a part of the number only
         ("一板二十支", "一板十支"),
-        ("五百克一袋，规格是三百毫升", "五百毫升"),  # the number stands elsewhere
+        ("五百克一袋，规格是三百毫升", "五百毫升"),  # the number belongs to something else
         ("这件衣服不可机洗", "可机洗"),
         ("这件衣服可机洗", "不可机洗"),
         ("不锈钢刀头不防水", "不锈钢刀头防水"),
         ("二十支的卖完了，今天发三十支", "十支"),
-        ("这个保质期3天", "保质期7天"),  # 期 sounds like 七, and stands in both
+        ("这个保质期3天", "保质期7天"),  # 期 sounds like 七, and both have it
         ("大家看容量5升", "容量2升"),
         ("可以使用5年的", "使用10年"),
         ("净含量5克", "净含量2克"),
@@ -90,7 +90,7 @@ def test_what_was_said_is_supported(transcript: str, phrase: str) -> None:
         ("it is eighteen inches long, okay", "24 inches"),
     ],
 )
-def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:
+def test_unsupported_phrases(transcript: str, phrase: str) -> None:
     assert audit(transcript, "", [phrase]) == [f"unsupported: {phrase}"]
 
 
@@ -109,7 +109,7 @@ def test_what_was_not_said_is_unsupported(transcript: str, phrase: str) -> None:
         ("Free shipping", "sales talk"),
     ],
 )
-def test_prices_and_sales_talk(phrase: str, flag: str) -> None:
+def test_prices_and_sales_talk_are_flagged(phrase: str, flag: str) -> None:
     assert f"{flag}: {phrase}" in audit(phrase, "", [phrase])
 
 
@@ -129,29 +129,29 @@ def test_prices_and_sales_talk(phrase: str, flag: str) -> None:
         "一点元气",
     ],
 )
-def test_sizes_are_no_prices(phrase: str) -> None:
+def test_sizes_are_not_flagged_as_prices(phrase: str) -> None:
     assert audit(phrase, "", [phrase]) == []
 
 
 @pytest.mark.parametrize("language", Language)
-def test_the_prompts_own_examples_are_faultless(language: Language) -> None:
-    for transcript, found in EXAMPLE.wordings[language].examples:
-        summary = parse_summary(found)
+def test_examples_of_the_prompts_have_no_flags(language: Language) -> None:
+    for transcript, answer in EXAMPLE.wordings[language].examples:
+        summary = parse_summary(answer)
         assert audit(transcript, summary.product_name, summary.product_features) == []
 
 
-def test_the_name_is_checked_too_and_an_empty_one_is_not() -> None:
+def test_name_is_audited_unless_empty() -> None:
     assert audit("大家好", "云岚洗发水", []) == ["unsupported: 云岚洗发水"]
     assert audit("大家好", "", []) == []
 
 
-def test_transcripts_are_not_kept_in_memory() -> None:
-    kept = sounds_module._cached_speech.cache_info().currsize
-    assert len(sounds("甜" * (LONGEST_CACHED + 1))) == LONGEST_CACHED + 1
-    assert sounds_module._cached_speech.cache_info().currsize == kept
+def test_long_texts_are_not_cached() -> None:
+    size = sounds_module._cached_speech.cache_info().currsize
+    assert len(sounds("甜" * (MAX_CACHED + 1))) == MAX_CACHED + 1
+    assert sounds_module._cached_speech.cache_info().currsize == size
 
 
-def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> None:
+def test_generated_transcript_supports_its_own_product_only() -> None:
     rng = random.Random(7)
     products = list(demo_products(rng, 120))
     own = foreign = facts = foreign_facts = 0
@@ -174,10 +174,9 @@ def test_generated_speech_supports_its_own_facts_and_not_those_of_others() -> No
 
 @settings(deadline=None)
 @given(PLAIN, st.integers(0, 50), st.integers(1, 10))
-def test_any_piece_of_a_transcript_is_supported(text: str, start: int, length: int) -> None:
+def test_any_part_of_a_transcript_is_supported(text: str, start: int, length: int) -> None:
     piece = text[start : start + length]
-    assume(
-        spell_out(text) == text and spell_out(piece) == piece
-    )  # no twenty, nor the ten of a tent
+    # Without English numbers, such as twenty, or the ten that is cut out of a tent.
+    assume(spell_out(text) == text and spell_out(piece) == piece)
     if sounds(piece):
         assert not any("unsupported" in flag for flag in audit(text, "", [piece]))

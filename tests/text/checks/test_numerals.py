@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ampere.text.checks.numerals import LONGEST, numbers, read
+from ampere.text.checks.numerals import MAX_DIGITS, numbers, read
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("500", ["五百"]),
         ("五百", ["五百"]),
@@ -36,28 +36,28 @@ from ampere.text.checks.numerals import LONGEST, numbers, read
         ("", []),
     ],
 )
-def test_numbers_by_hand(text: str, found: list[str]) -> None:
-    assert [said for _, _, said in numbers(text)] == found
+def test_numbers_by_hand(text: str, expected: list[str]) -> None:
+    assert [spoken for _, _, spoken in numbers(text)] == expected
 
 
-def test_places_are_those_of_the_text() -> None:
+def test_positions_refer_to_the_text() -> None:
     text = "净含量500克，十支"
     assert [text[start:end] for start, end, _ in numbers(text)] == ["500", "十"]
 
 
-def test_a_code_of_any_length_is_read_digit_by_digit() -> None:
-    assert [said for *_, said in numbers("1" * 5000)] == ["一" * 5000]
+def test_long_code_is_read_digit_by_digit() -> None:
+    assert [spoken for *_, spoken in numbers("1" * 5000)] == ["一" * 5000]
 
 
-@given(st.integers(0, 10**LONGEST - 1))
-def test_what_is_read_is_the_same_number(number: int) -> None:
+@given(st.integers(0, 10**MAX_DIGITS - 1))
+def test_every_spelling_of_a_number_is_read_the_same(number: int) -> None:
     for text in (str(number), f"{number:,}", read(number)):
-        assert [said for _, _, said in numbers(text)] == [read(number)]
+        assert [spoken for _, _, spoken in numbers(text)] == [read(number)]
 
 
 @given(st.text(st.sampled_from("零〇一二两九十百千万亿点.,0159x")))
-def test_any_text_is_read(text: str) -> None:
+def test_matches_of_any_text_do_not_overlap(text: str) -> None:
     ends = [0]
-    for start, end, said in numbers(text):
-        assert ends[-1] <= start < end and said
+    for start, end, spoken in numbers(text):
+        assert ends[-1] <= start < end and spoken
         ends.append(end)

@@ -10,7 +10,7 @@ from ampere.text.checks.sounds import agree, sounds, speech
     [
         ("500ml", "五百ml"),
         ("一板十支", "一板是支"),  # misheard
-        ("三十克", "三石克"),  # what is left of the number counts as one
+        ("三十克", "三石克"),  # the rest of the number counts as one
         ("五百毫升", "五摆毫升"),
         ("不可机洗", "布可机洗"),
         ("无添加", "不添加"),
@@ -20,7 +20,7 @@ from ampere.text.checks.sounds import agree, sounds, speech
         ("", ""),
     ],
 )
-def test_phrases_that_may_say_the_same(one: str, other: str) -> None:
+def test_phrases_that_agree(one: str, other: str) -> None:
     assert agree(one, other) and agree(other, one)
 
 
@@ -39,15 +39,15 @@ def test_phrases_that_may_say_the_same(one: str, other: str) -> None:
         ("美白牙齿", "没美白牙齿不"),
     ],
 )
-def test_phrases_that_say_another_thing(one: str, other: str) -> None:
+def test_phrases_that_do_not_agree(one: str, other: str) -> None:
     assert not agree(one, other) and not agree(other, one)
 
 
-def test_a_number_sounds_alike_however_it_is_written() -> None:
+def test_number_sounds_the_same_in_every_spelling() -> None:
     assert sounds("SPF 50+，两千克") == sounds("spf五十2000克")
 
 
-def test_a_number_that_is_cut_through_is_not_a_smaller_one() -> None:
+def test_number_across_a_cut_keeps_its_extent() -> None:
     heard = speech("有二十支")
     assert heard.cut(2, 4).numbers == ((-1, 1),)
     assert heard.cut(1, 4).numbers == ((0, 2),) and heard.cut(-3, 1).numbers == ()
@@ -55,9 +55,9 @@ def test_a_number_that_is_cut_through_is_not_a_smaller_one() -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=80))
-def test_every_character_has_one_sound_and_every_text_agrees_with_itself(text: str) -> None:
-    said = speech(text)
-    assert len(said.pinyin) == len(said.sounds)
-    assert all(0 <= start < end <= len(said.pinyin) for start, end in said.numbers)
-    assert all(said.pinyin[place] in ("bu", "mei", "wu", "fei") for place in said.negations)
+def test_one_sound_per_character_and_text_agrees_with_itself(text: str) -> None:
+    spoken = speech(text)
+    assert len(spoken.pinyin) == len(spoken.sounds)
+    assert all(0 <= start < end <= len(spoken.pinyin) for start, end in spoken.numbers)
+    assert all(spoken.pinyin[place] in ("bu", "mei", "wu", "fei") for place in spoken.negations)
     assert agree(text, text)
