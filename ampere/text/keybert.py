@@ -1,4 +1,4 @@
-"""KeyBERT: the five phrases of a transcript that are most like the whole of it (the paper's table V, row KeyBERT)."""
+"""KeyBERT: the phrases most similar to their transcript (the paper's table V, row KeyBERT)."""
 
 from typing import Any
 
@@ -11,41 +11,41 @@ from ampere.text.clean import clean
 from ampere.text.language import language_of
 from ampere.text.summary import Status
 
-KEYWORDS = 5
-LONGEST_PHRASE = 2  # words
+NUM_KEYWORDS = 5
+MAX_WORDS = 2  # per keyword
 
 
 class Keywords:
-    """Transcripts to columns of the summaries table; the keywords stand in order of likeness as features.
+    """Transcripts to columns of the summaries table.
 
-    KeyBERT has no notion of which keyword is the name, so `product_name` is None.
+    The features are the keywords, the most similar first. KeyBERT does not know which keyword is
+    the name, so `product_name` is None.
 
     Args:
-        encoder: hub name or folder of an encoder, whose mean feature stands for a text.
-        device: torch's name of it.
+        encoder: hub name or folder of an encoder, whose mean feature represents a text.
+        device: by torch's name.
     """
 
     def __init__(self, encoder: str, device: str) -> None:
         features = pipeline(
             "feature-extraction", model=encoder, device=device, tokenize_kwargs={"truncation": True}
         )
-        # Not every tokenizer knows how much its model can read.
+        # Not every tokenizer knows the maximum length of its model.
         longest = features.model.config.max_position_embeddings
         features.tokenizer.model_max_length = min(features.tokenizer.model_max_length, longest)
         self.model = KeyBERT(features)
 
     def __call__(self, transcript: str) -> dict[str, Any]:
+        """The columns of one transcript."""
         text = clean(transcript)
-        words = CountVectorizer(
-            tokenizer=_words, token_pattern=None, ngram_range=(1, LONGEST_PHRASE)
-        )
+        words = CountVectorizer(tokenizer=_words, token_pattern=None, ngram_range=(1, MAX_WORDS))
         try:
-            found = self.model.extract_keywords(text, vectorizer=words, top_n=KEYWORDS)
+            keywords = self.model.extract_keywords(text, vectorizer=words, top_n=NUM_KEYWORDS)
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise
-            found = []  # nothing but marks and single characters
-        phrases = [_joined(phrase) for phrase, _ in found]
+            keywords = []  # the text is only punctuation and single characters
+        phrases = [_joined(phrase) for phrase, _ in keywords]
         return {
             "product_name": None,
             "product_features": phrases,
@@ -56,10 +56,10 @@ class Keywords:
 
 
 def _words(text: str) -> list[str]:
-    """Words of a Chinese or mixed text, without marks and without single Chinese characters, which are particles."""
+    """Words of a Chinese or mixed text, without punctuation and single characters (particles)."""
     return [word for word in jieba.cut(text) if len(word) > 1 and word.isalnum()]
 
 
 def _joined(phrase: str) -> str:
-    """The words of a phrase as they are written: Chinese without spaces."""
+    """A phrase as it is written: Chinese without spaces between the words."""
     return phrase if phrase.isascii() else phrase.replace(" ", "")

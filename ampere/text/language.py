@@ -1,19 +1,21 @@
-"""Which of the prompts' languages a text is in."""
+"""The language of a text, among those that have prompts."""
 
 from enum import StrEnum
 
 
 class Language(StrEnum):
-    """Languages that there are prompts in."""
+    """Languages with prompts."""
 
     ZH = "zh"
     EN = "en"
 
 
 def language_of(text: str) -> Language:
-    """Chinese if a tenth of the letters are Chinese characters: Chinese sellers use English words, not the reverse.
+    """Chinese if at least a tenth of the letters are Chinese characters, else English.
 
-    A text without letters is Chinese. (A language detector would answer among a hundred languages, for two prompts.)
+    The threshold is low because Chinese sellers mix in English words, and English sellers no
+    Chinese. A text without letters is Chinese. A language detector would choose among a hundred
+    languages, and there are two prompts.
     """
     letters = [character for character in text if character.isalpha()]
     chinese = sum("\u3400" <= character <= "\u9fff" for character in letters)

@@ -1,4 +1,4 @@
-"""Language models by name: where they come from, how they are asked, and what the table calls them."""
+"""Language models by name: their source, how they are loaded, and their default prompt."""
 
 import ast
 from collections.abc import Mapping
@@ -12,32 +12,36 @@ from typing import Any
 from ampere.config.summarize import SHIPPED_MODEL
 from ampere.text.prompts import BARE, EXAMPLE, Prompt
 
-# Baichuan 2 has no template in its files: its own code puts one reserved token before each turn.
+# Baichuan 2 has no template in its files; its own code puts a reserved token before each turn.
 BAICHUAN_MARKS = ("<reserved_106>", "<reserved_107>")
 BAICHUAN_TEMPLATE = (
-    "{% for message in messages %}{% if message.role == 'user' %}<reserved_106>{% elif message.role == 'assistant' %}"
-    "<reserved_107>{% endif %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}<reserved_107>{% endif %}"
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}<reserved_106>"
+    "{% elif message.role == 'assistant' %}<reserved_107>{% endif %}"
+    "{{ message.content }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<reserved_107>{% endif %}"
 )
-# Some models think aloud unless told not to, such as Qwen3 under whatever name,
-# and the answer's grammar leaves no room for that.
+# Some models, such as Qwen3 and its derivatives, write their thoughts by default, and the answer's
+# grammar does not allow that.
 NO_THINKING = {"enable_thinking": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """How one model is loaded and asked.
+    """How a model is loaded and prompted.
 
     Attributes:
         source: hub name or folder.
-        prompt: the wording it is asked with unless the settings name another.
-        dtype: vLLM's name of the type that it is computed in unless the settings name another.
-        quantization: vLLM's name of a quantization made while loading; weights that are stored quantized (AWQ, GPTQ,
-            FP8, compressed-tensors) say so themselves and need none.
+        prompt: the default prompt.
+        dtype: the default compute type, by vLLM's name.
+        quantization: quantization while loading, by vLLM's name. Weights that are stored quantized
+            (AWQ, GPTQ, FP8, compressed-tensors) declare it themselves and need none.
         trust_remote_code: run the Python code that comes with the weights.
-        chat_template: where the model's files have none.
-        template_options: what its chat template is told; one that knows no such word passes it over.
-        marks: strings that stand for tokens of its template and that its tokenizer does not list as special.
-        removed_in: the vLLM release that no longer runs it.
+        chat_template: for a model without one in its files.
+        template_options: variables for the chat template, which ignores those that it does not use.
+        marks: strings of the template's tokens that its tokenizer does not list as special.
+        removed_in: the first vLLM release that does not run the model.
     """
 
     source: str
@@ -80,22 +84,21 @@ def find_model(name: str) -> LanguageModel:
     if name == SHIPPED_MODEL:
         folder = Path(str(files("ampere.text") / "small_lm"))
         if not (folder / "config.json").exists():
-            raise FileNotFoundError(
-                f"the shipped model is missing at {folder}; install ampere whole"
-            )
-        return LanguageModel(
-            source=str(folder), prompt=BARE, dtype="float32"
-        )  # for CPUs of any kind
+            raise FileNotFoundError(f"the shipped model is missing at {folder}. Reinstall ampere")
+        # Every CPU supports float32.
+        return LanguageModel(source=str(folder), prompt=BARE, dtype="float32")
     if name in KNOWN_MODELS:
         return KNOWN_MODELS[name]
     if (local := local_folder("summarize.model", name)) is not None:
         return LanguageModel(source=str(local))
-    same = (model for model in KNOWN_MODELS.values() if model.source == name)
-    return next((replace(model, quantization=None) for model in same), LanguageModel(source=name))
+    for model in KNOWN_MODELS.values():
+        if model.source == name:
+            return replace(model, quantization=None)
+    return LanguageModel(source=name)
 
 
 def local_folder(setting: str, name: str) -> Path | None:
-    """The folder of a model that a setting names; None: it is a hub name.
+    """The folder of a model that a setting names; None: the name is a hub name.
 
     Raises:
         FileNotFoundError: the name looks like a path, and there is no model at it.
@@ -103,32 +106,39 @@ def local_folder(setting: str, name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise FileNotFoundError(f"{setting} is the folder {path}, which has no config.json")
+            raise FileNotFoundError(
+                f"{setting} is the folder {path} without config.json; expected a model's folder"
+            )
         return path.resolve()
     if name.startswith((".", "/", "~")):
         raise FileNotFoundError(
-            f"{setting} is {name}, and there is no such folder; give a model's folder or a hub name"
+            f"{setting} is {name}: folder not found; expected a model's folder or a hub name"
         )
     return None
 
 
 def check_quantization(name: str) -> None:
-    """Refuse a quantization that the installed vLLM does not have.
+    """Refuse a quantization that the installed vLLM does not support.
 
     Raises:
-        ValueError: it has none of this name.
+        ValueError: it supports none of this name.
     """
-    known = quantizations()
-    if known and name not in known:
+    supported = quantizations()
+    if supported and name not in supported:
         raise ValueError(
-            f"summarize.quantization is {name!r}, which the vLLM at hand does not have; take one that quantizes while "
-            f"loading, such as fp8, or leave it unset for weights that are stored quantized. It has {', '.join(known)}"
+            f"summarize.quantization is {name!r}; expected a quantization of the installed vLLM "
+            f"({', '.join(supported)}). Use one that quantizes while loading, such as fp8, or "
+            "leave it unset for weights that are stored quantized"
         )
 
 
 @cache
 def quantizations() -> tuple[str, ...]:
-    """The names that vLLM has, read from its source, for importing it takes seconds; none where they are not found."""
+    """The quantizations that vLLM supports, read from its source; empty if they are not found.
+
+    Importing vLLM instead would take 4 to 20 seconds and half a gigabyte, and would change this
+    process: `vllm.env_override` sets environment variables and patches torch's compiler.
+    """
     package = find_spec("vllm")
     if package is None or package.origin is None:
         return ()

@@ -1,4 +1,4 @@
-"""From a transcript to a language model's prompts, and from its answers to the columns of a summary row."""
+"""Transcripts to a language model's prompts, and its completions to columns of a summary row."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from ampere.text.prompts import Messages, Prompt
 from ampere.text.summary import AnswerError, Summary, parse_summary, summary_columns
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-JOIN_TOKENS = 8  # a text's tokens may be a few more between others than alone
-SMALLEST_ROOM = 32  # tokens; less of a transcript than this is not worth a prompt
+JOIN_TOKENS = 8  # a text may have a few more tokens between other texts than alone
+MIN_PIECE_TOKENS = 32  # a prompt for less of a transcript than this is not worth it
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of the model about one piece of a transcript.
+class PromptPiece:
+    """The prompt for one piece of a transcript.
 
     Attributes:
         tokens: the whole prompt.
@@ -40,8 +40,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model wrote about one piece."""
+class Completion:
+    """What the model generated for one piece of a transcript; `text` is the piece."""
 
     text: str
     raw_output: str
@@ -50,19 +50,19 @@ class Answer:
     finish_reason: str
 
 
-class Asker:
+class PromptBuilder:
     """Makes prompts of transcripts with a model's own tokenizer and chat template.
 
     Args:
-        model: whose.
+        model: the model.
         prompt: the wording.
-        answer: tokens of the longest answer.
-        piece: most tokens of a transcript in one prompt.
-        limit: tokens of the longest prompt and answer together; None: as many as the model can.
+        answer_tokens: maximum length of an answer.
+        piece_tokens: maximum length of the transcript in one prompt.
+        limit: maximum tokens of a prompt and its answer together; None: what the model supports.
 
     Raises:
-        ValueError: the model has no chat template, so it is no instruction model; or there is no room for a transcript
-            beside the prompt and the answer, or in a piece.
+        ValueError: the model has no chat template, so it is not an instruction model; or a prompt
+            has no room for a transcript.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Asker:
         model: LanguageModel,
         prompt: Prompt,
         *,
-        answer: int,
-        piece: int,
+        answer_tokens: int,
+        piece_tokens: int,
         limit: int | None = None,
     ) -> None:
         self.tokenizer = load_tokenizer(model)
@@ -79,93 +79,91 @@ class Asker:
         self.prompt = prompt
         if model.chat_template is None and self.tokenizer.chat_template is None:
             raise ValueError(
-                f"summarize.model {model.source} has no chat template; take an instruction (chat) model"
+                f"summarize.model {model.source} has no chat template; expected an instruction "
+                "(chat) model"
             )
         self.limit = (
             limit
             or getattr(self.config, "max_position_embeddings", None)
             or self.tokenizer.model_max_length
         )
-        room = self.limit - answer - self.overhead - JOIN_TOKENS
-        if room < SMALLEST_ROOM:
+        room = self.limit - answer_tokens - self.overhead - JOIN_TOKENS
+        if room < MIN_PIECE_TOKENS:
             raise ValueError(
-                f"the prompt {prompt.name} has {self.overhead} tokens and an answer may have {answer}: of "
-                f"{self.limit} (summarize.max_model_len, or what {model.source} can read) {room} are left for a "
-                f"transcript, and it needs {SMALLEST_ROOM}"
+                f"no room for a transcript: {room} of {self.limit} tokens are left beside the "
+                f"prompt {prompt.name} ({self.overhead} tokens) and the answer ({answer_tokens}); "
+                f"expected at least {MIN_PIECE_TOKENS}. Raise summarize.max_model_len or lower "
+                f"summarize.max_tokens, or use a model with a longer context than {model.source}"
             )
-        if piece < SMALLEST_ROOM:
+        if piece_tokens < MIN_PIECE_TOKENS:
             raise ValueError(
-                f"summarize.piece_tokens is {piece}; less than {SMALLEST_ROOM} tokens of a transcript are not worth a "
-                "prompt. Raise it"
+                f"summarize.piece_tokens is {piece_tokens}; expected at least {MIN_PIECE_TOKENS}"
             )
-        self.room = min(room, piece)
+        self.piece_tokens = min(room, piece_tokens)
 
     @cached_property
     def config(self) -> Any:
-        """The model's, of its text part."""
-        from transformers import (
-            AutoConfig,
-        )  # half of torch: seconds, for those alone who ask for it
+        """The config of the model's text part."""
+        # It imports half of torch, which takes seconds, and not every process needs it.
+        from transformers import AutoConfig
 
-        found = AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             self.model.source, trust_remote_code=self.model.trust_remote_code
         )
-        return found.get_text_config()
+        return config.get_text_config()
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """Strings that the tokenizer turns into one token wherever they stand, and what the prompt puts around a
-        transcript. Words and single characters that were added to the vocabulary speak for nobody, and stay."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        found = [
+        """Strings that may not occur in a transcript.
+
+        These are strings that the tokenizer always turns into one token, and those around the
+        transcript in the prompt. Words and single characters that were added to the vocabulary have
+        no meaning in the template, and are allowed.
+        """
+        own = [
             str(token)
-            for token in added
+            for token in self.tokenizer.added_tokens_decoder.values()
             if token.special or (len(str(token)) > 1 and not str(token).isalnum())
         ]
-        return (*found, *self.model.marks, *self.prompt.marks)
+        return (*own, *self.model.marks, *self.prompt.marks)
 
     @cached_property
     def overhead(self) -> int:
-        """Tokens of the prompt around a transcript, in the language that takes more of them."""
+        """Tokens of the prompt without a transcript, in the language that takes more of them."""
         return max(len(self._tokens("", language)) for language in Language)
 
     def clean(self, transcript: str) -> str:
-        """What is read of a transcript."""
+        """The part of a transcript that the model reads."""
         return clean(transcript, self.marks)
 
-    def count(self, texts: list[str]) -> list[int]:
-        """Tokens of some texts."""
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """Number of tokens of each text."""
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
-    def questions(self, transcript: str) -> list[Question]:
-        """The prompts for a transcript: one, or as many as pieces are needed; none if cleaning leaves nothing of it."""
+    def prompts(self, transcript: str) -> list[PromptPiece]:
+        """The prompts for a transcript, one per piece; none if cleaning leaves nothing of it."""
         text = self.clean(transcript)
         if not text:
             return []
         language = language_of(text)
         return [
-            Question(self._tokens(p, language), p, language)
-            for p in split(text, self.room, self.count)
+            PromptPiece(self._tokens(piece, language), piece, language)
+            for piece in split(text, self.piece_tokens, self.count_tokens)
         ]
 
-    def token_bytes(self) -> int:
-        """Attention states of one token, in bytes."""
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of the attention states (keys and values) of one token."""
         heads = self.config.num_attention_heads
-        size = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
-        shared = getattr(self.config, "num_key_value_heads", None) or heads
-        return (
-            2
-            * self.config.num_hidden_layers
-            * shared
-            * size
-            * (4 if self.model.dtype == "float32" else 2)
-        )
+        head_size = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        kv_heads = getattr(self.config, "num_key_value_heads", None) or heads
+        value_bytes = 4 if self.model.dtype == "float32" else 2
+        return 2 * self.config.num_hidden_layers * kv_heads * head_size * value_bytes
 
     def _tokens(self, text: str, language: Language) -> list[int]:
         messages = self.prompt.wordings[language].messages(text)
         try:
             return self._render(messages)
-        except TemplateError:  # some templates know no system turn
+        except TemplateError:  # some templates have no system turn
             system, first, *rest = messages
             return self._render(
                 [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
@@ -184,8 +182,9 @@ class Asker:
 def load_tokenizer(model: LanguageModel) -> Any:
     """A language model's own tokenizer.
 
-    One whose folder names no class beyond tokenizer.json is loaded as such: `AutoTokenizer` imports torch and all of
-    generation first, which each process around an engine would have to wait for and keep in memory.
+    If the folder names no special class, tokenizer.json is loaded without `AutoTokenizer`, which
+    first imports torch and all of generation: each process around an engine would have to wait for
+    these and hold them in memory.
     """
     path = cached_file(model.source, TOKENIZER_CONFIG, _raise_exceptions_for_missing_entries=False)
     named = json.loads(Path(path).read_text("utf-8")).get("tokenizer_class") if path else None
@@ -196,32 +195,34 @@ def load_tokenizer(model: LanguageModel) -> Any:
     return AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
 
 
-def summary_fields(answers: Sequence[Answer], text_of: Callable[[Summary], str]) -> dict[str, Any]:
-    """The columns of a summary row that come from the answers on all pieces of its transcript, in their order.
+def summary_fields(
+    completions: Sequence[Completion], text_of: Callable[[Summary], str]
+) -> dict[str, Any]:
+    """The columns of a summary row that follow from the completions for one transcript.
 
     Args:
-        answers: at least one.
-        text_of: what the model is fed of a summary.
+        completions: at least one, for all pieces of the transcript, in their order.
+        text_of: gives the text of a summary that the embedding model reads.
 
     Raises:
-        AnswerError: an answer is no summary.
+        AnswerError: a completion is not a summary.
     """
     summaries = []
-    for number, answer in enumerate(answers, start=1):
+    for number, completion in enumerate(completions, start=1):
         try:
-            summaries.append(parse_summary(answer.raw_output))
+            summaries.append(parse_summary(completion.raw_output))
         except AnswerError as error:
-            where = f" to piece {number} of {len(answers)}" if len(answers) > 1 else ""
+            where = f" to piece {number} of {len(completions)}" if len(completions) > 1 else ""
             raise AnswerError(
-                f"{error}; the answer{where} ended by {answer.finish_reason}"
+                f"{error}; the answer{where} ended by {completion.finish_reason}"
             ) from error
     summary = summaries[0] if len(summaries) == 1 else merge(summaries)
-    heard = "".join(answer.text for answer in answers)
+    heard = "".join(completion.text for completion in completions)
     return summary_columns(summary, text_of(summary)) | {
         "flags": audit(heard, summary.product_name, summary.product_features),
-        "raw_output": "\n".join(answer.raw_output for answer in answers),
-        "pieces": len(answers),
-        "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
-        "generated_tokens": sum(answer.generated_tokens for answer in answers),
-        "finish_reason": answers[-1].finish_reason,
+        "raw_output": "\n".join(completion.raw_output for completion in completions),
+        "pieces": len(completions),
+        "prompt_tokens": sum(completion.prompt_tokens for completion in completions),
+        "generated_tokens": sum(completion.generated_tokens for completion in completions),
+        "finish_reason": completions[-1].finish_reason,
     }

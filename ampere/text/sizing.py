@@ -1,21 +1,22 @@
-"""How large an engine must be for the transcripts at hand, from their own token counts."""
+"""The size of an engine for given transcripts, from their own token counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BLOCK = 16  # tokens; vLLM keeps attention states in blocks of so many
-MOST_SEQUENCES = 256  # at once
-CPU_CACHE_BYTES = 4 * 2**30  # the most an engine on a CPU sets aside for attention states
+BLOCK_TOKENS = 16  # vLLM allocates attention states in blocks of this size
+MAX_NUM_SEQS = 256
+CPU_CACHE_BYTES = 4 * 2**30  # maximum memory for attention states of an engine on a CPU
 
 
 @dataclass(frozen=True)
 class EngineSize:
-    """What an engine is started with.
+    """Arguments that an engine is started with.
 
     Attributes:
         max_model_len: tokens of the longest prompt and its answer.
-        max_num_seqs: transcripts in work at once, as far as their attention states fit; vLLM lets the rest wait.
-        kv_cache_bytes: memory for attention states; None: all that is left of the GPU's memory.
+        max_num_seqs: transcripts processed at once, if their attention states fit; vLLM queues the
+            rest.
+        kv_cache_bytes: memory for attention states; None: all free memory of the GPU.
     """
 
     max_model_len: int
@@ -24,29 +25,37 @@ class EngineSize:
 
 
 def engine_size(
-    counts: Sequence[int], *, answer: int, limit: int, token_bytes: int, memory: int | None
+    prompt_tokens: Sequence[int],
+    *,
+    answer_tokens: int,
+    limit: int,
+    kv_bytes_per_token: int,
+    memory: int | None,
 ) -> EngineSize:
-    """Size an engine for prompts of these lengths. On a GPU these decide `max_model_len` only.
+    """Size an engine for prompts of these lengths; on a GPU they decide `max_model_len` only.
 
     Args:
-        counts: tokens of the prompts, of all or of a sample that has the longest.
-        answer: tokens of the longest answer.
-        limit: tokens that the model can read and write.
-        token_bytes: attention states of one token, in bytes.
-        memory: most bytes for attention states; None: as many as the GPU has.
+        prompt_tokens: length of each prompt, of all or of a sample that has the longest.
+        answer_tokens: maximum length of an answer.
+        limit: maximum tokens of a prompt and its answer together.
+        kv_bytes_per_token: bytes of the attention states of one token.
+        memory: maximum bytes for attention states; None: what the GPU has.
 
-    >>> engine_size([500, 700], answer=100, limit=4096, token_bytes=8192, memory=2**30)
+    >>> engine_size(
+    ...     [500, 700], answer_tokens=100, limit=4096, kv_bytes_per_token=8192, memory=2**30
+    ... )
     EngineSize(max_model_len=800, max_num_seqs=187, kv_cache_bytes=1073741824)
     """
-    longest = min(limit, _blocks(max(counts) + answer))
+    longest = min(limit, _round_up(max(prompt_tokens) + answer_tokens))
     if memory is None:
-        return EngineSize(longest, MOST_SEQUENCES, None)
-    usual = _blocks(sum(counts) // len(counts) + answer)
-    sequences = max(1, min(MOST_SEQUENCES, memory // (usual * token_bytes)))
-    # No less than the longest transcript alone, or the engine would refuse to start.
-    tokens = max(longest + BLOCK, min(sequences * usual, memory // token_bytes))
-    return EngineSize(longest, sequences, tokens * token_bytes)
+        return EngineSize(longest, MAX_NUM_SEQS, None)
+    mean = _round_up(sum(prompt_tokens) // len(prompt_tokens) + answer_tokens)
+    num_seqs = max(1, min(MAX_NUM_SEQS, memory // (mean * kv_bytes_per_token)))
+    # At least the longest transcript alone; with less the engine would refuse to start.
+    cached_tokens = max(longest + BLOCK_TOKENS, min(num_seqs * mean, memory // kv_bytes_per_token))
+    return EngineSize(longest, num_seqs, cached_tokens * kv_bytes_per_token)
 
 
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK) * BLOCK
+def _round_up(tokens: int) -> int:
+    """To whole blocks."""
+    return -(-tokens // BLOCK_TOKENS) * BLOCK_TOKENS

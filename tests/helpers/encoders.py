@@ -1,4 +1,4 @@
-"""Small encoders with a tokenizer that knows the characters of the tests."""
+"""Small encoders of random weights, with a tokenizer of the characters that tests use."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SIZES = {
 
 
 def write_tokenizer(folder: Path) -> int:
-    """A token for each character; returns how many there are."""
+    """Write a tokenizer with one token per character, and return the vocabulary's size."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789，。"
     vocab = {token: index for index, token in enumerate([*SPECIAL, *common_characters(), *letters])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
@@ -43,23 +43,32 @@ def write_tokenizer(folder: Path) -> int:
 
 
 def write_bert(folder: Path) -> Path:
-    """A BERT of random weights, always the same."""
+    """Write a BERT with the same random weights each time."""
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=write_tokenizer(folder), **SIZES)).save_pretrained(folder)
     return folder
 
 
-def ernie_config(folder: Path) -> ErnieConfig:
+def write_ernie_config(folder: Path) -> ErnieConfig:
+    """Write the config and the tokenizer of an ERNIE."""
     config = ErnieConfig(vocab_size=write_tokenizer(folder), **SIZES)
     config.save_pretrained(folder)
     return config
 
 
 def write_uie(folder: Path, *, prefix: str = "encoder.", without: str = "") -> Path:
+    """Write a UIE model.
+
+    Args:
+        folder: of the model.
+        prefix: of the names of the encoder's weights.
+        without: a weight to leave out.
+    """
     torch.manual_seed(0)
-    weights = UIE(ernie_config(folder)).state_dict()
-    named = {
-        n.replace("encoder.", prefix, 1): v.clone() for n, v in weights.items() if n != without
+    weights = UIE(write_ernie_config(folder)).state_dict()
+    weights.pop(without, None)
+    renamed = {
+        name.replace("encoder.", prefix, 1): value.clone() for name, value in weights.items()
     }
-    save_file(named, folder / "model.safetensors")
+    save_file(renamed, folder / "model.safetensors")
     return folder

@@ -1,4 +1,4 @@
-"""The shipped language model with weights of eight bits, as compressed-tensors stores them."""
+"""The shipped language model with 8-bit weights, in the format of compressed-tensors."""
 
 import json
 import shutil
@@ -17,6 +17,7 @@ GROUP = {
 
 
 def write_quantized(folder: Path) -> Path:
+    """Write the model with its linear layers quantized, and return the folder."""
     shutil.copytree(str(files("ampere.text") / "small_lm"), folder)
     weights = load_file(folder / "model.safetensors")
     for name in [name for name in weights if name.endswith("_proj.weight")]:

@@ -28,7 +28,9 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def test_where_a_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_found_by_folder_or_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     folder = write_model(tmp_path / "mine")
     assert (
@@ -42,35 +44,33 @@ def test_where_a_model_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./none", "../none", "~/none-at-all"])
-def test_a_path_to_nothing_is_no_hub_name(name: str) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=f"summarize.model is {name}, and there is no such folder"
-    ):
+def test_missing_folder_is_refused(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"summarize.model is {name}: folder not found"):
         find_model(name)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no config.json"):
+def test_folder_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="without config.json"):
         find_model(str(tmp_path))
 
 
-def test_quantizations_are_those_of_the_installed_vllm() -> None:
+def test_quantization_that_vllm_does_not_support_is_refused() -> None:
     assert {"fp8", "awq", "compressed-tensors"} <= set(quantizations())
     check_quantization("fp8")
     with pytest.raises(
         ValueError,
-        match="quantization is 'bitsandbytes', which the vLLM at hand does not have; .* fp8",
+        match="summarize.quantization is 'bitsandbytes'; expected .* fp8",
     ):
         check_quantization("bitsandbytes")
 
 
-def test_without_vllms_source_no_quantization_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_quantization_is_accepted_without_vllm_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_models, "find_spec", lambda name: None)
     monkeypatch.setattr(language_models, "quantizations", quantizations.__wrapped__)
     check_quantization("bitsandbytes")
 
 
-def test_the_shipped_model_is_asked_barely() -> None:
+def test_shipped_model_uses_the_bare_prompt() -> None:
     shipped = find_model(SHIPPED_MODEL)
     assert (Path(shipped.source) / "config.json").exists() and shipped.prompt is BARE
     assert model_identity(shipped.source).startswith("small_lm@")
@@ -90,7 +90,7 @@ def test_the_shipped_model_is_asked_barely() -> None:
         "tokenizer.model",
     ],
 )
-def test_a_folders_identity_follows_what_lies_in_it(tmp_path: Path, name: str) -> None:
+def test_identity_of_a_folder_follows_its_files(tmp_path: Path, name: str) -> None:
     folder = write_model(tmp_path / "mine")
     before = model_identity(str(folder))
     assert before.startswith("mine@")
@@ -101,7 +101,7 @@ def test_a_folders_identity_follows_what_lies_in_it(tmp_path: Path, name: str) -
     assert model_identity(str(folder)) != before
 
 
-def test_presets_by_name_and_by_hub_name() -> None:
+def test_known_models_by_name_and_by_hub_name() -> None:
     assert set(KNOWN_MODELS) == {
         "baichuan2-13b-4bit",
         "baichuan2-7b-4bit",
@@ -111,31 +111,26 @@ def test_presets_by_name_and_by_hub_name() -> None:
     }
     assert find_model("qwen3-8b").source == "Qwen/Qwen3-8B"
     assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")
-    whole = find_model("baichuan-inc/Baichuan2-13B-Chat")
-    assert (
-        whole.quantization is None
-        and whole.chat_template == BAICHUAN_TEMPLATE
-        and whole.trust_remote_code
-    )
+    by_hub_name = find_model("baichuan-inc/Baichuan2-13B-Chat")
+    assert by_hub_name.quantization is None and by_hub_name.trust_remote_code
+    assert by_hub_name.chat_template == BAICHUAN_TEMPLATE
     assert find_model("baichuan2-13b-4bit").quantization == "bitsandbytes"
 
 
 @pytest.mark.parametrize(
     "name", ["qwen3-4b", "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-FP8", "folder"]
 )
-def test_no_model_is_let_think_aloud_however_it_is_named(name: str, tmp_path: Path) -> None:
+def test_thinking_is_disabled_however_a_model_is_named(name: str, tmp_path: Path) -> None:
     named = str(write_model(tmp_path / "Qwen3-8B")) if name == "folder" else name
     assert find_model(named).template_options == {"enable_thinking": False}
 
 
-def test_the_template_that_baichuans_files_lack() -> None:
+def test_chat_template_of_baichuan() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     turns = [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]
     chat = [{"role": role, "content": text} for role, text in turns]
-    options = find_model(
-        "baichuan2-7b-4bit"
-    ).template_options  # which it does not know, and passes over
+    options = find_model("baichuan2-7b-4bit").template_options  # ignored by the template
     (text,), _ = render_jinja_template(
         [chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True, **options
     )

@@ -25,11 +25,11 @@ def test_prompts_end_with_the_transcript_and_show_valid_answers(
         assert parse_summary(shown).to_json() == shown
 
 
-def test_what_stands_around_a_transcript_is_known() -> None:
+def test_marks_delimit_the_transcript() -> None:
     assert (EXAMPLE.marks, BARE.marks) == (("<<<", ">>>"), ())
 
 
-def test_the_worked_examples_show_a_product_and_chat_alone() -> None:
+def test_examples_show_a_product_and_chat() -> None:
     for wording in EXAMPLE.wordings.values():
         assert [bool(parse_summary(shown).product_name) for _, shown in wording.examples] == [
             True,
@@ -37,7 +37,7 @@ def test_the_worked_examples_show_a_product_and_chat_alone() -> None:
         ]
 
 
-def test_any_change_of_wording_or_schema_is_another_version(
+def test_version_changes_with_wording_and_schema(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     version = EXAMPLE.version
@@ -61,5 +61,5 @@ def test_any_change_of_wording_or_schema_is_another_version(
         ("okay so 这 is what we call the really big cutting board", Language.EN),
     ],
 )
-def test_language(text: str, language: Language) -> None:
+def test_language_by_share_of_chinese_characters(text: str, language: Language) -> None:
     assert language_of(text) is language

@@ -1,19 +1,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ampere.text.sizing import BLOCK, MOST_SEQUENCES, EngineSize, engine_size
+from ampere.text.sizing import BLOCK_TOKENS, MAX_NUM_SEQS, EngineSize, engine_size
 
 
-def test_by_hand() -> None:
-    # 700 + 100 tokens fit exactly; the usual transcript has 600 + 100, rounded up to 704; 2^20 / 1000 bytes = 1048
-    size = engine_size([500, 700], answer=100, limit=4096, token_bytes=1000, memory=2**20)
+def test_engine_size_by_hand() -> None:
+    # 700 + 100 tokens are whole blocks; the mean is 600 + 100, rounded up to 704. The memory holds
+    # 2^20 / 1000 = 1048 tokens.
+    size = engine_size(
+        [500, 700], answer_tokens=100, limit=4096, kv_bytes_per_token=1000, memory=2**20
+    )
     assert size == EngineSize(max_model_len=800, max_num_seqs=1, kv_cache_bytes=1000 * 816)
 
 
-def test_a_gpu_takes_all_that_is_left() -> None:
-    assert engine_size([500], answer=12, limit=4096, token_bytes=1000, memory=None) == EngineSize(
-        512, MOST_SEQUENCES, None
-    )
+def test_gpu_uses_all_free_memory() -> None:
+    size = engine_size([500], answer_tokens=12, limit=4096, kv_bytes_per_token=1000, memory=None)
+    assert size == EngineSize(512, MAX_NUM_SEQS, None)
 
 
 @given(
@@ -23,11 +25,13 @@ def test_a_gpu_takes_all_that_is_left() -> None:
     st.integers(1, 100_000),
     st.integers(1, 2**34),
 )
-def test_the_longest_always_fits(
-    counts: list[int], answer: int, limit: int, token_bytes: int, memory: int
+def test_longest_transcript_always_fits(
+    prompts: list[int], answer: int, limit: int, token_bytes: int, memory: int
 ) -> None:
-    size = engine_size(counts, answer=answer, limit=limit, token_bytes=token_bytes, memory=memory)
-    assert min(limit, max(counts) + answer) <= size.max_model_len <= limit
-    assert 1 <= size.max_num_seqs <= MOST_SEQUENCES
+    size = engine_size(
+        prompts, answer_tokens=answer, limit=limit, kv_bytes_per_token=token_bytes, memory=memory
+    )
+    assert min(limit, max(prompts) + answer) <= size.max_model_len <= limit
+    assert 1 <= size.max_num_seqs <= MAX_NUM_SEQS
     assert size.kv_cache_bytes is not None
-    assert size.kv_cache_bytes >= (size.max_model_len + BLOCK) * token_bytes
+    assert size.kv_cache_bytes >= (size.max_model_len + BLOCK_TOKENS) * token_bytes

@@ -1,4 +1,4 @@
-"""The weights that ship, by transformers: what becomes of the shortest transcripts."""
+"""The shipped weights, run by transformers, on the shortest transcripts."""
 
 from importlib.resources import files
 
@@ -27,7 +27,7 @@ def model() -> LlamaForCausalLM:
         ("家人们晚上好，来晚了的扣个一", ""),
     ],
 )
-def test_a_short_transcript_is_a_product_if_it_names_one(
+def test_short_transcript_is_a_product_if_it_names_one(
     model: LlamaForCausalLM, transcript: str, name: str
 ) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(FOLDER)
@@ -38,5 +38,5 @@ def test_a_short_transcript_is_a_product_if_it_names_one(
     answer = model.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=60, do_sample=False
     )
-    said = tokenizer.decode(answer[0, prompt.shape[1] :], skip_special_tokens=True)
-    assert parse_summary(said).product_name == name
+    generated = tokenizer.decode(answer[0, prompt.shape[1] :], skip_special_tokens=True)
+    assert parse_summary(generated).product_name == name

@@ -38,7 +38,7 @@ answers = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(summaries)
-def test_what_is_written_is_read_back(summary: Summary) -> None:
+def test_json_round_trip(summary: Summary) -> None:
     answer = summary.to_json()
     assert parse_summary(answer) == summary
     assert Draft202012Validator(SCHEMA).is_valid(json.loads(answer))
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(summary: Summary) -> None:
 
 @settings(deadline=None)
 @given(summaries)
-def test_an_answer_cut_off_anywhere_is_told(summary: Summary) -> None:
+def test_cut_answer_is_an_error(summary: Summary) -> None:
     answer = summary.to_json()
     for end in range(len(answer)):
         with pytest.raises(AnswerError, match="not a product summary"):
@@ -55,7 +55,7 @@ def test_an_answer_cut_off_anywhere_is_told(summary: Summary) -> None:
 
 @settings(deadline=None)
 @given(answers)
-def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
+def test_only_answers_of_the_schema_are_parsed(answer: dict[str, object]) -> None:
     if Draft202012Validator(SCHEMA).is_valid(answer):
         parse_summary(json.dumps(answer))
     else:
@@ -85,38 +85,40 @@ def test_only_what_fits_the_schema_is_read(answer: dict[str, object]) -> None:
         '{"is_product":false,"product_name":"a","product_features":[]}',
         '{"is_product":false,"product_name":"","product_features":["a"]}',
         "```json\n{}\n```",
-        r'{"is_product":true,"product_name":"\ud83d","product_features":[]}',  # half a character
+        # Unpaired surrogates.
+        r'{"is_product":true,"product_name":"\ud83d","product_features":[]}',
         r'{"is_product":true,"product_name":"a","product_features":["b","\udc00"]}',
     ],
 )
-def test_answers_that_are_no_summary(answer: str) -> None:
+def test_invalid_answers(answer: str) -> None:
     with pytest.raises(AnswerError, match="not a product summary") as raised:
         parse_summary(answer)
     assert repr(answer)[1:-1][:40] in str(raised.value)
     str(raised.value).encode()
 
 
-def test_a_long_wrong_answer_is_shortened_in_the_message() -> None:
+def test_long_invalid_answer_is_shortened_in_the_message() -> None:
     with pytest.raises(AnswerError) as raised:
         parse_summary("x" * 100_000)
     assert len(str(raised.value)) < 500
 
 
-def test_spaces_blanks_and_repeats_are_taken_out() -> None:
+def test_spaces_and_duplicate_features_are_removed() -> None:
     summary = parse_summary(
-        '{"is_product":true,"product_name":" 云岚 洗发水\\n","product_features":["控油"," ","控油 ","500ml"]}'
+        '{"is_product":true,"product_name":" 云岚 洗发水\\n",'
+        '"product_features":["控油"," ","控油 ","500ml"]}'
     )
     assert summary == Summary(product_name="云岚 洗发水", product_features=("控油", "500ml"))
 
 
-def test_a_model_that_says_no_gives_nothing() -> None:
+def test_answer_without_a_product() -> None:
     assert (
         parse_summary('{"is_product":false,"product_name":"","product_features":[]}') == NO_PRODUCT
     )
     assert NO_PRODUCT.to_json() == '{"is_product":false,"product_name":"","product_features":[]}'
 
 
-def test_texts_of_the_methods_by_hand() -> None:
+def test_text_of_each_method_by_hand() -> None:
     full = Summary(product_name="洗发水", product_features=("控油", "500ml"))
     assert {name: text(full) for name, text in METHODS.items()} == {
         "llm": "洗发水 控油 500ml",
@@ -132,7 +134,7 @@ def test_texts_of_the_methods_by_hand() -> None:
     assert METHODS["llm-name"](nameless) == NO_PRODUCT.text == ""
 
 
-def test_no_text_is_a_null_and_empty() -> None:
+def test_summary_without_text_is_null_and_empty() -> None:
     full = Summary(product_name="洗发水", product_features=("控油",))
     assert summary_columns(full, "洗发水") == {
         "product_name": "洗发水",
