@@ -1,7 +1,11 @@
-"""`ampere evaluate-summaries`: each method's summaries against labelled transcripts (the paper's tables VI and VII)."""
+"""`ampere evaluate-summaries`: each method's summaries against labeled transcripts.
+
+The measures are those of the paper's tables VI and VII.
+"""
 
 import json
 import tempfile
+from dataclasses import asdict
 from typing import Any
 
 import fsspec
@@ -11,25 +15,27 @@ from ampere.config.summarize import SummarizeSettings
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.summarize.stage import summarize_stage
+from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import CLIP_DOMAINS, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 from ampere.text.checks.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
 
-NOTHING = {"product_name": "", "product_features": []}
-Gold = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+Gold = dict[str, Row]  # by sample_id
+NO_PRODUCT: Row = {"product_name": "", "product_features": []}
 
 
 def read_gold(path: str) -> Gold:
-    """Labelled transcripts by sample_id.
+    """Labeled transcripts by sample_id.
 
-    A line of the file is a JSON object with sample_id, product_name and product_features; a name of "" says that the
-    transcript is chat alone. `text` and `domain` (short or live) make it possible to summarize the transcript anew.
+    A line of the file is a JSON object with sample_id, product_name and product_features. The name
+    is empty if the transcript is only chat. To summarize the transcripts, `text` is needed too;
+    `domain` is short or live (default).
 
     Raises:
-        ValueError: a line is no such object, is of a page, or an id comes twice.
+        ValueError: a line is not such an object or labels a page, or an id is duplicate.
     """
     gold: Gold = {}
     with fsspec.open(path, encoding="utf-8") as file:
@@ -38,151 +44,144 @@ def read_gold(path: str) -> Gold:
                 continue
             row = _gold_row(line, f"{path}:{number}")
             if row["sample_id"] in gold:
-                raise ValueError(f"{path}:{number}: sample_id {row['sample_id']} is there twice")
+                raise ValueError(f"{path}:{number}: duplicate sample_id {row['sample_id']}")
             gold[row["sample_id"]] = row
     if not gold:
-        raise ValueError(f"{path} has no labelled transcript")
+        raise ValueError(f"{path} has no labeled transcripts")
     return gold
 
 
-def _gold_row(line: str, where: str) -> dict[str, Any]:
+def _gold_row(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
         strings = [row["sample_id"], row["product_name"], *row["product_features"]]
-        if not all(isinstance(value, str) for value in strings) or isinstance(
-            row["product_features"], str
-        ):
+        is_list = not isinstance(row["product_features"], str)
+        if not is_list or not all(isinstance(value, str) for value in strings):
             raise TypeError(
                 "sample_id and product_name must be strings, product_features a list of strings"
             )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: not a labelled transcript ({error!r})") from error
+        raise ValueError(f"{where}: not a labeled transcript ({error!r})") from error
     if (domain := row.get("domain", Domain.LIVE)) not in CLIP_DOMAINS:
-        raise ValueError(
-            f"{where}: domain is {domain!r}; only clips are summarized: give {' or '.join(CLIP_DOMAINS)}"
-        )
+        raise ValueError(f"{where}: domain is {domain!r}; expected {' or '.join(CLIP_DOMAINS)}")
     return row
 
 
 def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores]:
-    """Scores of every method that has rows of the labelled samples. Those that it has no summary of count as wrong.
+    """Scores of every method with rows of the labeled samples; missing summaries count as wrong.
 
     Raises:
         ValueError: no method has any.
     """
-    found = found_summaries(workspace, gold)
-    if not found:
+    by_method = summaries_by_method(workspace, gold)
+    if not by_method:
         raise ValueError(
-            f"{workspace.uri} has no summary of any of the {len(gold)} labelled samples"
+            f"{workspace.uri} has no summary of the {len(gold)} labeled samples. "
+            "Run ampere summarize, or check the sample ids"
         )
     return {
-        method: score_summaries([(made.get(sample_id), truth) for sample_id, truth in gold.items()])
-        for method, made in sorted(found.items())
+        method: score_summaries([(summaries.get(id_), truth) for id_, truth in gold.items()])
+        for method, summaries in sorted(by_method.items())
     }
 
 
-def found_summaries(workspace: Workspace, gold: Gold) -> dict[str, dict[str, dict[str, Any]]]:
-    """What each method feeds the model of the labelled samples, by method and sample_id, as it is scored.
+def summaries_by_method(workspace: Workspace, gold: Gold) -> dict[str, dict[str, Row]]:
+    """The summaries of the labeled samples as they are scored, by method and sample_id.
 
-    A clip that is taken to have no transcript has no summary.
+    A clip of status missing has no summary.
     """
     columns = ["sample_id", "method", "product_name", "product_features", "text", "status"]
     rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_method: dict[str, dict[str, Row]] = {}
     for row in rows:
-        made = found.setdefault(row["method"], {})
+        summaries = by_method.setdefault(row["method"], {})
         if row["status"] != Status.MISSING:
-            made[row["sample_id"]] = NOTHING if row["status"] == Status.EMPTY else row | _fed(row)
-    return found
+            summaries[row["sample_id"]] = _scored(row)
+    return by_method
 
 
-def _fed(row: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a row that are scored otherwise than they stand, for the method does not feed them."""
-    if row["method"] == "raw" and row["text"]:
-        return {"product_features": [row["text"]]}
-    if row["method"] == "llm-name":
-        return {"product_features": []}
-    return {"product_name": ""} if row["method"] == "llm-features" else {}
+def _scored(row: Row) -> Row:
+    """The part of a summary that is the embedding model's text, and therefore scored."""
+    if row["status"] == Status.EMPTY:
+        return NO_PRODUCT
+    match row["method"]:
+        case "raw" if row["text"]:
+            return row | {"product_features": [row["text"]]}
+        case "llm-name":
+            return row | {"product_features": []}
+        case "llm-features":
+            return row | {"product_name": ""}
+    return row
 
 
 def summarize_gold(
     gold: Gold, settings: SummarizeSettings
 ) -> tuple[dict[str, SummaryScores], Report]:
-    """Summarize the labelled transcripts themselves, in a workspace that is gone afterwards, and score them.
+    """Summarize the labeled transcripts in a temporary workspace, and score the summaries.
 
     Raises:
-        ValueError: a labelled transcript has no text.
-        RuntimeError: transcripts gave no answer, or nothing but failures, so that the scores would say nothing.
+        ValueError: a labeled transcript has no text.
+        RuntimeError: rows were not processed, or all failed, so scores would be misleading.
     """
-    without = [sample_id for sample_id, row in gold.items() if not row.get("text")]
-    if without:
+    without_text = [sample_id for sample_id, row in gold.items() if not row.get("text")]
+    if without_text:
         raise ValueError(
-            f"{len(without)} labelled transcripts have no text, the first {without[0]}; give --workspace"
+            f"{len(without_text)} labeled transcripts have no text, first {without_text[0]}. "
+            "Add text, or score the summaries of a workspace with --workspace"
         )
     with tempfile.TemporaryDirectory(prefix="ampere-") as folder:
         workspace = Workspace.create(folder)
-        samples = (
-            Sample(
-                sample_id=sample_id,
-                product_id=None,
-                domain=Domain(row.get("domain", Domain.LIVE)),
-                split=Split.TEST,
-                text=row["text"],
-                media_kind=MediaKind.VIDEO,
-                media_uris=(),
-            ).to_row()
-            for sample_id, row in gold.items()
-        )
-        workspace.table(SAMPLES).append(
-            [row | {"fingerprint": fingerprint(row["text"])} for row in samples]
-        )
-        report = run_stage(summarize_stage(workspace, settings), workspace)
+        workspace.table(SAMPLES).append([_sample_row(row) for row in gold.values()])
+        report = run_stage(SummarizeStage(workspace, settings), workspace)
         if not report.succeeded:
             raise RuntimeError(
-                f"of {len(gold)} labelled transcripts {report.unanswered} gave no answer and {report.failed.total()} "
-                f"failed ({', '.join(report.failed) or 'none'}), so scores would say nothing; run it again"
+                f"cannot score {len(gold)} labeled transcripts: {report.unprocessed} were not "
+                f"processed, {report.failed.total()} failed "
+                f"({', '.join(report.failed) or 'no errors'}). Run it again"
             )
         return score_workspace(workspace, gold), report
 
 
+def _sample_row(row: Row) -> Row:
+    """The row of the samples table for a labeled transcript."""
+    sample = Sample(
+        sample_id=row["sample_id"],
+        product_id=None,
+        domain=Domain(row.get("domain", Domain.LIVE)),
+        split=Split.TEST,
+        text=row["text"],
+        media_kind=MediaKind.VIDEO,
+        media_uris=(),
+    )
+    return sample.to_row() | {"fingerprint": fingerprint(row["text"])}
+
+
 def scores_table(scores: dict[str, SummaryScores]) -> Table:
-    """The scores as a table to print, a line a method."""
+    """The scores as a table to print, one row per method."""
     any_scores = next(iter(scores.values()))
-    title = f"{any_scores.count} transcripts of products, {any_scores.chat_count} of chat alone; 95 % intervals"
-    table = Table(title=title)
-    if without := ", ".join(
+    products, chats = any_scores.count, any_scores.chat_count
+    table = Table(
+        *("method", "name right", "no output", "features recalled", "features right"),
+        "chat recognized",
+        title=f"{products} product transcripts, {chats} chat transcripts; 95 % intervals",
+    )
+    unanswered = [
         f"{method} {score.unanswered}" for method, score in scores.items() if score.unanswered
-    ):
-        table.caption = f"transcripts without a summary, which count as wrong: {without}"
-    for head in (
-        "method",
-        "name right",
-        "no output",
-        "features recalled",
-        "features right",
-        "chat recognised",
-    ):
-        table.add_column(head)
+    ]
+    if unanswered:
+        table.caption = f"transcripts without a summary, counted as wrong: {', '.join(unanswered)}"
     for method, score in scores.items():
-        shares = (
-            score.name_accuracy,
-            score.no_output,
-            score.feature_recall,
-            score.feature_precision,
-        )
         table.add_row(
-            method, *map(str, shares), str(score.chat_recognised) if score.chat_count else ""
+            method,
+            str(score.name_accuracy),
+            str(score.no_output),
+            str(score.feature_recall),
+            str(score.feature_precision),
+            str(score.chat_recognised) if score.chat_count else "",
         )
     return table
 
 
 def scores_json(scores: dict[str, SummaryScores]) -> str:
     """The scores as JSON, shares between 0 and 1."""
-    return json.dumps({method: _plain(score) for method, score in scores.items()}, indent=2)
-
-
-def _plain(score: SummaryScores) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, int) else vars(value)
-        for name, value in vars(score).items()
-    }
+    return json.dumps({method: asdict(score) for method, score in scores.items()}, indent=2)

@@ -182,7 +182,7 @@ def test_deleted_model_makes_only_its_own_stage_unknown(
         if line
     }
     assert lines["decode"].split() == ["0", "4", "0", "0"] and lines["models:"] == "none"
-    reason = f"is {tmp_path}/mine, and there is no such folder"
+    reason = f"is {tmp_path}/mine: folder not found"
     assert lines["summarize"] == lines["summarize-uie"] == "unknown"
     assert lines["summarize:"].startswith(f"state unknown: summarize.model {reason}")
     assert lines["summarize-uie:"].startswith(f"state unknown: summarize.extractor {reason}")
