@@ -3,8 +3,8 @@
     python examples/custom_decoder.py
 
 A decoder implements the `Decoder` protocol of `ampere/media/decoder.py`: a name, and `decode`. It
-raises `MediaError` for a file it cannot read, so that the next decoder is tried, and `TooLarge` for
-one that exceeds a limit, which ends the search.
+raises `MediaError` for a file that it cannot read, so that the next decoder is tried. A subclass of
+it, such as `TooLarge`, is final.
 """
 
 import struct
@@ -26,6 +26,10 @@ MAGIC = b"RAWV"
 HEADER = struct.Struct("<4sIIIf")  # magic, frames, height, width, frames per second
 
 
+class Truncated(MediaError):
+    """The file is shorter than its header says."""
+
+
 class RawDecoder:
     """Uncompressed RGB frames behind a header of 20 bytes."""
 
@@ -35,7 +39,8 @@ class RawDecoder:
         """Return the requested frames at their stored size.
 
         Raises:
-            MediaError: the file is of another format, or truncated.
+            MediaError: the file is of another format.
+            Truncated: the file ends within a frame, or has none.
             TooLarge: a frame has more pixels than the request allows.
         """
         if not data.startswith(MAGIC) or len(data) < HEADER.size:
@@ -44,7 +49,7 @@ class RawDecoder:
         if height * width > request.max_pixels:
             raise TooLarge(pixel_limit_message(width, height, request.max_pixels))
         if count == 0 or len(data) < HEADER.size + count * height * width * 3:
-            raise MediaError(f"raw video is truncated: {len(data)} bytes for {count} frames")
+            raise Truncated(f"{len(data)} bytes are too few for {count} frames")
         frames = np.frombuffer(data, np.uint8, count * height * width * 3, HEADER.size)
         indices = uniform_indices(count, request.num_frames)
         return Clip(
@@ -66,9 +71,9 @@ def decode(data: bytes, request: FrameRequest) -> Clip:
     for decoder in decoders:
         try:
             return decoder.decode(data, request)
-        except TooLarge:
-            raise
         except MediaError as error:
+            if type(error) is not MediaError:  # refused, which no other decoder may change
+                raise
             errors.append(f"{decoder.name}: {error}")
     raise MediaError("; ".join(errors))
 

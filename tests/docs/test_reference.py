@@ -34,7 +34,7 @@ def test_reference_lists_the_flags_of_the_help(generated: dict[str, str], comman
         [sys.executable, "-m", "ampere.cli", command, "--help"],
         capture_output=True, text=True, check=True, timeout=60, cwd=ROOT,
     ).stdout  # fmt: skip
-    flags = {word.strip(",│ ") for word in shown.split() if word.startswith("--")}
+    flags = {word.strip(",.│ ") for word in shown.split() if word.startswith("--")}
     flags -= {"--help", *(flag for flag in flags if ".no-" in flag or flag.startswith("--no-"))}
     assert len(flags) > 2
     documented = generated["cli.md"] + generated["settings.md"]
