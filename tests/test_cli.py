@@ -34,7 +34,7 @@ def no_ray_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    path = tmp_path / "catalogue.csv"
+    path = tmp_path / "catalog.csv"
     rows = [
         ["a", "p", "page", "title", "a.jpg"],
         ["b", "p", "short", "words", "b.mp4"],
@@ -67,14 +67,14 @@ def test_prepare_end_to_end(
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1].startswith("prepare: 3 rows done")
     assert "2 failed (" in shown[-1] and f"Result: {tmp_path}/w/samples.lance" in shown[-1]
-    assert "catalogue.csv:5: duplicate sample_id b (first at catalogue.csv:3, kept)" in shown
+    assert "catalog.csv:5: duplicate sample_id b (first at catalog.csv:3, kept)" in shown
     workspace = Workspace.open(tmp_path / "w")
     assert workspace.preset == "demo"
     assert workspace.table(SAMPLES).count() == 3
     assert status("status", "--workspace", tmp_path / "w") == 0
     assert "prepare 3 0 2 0" in plain(capsys.readouterr().out)
     assert status("status", "--workspace", tmp_path / "w", "--failures") == 0
-    assert "catalogue.csv:6 InvalidRow (attempt 1): sample d: domain is 'radio'" in plain(
+    assert "catalog.csv:6 InvalidRow (attempt 1): sample d: domain is 'radio'" in plain(
         capsys.readouterr().out
     )
     assert (
@@ -222,8 +222,8 @@ def test_relative_paths_are_refused_inside_a_ray_job(
     for workspace in (["--workspace", "w"], ["--workspace=w"], ["--workspace", "./w"]):
         assert status("prepare", *workspace, "--manifest", manifest) == 2
         assert "relative, and a Ray job runs in a temporary copy" in capsys.readouterr().err
-    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", "catalogue.csv") == 2
-    assert "--manifest catalogue.csv is relative" in capsys.readouterr().err
+    assert status("prepare", "--workspace", tmp_path / "w", "--manifest", "catalog.csv") == 2
+    assert "--manifest catalog.csv is relative" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
     assert status("prepare", "--workspace", tmp_path / "w", "--manifest", manifest) == 0
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
@@ -236,11 +236,11 @@ def no_flags(_: Path) -> list[str]:
 
 
 def both(folder: Path) -> list[str]:
-    return ["--rope", str(folder), "--manifest", str(folder / "catalogue.csv")]
+    return ["--rope", str(folder), "--manifest", str(folder / "catalog.csv")]
 
 
 def images_alone(folder: Path) -> list[str]:
-    return ["--manifest", str(folder / "catalogue.csv"), "--images", "x"]
+    return ["--manifest", str(folder / "catalog.csv"), "--images", "x"]
 
 
 def missing_manifest(folder: Path) -> list[str]:
@@ -258,7 +258,7 @@ def no_rows(folder: Path) -> list[str]:
 
 
 def unknown_suffix(folder: Path) -> list[str]:
-    return ["--manifest", str(folder / "catalogue.xlsx")]
+    return ["--manifest", str(folder / "catalog.xlsx")]
 
 
 def no_rope_files(folder: Path) -> list[str]:

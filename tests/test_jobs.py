@@ -110,7 +110,7 @@ def test_job_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: P
     assert main(["prepare", *flags, "--manifest", str(manifest)]) == 0
     summarized = submit(cluster, "summarize", *flags)
     assert summarized.returncode == 0, summarized.stdout + summarized.stderr
-    assert "3 clips have no transcript" in summarized.stdout
+    assert "3 clips without a transcript" in summarized.stdout
     log = [line for line in summarized.stdout.splitlines() if line.startswith(("summar", "decode"))]
     assert log[-1].startswith("summarize: 3 rows done")
     assert Workspace.open(tmp_path / "workspace").table(SUMMARIES).count("status = 'missing'") == 3

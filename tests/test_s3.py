@@ -53,16 +53,16 @@ def decode() -> str:
 
 
 def test_catalog_and_workspace_in_a_bucket(
-    store: Any, catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Any, catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = manifest_rows(catalogue)[:ROWS]
+    rows = manifest_rows(catalog)[:ROWS]
     lines = ["sample_id,product_id,domain,text,media,split"]
     for row in rows:
         name = Path(row["media"]).name
-        store.upload_file(row["media"], BUCKET, f"catalogue/{name}")
+        store.upload_file(row["media"], BUCKET, f"catalog/{name}")
         lines.append(f"{row['sample_id']},{row['product_id']},{row['domain']},,{name},train")
-    store.put_object(Bucket=BUCKET, Key="catalogue/manifest.csv", Body="\n".join(lines).encode())
-    uri = f"s3://{BUCKET}/catalogue/manifest.csv"
+    store.put_object(Bucket=BUCKET, Key="catalog/manifest.csv", Body="\n".join(lines).encode())
+    uri = f"s3://{BUCKET}/catalog/manifest.csv"
     assert main(["prepare", "--manifest", uri, "--workspace", WORKSPACE]) == 0
     assert f"decode: {ROWS} files done" in decode()
     workspace = Workspace.open(WORKSPACE)
