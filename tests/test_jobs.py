@@ -111,7 +111,11 @@ def test_job_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: P
     summarized = submit(cluster, "summarize", *flags)
     assert summarized.returncode == 0, summarized.stdout + summarized.stderr
     assert "3 clips without a transcript" in summarized.stdout
-    log = [line for line in summarized.stdout.splitlines() if line.startswith(("summar", "decode"))]
+    log = [
+        line
+        for line in summarized.stdout.splitlines()
+        if line.startswith(("summaries", "summarize"))
+    ]
     assert log[-1].startswith("summarize: 3 rows done")
     assert Workspace.open(tmp_path / "workspace").table(SUMMARIES).count("status = 'missing'") == 3
     # All media are missing, so every row fails, and so does the job.
