@@ -84,12 +84,13 @@ def cli_page() -> str:
         "`ampere COMMAND --help` shows the same flags with the defaults of your workspace's preset."
         " Stages also run as `python jobs/COMMAND.py` ([cluster guide](../guides/cluster.md)).",
         table(("exit status", "meaning"), EXIT_STATUS),
+        *(command_section(name, command) for name, command in COMMANDS.items()),
+        "## Presets and systems",
         "`--preset` is one of " + ", ".join(f"`{preset}`" for preset in PRESETS) + ", or "
         "`PRESET+SYSTEM` with one of these systems of the paper's tables:",
         table(
             ("system", "what it is"), [(f"`{name}`", one.about) for name, one in SYSTEMS.items()]
         ),
-        *(command_section(name, command) for name, command in COMMANDS.items()),
     )
 
 
