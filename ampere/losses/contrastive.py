@@ -24,7 +24,7 @@ def contrastive_loss(
 
     For domains a and b, every row that has both is a query: its embedding in a should retrieve its
     own embedding in b among those of all rows that have b. A row that has only b is a negative for
-    the others, and no query.
+    the others, and not a query.
 
     The returned value is the sum over this rank's queries times R / Q, for Q queries on all ranks,
     which may have unequal numbers of them. Its **mean over ranks**, and so the gradient that DDP
@@ -63,7 +63,7 @@ def contrastive_loss(
             is_query = (present[:, a] & present[:, b])[offset : offset + rows]
             if not is_query.any():
                 continue
-            # Rows without b are no keys, so that smoothing does not spread to them. `target` is
+            # Rows without b are not keys, so smoothing does not spread to them. `target` is
             # each row's position among the keys.
             target = (present[:, b].cumsum(0) - 1)[offset : offset + rows]
             # No autocast: bfloat16 is too coarse at temperature 0.05.

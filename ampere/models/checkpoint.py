@@ -37,7 +37,7 @@ def load_weights(folder: Path | str) -> dict[str, Tensor]:
 def weight_shapes(folder: Path | str) -> dict[str, list[int]]:
     """Names and shapes of a folder's weights, from the file's header alone."""
     with safe_open(Path(folder) / WEIGHTS_FILE, framework="pt") as file:
-        names = file.keys()  # the file is no mapping; it cannot be iterated itself
+        names = file.keys()  # the file itself cannot be iterated
         return {name: file.get_slice(name).get_shape() for name in names}
 
 

@@ -87,7 +87,7 @@ def _load(path: Path) -> Any:
             raise ValueError(
                 f"{path} cannot be read; expected an undamaged file that torch.save wrote"
             ) from error
-    # Raised outside of the handler, to hide torch's own message, which advises to unpickle.
+    # Raised outside of the handler to hide torch's own message, which advises unpickling.
     raise ValueError(
         f"{path} holds a Python object ({python_object[1]}), which is not unpickled, as that can "
         "run any code; expected only tensors. If you trust the file, load it elsewhere and save "

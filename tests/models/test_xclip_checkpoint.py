@@ -348,7 +348,7 @@ def test_objects_are_named_and_not_unpickled(
         ValueError, match=rf"x.pth holds a Python object \({name}\), which is not unpickled"
     ) as caught:
         load_pretrained_towers(xclip_model, str(tmp_path / "x.pth"), "")
-    assert caught.value.__context__ is None  # torch's message, which advises to unpickle
+    assert caught.value.__context__ is None  # torch's message, which advises unpickling
     assert not (tmp_path / "sprung").exists()
 
 
