@@ -73,6 +73,17 @@ def test_named_tests_exist() -> None:
     assert [name for name in sorted(names) if f"def {name}(" not in tests] == []
 
 
+def test_pages_named_in_the_code_exist() -> None:
+    named = {
+        (str(file.relative_to(ROOT)), name)
+        for room in ("ampere", "serve", "benchmarks", "tools", "jobs")
+        for file in (ROOT / room).rglob("*.py")
+        for name in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 3
+    assert [(file, name) for file, name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MAX_README_WORDS
 
