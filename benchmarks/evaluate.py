@@ -14,7 +14,8 @@ import time
 
 import numpy as np
 
-from ampere.retrieval.bootstrap import DRAWS, resample
+from ampere.bootstrap import DRAWS
+from ampere.retrieval.bootstrap import resample
 from ampere.retrieval.metrics import TASKS, Vectors, rank_queries, similarities
 
 DIM, PER_PRODUCT = 128, 5

@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 2000
-CHUNK = 100  # draws at once
-PERCENTILES = (2.5, 97.5)
+from ampere.bootstrap import resampled_sums
 
 # Products [A] and measures [A, M] of the queries of a task.
 Queries = tuple[NDArray[np.str_], NDArray[np.float64]]
@@ -38,12 +36,7 @@ def resample(runs: Sequence[Mapping[str, Queries]]) -> NDArray[np.float64]:
     sums = np.stack(
         [np.stack([_sums(*queries, products) for queries in run.values()]) for run in runs]
     )
-    rng, chunks = np.random.default_rng(0), []
-    for start in range(0, DRAWS, CHUNK):
-        size = min(CHUNK, DRAWS - start)
-        draws = rng.multinomial(len(products), np.full(len(products), 1 / len(products)), size)
-        chunks.append(np.tensordot(draws.astype(np.float64), sums, axes=(1, 2)))
-    totals = np.concatenate(chunks)
+    totals = resampled_sums(np.moveaxis(sums, 2, 0))
     with np.errstate(invalid="ignore"):
         return totals[..., 1:] / totals[..., :1]
 
@@ -57,13 +50,6 @@ def _sums(
     return np.stack(
         [np.bincount(places, column, minlength=len(products)) for column in columns], axis=1
     )
-
-
-def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the bounds that hold 95 % of the draws, [draws]; NaN if all draws are."""
-    known = draws[~np.isnan(draws)]
-    low, high = np.percentile(known, PERCENTILES) if len(known) else (np.nan, np.nan)
-    return float(low), float(high)
 
 
 def mean_over_tasks(draws: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ampere.bootstrap import interval
 from ampere.records import Domain
-from ampere.retrieval.bootstrap import Queries, interval, mean_over_tasks, resample
+from ampere.retrieval.bootstrap import Queries, mean_over_tasks, resample
 from ampere.retrieval.metrics import (
     MEASURES,
     TASKS,
