@@ -1,8 +1,8 @@
 """The commands: their flags and what they run. The stages are also `python jobs/NAME.py`.
 
-A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts, so that
-`--help` and usage errors answer at once. tyro shows the docstrings of the fields as help texts,
-with their line breaks.
+A command is a dataclass whose fields are its flags. Its `run` imports the heavy parts after opening
+the workspace, so that `--help` and usage errors answer at once. tyro shows the docstrings of the
+fields as help texts, with their line breaks.
 """
 
 import json
@@ -109,10 +109,10 @@ class Decode(StageCommand):
     name: ClassVar[str] = "decode"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.decode import DecodeStage
         from ampere.pipeline.runner.run import run_stage
 
-        workspace = self.open()
         stage = DecodeStage(workspace, self.decode)
         return finish(
             run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed)
@@ -128,11 +128,11 @@ class Summarize(StageCommand):
     name: ClassVar[str] = "summarize"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.runner.run import run_stage
         from ampere.pipeline.summarize.stage import SummarizeStage
         from ampere.reports.summaries import write_summary_page
 
-        workspace = self.open()
         stage = SummarizeStage(workspace, self.summarize)
         report = run_stage(
             stage, workspace, settings=self.summarize, retry_failed=self.retry_failed
@@ -197,9 +197,10 @@ class Train(Command):
     name: ClassVar[str] = "train"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.train.stage import run_training
 
-        return finish(run_training(self.open(), self.model, self.train))
+        return finish(run_training(workspace, self.model, self.train))
 
 
 @dataclass(kw_only=True)
@@ -211,10 +212,10 @@ class Embed(StageCommand):
     name: ClassVar[str] = "embed"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.embed import EmbedStage
         from ampere.pipeline.runner.run import run_stage
 
-        workspace = self.open()
         stage = EmbedStage(workspace, self.embed)
         return finish(
             run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed)
@@ -232,13 +233,14 @@ class Index(Command):
     name: ClassVar[str] = "index"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.index import build_index, roll_back
 
         if self.action == "rollback":
-            version = roll_back(self.open(), self.index.model)
+            version = roll_back(workspace, self.index.model)
             print(f"index: rolled {self.index.model} back to {version}")
             return 0
-        return finish(build_index(self.open(), self.index))
+        return finish(build_index(workspace, self.index))
 
 
 @dataclass(kw_only=True)
@@ -250,9 +252,10 @@ class Evaluate(Command):
     name: ClassVar[str] = "evaluate"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.pipeline.evaluate import evaluate
 
-        return finish(evaluate(self.open(), self.evaluate))
+        return finish(evaluate(workspace, self.evaluate))
 
 
 @dataclass(kw_only=True)
@@ -264,9 +267,10 @@ class Figures(Command):
     name: ClassVar[str] = "figures"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.reports.figures import draw_figures
 
-        return finish(draw_figures(self.open(), self.figures))
+        return finish(draw_figures(workspace, self.figures))
 
 
 @dataclass(kw_only=True)
@@ -281,12 +285,13 @@ class Ablate(Command):
     name: ClassVar[str] = "ablate"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.workflows.ablate import run_ablation
 
         settings = Settings(
             ablate=self.ablate, model=self.model, train=self.train, embed=self.embed
         )
-        return finish(run_ablation(self.open(), settings))
+        return finish(run_ablation(workspace, settings))
 
 
 @dataclass(kw_only=True)
@@ -307,9 +312,10 @@ class Search(Command):
     name: ClassVar[str] = "search"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.reports.search import format_hits, search
 
-        hits = search(self.open(), self.model, self.file, self.text, self.k)
+        hits = search(workspace, self.model, self.file, self.text, self.k)
         print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
         return 0
 
@@ -323,9 +329,10 @@ class Serve(Command):
     name: ClassVar[str] = "serve"
 
     def run(self) -> int:
+        workspace = self.open()
         from serve.run import serve_until_interrupted
 
-        return serve_until_interrupted(self.open(), self.serve)
+        return serve_until_interrupted(workspace, self.serve)
 
 
 @dataclass(kw_only=True)
@@ -340,9 +347,10 @@ class Frames(Command):
     name: ClassVar[str] = "frames"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.reports.frames import write_strip
 
-        return finish(write_strip(self.open(), self.sample_id, self.out))
+        return finish(write_strip(workspace, self.sample_id, self.out))
 
 
 @dataclass(kw_only=True)
@@ -355,11 +363,12 @@ class Inspect(Command):
     name: ClassVar[str] = "inspect"
 
     def run(self) -> int:
+        workspace = self.open()
         from rich.console import Console
 
         from ampere.reports.inspect import print_inspection
 
-        print_inspection(self.open(), self.sample_id, Console())
+        print_inspection(workspace, self.sample_id, Console())
         return 0
 
 
@@ -374,9 +383,9 @@ class Status(Command):
     name: ClassVar[str] = "status"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.reports.status import format_failures, format_status
 
-        workspace = self.open()
         print(
             format_failures(workspace) if self.failures else format_status(workspace, self.settings)
         )
@@ -395,6 +404,7 @@ class Export(Command):
     name: ClassVar[str] = "export"
 
     def run(self) -> int:
+        workspace = self.open()
         from ampere.reports.export import export_tables
 
-        return finish(export_tables(self.open(), self.out, self.tables))
+        return finish(export_tables(workspace, self.out, self.tables))
