@@ -20,9 +20,6 @@ from tests.helpers.processes import free_port
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
-pytestmark = pytest.mark.timeout(300)
-
-
 # To start a head node: another test process may take a port between its check and its use.
 ATTEMPTS = 3
 

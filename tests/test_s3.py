@@ -16,7 +16,7 @@ from ampere.records import FRAMES, SAMPLES
 from ampere.store.workspace import Workspace
 from tests.helpers.catalogs import manifest_rows
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.e2e
 BUCKET = "shop"
 WORKSPACE = f"s3://{BUCKET}/workspace"
 ROWS = 6
