@@ -1,4 +1,7 @@
-"""Random crops, flips and colours of training pictures, the same for all frames of one clip (paper, section IV-B)."""
+"""Random crops, flips and color jitter of training images, the same for all frames of one clip.
+
+Paper, section IV-B.
+"""
 
 import math
 import random
@@ -16,34 +19,38 @@ Box = tuple[float, float, float, float]
 
 
 def random_box(width: int, height: int, rng: random.Random, min_scale: float) -> Box:
-    """A random crop of a picture as shares of its width and height: (left, top, right, bottom), each in 0..1.
+    """Draw a random crop as fractions of width and height: (left, top, right, bottom) in 0..1.
 
-    It keeps `min_scale` to all of the area, at an aspect of 3:4 to 4:3 where that fits into the picture. Where it does
-    not, as in upright video, the crop has all of the side that is too short, and of the other what the area asks for.
+    The crop covers `min_scale` to 1 of the area, at an aspect ratio of 3:4 to 4:3 in pixels where
+    that fits. Where it does not fit, as in upright video, the crop spans the whole of the short
+    side, and as much of the other side as the drawn area requires.
     """
-    area = rng.uniform(min_scale, 1.0)  # as a share of the picture's
+    area = rng.uniform(min_scale, 1.0)  # as a fraction of the image
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    share_x, share_y = (
-        math.sqrt(area * aspect * height / width),
-        math.sqrt(area / aspect * width / height),
-    )
-    if share_x > 1:
-        share_x, share_y = 1.0, area
-    elif share_y > 1:
-        share_x, share_y = area, 1.0
-    left, top = rng.uniform(0, 1 - share_x), rng.uniform(0, 1 - share_y)
-    return left, top, min(1.0, left + share_x), min(1.0, top + share_y)
+    crop_width = math.sqrt(area * aspect * height / width)
+    crop_height = math.sqrt(area / aspect * width / height)
+    if crop_width > 1:
+        crop_width, crop_height = 1.0, area
+    elif crop_height > 1:
+        crop_width, crop_height = area, 1.0
+    left, top = rng.uniform(0, 1 - crop_width), rng.uniform(0, 1 - crop_height)
+    return left, top, min(1.0, left + crop_width), min(1.0, top + crop_height)
 
 
 def augmented_input(
     jpegs: Sequence[bytes], size: int, rng: random.Random, min_scale: float, jitter: float = 0.0
 ) -> NDArray[np.uint8]:
-    """Stored frames of one sample with one random crop, flip and change of colours for all: uint8 [F, 3, size, size].
+    """Augment the stored frames of one sample, all alike: uint8 [F, 3, size, size].
 
-    The crop is the same share of every frame: frames that were given as pictures may differ in size.
+    The crop is the same fraction of every frame, because frames made from images differ in size.
 
     Args:
-        jitter: largest share by which brightness, contrast and saturation change, below 1; the paper has none.
+        jpegs: F frames.
+        size: height and width of the result, in pixels.
+        rng: drawn from in this order: color factors, crop, flip.
+        min_scale: smallest fraction of the area that a crop covers.
+        jitter: largest relative change of brightness, contrast and saturation, in [0, 1); the
+            paper uses none.
     """
     factors = [rng.uniform(1 - jitter, 1 + jitter) for _ in ENHANCERS] if jitter else []
     images = [jittered(decode_jpeg(jpeg), factors) for jpeg in jpegs]
@@ -61,7 +68,7 @@ def augmented_input(
 
 
 def jittered(image: Image.Image, factors: Sequence[float]) -> Image.Image:
-    """A picture with its brightness, contrast and saturation multiplied; without factors, as it is."""
+    """Multiply brightness, contrast and saturation by `factors`; without factors, no change."""
     for enhancer, factor in zip(ENHANCERS, factors, strict=False):
         image = enhancer(image).enhance(factor)
     return image

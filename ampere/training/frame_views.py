@@ -1,8 +1,8 @@
-"""Training without products or text: one frame of a sample has to find the sample's clip among those of all others.
+"""Training without products or text: match one frame of a sample with the sample's whole clip.
 
-The losses and the loop are the usual ones; every sample is a product, its frames are the product's pages, and the
-sample itself is the product's short. So a frame tower can learn from all pictures there are, and a later training start
-from it.
+The losses and the loop are the usual ones. Every sample is a product: its frames are the product's
+pages, and the sample itself is the product's short. So a frame tower can learn from all images of
+the catalog, and a later training can start from it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,20 @@ from collections.abc import Iterable, Sequence
 from ampere.records import Domain
 from ampere.training.data import FrameSource, TrainingSet
 
-MARK = "#"  # between a sample's id and what is meant of it
+SEPARATOR = "#"  # between a sample's id and the view of it: a frame number, or CLIP
 CLIP = "clip"
 
 
 def frame_training_set(samples: Iterable[tuple[str, int]]) -> TrainingSet:
-    """A training set of samples given as id and number of frames."""
+    """Make a training set of samples, each given as its id and its number of frames.
+
+    >>> frame_training_set([("a", 2)]).products
+    {'a': {<Domain.PAGE: 'page'>: ['a#0', 'a#1'], <Domain.SHORT: 'short'>: ['a#clip']}}
+    """
     products = {
         sample_id: {
-            Domain.PAGE: [f"{sample_id}{MARK}{number}" for number in range(count)],
-            Domain.SHORT: [f"{sample_id}{MARK}{CLIP}"],
+            Domain.PAGE: [f"{sample_id}{SEPARATOR}{number}" for number in range(count)],
+            Domain.SHORT: [f"{sample_id}{SEPARATOR}{CLIP}"],
         }
         for sample_id, count in samples
     }
@@ -28,21 +32,22 @@ def frame_training_set(samples: Iterable[tuple[str, int]]) -> TrainingSet:
 
 
 class FrameViews:
-    """The FrameSource that goes with `frame_training_set`: single frames and clips of stored samples.
+    """The `FrameSource` of a `frame_training_set`: single frames and whole clips of samples.
 
     Args:
         frames: the stored samples.
-        num_frames: of a clip; a picture becomes a clip of as many equal frames.
+        num_frames: frames of a clip; an image is repeated to make a clip.
     """
 
     def __init__(self, frames: FrameSource, num_frames: int) -> None:
         self.frames, self.num_frames = frames, num_frames
 
     def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
-        asked = [name.rsplit(MARK, 1) for name in sample_ids]
-        stored = self.frames.take([sample_id for sample_id, _ in asked])
-        return [self._view(jpegs, part) for jpegs, (_, part) in zip(stored, asked, strict=True)]
+        """Read views by their names, such as `a#0` and `a#clip`, as lists of JPEG frames."""
+        names = [name.rsplit(SEPARATOR, 1) for name in sample_ids]
+        stored = self.frames.take([sample_id for sample_id, _ in names])
+        return [self._view(jpegs, view) for jpegs, (_, view) in zip(stored, names, strict=True)]
 
-    def _view(self, jpegs: list[bytes], part: str) -> list[bytes]:
+    def _view(self, jpegs: list[bytes], view: str) -> list[bytes]:
         clip = jpegs * self.num_frames if len(jpegs) == 1 else jpegs
-        return clip if part == CLIP else [clip[int(part)]]
+        return clip if view == CLIP else [clip[int(view)]]

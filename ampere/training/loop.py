@@ -1,20 +1,20 @@
-"""The training loop in plain torch: one process, or one of several that torch.distributed has joined.
+"""The training loop in plain torch: one process, or one of several joined by torch.distributed.
 
     training = Training(job, frames)
-    training.load(folder)  # to go on from a checkpoint
+    training.load(folder)  # to resume from a checkpoint
     trained = training.run(on_metrics=print)
 
-Knows nothing of Ray. With torch.distributed initialised, the model is wrapped in DDP and every rank does the same.
+It does not use Ray. With torch.distributed initialized, the model is wrapped in DDP, and every rank
+makes the same calls.
 """
 
 import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,9 +26,10 @@ from ampere.config.model import ModelSettings
 from ampere.config.train import TrainSettings
 from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
+from ampere.models.base import Network
 from ampere.models.checkpoint import copy_fitting_weights, copy_tensors, load_weights
 from ampere.models.networks import build_network
-from ampere.training.data import FrameSource, ProductBatches, TrainingSet
+from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet
 from ampere.training.state import load_state, save_state, trainable
 from ampere.training.step import ProductModel, Step
 from ampere.training.validation import validation_score
@@ -42,8 +43,11 @@ class TrainJob:
     """All that a rank needs besides the frames.
 
     Attributes:
+        training_set: products, texts and validation products.
         tokenizer: None for a network that reads no tokens.
-        start: a local model folder whose weights to start from, as far as they fit.
+        model: sizes of the network, and its pretrained weights.
+        train: settings of the training.
+        start: a local model folder; its weights are copied where name and shape match.
     """
 
     training_set: TrainingSet
@@ -55,16 +59,17 @@ class TrainJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training gives.
+    """The result of a training.
 
     Attributes:
-        model: the `Network`, with the weights that did best on the validation products, or the last where none judge.
-        last: the last of the weights that are trained, if they are not the best.
-        classifier: this rank's class centres.
+        model: the `Network`, with the weights of the best validation score; the last weights where
+            there is no validation.
+        last: the last trainable weights, if they differ from the best; otherwise None.
+        classifier: this rank's class centers.
         scores: `step` and, if it was validated, `validation_mR1` of the model.
     """
 
-    model: Any
+    model: Network
     last: Mapping[str, Tensor] | None
     classifier: PartialFC
     scores: Metrics
@@ -73,9 +78,14 @@ class Trained:
 class Training:
     """One rank's training.
 
+    Args:
+        job: the same on every rank.
+        frames: random access to the stored frames.
+
     Raises:
-        ValueError: fewer than two training products a rank with two domains each, or a batch that ranks cannot share.
-        OSError: a rank cannot have the weights to start from; all ranks raise it at once.
+        ValueError: fewer than two training products per rank, or a batch size that is not a
+            multiple of the number of ranks.
+        OSError: a rank cannot load the initial weights; all ranks raise it together.
     """
 
     def __init__(self, job: TrainJob, frames: FrameSource) -> None:
@@ -84,29 +94,39 @@ class Training:
         check_products(len(job.training_set.products), ranks)
         check_batch(settings.batch_size, ranks)
         self.job, self.settings, self.frames = job, settings, frames
-        self.device = own_device(settings.gpus)
+        self.device = rank_device(settings.gpus)
         torch.manual_seed(settings.seed)
-        self.model: Any = build_on_all_ranks(job).to(self.device)
+        self.model: Network = build_on_all_ranks(job).to(self.device)
         if settings.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
         if settings.compile:
-            self.model.compile(
-                dynamic=True
-            )  # texts, and the rows of a domain, are of another number each step
+            # Texts, and the number of samples of a domain, change their size at each step.
+            self.model.compile(dynamic=True)
         self.tokenizer = job.tokenizer if self.model.reads_text else None
         self.classifier = PartialFC(
-            len(job.training_set.products), self.model.embedding_dim, scale=settings.scale, margin=settings.margin,
-            sample_rate=settings.sample_rate, seed=settings.seed,
-        ).to(self.device)  # fmt: skip
+            len(job.training_set.products),
+            self.model.embedding_dim,
+            scale=settings.scale,
+            margin=settings.margin,
+            sample_rate=settings.sample_rate,
+            seed=settings.seed,
+        ).to(self.device)
         self.optimizers = build_optimizers(self.model, self.classifier, settings)
         network: nn.Module = ProductModel(self.model)
-        if ranks > 1 and trainable(self.model):  # DDP refuses a network that has nothing to train
+        if ranks > 1 and trainable(
+            self.model
+        ):  # DDP raises for a network without trainable weights
             network = DistributedDataParallel(network, forward_sync_buffers=False)
         self.step = Step(network, self.classifier, self.tokenizer, settings, device=self.device)
         self.batches = ProductBatches(
-            job.training_set, frames, settings, num_frames=self.model.num_frames, image_size=self.model.image_size,
-            rank=rank, ranks=ranks,
-        )  # fmt: skip
+            job.training_set,
+            frames,
+            settings,
+            num_frames=self.model.num_frames,
+            image_size=self.model.image_size,
+            rank=rank,
+            ranks=ranks,
+        )
         self.steps = settings.epochs * self.batches.steps_per_epoch
         self.done = 0
         self.best: Metrics = {"step": 0, "validation_mR1": -1.0}
@@ -119,60 +139,63 @@ class Training:
         """Train to the last step.
 
         Args:
-            on_metrics: called on every rank with the mean losses of the last steps, the same on all; first with
-                those that a checkpoint brought along.
-            checkpoint: called on every rank each `checkpoint_every` steps with a function that writes this rank's part
-                of a checkpoint to a folder. The parts of all ranks belong into one folder.
+            on_metrics: called on every rank with the mean losses since its last call, equal on all
+                ranks. After `load` it is first called with the metrics of the checkpoint.
+            checkpoint: called on every rank each `checkpoint_every` steps, with a function that
+                writes this rank's part of a checkpoint to a folder. The parts of all ranks belong
+                in one folder.
 
         Raises:
-            FloatingPointError: the loss or its gradient is not finite; all ranks raise it at once.
+            FloatingPointError: the loss or its gradient is not finite; all ranks raise it together.
         """
+        settings = self.settings
         for metrics in self.history:
             on_metrics(metrics)
-        settings, rank = self.settings, rank_and_world_size()[0]
-        window = Window()
+        window = MetricsWindow()
         loader = self.batches.loader(range(self.done, self.steps), settings.loader_workers)
         while self.done < self.steps:
-            window.wait_for_batch()
-            batch = next(loader)
-            window.got_batch()
-            set_learning_rates(self.optimizers, self.learning_rate(self.done))
-            # Chance starts anew at each step, so that a checkpoint need not hold its state.
-            seed = stream(settings.seed, self.done, rank)
-            self.classifier.generator.manual_seed(seed)
-            losses = self.step.backward(batch, seed)
-            window.add(losses, self.update())
-            self.done += 1
+            self._train_step(loader, window)
             last = self.done == self.steps
-            judged = bool(self.job.training_set.validation) and (
+            validate = bool(self.job.training_set.validation) and (
                 last or self.due(settings.validate_every)
             )
-            saved = self.due(settings.checkpoint_every) and not last
-            if last or judged or saved or self.due(settings.log_every):
-                metrics = {
-                    "step": self.done,
-                    "epoch": self.done / self.batches.steps_per_epoch,
-                } | window.close()
-                check_finite(metrics)  # before these weights are judged or saved
-                if judged:
+            save = self.due(settings.checkpoint_every) and not last
+            if last or validate or save or self.due(settings.log_every):
+                epoch = self.done / self.batches.steps_per_epoch
+                metrics = {"step": self.done, "epoch": epoch} | window.close()
+                check_finite(metrics)  # before these weights are validated or saved
+                if validate:
                     metrics["validation_mR1"] = self.validate()
                 self.history.append(metrics)
                 on_metrics(metrics)
-                if checkpoint is not None and saved:
+                if checkpoint is not None and save:
                     checkpoint(self.save)
                 window.open()
         return self.finish()
 
+    def _train_step(self, loader: Iterator[Batch], window: "MetricsWindow") -> None:
+        window.start_waiting()
+        batch = next(loader)
+        window.stop_waiting()
+        set_learning_rates(self.optimizers, self.learning_rate_factor(self.done))
+        # Every step has its own seed, so that a checkpoint needs no state of random generators.
+        seed = combined_seed(self.settings.seed, self.done, rank_and_world_size()[0])
+        self.classifier.generator.manual_seed(seed)
+        losses = self.step.backward(batch, seed)
+        window.add(losses, self.update())
+        self.done += 1
+
     def due(self, every: int) -> bool:
+        """Whether something that happens each `every` steps happens now; 0: never."""
         return every > 0 and self.done % every == 0
 
-    def learning_rate(self, step: int) -> float:
-        return learning_rate(
-            step, self.steps, self.settings.warmup_epochs * self.batches.steps_per_epoch
-        )
+    def learning_rate_factor(self, step: int) -> float:
+        """The `learning_rate_factor` of a step of this training."""
+        warmup_steps = self.settings.warmup_epochs * self.batches.steps_per_epoch
+        return learning_rate_factor(step, self.steps, warmup_steps)
 
     def update(self) -> Tensor:
-        """One step of both optimizers on the gradients at hand; returns the norm of the network's, before clipping."""
+        """Step both optimizers; return the norm of the network's gradient before clipping."""
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -180,7 +203,7 @@ class Training:
         return norm
 
     def validate(self) -> float:
-        """The validation score of the present weights, which are kept if none were better."""
+        """Compute the validation score, and copy the weights if it is the best so far."""
         score = validation_score(
             self.model, self.tokenizer, self.job.training_set, self.frames, self.settings.bf16
         )
@@ -190,6 +213,7 @@ class Training:
         return score
 
     def weights(self) -> dict[str, Tensor]:
+        """Copy the trainable weights to the CPU."""
         return {
             name: weight.detach().cpu().clone() for name, weight in trainable(self.model).items()
         }
@@ -202,13 +226,14 @@ class Training:
         )
 
     def load(self, folder: Path) -> None:
-        """Take up a checkpoint; see `ampere.training.state.load_state` for what it raises."""
+        """Resume from a checkpoint; raises as `ampere.training.state.load_state`."""
         progress, self.best_weights = load_state(
             folder, self.model, self.classifier, self.optimizers
         )
         self.done, self.best, self.history = progress["done"], progress["best"], progress["history"]
 
     def finish(self) -> Trained:
+        """Restore the best weights, and return the result on the CPU."""
         scores: Metrics = {"step": self.done} if self.best_weights is None else self.best
         last = None
         if self.best_weights is not None and self.best["step"] != self.done:
@@ -222,129 +247,151 @@ class Training:
         )
 
 
-def stream(*numbers: int) -> int:
-    """A seed for torch's generators (32 bits count) out of some numbers."""
+def combined_seed(*numbers: int) -> int:
+    """Combine numbers into a seed of 32 bits for torch's generators."""
     return zlib.crc32(repr(numbers).encode())
 
 
-class Window:
-    """Mean losses, gradient norm, time and waiting of the steps since it was opened."""
+class MetricsWindow:
+    """Mean losses, gradient norm, time and waiting time of the steps since it was opened."""
 
     def __init__(self) -> None:
         self.open()
 
     def open(self) -> None:
+        """Start a new window, without steps."""
         self.start = time.perf_counter()
-        self.figures: list[Tensor] = []
+        self.step_metrics: list[Tensor] = []
         self.waited = 0.0
 
-    def wait_for_batch(self) -> None:
-        self.asked = time.perf_counter()
+    def start_waiting(self) -> None:
+        """Mark the time from which on the step waits for its batch."""
+        self.waiting_since = time.perf_counter()
 
-    def got_batch(self) -> None:
-        self.waited += time.perf_counter() - self.asked
+    def stop_waiting(self) -> None:
+        """Add the time since `start_waiting` to the waiting time."""
+        self.waited += time.perf_counter() - self.waiting_since
 
     def add(self, losses: Tensor, norm: Tensor) -> None:
-        """A step's losses, float32 [2], and gradient norm, float32 []; they stay on their device, unread."""
-        self.figures.append(torch.cat([losses, norm[None]]))
+        """Add a step: its losses, float32 [2], and gradient norm, float32 [].
+
+        They stay on their device and are not read, since that would wait for the step to finish.
+        """
+        self.step_metrics.append(torch.cat([losses, norm[None]]))
 
     def close(self) -> Metrics:
-        """The figures over all ranks: the mean of losses and norms, and the times of the slowest. A collective."""
-        # The contrastive loss of the whole batch is the mean over the ranks' (ampere.losses.contrastive).
-        figures = torch.stack(self.figures).mean(dim=0)
+        """Combine all ranks: mean losses and norm, and the times of the slowest. A collective."""
+        # The contrastive loss of the whole batch is the mean over ranks (ampere.losses.contrastive)
+        means = torch.stack(self.step_metrics).mean(dim=0)
         if dist.is_initialized():
-            dist.all_reduce(figures)
-            figures /= dist.get_world_size()
-        contrastive, classifier, norm = (
-            figures.tolist()
-        )  # waits for the device, so the time is that of finished steps
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        # Reading the values waits for the device, so the time below covers finished steps.
+        contrastive, classifier, norm = means.tolist()
         seconds = time.perf_counter() - self.start
-        times = figures.new_tensor([seconds / len(self.figures), self.waited / seconds])
+        times = means.new_tensor([seconds / len(self.step_metrics), self.waited / seconds])
         if dist.is_initialized():
             dist.all_reduce(times, dist.ReduceOp.MAX)
         seconds_per_step, waiting_share = times.tolist()
         return {
-            "contrastive": contrastive, "classifier": classifier, "gradient_norm": norm,
-            "seconds_per_step": seconds_per_step, "waiting_share": waiting_share,
-        }  # fmt: skip
+            "contrastive": contrastive,
+            "classifier": classifier,
+            "gradient_norm": norm,
+            "seconds_per_step": seconds_per_step,
+            "waiting_share": waiting_share,
+        }
 
 
-def own_device(gpus: float) -> torch.device:
-    """This rank's device: the CPU, or the current GPU, which torchrun leaves to the process and Ray Train has set."""
+def rank_device(gpus: float) -> torch.device:
+    """Return this rank's device: the CPU, or the current GPU.
+
+    Ray Train sets the current GPU of each worker; torchrun leaves that to the process.
+    """
     if gpus and dist.is_torchelastic_launched():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return torch.device("cuda" if gpus else "cpu")
 
 
 def check_products(products: int, ranks: int) -> None:
+    """Raise ValueError if there are fewer than two training products per rank."""
     if products < 2 * ranks:
         raise ValueError(
-            f"{products} training products have samples of two domains; at least {2 * ranks} are needed. Are products "
-            "known (product_id) and frames decoded?"
+            f"too few training products with samples of two domains: {products}; expected at least "
+            f"{2 * ranks}. Check product_id in the manifest, and that `ampere decode` has finished."
         )
 
 
 def check_batch(batch_size: int, ranks: int) -> None:
+    """Raise ValueError if ranks cannot have equal shares of a batch."""
     if batch_size % ranks != 0:
         raise ValueError(
-            f"train.batch_size is {batch_size} and there are {ranks} ranks; it must be a multiple of them, since each "
-            "takes the same number of products"
+            f"train.batch_size is {batch_size}; expected a multiple of the {ranks} ranks, which "
+            "all take the same number of products. Change --train.batch-size."
         )
 
 
 def check_finite(metrics: Metrics) -> None:
+    """Raise FloatingPointError if a metric is infinite or NaN."""
     if not all(math.isfinite(value) for value in metrics.values()):
         raise FloatingPointError(
-            f"the loss became contrastive {metrics['contrastive']}, classifier {metrics['classifier']}, and its "
-            f"gradient's norm {metrics['gradient_norm']}, by step {metrics['step']}; a smaller learning rate or more "
-            "warm-up may help"
+            f"loss or gradient is not finite at step {metrics['step']}: contrastive "
+            f"{metrics['contrastive']}, classifier {metrics['classifier']}, gradient norm "
+            f"{metrics['gradient_norm']}; expected finite numbers. Try a smaller learning rate or "
+            "more warm-up."
         )
 
 
-def build_model(job: TrainJob) -> Any:
-    """The `Network`, with the pretrained weights that the settings name.
+def build_model(job: TrainJob) -> Network:
+    """Build the `Network` with its initial weights, in training mode.
 
     Raises:
-        ValueError: it is to be trained and has nothing to train.
+        ValueError: there are epochs to train, and no trainable weights.
+        OSError: pretrained weights are not found.
     """
     model = build_network(job.model, job.tokenizer, use_text=job.train.text != "none").train()
     if job.start is not None:
         copy_fitting_weights(model, load_weights(job.start), source=str(job.start))
     if job.train.epochs and not trainable(model):
         raise ValueError(
-            f"model.network {job.model.network} has no weights to train with these settings; set --train.epochs 0, or "
-            "--model.linear-layer true"
+            f"model.network {job.model.network} has no weights to train with these settings, and "
+            f"train.epochs is {job.train.epochs}; expected 0. Set --train.epochs 0, or "
+            "--model.linear-layer true."
         )
     return model
 
 
-def build_on_all_ranks(job: TrainJob) -> Any:
-    """`build_model` on every rank. A collective.
+def build_on_all_ranks(job: TrainJob) -> Network:
+    """Run `build_model` on every rank. A collective.
 
     Raises:
-        OSError: a rank cannot have the weights. Another machine may have them; but one rank that stopped alone would
-            leave the others waiting for it.
+        OSError: a rank cannot load the weights, as when only the other machines have the file. All
+            ranks raise it, since the others would otherwise wait for that rank forever.
         ValueError: as `build_model`, on all ranks alike.
     """
-    model, failed = None, ""
+    model, error = None, ""
     try:
         model = build_model(job)
-    except OSError as error:
-        failed = str(error) or type(error).__name__
-    found = [failed]
+    except OSError as failure:
+        error = str(failure) or type(failure).__name__
+    errors = [error]
     if dist.is_initialized():
-        found = [""] * dist.get_world_size()
-        dist.all_gather_object(found, failed)
-    if any(found):
-        rank = next(rank for rank, words in enumerate(found) if words)
-        raise OSError(f"rank {rank} cannot have the weights to start from: {found[rank]}")
+        errors = [""] * dist.get_world_size()
+        dist.all_gather_object(errors, error)
+    for rank, message in enumerate(errors):
+        if message:
+            raise OSError(f"rank {rank} cannot load the initial weights: {message}")
+    assert model is not None
     return model
 
 
 def build_optimizers(
-    model: Any, classifier: PartialFC, settings: TrainSettings
+    model: Network, classifier: PartialFC, settings: TrainSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """AdamW with the paper's learning rate per part, biases and norms not decayed; and that of the class centres."""
+    """Build the network's AdamW and the class centers' optimizer.
+
+    AdamW has the paper's learning rate for each part of the network. Biases and norms have no
+    weight decay.
+    """
     rates = {
         "text": settings.lr_text,
         "video": settings.lr_video,
@@ -357,28 +404,32 @@ def build_optimizers(
             (settings.weight_decay, [p for p in parameters if p.ndim > 1]),
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
-            groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay})
-    filled = [group for group in groups if group["params"]]
-    of_model = torch.optim.AdamW(
-        filled or [{"params": []}]
-    )  # a network without weights of its own is not trained
-    of_classifier = build_classifier_optimizer(classifier, settings.lr_rest)
-    for optimizer in (of_model, of_classifier):
+            if chosen:
+                groups.append({"params": chosen, "lr": rates[name], "weight_decay": decay})
+    # A network without weights of its own has an optimizer without parameters.
+    model_optimizer = torch.optim.AdamW(groups or [{"params": []}])
+    classifier_optimizer = build_classifier_optimizer(classifier, settings.lr_rest)
+    for optimizer in (model_optimizer, classifier_optimizer):
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
-    return of_model, of_classifier
+    return model_optimizer, classifier_optimizer
 
 
 def set_learning_rates(optimizers: tuple[torch.optim.Optimizer, ...], factor: float) -> None:
+    """Set every group's learning rate to `factor` times its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["peak_lr"]
 
 
-def learning_rate(step: int, steps: int, warmup_steps: float) -> float:
-    """Factor on the learning rates: linear warm-up, then half a cosine down to zero.
+def learning_rate_factor(step: int, steps: int, warmup_steps: float) -> float:
+    """Factor on the peak learning rates: linear warm-up, then half a cosine down to zero.
 
-    >>> [round(learning_rate(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
+    It differs from `transformers.get_cosine_schedule_with_warmup`, whose first step has rate 0:
+    here step 0 has 1 / warmup_steps, so that no step is spent without an update. As a function of
+    the step it has no state to save in a checkpoint.
+
+    >>> [round(learning_rate_factor(s, 10, 2), 2) for s in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     if step < warmup_steps:

@@ -1,14 +1,16 @@
-"""Training checkpoints: all that a training needs to go on as if it had never stopped, on any number of ranks.
+"""Training checkpoints: resuming gives the same training as no stop, on any number of ranks.
 
-A folder holds
+A folder has
 
-- `state.json`: the step, the best score so far, the metrics up to now;
-- `model.safetensors`, and `best.safetensors` once there was a validation: the weights that are trained. Frozen ones are
-  those that the network starts with;
-- `optimizer.safetensors`: the optimizer's tensors, each under its parameter's name;
-- `classes-FIRST.safetensors`, one from each rank: its class centres and their optimizer's tensors, from class FIRST on.
+- `state.json`: the step, the best score and the metrics so far;
+- `model.safetensors`, and `best.safetensors` after the first validation: the trainable weights.
+  Frozen weights are not saved, since they are those that the network starts with;
+- `optimizer.safetensors`: the optimizer's tensors, named PARAMETER:KEY;
+- `classes-FIRST.safetensors`, one from each rank: its class centers and their optimizer's tensors,
+  from class FIRST on.
 
-Batches, schedule, dropout and the classifier's sampling follow from the seed and the step alone, so they have no state.
+Batches, learning rates, dropout and the classifier's class sampling follow from the seed and the
+step alone, so they have no state.
 """
 
 import json
@@ -34,7 +36,7 @@ Optimizers = tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # of the model
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that are not frozen, by name; one that stands in two places is named once."""
+    """Return the weights that are not frozen, by name; tied weights have one name."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -46,11 +48,15 @@ def save_state(
     progress: Mapping[str, Any],
     best: Mapping[str, Tensor] | None,
 ) -> None:
-    """Write this rank's part of a checkpoint: its classes, and on rank 0 all else.
+    """Write this rank's part of a checkpoint: its classes; on rank 0 also everything else.
 
     Args:
-        progress: plain values for state.json.
-        best: trained weights of the best model, if one is known.
+        folder: made if it does not exist.
+        model: its trainable weights are written.
+        classifier: its centers on this rank are written.
+        optimizers: of the model and of the classifier.
+        progress: JSON values for state.json.
+        best: trainable weights of the best model so far, or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_classes(folder, classifier, optimizers[1])
@@ -68,14 +74,17 @@ def save_state(
 def load_state(
     folder: Path, model: nn.Module, classifier: PartialFC, optimizers: Optimizers
 ) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
-    """Take up a checkpoint that any number of ranks wrote; returns its progress and the best model's trained weights.
+    """Load a checkpoint, which any number of ranks may have written.
+
+    Returns:
+        Its progress, and the best model's trainable weights, if any.
 
     Raises:
-        ValueError: the checkpoint is of another model or of other classes; the message says what does not fit.
-        FileNotFoundError: a file is not there.
+        ValueError: the checkpoint has other weights or classes; the message names them.
+        FileNotFoundError: a file is missing.
     """
     copy_tensors(trainable(model), load_file(folder / WEIGHTS_FILE), source=str(folder))
-    put_optimizer_tensors(
+    load_optimizer_tensors(
         optimizers[0], model.named_parameters(), load_file(folder / OPTIMIZER_FILE)
     )
     load_classes(folder, classifier, optimizers[1])
@@ -86,7 +95,7 @@ def load_state(
 def save_classes(
     folder: Path, classifier: PartialFC, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Write this rank's class centres, and what the optimizer keeps for them if one is given."""
+    """Write this rank's class centers and, if an optimizer is given, its tensors for them."""
     tensors = {CENTERS: classifier.centers.detach()}
     if optimizer is not None:
         tensors |= optimizer_tensors(optimizer, [(CENTERS, classifier.centers)])
@@ -95,41 +104,46 @@ def save_classes(
 
 
 def load_classes(folder: Path, classifier: PartialFC, optimizer: torch.optim.Optimizer) -> None:
-    """Read the rows of this rank's classes out of the files of all ranks.
+    """Load this rank's classes from the files of all ranks, whatever their number.
+
+    Example: two ranks wrote classes 0-3 and 4-6; of three ranks, the second has classes 3-5, so it
+    reads row 3 of the first file and rows 0-1 of the second.
 
     Raises:
-        ValueError: the files do not hold exactly the classifier's classes.
+        ValueError: the files do not have exactly the classifier's classes.
     """
-    moments: dict[str, Tensor] = {}
-    first, stop, count = classifier.first_class, classifier.first_class + len(classifier.centers), 0
+    tensors: dict[str, Tensor] = {}  # of the optimizer
+    first, stop = classifier.first_class, classifier.first_class + len(classifier.centers)
+    offset = 0  # class of the file's first row
     for path in sorted(folder.glob("classes-*.safetensors")):
         with safe_open(path, framework="pt") as file:
             size = file.get_slice(CENTERS).get_shape()[0]
-            low, high = max(first, count), min(stop, count + size)
+            low, high = max(first, offset), min(stop, offset + size)
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if not file.get_slice(name).get_shape():  # the optimizer's count of steps
-                    moments[name] = file.get_tensor(name)
+                    tensors[name] = file.get_tensor(name)
                 elif low < high:
-                    part = file.get_slice(name)[low - count : high - count]
+                    rows = file.get_slice(name)[low - offset : high - offset]
                     if name == CENTERS:
-                        classifier.load_rows(low, part)
+                        classifier.load_rows(low, rows)
                     else:
-                        moments[name] = (
-                            torch.cat([moments[name], part]) if name in moments else part
+                        tensors[name] = (
+                            torch.cat([tensors[name], rows]) if name in tensors else rows
                         )
-        count += size
-    if count != classifier.num_classes:
+        offset += size
+    if offset != classifier.num_classes:
         raise ValueError(
-            f"{folder} holds the centres of {count} classes; this classifier has {classifier.num_classes} classes"
+            f"class centers do not fit: {folder} has {offset} classes; expected "
+            f"{classifier.num_classes}. Resume with the training products that it was made from."
         )
-    if first < stop:  # with more ranks than classes the last ones have none
-        put_optimizer_tensors(optimizer, [(CENTERS, classifier.centers)], moments)
+    if first < stop:  # with more ranks than classes, the last ones have none
+        load_optimizer_tensors(optimizer, [(CENTERS, classifier.centers)], tensors)
 
 
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, Tensor]:
-    """What an optimizer keeps, as tensors named PARAMETER:KEY."""
+    """Return an optimizer's state as tensors named PARAMETER:KEY."""
     return {
         f"{name}:{key}": torch.as_tensor(value)
         for name, parameter in parameters
@@ -137,22 +151,23 @@ def optimizer_tensors(
     }
 
 
-def put_optimizer_tensors(
+def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer,
     parameters: Iterable[tuple[str, nn.Parameter]],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Give an optimizer what `optimizer_tensors` took from one of its kind."""
+    """Set an optimizer's state from the `optimizer_tensors` of one of the same class."""
     by_name = dict(parameters)
-    for key, value in tensors.items():
-        name, _, kind = key.rpartition(":")
+    for full_name, value in tensors.items():
+        name, _, key = full_name.rpartition(":")
         parameter = by_name[name]
         state = optimizer.state.setdefault(parameter, {})
         if value.ndim:
-            state[kind] = value.to(parameter.device)
+            state[key] = value.to(parameter.device)
         else:  # AdamW counts its steps in a tensor, SparseAdam in an int
-            state[kind] = int(value) if isinstance(optimizer, torch.optim.SparseAdam) else value
+            state[key] = int(value) if isinstance(optimizer, torch.optim.SparseAdam) else value
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, contiguous, as safetensors requires."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,4 +1,9 @@
-"""One training step: the embeddings of a batch of products, its losses, and their gradients."""
+"""One training step: the embeddings of a batch of products, its losses, and their gradients.
+
+Letters, also as suffixes of names: B products of this rank, R ranks, M = 3 domains (page, short,
+live), N samples (pages and clips) of this rank's batch, D embedding dimension, F frames, H and W
+pixels.
+"""
 
 from contextlib import nullcontext
 from typing import Any
@@ -12,38 +17,53 @@ from ampere.config.train import TrainSettings
 from ampere.losses.contrastive import contrastive_loss
 from ampere.losses.gather import all_gather, rank_and_world_size
 from ampere.losses.partial_fc import PartialFC
+from ampere.models.base import Network
 from ampere.models.networks import text_inputs
 from ampere.records import CLIP_DOMAINS, Domain
 from ampere.training.data import Batch
 
-Inputs = tuple[
-    Tensor, Any, Tensor | None, Tensor
-]  # frames, token ids or texts, token mask, domains
-PLACES = {domain: place for place, domain in enumerate(Domain)}
+# Frames, token ids or texts, token mask, domain numbers.
+Inputs = tuple[Tensor, Any, Tensor | None, Tensor]
+DOMAIN_NUMBERS = {domain: number for number, domain in enumerate(Domain)}
 
 
 class ProductModel(nn.Module):
-    """The network over a batch of products: all embeddings in one forward, as DDP wants it."""
+    """The network over a batch of products: all embeddings in one forward pass, as DDP requires."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
-        self.model = model  # a Network
+        self.model = model
 
     def forward(self, pages: Inputs, clips: Inputs, present: Tensor) -> Tensor:
-        """Embed pages with one frame each and clips with all theirs.
+        """Embed pages (one frame each) and clips (F frames each), and sort the vectors by product.
+
+        Example with B = 2 products: product 0 has a page and a live, product 1 a page and a short.
+
+            present_BM = [[1, 0, 1],
+                          [1, 1, 0]]
+            vectors_ND = [page0, page1, short1, live0]     # domain by domain, products in order
+            present_MB = [[1, 1],    # page0, page1
+                          [0, 1],    #        short1
+                          [1, 0]]    # live0
+            result_BMD = [[page0, 0,      live0],
+                          [page1, short1, 0    ]]
+
+        `masked_scatter` fills the True places of its mask row by row. Read along present_MB, these
+        places are in the order of vectors_ND; so it fills [M, B, D], and the result is transposed.
 
         Args:
-            pages, clips: inputs of the n pages, and of the shorts and then the lives; either may be of no rows.
-            present: bool [B, 3], which products have a page, a short, a live.
+            pages: inputs of the pages; may have no rows.
+            clips: inputs of the shorts, followed by the lives; may have no rows.
+            present: bool [B, M], which products have a page, a short, a live; N of them are True.
 
         Returns:
-            float32 [B, 3, D]; zero where a product lacks the domain.
+            float32 [B, M, D]; zero where a product has no sample of the domain.
         """
-        parts = [self.model(*inputs) for inputs in (pages, clips) if len(inputs[0])]
-        vectors = torch.cat(parts)
-        out = vectors.new_zeros(*present.shape, vectors.shape[-1])
-        # Rows lie domain by domain in `vectors`; the mask of the transpose walks the products in the same order.
-        return out.transpose(0, 1).masked_scatter(present.T.unsqueeze(-1), vectors).transpose(0, 1)
+        vectors_ND = torch.cat([self.model(*inputs) for inputs in (pages, clips) if len(inputs[0])])
+        present_MB = present.T
+        empty_MBD = vectors_ND.new_zeros(*present_MB.shape, vectors_ND.shape[-1])
+        filled_MBD = empty_MBD.masked_scatter(present_MB.unsqueeze(-1), vectors_ND)
+        return filled_MBD.transpose(0, 1)
 
 
 class Step:
@@ -51,7 +71,10 @@ class Step:
 
     Args:
         network: a `ProductModel`, in DDP if there are several ranks.
+        classifier: class centers of the training products.
         tokenizer: of the network; None where it reads no tokens.
+        settings: of the training.
+        device: of the network and the classifier.
     """
 
     def __init__(
@@ -65,78 +88,114 @@ class Step:
     ) -> None:
         self.network, self.classifier, self.tokenizer = network, classifier, tokenizer
         self.settings, self.device = settings, device
-        self.model = self.alone().model
+        self.model = self.without_ddp().model
 
-    def alone(self) -> ProductModel:
-        """The network without DDP."""
-        found = (
-            self.network.module
-            if isinstance(self.network, DistributedDataParallel)
-            else self.network
-        )
-        assert isinstance(found, ProductModel)
-        return found
+    def without_ddp(self) -> ProductModel:
+        """Return the network without its DDP wrapper."""
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        assert isinstance(network, ProductModel)
+        return network
 
     def backward(self, batch: Batch, seed: int) -> Tensor:
-        """Add the gradients of one batch; returns the losses, float32 [2]: contrastive, classifier.
-
-        With `chunk_size`, embeddings are first computed without keeping activations; the losses' gradients to them are
-        then handed back chunk by chunk, each computed again with the same dropout (cached contrastive learning, Gao et
-        al. 2021). The gradients are those of the whole batch, but for dropout, which each chunk draws for itself.
+        """Add the gradients of one batch to the parameters, in chunks if `chunk_size` is set.
 
         Args:
-            seed: of dropout; steps and ranks have different ones, and chunks those that follow.
+            batch: B products.
+            seed: of dropout; it differs by step and rank, and chunk number i uses seed + i.
+
+        Returns:
+            The losses, detached, float32 [2]: contrastive, classifier.
         """
         chunks = batch.split(self.settings.chunk_size or len(batch.labels))
-        if len(chunks) == 1:
-            total, losses = self.losses(self.embed(self.network, batch, seed), batch)
-            total.backward()
-            return losses
-        with torch.no_grad():
-            cached = torch.cat(
-                [self.embed(self.alone(), chunk, seed + at) for at, chunk in enumerate(chunks)]
-            )
-        cached.requires_grad_()
-        total, losses = self.losses(cached, batch)
+        if len(chunks) > 1:
+            return self._backward_in_chunks(chunks, batch, seed)
+        total, losses = self.losses(self.embed(self.network, batch, seed), batch)
         total.backward()
-        assert cached.grad is not None
-        grads = cached.grad.split(self.settings.chunk_size)
-        for at, (chunk, grad) in enumerate(zip(chunks, grads, strict=True)):
-            last = at == len(chunks) - 1
-            alone = isinstance(self.network, DistributedDataParallel) and not last
-            with self.network.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                self.embed(self.network, chunk, seed + at).backward(grad)
+        return losses
+
+    def _backward_in_chunks(self, chunks: list[Batch], batch: Batch, seed: int) -> Tensor:
+        """Add the gradients of one batch, while only one chunk's activations are in memory.
+
+        Cached contrastive learning (GradCache, Gao et al. 2021):
+
+        1. Embed every chunk without keeping activations.
+        2. Compute the losses of the whole batch, and their gradient at the embeddings.
+        3. Embed every chunk again, with the same dropout, and backpropagate its rows of that
+           gradient.
+
+        The gradients are those of the whole batch, except that each chunk draws its own dropout.
+
+        Example with B = 2 products and chunks of 1: two chunks give embeddings [1, M, D] each. The
+        losses see cached_BMD, [2, M, D], as without chunks. Its gradient [2, M, D] is split into
+        two of [1, M, D], and each goes back through its own chunk.
+        """
+        with torch.no_grad():
+            cached_BMD = torch.cat(
+                [
+                    self.embed(self.without_ddp(), chunk, seed + number)
+                    for number, chunk in enumerate(chunks)
+                ]
+            )
+        cached_BMD.requires_grad_()
+        total, losses = self.losses(cached_BMD, batch)
+        total.backward()
+        assert cached_BMD.grad is not None
+        gradients = cached_BMD.grad.split(self.settings.chunk_size)
+        in_ddp = isinstance(self.network, DistributedDataParallel)
+        for number, (chunk, gradient) in enumerate(zip(chunks, gradients, strict=True)):
+            last = number == len(chunks) - 1
+            # DDP averages over ranks once, when all chunks have added their part.
+            no_sync = in_ddp and not last
+            with self.network.no_sync() if no_sync else nullcontext():  # type: ignore[operator]
+                self.embed(self.network, chunk, seed + number).backward(gradient)
         return losses
 
     def embed(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
-        """float32 [B, 3, D]: the embeddings of a batch."""
+        """Embed a batch: float32 [B, M, D]; zero where a product has no sample of the domain."""
         torch.manual_seed(seed)
-        present = torch.stack([batch.present[domain] for domain in Domain], dim=1).to(self.device)
         pages, clips = self.inputs(batch, (Domain.PAGE,)), self.inputs(batch, CLIP_DOMAINS)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
-            return network(pages, clips, present)
+            return network(pages, clips, self._present(batch))
 
     def inputs(self, batch: Batch, domains: tuple[Domain, ...]) -> Inputs:
-        """The network's inputs of some domains of a batch, domain by domain."""
+        """Collect the network's inputs of some domains of a batch, domain by domain."""
         frames = torch.cat([batch.frames[domain] for domain in domains]).to(self.device)
-        places = torch.cat([torch.full((len(batch.texts[d]),), PLACES[d]) for d in domains]).to(
-            self.device
-        )
+        numbers = torch.cat(
+            [torch.full((len(batch.texts[domain]),), DOMAIN_NUMBERS[domain]) for domain in domains]
+        ).to(self.device)
         texts = [text for domain in domains for text in batch.texts[domain]]
-        read, mask = text_inputs(self.model, self.tokenizer, texts, self.device)
-        return frames, read, mask, places
+        tokens, mask = text_inputs(self.model, self.tokenizer, texts, self.device)
+        return frames, tokens, mask, numbers
 
     def losses(self, vectors: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss to minimise, and its two parts, detached, float32 [2]. A collective."""
-        settings = self.settings
-        rank, _ = rank_and_world_size()
-        present = torch.stack([batch.present[domain] for domain in Domain], dim=1).to(self.device)
-        keys, all_present = all_gather(vectors), all_gather(present)
+        """Compute the losses of a step over all ranks. A collective.
+
+        Args:
+            vectors: float32 [B, M, D], of this rank's products.
+            batch: these products.
+
+        Returns:
+            The loss to minimize, a scalar, and its two parts, detached, float32 [2].
+        """
+        settings, (rank, _) = self.settings, rank_and_world_size()
+        keys_RBMD = all_gather(vectors)  # [R * B, M, D]
+        present_RBM = all_gather(self._present(batch))
         contrastive = contrastive_loss(
-            vectors, keys, all_present, offset=rank * len(vectors),
-            temperature=settings.temperature, label_smoothing=settings.label_smoothing,
-        )  # fmt: skip
-        labels = all_gather(batch.labels.to(self.device))[:, None].where(all_present, -1)
-        classification = self.classifier(keys.flatten(0, 1), labels.flatten())
+            vectors,
+            keys_RBMD,
+            present_RBM,
+            offset=rank * len(vectors),
+            temperature=settings.temperature,
+            label_smoothing=settings.label_smoothing,
+        )
+        labels_RB = all_gather(batch.labels.to(self.device))
+        labels_RBM = labels_RB[:, None].where(present_RBM, -1)  # -1: a row without a sample
+        classification = self.classifier(keys_RBMD.flatten(0, 1), labels_RBM.flatten())
         total = contrastive + settings.classifier_weight * classification
         return total, torch.stack([contrastive.detach(), classification.detach()])
+
+    def _present(self, batch: Batch) -> Tensor:
+        """Which products have a page, a short, a live: bool [B, M]."""
+        return torch.stack([batch.present[domain] for domain in Domain], dim=1).to(self.device)

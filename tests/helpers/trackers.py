@@ -4,13 +4,17 @@ import types
 from typing import Any
 
 
-class Library(types.ModuleType):
-    """Stands for wandb and mlflow, whose servers cannot be reached here; takes down what it is told."""
+class StubLibrary(types.ModuleType):
+    """Stands in for wandb and mlflow, whose servers cannot be reached here; records what it gets.
+
+    Args:
+        fails: the function that fails: init, log or end.
+        at_call: number of the call of that function that fails, from 1.
+    """
 
     def __init__(self, fails: str = "", at_call: int = 1) -> None:
-        """Fails at a call of the function that `fails` names."""
         super().__init__("library")
-        self.told: list[Any] = []
+        self.received: list[Any] = []
         self.fails, self.at_call, self.calls = fails, at_call, 0
 
     def called(self, name: str) -> None:
@@ -18,27 +22,27 @@ class Library(types.ModuleType):
         if name == self.fails and self.calls == self.at_call:
             raise ConnectionResetError("the server is gone")
 
-    def __enter__(self) -> "Library":
+    def __enter__(self) -> "StubLibrary":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.called("end")
-        self.told.append("end")
+        self.received.append("end")
 
-    def init(self, **told: Any) -> "Library":
+    def init(self, **given: Any) -> "StubLibrary":
         self.called("init")
-        self.told.append((told["project"], told["name"], told["config"]["train"]["epochs"]))
+        self.received.append((given["project"], given["name"], given["config"]["train"]["epochs"]))
         return self
 
     def set_experiment(self, name: str) -> None:
-        self.told.append(name)
+        self.received.append(name)
 
-    def start_run(self, run_name: str) -> "Library":
-        self.told.append(run_name)
+    def start_run(self, run_name: str) -> "StubLibrary":
+        self.received.append(run_name)
         return self
 
-    def log(self, told: dict[str, float], step: int) -> None:
+    def log(self, metrics: dict[str, float], step: int) -> None:
         self.called("log")
-        self.told.append((step, told["contrastive"]))
+        self.received.append((step, metrics["contrastive"]))
 
     log_metrics = log

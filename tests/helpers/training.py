@@ -1,27 +1,53 @@
-"""A tiny training task in memory: products that differ in colour, and a network small enough for a test."""
+"""A tiny training task in memory: products that differ in color, and a small network."""
 
+import json
+import os
+import pickle
+import queue
 import random
+import signal
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
 from ampere.config.model import ModelSettings
 from ampere.config.train import TrainSettings
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
+from ampere.pipeline.train.trackers import Progress
+from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
 from ampere.records import Domain
-from ampere.training.data import Batch, ProductBatches, TrainingSet
+from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet
 from ampere.training.loop import TrainJob
 
 SIZES = ModelSettings(
-    image_size=32, patch_size=16, num_frames=2, vision_width=24, vision_layers=1, vision_heads=2, message_width=16,
-    text_width=16, text_layers=1, text_heads=2, max_text_tokens=8, width=16, heads=2, mlp_width=32, temporal_layers=1,
-    fusion_layers=1, embedding_dim=16,
-)  # fmt: skip
+    image_size=32,
+    patch_size=16,
+    num_frames=2,
+    vision_width=24,
+    vision_layers=1,
+    vision_heads=2,
+    message_width=16,
+    text_width=16,
+    text_layers=1,
+    text_heads=2,
+    max_text_tokens=8,
+    width=16,
+    heads=2,
+    mlp_width=32,
+    temporal_layers=1,
+    fusion_layers=1,
+    embedding_dim=16,
+)
 
 
 class MemoryFrames:
-    """A FrameSource over a dictionary; remembers what was taken."""
+    """A FrameSource over a dictionary; records which samples were read."""
 
     def __init__(self, frames: dict[str, list[bytes]]) -> None:
         self.frames = frames
@@ -32,18 +58,60 @@ class MemoryFrames:
         return [self.frames[sample_id] for sample_id in sample_ids]
 
 
-def coloured(product: int, count: int, size: tuple[int, int] = (48, 40)) -> list[bytes]:
-    """`count` frames of one colour per product, with some noise."""
+class DyingFrames:
+    """A FrameSource that kills its process at one of its reads.
+
+    Args:
+        frames: where to read from.
+        log: file that gets a line per read, of all processes.
+        at_read: number of the read that kills, from 1.
+        runs: folder of Ray Train's runs; the death waits for a checkpoint in it.
+    """
+
+    def __init__(self, frames: FrameSource, log: Path, *, at_read: int, runs: str) -> None:
+        self.frames, self.log, self.at_read, self.runs = frames, log, at_read, runs
+
+    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
+        with self.log.open("a") as file:
+            file.write("read\n")
+        if len(self.log.read_text().splitlines()) == self.at_read:
+            while not list(Path(self.runs).glob("*/checkpoint_manager_snapshot.json")):
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.frames.take(sample_ids)
+
+
+def train_in_process(
+    inputs: TrainInputs, progress: Progress, *, storage: str, run: str, folder: Path
+) -> dict[str, float]:
+    """Stands in for `train_on_ray`: runs the worker's code in this process, without Ray."""
+    import ray.train
+
+    channel: queue.Queue[Any] = queue.Queue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "get", pickle.loads)
+        patch.setattr(ray.train, "get_checkpoint", lambda: None)
+        patch.setattr(ray.train, "report", lambda _, checkpoint: checkpoint.to_directory(folder))
+        error = train_worker({"inputs": pickle.dumps(inputs), "queue": channel})
+    if error is not None:
+        raise error
+    channel.put(None)
+    progress.watch(channel, Future())
+    return json.loads((folder / SCORES_FILE).read_text("utf-8"))
+
+
+def solid_frames(product: int, count: int, size: tuple[int, int] = (48, 40)) -> list[bytes]:
+    """`count` equal frames of one color, which depends on the product."""
     rng = random.Random(product)
-    colour = tuple(rng.randrange(256) for _ in range(3))
-    image = Image.new("RGB", size, colour)
+    color = tuple(rng.randrange(256) for _ in range(3))
+    image = Image.new("RGB", size, color)
     return [encode_jpeg(image, 90) for _ in range(count)]
 
 
 def small_set(
     products: int, domains: dict[int, tuple[Domain, ...]] | None = None
 ) -> tuple[TrainingSet, MemoryFrames]:
-    """Products p00, p01, ... with two samples in each of their domains (all three unless told)."""
+    """Products p00, p01, ... with two samples in each of their domains; default: all domains."""
     ids: dict[str, dict[Domain, list[str]]] = {}
     frames: dict[str, list[bytes]] = {}
     texts: dict[str, str | None] = {}
@@ -52,7 +120,7 @@ def small_set(
             for copy in range(2):
                 sample_id = f"{domain}-{product:02}-{copy}"
                 ids.setdefault(f"p{product:02}", {}).setdefault(domain, []).append(sample_id)
-                frames[sample_id] = coloured(
+                frames[sample_id] = solid_frames(
                     product, 1 if domain is Domain.PAGE else SIZES.num_frames
                 )
                 texts[sample_id] = f"product {product}" if copy else None
@@ -60,6 +128,7 @@ def small_set(
 
 
 def small_job(training_set: TrainingSet, **train: object) -> TrainJob:
+    """A job with the network of SIZES; `train` overrides its settings."""
     settings = {
         "epochs": 2,
         "batch_size": 8,
@@ -87,8 +156,15 @@ MIXED = {
 class Sampler:
     """The batches of one rank, an epoch at a time."""
 
-    def __init__(self, training_set: TrainingSet, batch_size: int = 4, rank: int = 0, ranks: int = 1, seed: int = 0,
-                 text_dropout: float = 0.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        batch_size: int = 4,
+        rank: int = 0,
+        ranks: int = 1,
+        seed: int = 0,
+        text_dropout: float = 0.0,
+    ) -> None:
         self.set, self.rank, self.ranks = training_set, rank, ranks
         self.settings = TrainSettings(
             batch_size=max(2, batch_size),
@@ -99,6 +175,7 @@ class Sampler:
         )
 
     def batches(self, frames: MemoryFrames) -> ProductBatches:
+        """All batches, by step."""
         return ProductBatches(
             self.set,
             frames,
@@ -110,11 +187,7 @@ class Sampler:
         )
 
     def epoch(self, number: int, frames: MemoryFrames) -> Iterator[Batch]:
+        """The batches of one epoch."""
         batches = self.batches(frames)
-        return (batches[step] for step in self.steps(number, batches))
-
-    def steps(self, number: int, batches: ProductBatches) -> range:
-        return range(number * batches.steps_per_epoch, (number + 1) * batches.steps_per_epoch)
-
-
-sampler = Sampler
+        steps = batches.steps_per_epoch
+        return (batches[step] for step in range(number * steps, (number + 1) * steps))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ampere.media.images import model_input
 from ampere.records import Domain
 from ampere.training.data import Batch, TrainingSet
-from tests.helpers.training import MIXED, SIZES, MemoryFrames, coloured, sampler, small_set
+from tests.helpers.training import MIXED, SIZES, MemoryFrames, Sampler, small_set, solid_frames
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -19,14 +19,14 @@ def equal(one: Batch, other: Batch) -> bool:
     )
 
 
-def kept(batch: Batch, domain: Domain) -> list[int]:
+def products_with(batch: Batch, domain: Domain) -> list[int]:
     """The products of a batch that have the domain, in the order of its frames."""
     return batch.labels[batch.present[domain]].tolist()
 
 
-def test_a_batch_by_hand() -> None:
+def test_batch_has_the_shapes_of_its_products() -> None:
     training_set, frames = small_set(6, MIXED)
-    (batch,) = sampler(training_set, 6).epoch(1, frames)
+    (batch,) = Sampler(training_set, 6).epoch(1, frames)
     assert sorted(batch.labels.tolist()) == [0, 1, 2, 3, 4, 5]
     for domain, count in ((Domain.PAGE, 5), (Domain.SHORT, 5), (Domain.LIVE, 5)):
         has = [domain in training_set.products[f"p{label:02}"] for label in batch.labels.tolist()]
@@ -38,10 +38,10 @@ def test_a_batch_by_hand() -> None:
         assert len(batch.texts[domain]) == count
 
 
-def test_rows_hold_their_own_products_pictures_and_texts() -> None:
+def test_rows_have_frames_and_texts_of_their_own_product() -> None:
     training_set, frames = small_set(6, MIXED)
-    (batch,) = sampler(training_set, 6).epoch(1, frames)
-    by_sample = {label: MemoryFrames({"x": coloured(label, 1)}) for label in range(6)}
+    (batch,) = Sampler(training_set, 6).epoch(1, frames)
+    by_sample = {label: MemoryFrames({"x": solid_frames(label, 1)}) for label in range(6)}
     for domain in Domain:
         rows = [
             label
@@ -61,21 +61,19 @@ def test_rows_hold_their_own_products_pictures_and_texts() -> None:
             assert batch.texts[domain][at] in (None, f"product {label}")
 
 
-def test_one_random_sample_of_each_domain() -> None:
+def test_each_epoch_draws_one_sample_per_product_and_domain() -> None:
     training_set, frames = small_set(4)
     for epoch in range(12):
-        list(sampler(training_set).epoch(epoch, frames))
+        list(Sampler(training_set).epoch(epoch, frames))
     assert len(frames.taken) == 12 * 4 * 3
-    assert set(frames.taken) == set(frames.frames)  # both samples of each come up in twelve epochs
+    assert set(frames.taken) == set(frames.frames)  # both samples are drawn in twelve epochs
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 9), st.integers(2, 12), st.integers(0, 3))
-def test_an_epoch_visits_each_product_at_most_once(
-    products: int, batch_size: int, epoch: int
-) -> None:
+def test_epoch_visits_each_product_at_most_once(products: int, batch_size: int, epoch: int) -> None:
     training_set, frames = small_set(products)
-    one = sampler(training_set, batch_size)
+    one = Sampler(training_set, batch_size)
     batches = list(one.epoch(epoch, frames))
     labels = [label for batch in batches for label in batch.labels.tolist()]
     assert len(labels) == len(set(labels))
@@ -87,80 +85,80 @@ def test_an_epoch_visits_each_product_at_most_once(
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.integers(4, 9), st.integers(2, 4))
-def test_ranks_are_disjoint_and_together_the_whole_batch(
-    ranks: int, products: int, per_rank: int
-) -> None:
+def test_ranks_split_the_whole_batch(ranks: int, products: int, per_rank: int) -> None:
     training_set, frames = small_set(products)
-    samplers = [sampler(training_set, per_rank * ranks, rank, ranks) for rank in range(ranks)]
+    samplers = [Sampler(training_set, per_rank * ranks, rank, ranks) for rank in range(ranks)]
     assert len({one.batches(frames).steps_per_epoch for one in samplers}) == 1
-    whole = sampler(training_set, samplers[0].batches(frames).batch_size)
+    whole = Sampler(training_set, samplers[0].batches(frames).batch_size)
     parts = zip(*(one.epoch(3, frames) for one in samplers), strict=True)
     for step, whole_batch in zip(parts, whole.epoch(3, frames), strict=True):
         assert len({len(batch.labels) for batch in step}) == 1  # all_gather needs equal sizes
         labels = [label for batch in step for label in batch.labels.tolist()]
         assert len(labels) == len(set(labels))
         assert sorted(labels) == sorted(whole_batch.labels.tolist())
-        for batch in step:  # a product's row is the same whatever rank draws it
+        for batch in step:  # a product's row does not depend on the rank
             for domain in Domain:
                 of_label = dict(
-                    zip(kept(whole_batch, domain), whole_batch.frames[domain], strict=True)
+                    zip(products_with(whole_batch, domain), whole_batch.frames[domain], strict=True)
                 )
-                for label, pixels in zip(kept(batch, domain), batch.frames[domain], strict=True):
+                for label, pixels in zip(
+                    products_with(batch, domain), batch.frames[domain], strict=True
+                ):
                     assert torch.equal(pixels, of_label[label])
 
 
-def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
+def test_same_seed_and_epoch_give_same_batches() -> None:
     training_set, frames = small_set(6)
-    first = list(sampler(training_set, 3).epoch(1, frames))
-    assert all(map(equal, first, sampler(training_set, 3).epoch(1, frames)))
-    assert not all(map(equal, first, sampler(training_set, 3).epoch(2, frames)))
-    assert not all(map(equal, first, sampler(training_set, 3, seed=1).epoch(1, frames)))
+    first = list(Sampler(training_set, 3).epoch(1, frames))
+    assert all(map(equal, first, Sampler(training_set, 3).epoch(1, frames)))
+    assert not all(map(equal, first, Sampler(training_set, 3).epoch(2, frames)))
+    assert not all(map(equal, first, Sampler(training_set, 3, seed=1).epoch(1, frames)))
 
 
-def test_labels_follow_the_order_of_names_not_of_the_mapping() -> None:
+def test_labels_are_in_the_order_of_product_names() -> None:
     training_set, _ = small_set(5)
     shuffled = dict(random.Random(1).sample(sorted(training_set.products.items()), 5))
-    batches = sampler(TrainingSet(products=shuffled, texts={})).batches(MemoryFrames({}))
+    batches = Sampler(TrainingSet(products=shuffled, texts={})).batches(MemoryFrames({}))
     assert batches.names == [f"p{i:02}" for i in range(5)]
 
 
-def test_a_clip_that_is_a_single_picture_is_shown_in_every_frame() -> None:
+def test_clip_of_one_image_is_repeated_in_every_frame() -> None:
     training_set, frames = small_set(2)
-    frames.frames = {name: coloured(1, 1) for name in frames.frames}
-    (batch,) = sampler(training_set, 2).epoch(0, frames)
+    frames.frames = {name: solid_frames(1, 1) for name in frames.frames}
+    (batch,) = Sampler(training_set, 2).epoch(0, frames)
     clips = batch.frames[Domain.SHORT]
     assert clips.shape[1] == SIZES.num_frames
     assert torch.equal(clips[:, 0], clips[:, 1])
 
 
-def test_a_clip_of_upright_and_wide_photos_can_be_trained_on() -> None:
+def test_clip_may_have_frames_of_different_sizes() -> None:
     training_set, frames = small_set(2)
-    clip = coloured(1, 1, (60, 40)) + coloured(1, 1, (40, 60))
+    clip = solid_frames(1, 1, (60, 40)) + solid_frames(1, 1, (40, 60))
     frames.frames = {
         name: jpegs if len(jpegs) == 1 else clip for name, jpegs in frames.frames.items()
     }
-    (batch,) = sampler(training_set, 2).epoch(0, frames)
+    (batch,) = Sampler(training_set, 2).epoch(0, frames)
     assert batch.frames[Domain.LIVE].shape == (2, 2, 3, 32, 32)
 
 
-def test_a_sample_without_frames_raises() -> None:
+def test_sample_without_frames_raises() -> None:
     training_set, _ = small_set(2)
     with pytest.raises(KeyError):
-        next(sampler(training_set, 2).epoch(0, MemoryFrames({})))
+        next(Sampler(training_set, 2).epoch(0, MemoryFrames({})))
 
 
-def test_a_step_is_the_same_whatever_came_before_it() -> None:
+def test_batch_does_not_depend_on_earlier_steps() -> None:
     training_set, frames = small_set(6, MIXED)
-    batches = sampler(training_set, 2).batches(frames)
+    batches = Sampler(training_set, 2).batches(frames)
     in_order = [batches[step] for step in range(9)]
-    fresh = sampler(training_set, 2).batches(frames)
+    fresh = Sampler(training_set, 2).batches(frames)
     assert all(equal(fresh[step], in_order[step]) for step in (8, 3, 0))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_loader_gives_the_steps_in_order(workers: int) -> None:
+def test_loader_yields_the_steps_in_order(workers: int) -> None:
     training_set, frames = small_set(6, MIXED)
-    batches = sampler(training_set, 2).batches(frames)
+    batches = Sampler(training_set, 2).batches(frames)
     loaded = list(batches.loader(range(2, 6), workers))
     assert len(loaded) == 4
     assert all(map(equal, loaded, (batches[step] for step in range(2, 6))))
@@ -168,32 +166,32 @@ def test_the_loader_gives_the_steps_in_order(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_loader_passes_errors_on(workers: int) -> None:
+def test_loader_raises_errors_of_its_workers(workers: int) -> None:
     training_set, _ = small_set(4)
     with pytest.raises(KeyError):
-        next(sampler(training_set, 4).batches(MemoryFrames({})).loader(range(1), workers))
+        next(Sampler(training_set, 4).batches(MemoryFrames({})).loader(range(1), workers))
 
 
-def test_text_dropout_hides_a_share_of_the_texts() -> None:
+def test_text_dropout_removes_its_share_of_the_texts() -> None:
     training_set, frames = small_set(40)
     training_set = TrainingSet(
         products=training_set.products, texts=dict.fromkeys(training_set.texts, "x")
     )
 
-    def hidden(share: float) -> float:
-        (batch,) = sampler(training_set, 40, text_dropout=share).epoch(0, frames)
-        texts = [text for found in batch.texts.values() for text in found]
+    def missing_share(share: float) -> float:
+        (batch,) = Sampler(training_set, 40, text_dropout=share).epoch(0, frames)
+        texts = [text for texts in batch.texts.values() for text in texts]
         return sum(text is None for text in texts) / len(texts)
 
-    assert hidden(0.0) == 0
-    assert 0.15 < hidden(0.3) < 0.45  # of 120
+    assert missing_share(0.0) == 0
+    assert 0.15 < missing_share(0.3) < 0.45  # of 120
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 9))
-def test_a_split_batch_is_the_whole_batch(size: int) -> None:
+def test_split_batch_has_the_rows_of_the_whole(size: int) -> None:
     training_set, frames = small_set(7, MIXED)
-    (batch,) = sampler(training_set, 7).epoch(0, frames)
+    (batch,) = Sampler(training_set, 7).epoch(0, frames)
     parts = batch.split(size)
     assert [len(part.labels) for part in parts[:-1]] == [size] * (len(parts) - 1)
     for domain in Domain:

@@ -1,4 +1,4 @@
-"""The FrameSource of real training: stored frames read at random out of the Lance table."""
+"""LanceFrames, the FrameSource of real training: random reads of the Lance table."""
 
 import pickle
 import random
@@ -15,31 +15,31 @@ def row(name: str, *frames: bytes) -> dict[str, object]:
     return {"sample_id": name, "fingerprint": "f", "frames": list(frames)}
 
 
-def test_frames_come_in_the_order_asked_for(workspace: Workspace) -> None:
+def test_frames_are_in_the_order_of_the_ids(workspace: Workspace) -> None:
     workspace.table(FRAMES).upsert([row("a", b"1"), row("b", b"2", b"3"), row("c", b"4")])
     frames = LanceFrames(workspace)
     assert frames.take(["c", "a", "b", "a"]) == [[b"4"], [b"1"], [b"2", b"3"], [b"1"]]
     assert frames.take([]) == []
 
 
-def test_rows_are_found_after_updates_deletions_and_compaction(workspace: Workspace) -> None:
+def test_reads_are_right_after_updates_deletions_and_compaction(workspace: Workspace) -> None:
     table, rng = workspace.table(FRAMES), random.Random(0)
-    truth: dict[str, bytes] = {}
+    expected: dict[str, bytes] = {}
     for step in range(12):
         changed = {str(i): f"{i}-{step}".encode() for i in rng.sample(range(40), 9)}
-        truth |= changed
+        expected |= changed
         table.upsert([row(name, frame) for name, frame in changed.items()])
         if step % 4 == 3:
-            gone = rng.sample(sorted(truth), 4)
-            table.delete(sql_in("sample_id", gone))
-            truth = {name: frame for name, frame in truth.items() if name not in gone}
+            deleted = rng.sample(sorted(expected), 4)
+            table.delete(sql_in("sample_id", deleted))
+            expected = {name: frame for name, frame in expected.items() if name not in deleted}
         if step == 6:
             table.compact()
-        asked = rng.sample(sorted(truth), len(truth) // 2)
-        assert LanceFrames(workspace).take(asked) == [[truth[name]] for name in asked]
+        ids = rng.sample(sorted(expected), len(expected) // 2)
+        assert LanceFrames(workspace).take(ids) == [[expected[name]] for name in ids]
 
 
-def test_one_version_is_read_while_the_table_changes(workspace: Workspace) -> None:
+def test_reads_one_table_version_while_the_table_changes(workspace: Workspace) -> None:
     table = workspace.table(FRAMES)
     table.upsert([row("a", b"1"), row("b", b"2")])
     frames = LanceFrames(workspace)
@@ -49,7 +49,7 @@ def test_one_version_is_read_while_the_table_changes(workspace: Workspace) -> No
     assert LanceFrames(workspace).take(["a", "c"]) == [[b"new"], [b"3"]]
 
 
-def test_it_travels_small_and_works_on_the_other_side(workspace: Workspace) -> None:
+def test_pickles_small_and_reads_after_unpickling(workspace: Workspace) -> None:
     workspace.table(FRAMES).upsert([row(str(i), bytes(1000)) for i in range(50)])
     frames = LanceFrames(workspace)
     frames.take(["7"])
@@ -58,7 +58,7 @@ def test_it_travels_small_and_works_on_the_other_side(workspace: Workspace) -> N
     assert pickle.loads(sent).take(["9"]) == [[bytes(1000)]]
 
 
-def test_what_is_not_there(workspace: Workspace) -> None:
+def test_missing_table_and_missing_row_raise(workspace: Workspace) -> None:
     with pytest.raises(FileNotFoundError, match="run `ampere decode` first"):
         LanceFrames(workspace)
     workspace.table(FRAMES).upsert([row("a", b"1")])

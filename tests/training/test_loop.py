@@ -12,7 +12,7 @@ from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import model_input
 from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
-from ampere.retrieval.evaluation import judge, mean_recall
+from ampere.retrieval.evaluation import evaluate_tasks, mean_recall
 from ampere.training import loop, validation
 from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet, prefetch
 from ampere.training.loop import (
@@ -22,13 +22,18 @@ from ampere.training.loop import (
     TrainJob,
     build_model,
     build_optimizers,
-    learning_rate,
-    own_device,
+    learning_rate_factor,
+    rank_device,
     set_learning_rates,
 )
 from ampere.training.step import ProductModel, Step
-from ampere.training.validation import by_domain, in_fixed_order, judges, validation_score
-from tests.helpers.training import MIXED, SIZES, MemoryFrames, sampler, small_job, small_set
+from ampere.training.validation import (
+    checksum_order,
+    validation_score,
+    validation_subset,
+    vectors_by_domain,
+)
+from tests.helpers.training import MIXED, SIZES, MemoryFrames, Sampler, small_job, small_set
 
 CPU = torch.device("cpu")
 
@@ -37,33 +42,33 @@ def train(job: TrainJob, frames: FrameSource, on_metrics: object = lambda _: Non
     return Training(job, frames).run(on_metrics)  # type: ignore[arg-type]
 
 
-def test_learning_rate_by_hand() -> None:
-    assert [learning_rate(step, 10, 2) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
-    assert learning_rate(6, 10, 2) == pytest.approx(0.5)
-    assert learning_rate(4, 10, 2) == pytest.approx(0.5 * (1 + math.sqrt(0.5)))  # cos(pi / 4)
-    assert learning_rate(10, 10, 2) == pytest.approx(0)
-    assert learning_rate(0, 4, 0) == 1.0
-    assert learning_rate(3, 4, 8) == 0.5  # warm-up longer than the training
-    assert learning_rate(0, 0, 0) == 1.0
-    assert (
-        learning_rate(0, 10, 0.4) == learning_rate(1, 10, 1.5) == 1.0
-    )  # a warm-up of part of a step
+def test_learning_rate_factor_by_hand() -> None:
+    assert [learning_rate_factor(step, 10, 2) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
+    assert learning_rate_factor(6, 10, 2) == pytest.approx(0.5)
+    cosine = math.sqrt(0.5)  # of pi / 4
+    assert learning_rate_factor(4, 10, 2) == pytest.approx(0.5 * (1 + cosine))
+    assert learning_rate_factor(10, 10, 2) == pytest.approx(0)
+    assert learning_rate_factor(0, 4, 0) == 1.0
+    assert learning_rate_factor(3, 4, 8) == 0.5  # warm-up longer than the training
+    assert learning_rate_factor(0, 0, 0) == 1.0
+    # A warm-up that is no whole number of steps.
+    assert learning_rate_factor(0, 10, 0.4) == learning_rate_factor(1, 10, 1.5) == 1.0
 
 
-def test_learning_rate_rises_then_falls() -> None:
-    rates = [learning_rate(step, 100, 12.5) for step in range(101)]
-    top = rates.index(max(rates))
-    assert rates[: top + 1] == sorted(rates[: top + 1])
-    assert rates[top + 1 :] == sorted(rates[top + 1 :], reverse=True)
+def test_learning_rate_factor_rises_then_falls() -> None:
+    rates = [learning_rate_factor(step, 100, 12.5) for step in range(101)]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak + 1 :] == sorted(rates[peak + 1 :], reverse=True)
     assert min(rates) >= 0 and max(rates) <= 1
 
 
-def places(count: int = 2) -> Tensor:
+def domain_numbers(count: int = 2) -> Tensor:
     return torch.zeros(count, dtype=torch.int64)
 
 
 class Numbered(nn.Module):
-    """Stands for the network: the embedding of a row is its first pixel, twice."""
+    """A stub network: the embedding of a row is its first pixel, twice."""
 
     def forward(
         self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor
@@ -75,13 +80,13 @@ def pixels(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1, 1)
 
 
-def test_vectors_land_at_their_product_and_domain() -> None:
+def test_vectors_are_placed_at_their_product_and_domain() -> None:
     # Three products: page + live, short + live, page + short. Clips lie shorts first, then lives.
     present = torch.tensor([[True, False, True], [False, True, True], [True, True, False]])
     pages, shorts, lives = (10, 30), (21, 31), (12, 22)
     inputs = (
-        (pixels(*pages), None, None, places(2)),
-        (pixels(*shorts, *lives), None, None, places(4)),
+        (pixels(*pages), None, None, domain_numbers(2)),
+        (pixels(*shorts, *lives), None, None, domain_numbers(4)),
     )
     vectors = ProductModel(Numbered())(*inputs, present)
     assert vectors.shape == (3, 3, 2)
@@ -90,19 +95,19 @@ def test_vectors_land_at_their_product_and_domain() -> None:
 
 
 @pytest.mark.parametrize("column", [0, 1])
-def test_a_batch_without_pages_or_without_clips(column: int) -> None:
+def test_batch_without_pages_or_without_clips(column: int) -> None:
     present = torch.zeros(2, 3, dtype=torch.bool)
     present[:, column] = True
     parts = [pixels(), pixels()]
     parts[column] = pixels(5, 6)
     vectors = ProductModel(Numbered())(
-        (parts[0], None, None, places()), (parts[1], None, None, places()), present
+        (parts[0], None, None, domain_numbers()), (parts[1], None, None, domain_numbers()), present
     )
     assert vectors[:, column, 0].tolist() == [5, 6]
     assert vectors.count_nonzero() == 4
 
 
-def test_gradients_reach_the_vectors_in_their_places() -> None:
+def test_gradients_reach_the_vectors_of_their_product_and_domain() -> None:
     class Linear(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,19 +121,21 @@ def test_gradients_reach_the_vectors_in_their_places() -> None:
     network = Linear()
     present = torch.tensor([[True, True, False], [True, False, True]])
     vectors = ProductModel(network)(
-        (pixels(2, 3), None, None, places()), (pixels(5, 7), None, None, places()), present
+        (pixels(2, 3), None, None, domain_numbers()),
+        (pixels(5, 7), None, None, domain_numbers()),
+        present,
     )
     (vectors[1] * torch.tensor([[1.0], [100.0], [10.0]])).sum().backward()
     assert network.weight.grad is not None
     assert network.weight.grad.item() == 3 * 1 + 7 * 10
 
 
-def test_the_batch_of_the_sampler_fits_the_network() -> None:
-    """The embedding at [product, domain] is that of this very sample, embedded alone."""
+def test_batched_embeddings_equal_those_of_single_samples() -> None:
+    """The embedding at [product, domain] is that of its sample, embedded alone."""
     training_set, frames = small_set(6, MIXED)
     job = small_job(training_set)
     model = build_model(job).eval()
-    (batch,) = sampler(training_set, 6).epoch(1, frames)
+    (batch,) = Sampler(training_set, 6).epoch(1, frames)
     step = step_of(job, model)
     present = torch.stack([batch.present[domain] for domain in Domain], dim=1)
     with torch.no_grad():
@@ -153,7 +160,7 @@ def step_of(job: TrainJob, model: nn.Module) -> Step:
     return Step(ProductModel(model), classifier, job.tokenizer, job.train, device=CPU)
 
 
-def test_every_parameter_is_optimised_once_at_its_own_rate() -> None:
+def test_every_parameter_is_optimized_once_at_its_own_rate() -> None:
     training_set, _ = small_set(4)
     job = small_job(
         training_set, lr_text=1e-4, lr_video=2e-4, lr_fusion=3e-4, lr_rest=4e-4, weight_decay=0.05
@@ -177,11 +184,11 @@ def test_every_parameter_is_optimised_once_at_its_own_rate() -> None:
     assert rate[id(classifier.centers)] == (4e-4, 0.0)
     assert all(decay == 0 for p in model.parameters() if p.ndim <= 1 for decay in [rate[id(p)][1]])
     set_learning_rates(optimizers, 0.5)
-    set_learning_rates(optimizers, 0.25)  # of the peak, not of the last
+    set_learning_rates(optimizers, 0.25)  # times the peak rate, not the last one
     assert {group["lr"] for group in groups} == {0.25e-4, 0.5e-4, 0.75e-4, 1e-4}
 
 
-def test_training_learns_and_gives_the_centres_of_all_products() -> None:
+def test_training_lowers_the_losses_and_returns_all_centers() -> None:
     training_set, frames = small_set(8)
     epochs: list[Metrics] = []
     job = small_job(training_set, epochs=12, crop_scale=0.9, lr_rest=5e-3, log_every=1)
@@ -213,7 +220,7 @@ def test_two_epochs_lower_the_loss() -> None:
     assert epochs[1]["contrastive"] < epochs[0]["contrastive"]
 
 
-def test_the_same_seed_trains_the_same_model() -> None:
+def test_same_seed_trains_same_model() -> None:
     training_set, frames = small_set(4, MIXED)
     one, same, other = (
         train(small_job(training_set, epochs=1, seed=seed), frames) for seed in (0, 0, 1)
@@ -230,21 +237,25 @@ def test_training_without_text_has_no_text_tower() -> None:
 
 
 @pytest.mark.parametrize("products", [0, 1])
-def test_too_few_products_are_told(products: int) -> None:
+def test_too_few_products_raise(products: int) -> None:
     training_set, frames = small_set(max(1, products))
     if not products:
         training_set = type(training_set)(products={}, texts={"x": "some text"})
-    with pytest.raises(ValueError, match=f"{products} training products .* at least 2 are needed"):
+    with pytest.raises(
+        ValueError, match=f"too few training products .*: {products}; expected at least 2"
+    ):
         train(small_job(training_set), frames)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+def test_non_finite_loss_stops_the_training() -> None:
     training_set, frames = small_set(4)
-    with pytest.raises(FloatingPointError, match="by step 1; a smaller learning rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"not finite at step 1: .* Try a smaller learning rate"
+    ):
         train(small_job(training_set, margin=math.inf), frames)
 
 
-def test_a_gradient_that_is_not_finite_stops_the_training_before_its_weights_are_saved() -> None:
+def test_non_finite_gradient_stops_before_its_weights_are_saved() -> None:
     """The losses of that step are finite; those of the next one would not be."""
     training_set, frames = small_set(4)
     training = Training(small_job(training_set, checkpoint_every=1, log_every=10), frames)
@@ -252,13 +263,13 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_its_weights_are
     saved: list[object] = []
     with pytest.raises(
         FloatingPointError,
-        match=r"contrastive \d.* gradient's norm (nan|inf), by step 1; a smaller",
+        match=r"at step 1: contrastive \d.* gradient norm (nan|inf); expected finite",
     ):
         training.run(lambda metrics: None, checkpoint=saved.append)
     assert saved == []
 
 
-def test_the_metrics_have_the_norm_of_the_gradient_before_it_is_clipped() -> None:
+def test_metrics_have_the_gradient_norm_before_clipping() -> None:
     training_set, frames = small_set(4)
     job = small_job(training_set, epochs=1, text="none", max_grad_norm=1e-4)
     training, seen = Training(job, frames), list[Metrics]()
@@ -270,7 +281,7 @@ def test_the_metrics_have_the_norm_of_the_gradient_before_it_is_clipped() -> Non
     )
 
 
-def test_times_are_of_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_exclude_validation_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take two seconds by this clock, validation a hundred, a checkpoint a thousand."""
     now = 0.0
 
@@ -293,49 +304,51 @@ def test_times_are_of_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [metrics["seconds_per_step"] for metrics in seen] == [2.0, 2.0, 2.0]
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchrun starts as many processes as it is told; under Ray Train the settings are checked."""
+def test_batch_size_that_is_no_multiple_of_the_ranks_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under torchrun, whose number of processes no setting has; Ray Train has train.workers."""
     monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
     training_set, frames = small_set(6)
     with pytest.raises(
-        ValueError, match="train.batch_size is 8 and there are 3 ranks; it must be a multiple"
+        ValueError, match="train.batch_size is 8; expected a multiple of the 3 ranks"
     ):
         Training(small_job(training_set), frames)
 
 
-def test_under_torchrun_every_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_process_uses_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "1")  # Ray Train sets it too, beside the device itself
-    assert own_device(1.0) == torch.device("cuda") and taken == []
+    assert rank_device(1.0) == torch.device("cuda") and taken == []
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
-    assert own_device(0.0) == torch.device("cpu") and taken == []
-    assert own_device(1.0) == torch.device("cuda") and taken == [1]
+    assert rank_device(0.0) == torch.device("cpu") and taken == []
+    assert rank_device(1.0) == torch.device("cuda") and taken == [1]
 
 
-def test_prefetch_gives_all_batches_in_order_and_passes_errors_on() -> None:
+def test_prefetch_yields_batches_in_order_and_raises_errors() -> None:
     training_set, frames = small_set(6)
-    labels = [batch.labels.tolist() for batch in sampler(training_set, 2).epoch(0, frames)]
+    labels = [batch.labels.tolist() for batch in Sampler(training_set, 2).epoch(0, frames)]
     assert [
-        batch.labels.tolist() for batch in prefetch(sampler(training_set, 2).epoch(0, frames))
+        batch.labels.tolist() for batch in prefetch(Sampler(training_set, 2).epoch(0, frames))
     ] == labels
     assert list(prefetch(iter(()))) == []
 
     def failing() -> Iterator[Batch]:
-        yield from sampler(training_set, 6).epoch(0, frames)
-        raise KeyError("gone")
+        yield from Sampler(training_set, 6).epoch(0, frames)
+        raise KeyError("lost")
 
-    with pytest.raises(KeyError, match="gone"):
+    with pytest.raises(KeyError, match="lost"):
         list(prefetch(failing()))
 
 
-def test_a_lost_frame_stops_the_training_with_its_name() -> None:
+def test_missing_frame_stops_the_training_with_its_id() -> None:
     training_set, _ = small_set(4)
     with pytest.raises(KeyError, match="page|short|live"):
         train(small_job(training_set), MemoryFrames({}))
 
 
-def test_no_epochs_give_the_weights_as_they_are() -> None:
+def test_no_epochs_return_the_initial_weights() -> None:
     training_set, frames = small_set(4)
     job = small_job(training_set, epochs=0)
     trained = train(job, frames)
@@ -353,10 +366,10 @@ def gradients(step: Step, batch: Batch) -> tuple[list[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
-def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
+def test_chunks_have_the_gradients_of_the_whole_batch(size: int) -> None:
     training_set, frames = small_set(6, MIXED)
     job = small_job(training_set, batch_size=6)
-    model = build_model(job).eval()  # no dropout, which is drawn chunk by chunk
+    model = build_model(job).eval()  # no dropout, which each chunk draws for itself
     batch = ProductBatches(
         training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size
     )[0]
@@ -369,9 +382,11 @@ def test_chunks_give_the_gradients_of_the_whole_batch(size: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
-def alike(found: list[Tensor], expected: list[Tensor], *, cosine: float, length: float) -> None:
-    """Gradients have the direction and length that they should, but for those that are nothing but rounding."""
-    for ours, theirs in zip(found, expected, strict=True):
+def check_alike(
+    actual: list[Tensor], expected: list[Tensor], *, cosine: float, length: float
+) -> None:
+    """Compare direction and length of gradients; tiny ones are rounding errors, and skipped."""
+    for ours, theirs in zip(actual, expected, strict=True):
         if theirs.norm() > 0.01:
             assert nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > cosine
             assert ours.norm().item() == pytest.approx(theirs.norm().item(), rel=length)
@@ -386,32 +401,32 @@ def one_batch() -> tuple[TrainingSet, Batch]:
     )[0]
 
 
-def test_bfloat16_gives_the_same_gradients_whole_and_in_chunks(
+def test_bfloat16_gradients_are_alike_whole_and_in_chunks(
     one_batch: tuple[TrainingSet, Batch],
 ) -> None:
     training_set, batch = one_batch
     model = build_model(small_job(training_set)).eval()
 
-    def found(**train: object) -> tuple[list[Tensor], Tensor]:
+    def run(**train: object) -> tuple[list[Tensor], Tensor]:
         return gradients(step_of(small_job(training_set, batch_size=6, **train), model), batch)
 
     (exact, exact_losses), (whole, losses), (chunked, same) = (
-        found(),
-        found(bf16=True),
-        found(bf16=True, chunk_size=2),
+        run(),
+        run(bf16=True),
+        run(bf16=True, chunk_size=2),
     )
     assert all(gradient.dtype == torch.float32 for gradient in whole + chunked)
     assert not torch.equal(losses, exact_losses)  # it was computed in bfloat16
     torch.testing.assert_close(same, losses)
-    alike(chunked, whole, cosine=0.999, length=0.01)
-    alike(whole, exact, cosine=0.99, length=0.1)
+    check_alike(chunked, whole, cosine=0.999, length=0.01)
+    check_alike(whole, exact, cosine=0.99, length=0.1)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_checkpointing_gives_the_same_gradients(
+def test_gradient_checkpointing_has_the_same_gradients(
     one_batch: tuple[TrainingSet, Batch], bf16: bool
 ) -> None:
-    """What is computed again has the same type, and the same dropout."""
+    """The recomputed activations have the same type and dropout."""
     training_set, batch = one_batch
     job = small_job(training_set, batch_size=6, bf16=bf16)
     model = build_model(job)
@@ -419,11 +434,11 @@ def test_checkpointing_gives_the_same_gradients(
     model.enable_gradient_checkpointing()
     again, same = gradients(step_of(job, model), batch)
     torch.testing.assert_close(same, losses)
-    alike(again, whole, cosine=0.9999, length=0.001)
+    check_alike(again, whole, cosine=0.9999, length=0.001)
 
 
-def test_chunks_drop_out_the_same_both_times() -> None:
-    """A step down the chunked gradient lowers the loss under the same dropout, as only its own gradient must."""
+def test_chunk_has_the_same_dropout_both_times() -> None:
+    """A step down the chunked gradient lowers the loss under the same dropout, to first order."""
     training_set, frames = small_set(6)
     job = small_job(training_set, batch_size=6, chunk_size=2, classifier_weight=0.0)
     model = build_model(job)
@@ -450,17 +465,15 @@ def test_chunks_drop_out_the_same_both_times() -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter -= 0.01 / square * parameter.grad  # type: ignore[operator]
-    assert before - loss() == pytest.approx(
-        0.01, rel=0.2
-    )  # first order: the slope along the gradient
+    assert before - loss() == pytest.approx(0.01, rel=0.2)
 
 
-# Dynamo looks at what it meets, and so meets warnings that are meant for others.
+# Dynamo inspects modules, and so triggers deprecation warnings of libraries.
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
 )
-def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Capture, and shapes that change; what torch makes of the graph then is its own affair, and takes minutes."""
+def test_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graph capture and changing shapes, without the compilation of the graph: it takes minutes."""
     training_set, frames = small_set(8, MIXED)
     expected = Training(small_job(training_set), frames)
     expected.run(on_metrics=lambda metrics: None)
@@ -473,7 +486,7 @@ def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> Non
     assert compiled.model.state_dict().keys() == expected.model.state_dict().keys()
 
 
-def test_validation_keeps_the_best_and_the_last() -> None:
+def test_training_returns_the_best_and_the_last_weights() -> None:
     training_set, frames = small_set(8)
     others, more = small_set(12)
     frames.frames |= more.frames
@@ -500,8 +513,8 @@ def test_validation_keeps_the_best_and_the_last() -> None:
     assert trained.last is not None and torch.equal(trained.last["embed.weight"], weights[3])
 
 
-def test_validation_comes_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the steps of log lines and checkpoints are; the last one is always judged."""
+def test_validation_runs_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Independent of the steps of log lines; the last step is always validated."""
     monkeypatch.setattr(loop, "validation_score", lambda *_: 10.0)
     training_set, frames = small_set(4)
     training_set = dataclasses.replace(training_set, validation={"v": training_set.products["p00"]})
@@ -515,8 +528,8 @@ def test_validation_comes_at_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> N
     assert [metrics["step"] for metrics in seen if "validation_mR1" in metrics] == [2, 4, 6, 7]
 
 
-def test_validation_judges_the_held_out_products_alone() -> None:
-    """Of two products whose pictures differ, an untrained tower of colours finds the right one."""
+def test_validation_is_on_the_validation_products_only() -> None:
+    """The score equals mR1 of the validation products' embeddings."""
     training_set, frames = small_set(6)
     held_out = {product: training_set.products[product] for product in ("p04", "p05")}
     products = {
@@ -539,29 +552,33 @@ def test_validation_judges_the_held_out_products_alone() -> None:
     ]
     pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take([i for i, *_ in rows])]
     vectors = embed_pixels(model.eval(), None, pixels, [None] * 12, [d for *_, d in rows])
-    assert score == mean_recall(judge(by_domain(vectors, rows)))
+    assert score == mean_recall(evaluate_tasks(vectors_by_domain(vectors, rows)))
 
 
 def held_out(products: int) -> tuple[TrainingSet, MemoryFrames]:
-    """Four products to train on, the others to judge by, with six samples each."""
+    """Four products to train on, and others to validate on, with six samples each."""
     training_set, frames = small_set(4 + products)
     known = dict(training_set.products)
     validation = {product: known.pop(product) for product in sorted(known)[4:]}
     return dataclasses.replace(training_set, products=known, validation=validation), frames
 
 
-def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_validation_set_is_cut_to_a_fixed_subset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     training_set, frames = held_out(6)
     everything = training_set.validation
     monkeypatch.setattr(validation, "MAX_SAMPLES", 36)
-    assert judges(everything) == everything
+    assert validation_subset(everything) == everything
     monkeypatch.setattr(validation, "MAX_SAMPLES", 35)
     monkeypatch.setattr(validation, "MAX_PRODUCTS", 2)
     assert all(
-        len(ids) == 2 for domains in judges(everything).values() for ids in domains.values()
-    )  # there is room
+        len(ids) == 2
+        for domains in validation_subset(everything).values()
+        for ids in domains.values()
+    )  # within MAX_SAMPLES
     monkeypatch.setattr(validation, "MAX_SAMPLES", 11)
-    few = judges(everything)
+    few = validation_subset(everything)
     assert len(few) == 2 and all(list(domains) == list(Domain) for domains in few.values())
     assert all(
         len(ids) == 1 and ids[0] in everything[p][d]
@@ -571,14 +588,14 @@ def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.Mon
     reversed_ids = {
         p: {d: ids[::-1] for d, ids in ds.items()} for p, ds in reversed(everything.items())
     }
-    assert judges(reversed_ids) == few  # whatever order the tables are in
+    assert validation_subset(reversed_ids) == few  # in any order of the tables
     without = {
         product: domains
         for product, domains in everything.items()
         if product in [*few, "p04", "p05"]
     }
     monkeypatch.setattr(validation, "MAX_SAMPLES", 1)
-    assert judges(without) == few  # others that leave the catalogue change nothing
+    assert validation_subset(without) == few  # deleting other products changes nothing
     frames.taken.clear()
     job = small_job(training_set)
     validation_score(build_model(job), job.tokenizer, training_set, frames)
@@ -587,12 +604,12 @@ def test_of_many_validation_products_a_fixed_part_judges(monkeypatch: pytest.Mon
     )
 
 
-def test_the_judges_are_the_first_by_checksum() -> None:
-    """By hand: crc32 of `judge a`, `judge b` and `judge c` are 0xc22b3237, 0x5b22638d and 0x2c25531b."""
-    assert in_fixed_order(["b", "a", "c"]) == ["c", "b", "a"]
+def test_checksum_order_by_hand() -> None:
+    """crc32 of `judge a`, `judge b` and `judge c`: 0xc22b3237, 0x5b22638d and 0x2c25531b."""
+    assert checksum_order(["b", "a", "c"]) == ["c", "b", "a"]
 
 
-def test_validation_is_of_the_type_that_training_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_runs_in_the_type_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     training_set, frames = held_out(2)
     seen: list[bool] = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The networks that AMPere is compared with go through the same training, saving and embedding."""
+"""The comparison networks go through the same training, saving and embedding as AMPere."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tests.helpers.training import SIZES, MemoryFrames, small_job, small_set
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
-    """Settings of a CN-CLIP whose folder is as the hub has them."""
+    """Settings of a CN-CLIP with a folder like those of the hub."""
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder)
     return dataclasses.replace(SIZES, network="cn-clip", weights=str(folder))
@@ -34,7 +34,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
 
 @pytest.fixture(scope="module")
 def mllm(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
-    """Settings of a multimodal language model whose folder is as the hub has them."""
+    """Settings of a multimodal language model with a folder like those of the hub."""
     folder = tmp_path_factory.mktemp("mllm")
     for part in llava():
         part.save_pretrained(folder)
@@ -51,16 +51,16 @@ def trained(job: TrainJob, frames: MemoryFrames) -> tuple[Trained, list[dict[str
     return training.run(on_metrics=lambda metrics: None), training.history
 
 
-def learned(history: list[dict[str, float]]) -> bool:
-    """Whether the contrastive loss of the second half of the steps is well below that of the first."""
+def loss_falls(history: list[dict[str, float]]) -> bool:
+    """Whether the contrastive loss is lower in the second half of the steps than in the first."""
     losses = [metrics["contrastive"] for metrics in history]
     half = len(losses) // 2
     return sum(losses[half:]) < 0.95 * sum(losses[:half])
 
 
-def embedder(job: TrainJob, found: Trained, folder: Path) -> Embedder:
-    """What a model folder gives that was left by training."""
-    save_model(found, [], job, folder, first=True)
+def embedder(job: TrainJob, result: Trained, folder: Path) -> Embedder:
+    """The embedder of a model folder written by training."""
+    save_model(result, [], job, folder, first=True)
     (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": job.train.text}}))
     return Embedder(folder)
 
@@ -78,9 +78,9 @@ def test_cn_clip_is_finetuned_saved_and_embeds(
     text = "none" if combine == "visual" else "raw"
     sizes = dataclasses.replace(clip, combine=combine)  # type: ignore[arg-type]
     job = job_of(sizes, training_set, text=text, epochs=40)
-    found, history = trained(job, frames)
-    assert learned(history)
-    ours = embedder(job, found, tmp_path)
+    result, history = trained(job, frames)
+    assert loss_falls(history)
+    ours = embedder(job, result, tmp_path)
     assert type(ours.model) is CNCLIP
     with_text = embedded(ours, frames, ["product 0", "product 1", None])
     assert with_text.shape == (3, width)
@@ -89,36 +89,34 @@ def test_cn_clip_is_finetuned_saved_and_embeds(
     assert combine in (tmp_path / "README.md").read_text()
 
 
-def test_zero_shot_cn_clip_keeps_its_weights(clip: ModelSettings, tmp_path: Path) -> None:
+def test_zero_shot_cn_clip_has_the_pretrained_weights(clip: ModelSettings, tmp_path: Path) -> None:
     training_set, frames = small_set(4)
     job = job_of(clip, training_set, text="raw", epochs=0)
     ours = embedder(job, trained(job, frames)[0], tmp_path)
     theirs = ChineseCLIPModel.from_pretrained(clip.weights).state_dict()
-    kept = ours.model.clip.state_dict()
-    assert kept.keys() == theirs.keys() and all(
-        torch.equal(kept[name], theirs[name]) for name in theirs
+    saved = ours.model.clip.state_dict()
+    assert saved.keys() == theirs.keys() and all(
+        torch.equal(saved[name], theirs[name]) for name in theirs
     )
 
 
-def test_a_multimodal_language_models_layer_is_trained_alone(
-    mllm: ModelSettings, tmp_path: Path
-) -> None:
+def test_mllm_trains_its_linear_layer_only(mllm: ModelSettings, tmp_path: Path) -> None:
     training_set, frames = small_set(8)
     job = job_of(mllm, training_set, epochs=40)
     base = build_model(job).base.state_dict()
-    found, history = trained(job, frames)
-    assert learned(history)
+    result, history = trained(job, frames)
+    assert loss_falls(history)
     assert all(
-        torch.equal(weight, base[name]) for name, weight in found.model.base.state_dict().items()
+        torch.equal(weight, base[name]) for name, weight in result.model.base.state_dict().items()
     )
-    ours = embedder(job, found, tmp_path)
+    ours = embedder(job, result, tmp_path)
     assert type(ours.model) is MLLMEmbedder
     with_text = embedded(ours, frames, ["product 0", "product 1", None])
     assert with_text.shape == (3, SIZES.embedding_dim)
     assert not np.array_equal(with_text, embedded(ours, frames, [None] * 3))
 
 
-def test_a_multimodal_language_model_without_the_layer_is_not_trained(
+def test_mllm_without_linear_layer_has_nothing_to_train(
     mllm: ModelSettings, tmp_path: Path
 ) -> None:
     training_set, frames = small_set(4)
@@ -132,8 +130,8 @@ def test_a_multimodal_language_model_without_the_layer_is_not_trained(
     )
 
 
-def test_a_checkpoint_of_a_frozen_model_holds_what_is_trained_alone(tmp_path: Path) -> None:
-    """A language model whose embeddings are tied could not even be written: safetensors takes no shared memory."""
+def test_checkpoint_has_trainable_weights_only(tmp_path: Path) -> None:
+    """Tied embeddings could not even be saved: safetensors accepts no shared memory."""
     source, saved = tmp_path / "mllm", tmp_path / "checkpoint"
     for part in llava(tied=True):
         part.save_pretrained(source)
@@ -159,26 +157,28 @@ def test_a_checkpoint_of_a_frozen_model_holds_what_is_trained_alone(tmp_path: Pa
     )
 
 
-def test_cached_batches_give_the_same_gradients(clip: ModelSettings) -> None:
+def test_chunked_cn_clip_batch_has_the_gradients_of_the_whole(clip: ModelSettings) -> None:
     training_set, frames = small_set(8)
-    found = []
+    gradients = []
     for chunk_size in (0, 3):
         training = Training(job_of(clip, training_set, text="raw", chunk_size=chunk_size), frames)
         training.step.backward(training.batches[0], seed=0)
-        found.append([p.grad.clone() for p in training.model.parameters() if p.grad is not None])
-    assert found[0]
-    for whole, chunked in zip(*found, strict=True):
+        gradients.append(
+            [p.grad.clone() for p in training.model.parameters() if p.grad is not None]
+        )
+    assert gradients[0]
+    for whole, chunked in zip(*gradients, strict=True):
         torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_a_folder_of_no_network_is_refused(clip: ModelSettings) -> None:
+def test_folder_without_a_known_network_raises(clip: ModelSettings) -> None:
     with pytest.raises(
-        ValueError, match="no architecture that it names; ampere has AMPere, CNCLIP, MLLM"
+        ValueError, match="unknown architecture in .*: None; expected one of AMPere, CNCLIP, MLLM"
     ):
         load_network(clip.weights)
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_model_settings_that_contradict_each_other_raise() -> None:
     with pytest.raises(ValueError, match=r"model.network is cn-clip and model.weights is ''"):
         ModelSettings(network="cn-clip")
     with pytest.raises(ValueError, match=r"model.network is ampere and model.weights is 'x'"):

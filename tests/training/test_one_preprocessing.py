@@ -1,4 +1,4 @@
-"""Training, batch embedding and serving read the same pixels and the same text (docs: one preprocessing path)."""
+"""Training, batch embedding and serving read the same pixels and the same text."""
 
 import dataclasses
 import json
@@ -29,8 +29,8 @@ def noisy(seed: int, count: int) -> list[bytes]:
     return [encode_jpeg(Image.fromarray(frame).resize((48, 48)), 90) for frame in pixels]
 
 
-class Plain(random.Random):
-    """Draws the whole picture and no flip: with it, augmentation must change nothing."""
+class CenterRandom(random.Random):
+    """Draws the whole image and no flip, so that augmentation changes nothing."""
 
     def uniform(self, a: float, b: float) -> float:
         return b if (a, b) == (1.0, 1.0) else (a + b) / 2
@@ -44,7 +44,7 @@ class Plain(random.Random):
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, TrainJob, TrainingSet, MemoryFrames]:
-    """A model folder as training leaves it, and what it would train on."""
+    """A model folder as written by training, its job, training set and frames."""
     training_set, frames = small_set(3)
     for seed, name in enumerate(frames.frames):
         frames.frames[name] = noisy(seed, len(frames.frames[name]))
@@ -55,11 +55,11 @@ def saved(tmp_path: Path) -> tuple[Path, TrainJob, TrainingSet, MemoryFrames]:
     return tmp_path / "ampere", job, training_set, frames
 
 
-def test_training_and_embedding_give_a_sample_the_same_vector(
+def test_training_and_embedding_give_the_same_vector(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, job, training_set, frames = saved
-    monkeypatch.setattr(data.random, "Random", lambda seed: Plain(0))
+    monkeypatch.setattr(data.random, "Random", lambda seed: CenterRandom(0))
     settings = dataclasses.replace(job.train, batch_size=3, crop_scale=1.0, text_dropout=0.0)
     batch = ProductBatches(
         training_set, frames, settings, num_frames=SIZES.num_frames, image_size=SIZES.image_size
@@ -80,7 +80,7 @@ def test_training_and_embedding_give_a_sample_the_same_vector(
             )
 
 
-def test_pages_and_clips_mixed_keep_their_order(
+def test_mixed_pages_and_clips_are_embedded_in_order(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     embedder = Embedder(saved[0])
@@ -96,7 +96,7 @@ def test_pages_and_clips_mixed_keep_their_order(
     assert np.abs(together[0] - together[2]).max() > 1e-3
 
 
-def test_one_frame_is_a_clip_of_equal_frames(
+def test_one_frame_is_embedded_as_a_clip_of_equal_frames(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     embedder = Embedder(saved[0])
@@ -107,14 +107,14 @@ def test_one_frame_is_a_clip_of_equal_frames(
     np.testing.assert_allclose(page, clip, atol=1e-5)
 
 
-def test_a_missing_text_is_not_read_as_the_empty_one(
+def test_missing_text_differs_from_empty_text(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""], DOMAINS[:2])
     assert np.abs(missing - empty).max() > 1e-3
 
 
-def test_a_last_layer_per_domain_is_told_the_domain(tmp_path: Path) -> None:
+def test_last_layer_per_domain_depends_on_the_domain(tmp_path: Path) -> None:
     training_set, _ = small_set(3)
     job = small_job(training_set)
     model = build_model(
@@ -130,16 +130,16 @@ def test_a_last_layer_per_domain_is_told_the_domain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_wrong_number_of_frames_is_told(
+def test_wrong_number_of_frames_raises(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames], count: int
 ) -> None:
     with pytest.raises(
-        ValueError, match=f"has {count} frames; this model reads 1 or {SIZES.num_frames}"
+        ValueError, match=rf"has {count} frames; expected 1 .* or {SIZES.num_frames} "
     ):
         Embedder(saved[0]).embed([noisy(1, 1), noisy(1, count)], ["a", "b"], DOMAINS[:2])
 
 
-def test_the_name_follows_the_weights(
+def test_embedding_name_depends_on_the_weights(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     folder, job, *_ = saved
@@ -151,7 +151,7 @@ def test_the_name_follows_the_weights(
     assert embedding_name(folder) != name
 
 
-def test_model_input_is_what_the_embedder_feeds(
+def test_embedder_feeds_model_input(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     embedder = Embedder(saved[0])
@@ -162,7 +162,7 @@ def test_model_input_is_what_the_embedder_feeds(
     assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))
 
 
-def test_bfloat16_gives_nearly_the_same_vectors(
+def test_bfloat16_vectors_are_close_to_float32(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
     folder, _, _, frames = saved

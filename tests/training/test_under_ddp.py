@@ -1,4 +1,4 @@
-"""The loop on two gloo processes against what it does in one."""
+"""The training loop on two gloo processes, compared with one process."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ampere.losses.gather import rank_and_world_size
 from ampere.training.data import TrainingSet
-from ampere.training.loop import Metrics, Training, TrainJob, Window, build_model
+from ampere.training.loop import Metrics, MetricsWindow, Training, TrainJob, build_model
 from ampere.training.validation import validation_score
 from tests.helpers.models import llava
 from tests.helpers.ranks import run_on_ranks
@@ -19,7 +19,7 @@ from tests.helpers.training import MIXED, SIZES, MemoryFrames, small_job, small_
 
 
 class StepFrames(MemoryFrames):
-    """Remembers the products of each step."""
+    """Records the products of each step."""
 
     def __init__(self, frames: dict[str, list[bytes]]) -> None:
         super().__init__(frames)
@@ -32,7 +32,7 @@ class StepFrames(MemoryFrames):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two ranks found; they are started once, for all tests."""
+    """The results of two ranks, which are started once for all tests."""
     folder = tmp_path_factory.mktemp("ranks")
     for part in llava():
         part.save_pretrained(folder / "mllm")
@@ -47,7 +47,7 @@ def on_this_rank(rank: int, mllm: str) -> dict[str, Any]:
         "score": score(),
         "frozen": train_frozen(mllm),
         "times": close_window(rank),
-        "lost": weights_lost_on(rank),
+        "error": initial_weights_error(rank),
     }
 
 
@@ -78,21 +78,21 @@ def test_two_ranks_train_one_model(ranks: list[dict[str, Any]]) -> None:
 
 
 def gradients(chunk_size: int, workers: int) -> dict[str, Tensor]:
-    """Of the first step's batch, all chunks of it; without text, so without dropout."""
+    """The gradients of the first step's batch; without text, and so without dropout."""
     training_set, frames = small_set(7, MIXED)
     job = small_job(training_set, batch_size=4, workers=workers, text="none", chunk_size=chunk_size)
     training = Training(job, frames)
     training.step.backward(training.batches[0], seed=0)
-    found = {
+    gradients = {
         name: weight.grad
         for name, weight in training.model.named_parameters()
         if weight.grad is not None
     }
     assert training.classifier.centers.grad is not None
-    return found | {"centers": training.classifier.centers.grad}
+    return gradients | {"centers": training.classifier.centers.grad}
 
 
-def test_chunks_on_two_ranks_give_the_gradients_of_the_whole_batch(
+def test_chunks_on_two_ranks_have_the_gradients_of_the_whole_batch(
     ranks: list[dict[str, Any]],
 ) -> None:
     whole = gradients(chunk_size=0, workers=1)
@@ -106,7 +106,7 @@ def test_chunks_on_two_ranks_give_the_gradients_of_the_whole_batch(
 
 
 def score() -> float:
-    """mR1 of an untrained network on four products that are held out."""
+    """mR1 of an untrained network on four validation products."""
     training_set, frames = small_set(8)
     products = dict(training_set.products)
     validation = {product: products.pop(product) for product in ("p04", "p05", "p06", "p07")}
@@ -116,7 +116,7 @@ def score() -> float:
     return validation_score(build_model(job), job.tokenizer, training_set, frames)
 
 
-def test_two_ranks_give_the_validation_score_of_one(ranks: list[dict[str, Any]]) -> None:
+def test_two_ranks_have_the_validation_score_of_one(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["score"] == ranks[1]["score"] == score()
 
 
@@ -134,14 +134,14 @@ def train_frozen(mllm: str) -> dict[str, Any]:
     return training.run(lambda metrics: None).scores
 
 
-def test_a_network_without_anything_to_train_goes_through_two_ranks(
+def test_network_without_trainable_weights_runs_on_two_ranks(
     ranks: list[dict[str, Any]],
 ) -> None:
     assert [rank["frozen"] for rank in ranks] == [{"step": 0}] * 2
 
 
-def weights_lost_on(rank: int) -> str:
-    """The second rank's machine lacks the file; the first one's has none to read."""
+def initial_weights_error(rank: int) -> str:
+    """Only the second rank has pretrained weights to load, and their file is missing."""
     training_set, frames = small_set(4)
     job = small_job(training_set, workers=2)
     sizes = dataclasses.replace(SIZES, vision_weights="no/such.pth" if rank == 1 else "")
@@ -152,16 +152,15 @@ def weights_lost_on(rank: int) -> str:
     return "none"
 
 
-def test_weights_that_one_rank_lacks_stop_all_ranks(ranks: list[dict[str, Any]]) -> None:
-    one, other = (rank["lost"] for rank in ranks)
-    assert one == other and one.startswith(
-        "rank 1 cannot have the weights to start from: no/such.pth"
-    )
+def test_missing_weights_on_one_rank_raise_on_all(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["error"] for rank in ranks)
+    assert one == other and "no/such.pth" in one
+    assert one.startswith("rank 1 cannot load the initial weights:")
 
 
 def close_window(rank: int) -> Metrics:
-    """A step that took the second rank ten seconds, of which it waited five."""
-    window = Window()
+    """A step of ten seconds on the second rank, five of them waiting."""
+    window = MetricsWindow()
     window.add(torch.tensor([2.0 * rank, 1.0]), torch.tensor(3.0))
     window.start -= 10 * rank
     window.waited = 5.0 * rank

@@ -1,4 +1,11 @@
-"""The metrics of a training as it goes: a progress bar, metrics.jsonl, TensorBoard, Weights & Biases, MLflow."""
+"""Shows a training's metrics: progress bar, metrics.jsonl, TensorBoard, Weights & Biases, MLflow.
+
+The driver logs, so a tracker that cannot start stops the job before the training, one that fails
+later is dropped while the training continues, and a step that is repeated after a worker died is
+logged once. Ray Train 2.60 has no such trackers: its `RunConfig` accepts no Tune logger callbacks
+(https://github.com/ray-project/ray/issues/49454), and `setup_wandb` and `setup_mlflow` of ray.air
+run in the workers.
+"""
 
 import dataclasses
 import importlib.util
@@ -16,10 +23,11 @@ from tqdm import tqdm
 from ampere.pipeline.train.worker import METRICS_FILE
 from ampere.training.loop import TrainJob
 
-SHOWN = ("contrastive", "classifier", "validation_mR1")
+SUMMARY_METRICS = ("contrastive", "classifier", "validation_mR1")
 MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]"
 Metrics = Mapping[str, float]
-Log = Callable[[dict[str, float], int], Any]
+Log = Callable[[dict[str, float], int], Any]  # logs the metrics of a step
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -27,16 +35,19 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if importlib.util.find_spec(MODULES[name]) is None:
             raise ValueError(
-                f"train.trackers names {name}, which is not installed; pip install {MODULES[name]}"
+                f"tracker not installed: {name} (train.trackers). Run `pip install "
+                f"{MODULES[name]}`, or leave it out of --train.trackers."
             )
 
 
 class Progress:
-    """Collects the metrics of a run and shows them.
+    """Collects the metrics of a run, and shows them.
 
     Args:
-        folder: local folder for metrics.jsonl and TensorBoard's files, which replace those of an earlier run; None: no
-            such files, as in a workspace in a cloud, where files cannot be appended to.
+        job: of the run.
+        folder: local folder for metrics.jsonl and TensorBoard's files, which replace those of an
+            earlier run. None: no such files, as for a workspace in a cloud, where files cannot be
+            appended to.
     """
 
     def __init__(self, job: TrainJob, folder: Path | None) -> None:
@@ -46,40 +57,47 @@ class Progress:
             "train": dataclasses.asdict(job.train),
         }
         self.history: list[Metrics] = []
-        self.tracked = 0.0  # the highest step that the trackers have; they cannot take a step back
+        self.last_logged = 0.0  # the trackers' last step; they do not accept earlier ones
 
     def watch(self, queue: Any, started: Future[None]) -> None:
-        """Take metrics from a queue until None comes.
+        """Show the metrics of a queue, until None arrives.
 
-        One thread runs all of it, for MLflow's run belongs to the thread that started it.
+        All of this runs in one thread, because an MLflow run belongs to the thread that started it.
 
         Args:
-            started: gets its result when all trackers are there, or else a RuntimeError that names the one that failed.
+            queue: has a blocking `get`.
+            started: gets its result once all trackers are open, or else a RuntimeError that names
+                the tracker that failed.
         """
         with ExitStack() as stack:
             try:
                 logs = self.open(stack)
-            except BaseException as error:  # whoever waits must hear of it, whatever it is
+            except BaseException as error:  # the waiting thread must get it, whatever it is
                 started.set_exception(error)
                 return
             started.set_result(None)
             bar = stack.enter_context(
-                tqdm(total=self.settings.epochs, desc=f"train-{self.settings.name}", file=sys.stderr, mininterval=1.0,
-                     bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs [{elapsed}<{remaining}{postfix}]")
-            )  # fmt: skip
+                tqdm(
+                    total=self.settings.epochs,
+                    desc=f"train-{self.settings.name}",
+                    file=sys.stderr,
+                    mininterval=1.0,
+                    bar_format=BAR_FORMAT,
+                )
+            )
             while (metrics := queue.get()) is not None:
                 self.add(metrics)
-                if metrics["step"] > self.tracked:
-                    self.tracked = metrics["step"]
-                    track(logs, metrics)
+                if metrics["step"] > self.last_logged:
+                    self.last_logged = metrics["step"]
+                    log_to_all(logs, metrics)
                 bar.set_postfix_str(self.last(), refresh=False)
                 bar.update(metrics["epoch"] - bar.n)
 
     def open(self, stack: ExitStack) -> dict[str, Log]:
-        """Make the folder, and open the trackers by name; `stack` closes them.
+        """Make the folder, and open the trackers, by name; `stack` closes them.
 
         Raises:
-            RuntimeError: a tracker cannot be opened.
+            RuntimeError: a tracker cannot start.
         """
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -91,69 +109,75 @@ class Progress:
             tracker = TRACKERS[name](self.settings.name, self.folder, self.config)
             try:
                 logs[name] = tracker.__enter__()
-            except Exception as error:  # of whatever kind its library has
+            except Exception as error:  # every library has its own
                 raise RuntimeError(
-                    f"train.trackers names {name}, which cannot be started: {type(error).__name__}: {error}; "
-                    "mend that, or leave it out"
+                    f"tracker cannot start: {name} (train.trackers): {type(error).__name__}: "
+                    f"{error}. Fix this, or leave it out of --train.trackers."
                 ) from error
             stack.callback(close, name, tracker)
         return logs
 
     def add(self, metrics: Metrics) -> None:
-        """Add the metrics of a step. A training that goes on from a checkpoint repeats steps: these replace the old."""
-        new = not self.history or metrics["step"] > self.history[-1]["step"]
-        self.history = [known for known in self.history if known["step"] < metrics["step"]] + [
-            metrics
-        ]
+        """Add the metrics of a step.
+
+        A training that resumes from a checkpoint repeats steps. Their metrics replace the old ones,
+        and those of all later steps.
+        """
+        step = metrics["step"]
+        is_new = not self.history or step > self.history[-1]["step"]
+        self.history = [earlier for earlier in self.history if earlier["step"] < step] + [metrics]
         if self.folder is not None:
-            with (self.folder / METRICS_FILE).open("a" if new else "w", encoding="utf-8") as file:
-                file.write(line(metrics) if new else self.lines())
+            mode, text = ("a", to_line(metrics)) if is_new else ("w", self.lines())
+            with (self.folder / METRICS_FILE).open(mode, encoding="utf-8") as file:
+                file.write(text)
 
     def lines(self) -> str:
-        """All metrics as metrics.jsonl holds them."""
-        return "".join(map(line, self.history))
+        """Return all metrics in the format of metrics.jsonl."""
+        return "".join(map(to_line, self.history))
 
     def last(self) -> str:
-        """The last metrics as words; empty if there are none."""
+        """Format the last metrics for people; empty if there are none."""
         last = self.history[-1] if self.history else {}
-        return ", ".join(f"{name} {last[name]:.3f}" for name in SHOWN if name in last)
+        return ", ".join(f"{name} {last[name]:.3f}" for name in SUMMARY_METRICS if name in last)
 
 
-def track(logs: dict[str, Log], metrics: Metrics) -> None:
-    """Hand the metrics of a step to all trackers; one that fails is dropped, for training and the others go on."""
-    values, step = (
-        {name: value for name, value in metrics.items() if name != "step"},
-        int(metrics["step"]),
-    )
+def log_to_all(logs: dict[str, Log], metrics: Metrics) -> None:
+    """Log the metrics of a step to all trackers; drop a tracker that fails."""
+    values = {name: value for name, value in metrics.items() if name != "step"}
+    step = int(metrics["step"])
     for name, log in list(logs.items()):
         try:
             log(values, step)
-        except Exception as error:  # a server that cannot be reached, a full disk
+        except Exception as error:  # such as a server that cannot be reached, or a full disk
             warn(
-                f"{name} failed at step {step} and gets no more metrics; {METRICS_FILE} has them all",
+                f"tracker {name} failed at step {step} and gets no more metrics; {METRICS_FILE} "
+                "has all of them",
                 error,
             )
             del logs[name]
 
 
 def close(name: str, tracker: AbstractContextManager[Log]) -> None:
+    """Close a tracker; warn if it fails."""
     try:
         tracker.__exit__(None, None, None)
-    except Exception as error:  # as in `track`
-        warn(f"{name} failed at its end, so it may lack the last metrics", error)
+    except Exception as error:  # as in `log_to_all`
+        warn(f"tracker {name} failed to close; its last metrics may be missing", error)
 
 
-def warn(what: str, error: Exception) -> None:
-    """A line that leaves the progress bar whole."""
-    tqdm.write(f"train: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+def warn(message: str, error: Exception) -> None:
+    """Print a line to stderr without breaking the progress bar."""
+    tqdm.write(f"train: {message}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def line(metrics: Metrics) -> str:
+def to_line(metrics: Metrics) -> str:
+    """Format the metrics of a step as a line of metrics.jsonl."""
     return json.dumps(dict(metrics)) + "\n"
 
 
 @contextmanager
 def tensorboard(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Log to TensorBoard's files in `folder`."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), flush_secs=10) as writer:
@@ -164,17 +188,17 @@ def tensorboard(run: str, folder: Path | None, config: Mapping[str, Any]) -> Ite
 
 @contextmanager
 def wandb(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Log to Weights & Biases."""
     import wandb
 
-    # A run of its own: several trainings may go on in one process, as in `ampere ablate`.
-    with wandb.init(
-        project="ampere", name=run, config=dict(config), reinit="create_new"
-    ) as started:
-        yield lambda metrics, step: started.log(metrics, step=step)
+    # A separate run: several trainings may be running in one process, as in `ampere ablate`.
+    with wandb.init(project="ampere", name=run, config=dict(config), reinit="create_new") as opened:
+        yield lambda metrics, step: opened.log(metrics, step=step)
 
 
 @contextmanager
 def mlflow(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator[Log]:
+    """Log to MLflow."""
     import mlflow
 
     mlflow.set_experiment("ampere")
@@ -182,10 +206,5 @@ def mlflow(run: str, folder: Path | None, config: Mapping[str, Any]) -> Iterator
         yield lambda metrics, step: mlflow.log_metrics(metrics, step=step)
 
 
-TRACKERS: dict[
-    str, Callable[[str, Path | None, Mapping[str, Any]], AbstractContextManager[Log]]
-] = {
-    "tensorboard": tensorboard,
-    "wandb": wandb,
-    "mlflow": mlflow,
-}
+Tracker = Callable[[str, Path | None, Mapping[str, Any]], AbstractContextManager[Log]]
+TRACKERS: dict[str, Tracker] = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": mlflow}

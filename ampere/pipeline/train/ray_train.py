@@ -1,0 +1,112 @@
+"""Runs a training on Ray Train's workers, joined by DDP."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ampere.cluster import connect, require_gpus
+from ampere.pipeline.train.metrics_channel import metrics_channel
+from ampere.pipeline.train.trackers import Progress
+from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
+
+
+def train_on_ray(
+    inputs: TrainInputs, progress: Progress, *, storage: str, run: str, folder: Path
+) -> dict[str, float]:
+    """Train on Ray workers, write the model to `folder`, and return its scores.
+
+    A stopped run of the same name resumes from its last checkpoint, on any number of workers.
+
+    Args:
+        inputs: what the workers need.
+        progress: shows the metrics.
+        storage: where workers keep checkpoints during the run: a folder that all of them share, or
+            a cloud URI.
+        run: name of the run.
+        folder: local folder for the model.
+
+    Raises:
+        ValueError: the settings do not fit the training set or each other.
+        OSError: a worker cannot load the initial weights.
+        RuntimeError: the training failed, at once or after all retries, or a tracker cannot start.
+    """
+    connect()
+    from ray.train import TrainingFailedError
+
+    settings = inputs.job.train
+    require_gpus(settings.workers * settings.gpus, "train.gpus")
+    with metrics_channel(progress) as queue:
+        trainer = build_trainer(inputs, queue, storage, run)
+        try:
+            with interruptible():
+                result = trainer.fit()
+        except TrainingFailedError as error:
+            raise RuntimeError(
+                f"training of {settings.name} failed: {worker_errors(error)}"
+            ) from error
+    failure = result.return_value  # of rank 0; see train_worker
+    if isinstance(failure, (ValueError, OSError)):
+        raise failure
+    if failure is not None:
+        raise RuntimeError(f"training of {settings.name} failed: {error_text(failure)}")
+    assert result.checkpoint is not None
+    result.checkpoint.to_directory(folder)
+    return json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+
+
+def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> Any:
+    """Build the Ray Train trainer of a run; see `train_on_ray`."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings = inputs.job.train
+    per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
+    return TorchTrainer(
+        train_worker,
+        # By reference: Ray Train keeps several copies of this, in the controller and per worker.
+        train_loop_config={"inputs": ray.put(inputs), "queue": queue},
+        torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=run,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=settings.retries),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make Ctrl-C a KeyboardInterrupt, as it is without Ray Train.
+
+    Ray Train answers Ctrl-C with SystemExit, and leaves its own handler installed, which would
+    swallow every later Ctrl-C.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def worker_errors(error: Exception) -> str:
+    """Join the errors of a failed training's workers; Ray Train's own message if they have none."""
+    failures = getattr(error, "worker_failures", {})
+    errors = [f"worker {rank}: {error_text(failure)}" for rank, failure in sorted(failures.items())]
+    return "; ".join(errors) or str(error)
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's type and message."""
+    return f"{type(error).__name__}: {error}"
