@@ -104,7 +104,7 @@ def test_prompt_without_room_for_a_transcript_is_refused() -> None:
         new_builder(piece_tokens=31, limit=None)
 
 
-def test_system_text_is_in_the_first_turn_if_the_template_has_no_system_turn() -> None:
+def test_system_text_is_in_the_first_turn_if_template_has_no_system() -> None:
     template = (
         "{% for m in messages %}"
         "{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"

@@ -176,6 +176,7 @@ def test_failed_transcripts_fail_the_command(
     assert f"{failed.unprocessed} were not processed, {failed.failed.total()} failed" in message
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_labeled_transcripts_are_summarized_without_a_workspace(tmp_path: Path) -> None:
     gold = read_gold(write(tmp_path / "gold.jsonl", GOLD))
     scores, report = summarize_gold(gold, SummarizeSettings(method="raw"))
