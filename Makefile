@@ -1,32 +1,60 @@
-# Two targets are the whole set-up: `make demo` and `make test`. Each makes .venv first if it is missing or outdated.
+# Two targets are the whole set-up: `make demo` and `make test`. Each creates .venv first if it is
+# missing or outdated. `make fast` is the loop while you work.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
+# Two processes, since much of the time is waiting for other processes to start. The same examples
+# of the property tests each time, so that a commit passes or fails for good.
+PYTEST := $(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo test lint requirements clean
+.PHONY: demo test fast nightly lint docs requirements clean
 
+# The whole way on a generated catalog, from pages and clips to a search page.
 demo: $(STAMP)
 	$(BIN)/ampere demo
 
-# Two processes, for a quarter of the time is waiting for others to start. The same examples of the property tests each
-# time: a commit passes or it does not. `pytest` alone is one process, and looks for new examples.
-test: $(STAMP) lint
-	$(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --no-loadscope-reorder
+# Everything that a commit must pass; under ten minutes on two cores after the installation.
+test: $(STAMP) lint docs
+	$(PYTEST) -m "not nightly"
+
+# The pure tests: no Ray, no vLLM, no process that takes long to start; under three minutes.
+fast: $(STAMP)
+	$(PYTEST) -m "not ray and not e2e and not slow and not nightly" --timeout 20
+
+# The long versions of the kill tests, after everything else.
+nightly: $(STAMP)
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/codespell
+
+# The documentation site, in site/; a warning is an error.
+docs: $(DOCS_STAMP)
+	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
 $(STAMP): requirements/cpu.txt pyproject.toml tools/setup.sh
 	PYTHON=$(PYTHON) sh tools/setup.sh $(VENV)
 	touch $(STAMP)
 
-# Pin the requirements anew; no address of a registry is written.
+# An environment of its own: the site is built from the sources, without importing them.
+$(DOCS_STAMP): requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement requirements/docs.txt
+	touch $(DOCS_STAMP)
+
+# Pin the requirements again; no address of a registry is written.
 requirements: $(STAMP)
 	sh tools/pin.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(DOCS_VENV) demo site

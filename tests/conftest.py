@@ -1,4 +1,8 @@
-"""Fixtures that rooms share. The demo's folder is made once a session, by the command that users run."""
+"""Fixtures and test tiers of all rooms.
+
+A test's tier follows from the fixtures that it asks for: `e2e` starts whole commands, `ray` uses
+the Ray of its process, `slow` takes more than a few seconds. `make fast` runs the other tests.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,48 +18,63 @@ from ampere.store.workspace import Workspace
 from ampere.synthetic.catalog import write_demo_catalog
 from tests.helpers.demo import DemoRun, run_demo
 
-DEMO_FILES = {
-    "tests/workflows/test_ablate.py",
-    "tests/workflows/test_demo.py",
-    "tests/pipeline/test_kill.py",
-    "tests/serve/test_http.py",
-}
-# Ray and torch would each start a thread per core in every worker process and fight over two cores.
+E2E_FIXTURES = {"demo", "client", "cluster"}
+RAY_FIXTURES = {"local_ray"}
+DEMO_GROUP = "@demo"
+
+# Ray and torch would start a thread per core in every worker process and compete for two cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 use_huge_pages()  # as `main` does; some tests start Ray without it
 
 
-class FilesOfTheDemoTogether(LoadScopeScheduling):
-    """Of several test processes one has the tests of the demo, so that it runs once; the others share the other files.
+class DemoTestsTogether(LoadScopeScheduling):
+    """Tests of the demo go to one of several test processes, so that it runs once.
 
-    xdist's own groups (`--dist loadgroup`) are not seen by pytest 9.2.
+    The other tests are distributed by file. xdist's own groups (`--dist loadgroup`) do not work
+    with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::", 1)[0]
-        return "demo" if file in DEMO_FILES else file
+        return DEMO_GROUP if nodeid.endswith(DEMO_GROUP) else nodeid.split("::", 1)[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return FilesOfTheDemoTogether(config, log)
+    """Use the scheduler above."""
+    return DemoTestsTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest goes first, so that no process is left with it at the end.
-
-    Raises:
-        pytest.UsageError: a file needs the demo and is not known to.
-    """
-    needed = {
-        item.location[0]
-        for item in items
-        if isinstance(item, pytest.Function) and "demo" in item.fixturenames
-    }
-    if unknown := needed - DEMO_FILES:
-        raise pytest.UsageError(
-            f"{', '.join(sorted(unknown))}: name it in DEMO_FILES, or the demo would run twice"
+    """Mark the tests by their fixtures; put the longest first, so that no process ends with one."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & E2E_FIXTURES:
+            item.add_marker("e2e")
+        if fixtures & RAY_FIXTURES:
+            item.add_marker("ray")
+        if "demo" in fixtures and "PYTEST_XDIST_WORKER" in os.environ:
+            item._nodeid += DEMO_GROUP
+    long_files = {item.location[0] for item in items if _is_marked(item, "e2e", "slow")}
+    items.sort(
+        key=lambda item: (
+            "demo" not in getattr(item, "fixturenames", ()),
+            item.location[0] not in long_files,
         )
-    items.sort(key=lambda item: item.location[0] not in DEMO_FILES)
+    )
+
+
+def _is_marked(item: pytest.Item, *names: str) -> bool:
+    return any(item.get_closest_marker(name) for name in names)
+
+
+@pytest.fixture(autouse=True)
+def no_hidden_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test without the mark `ray` or `e2e` must not start Ray, which takes ten seconds."""
+    if not _is_marked(request.node, "ray", "e2e"):
+        monkeypatch.setattr("ray.init", _refuse_ray)
+
+
+def _refuse_ray(*_: object, **__: object) -> None:
+    pytest.fail("this test starts Ray: use the fixture local_ray, or the mark `ray` or `e2e`")
 
 
 @pytest.fixture
@@ -65,24 +84,24 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a generated catalogue of twenty products."""
-    folder = tmp_path_factory.mktemp("catalogue")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a generated catalog of twenty products."""
+    folder = tmp_path_factory.mktemp("catalog")
     write_demo_catalog(folder, products=20, workers=1)
     return folder
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, catalogue: Path) -> Workspace:
-    """A workspace that holds the generated catalogue, nothing decoded yet."""
+def prepared(tmp_path: Path, catalog: Path) -> Workspace:
+    """A workspace with the samples of the generated catalog, and no frames."""
     uri = str(tmp_path / "prepared")
-    assert main(["prepare", "--manifest", str(catalogue / "manifest.csv"), "--workspace", uri]) == 0
+    assert main(["prepare", "--manifest", str(catalog / "manifest.csv"), "--workspace", uri]) == 0
     return Workspace.open(uri)
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    """The main job, whole: `ampere demo` on twenty products."""
+    """A whole `ampere demo` on twenty products, by the command that users run."""
     folder = tmp_path_factory.mktemp("demo")
     return DemoRun(folder, run_demo(folder))
 

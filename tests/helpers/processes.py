@@ -1,4 +1,4 @@
-"""Starting a stage as users do, and killing it or a part of it while it runs."""
+"""Start a stage as users do, and kill it or one of its processes while it runs."""
 
 import contextlib
 import os
@@ -19,13 +19,12 @@ from ampere.store.workspace import Workspace
 
 
 def command(stage: str, workspace: Workspace, flags: Sequence[str]) -> list[str]:
+    """The command line of a stage."""
     return [sys.executable, "-m", "ampere.cli", stage, "--workspace", workspace.uri, *flags]
 
 
-def kill_half_way(
-    stage: str, workspace: Workspace, output: TableSpec, flags: Sequence[str], start: int = 0
-) -> int:
-    """Start a job, kill it and its children once its first rows are committed; returns how many it had."""
+def kill_half_way(stage: str, workspace: Workspace, output: TableSpec, flags: Sequence[str]) -> int:
+    """Start a job, kill it and its children after its first commit; returns its rows."""
     table = workspace.table(output)
     with subprocess.Popen(
         command(stage, workspace, flags),
@@ -33,29 +32,23 @@ def kill_half_way(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     ) as job:
-        while table.count() == start:
-            try:  # waiting for the job is the pause between two looks
+        while table.count() == 0:
+            try:  # the pause between two looks
                 job.wait(timeout=0.02)
                 pytest.fail(f"{stage} ended by itself: {job.stdout.read().decode()[-3000:]}")
             except subprocess.TimeoutExpired:
                 continue
         os.killpg(job.pid, signal.SIGKILL)
-    return table.count() - start
-
-
-def run_whole(stage: str, workspace: Workspace, flags: Sequence[str]) -> str:
-    result = subprocess.run(
-        command(stage, workspace, flags), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
-    return result.stdout.splitlines()[-1]
+    return table.count()
 
 
 def ids(workspace: Workspace, spec: TableSpec, where: str | None = None) -> list[str]:
+    """Sorted sample ids of a table's rows."""
     return sorted(workspace.table(spec).read(["sample_id"], where)["sample_id"].to_pylist())
 
 
 def command_line(process: psutil.Process) -> list[str]:
+    """Its arguments; empty if it has ended."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -65,7 +58,8 @@ def command_line(process: psutil.Process) -> list[str]:
 def start(
     stage: str, workspace: Workspace, flags: Sequence[str], log: Path
 ) -> subprocess.Popen[bytes]:
-    # A driver whose head is gone waits for it for a minute; five seconds tell as much.
+    """Start a stage in a process group of its own; its output goes to `log`."""
+    # By default a driver waits a minute for a head node that is dead.
     env = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     with log.open("w") as file:
         return subprocess.Popen(
@@ -78,14 +72,15 @@ def start(
 
 
 def wait_for_rows(job: subprocess.Popen[bytes], table: Table, count: int, log: Path) -> None:
-    """Wait until a job has committed so many rows more."""
+    """Wait until a job has committed `count` more rows."""
     goal = table.count() + count
     wait_until(job, lambda: table.count() >= goal, log)
 
 
 def wait_until(job: subprocess.Popen[bytes], happened: Callable[[], bool], log: Path) -> None:
+    """Wait for a condition; fail if the job ends first."""
     while not happened():
-        try:  # waiting for the job is the pause between two looks
+        try:  # the pause between two looks
             job.wait(timeout=0.02)
             pytest.fail(f"the job ended by itself: {log.read_text()[-3000:]}")
         except subprocess.TimeoutExpired:
@@ -110,7 +105,7 @@ def parts_of(job: subprocess.Popen[bytes], kind: str) -> list[psutil.Process]:
 
 
 def kill(victim: str, job: subprocess.Popen[bytes], rng: random.Random) -> None:
-    """SIGKILL a part of a running job: what dies with it is dead, what can go on goes on."""
+    """SIGKILL a process of a running job of one kind; all of them for the head node."""
     chosen = parts_of(job, victim)
     if victim == "driver":
         job.kill()
@@ -123,7 +118,7 @@ def kill(victim: str, job: subprocess.Popen[bytes], rng: random.Random) -> None:
 
 
 def free_port() -> int:
-    """A port below those that the system gives out: of these another Ray may take it before it is used."""
+    """A free port below the ephemeral range, from which another process could take it."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):

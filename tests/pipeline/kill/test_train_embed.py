@@ -1,0 +1,88 @@
+"""Kill and resume: a training and an embed job whose driver dies with all its workers."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from ampere.cli import main
+from ampere.models.model_folder import SETTINGS_FILE, embedding_name
+from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
+from ampere.store.workspace import Workspace
+from ampere.training.loop import build_model
+from tests.helpers.processes import ids, kill_half_way, start, wait_until
+from tests.helpers.training import small_job, small_set
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("local_ray"),
+]
+PRODUCTS = 20
+
+
+@pytest.fixture
+def filled(workspace: Workspace) -> Workspace:
+    """Twenty training products with two samples in each domain, and their frames."""
+    training_set, frames = small_set(PRODUCTS)
+    workspace.table(SAMPLES).append(
+        [
+            {"sample_id": sample_id, "product_id": product, "domain": domain, "split": "train"}
+            | {"text": training_set.texts[sample_id]}
+            for product, domains in training_set.products.items()
+            for domain, sample_ids in domains.items()
+            for sample_id in sample_ids
+        ]
+    )
+    workspace.table(FRAMES).append(
+        [
+            {"sample_id": sample_id, "fingerprint": "f", "frames": jpegs}
+            for sample_id, jpegs in frames.frames.items()
+        ]
+    )
+    return workspace
+
+
+def test_kill_embed(filled: Workspace) -> None:
+    """The committed rows are kept, and the rerun embeds the others."""
+    job = small_job(small_set(PRODUCTS)[0])
+    torch.manual_seed(0)
+    folder = Path(filled.uri) / "models" / "m"
+    build_model(job).save_pretrained(folder, job.tokenizer)
+    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
+    flags = ["--embed.model", "m", "--embed.batch-size", "1"]
+    done = kill_half_way("embed", filled, EMBEDDINGS, flags)
+    assert 0 < done < PRODUCTS * 6
+    assert main(["embed", "--workspace", filled.uri, *flags]) == 0
+    assert ids(filled, EMBEDDINGS, f"model = '{embedding_name(folder)}'") == ids(filled, SAMPLES)
+
+
+def test_kill_train(filled: Workspace, tmp_path: Path) -> None:
+    """The training resumes from its last checkpoint."""
+    log = tmp_path / "log"
+    flags = [
+        "--train.name", "killed", "--train.text", "none", "--train.epochs", "12",
+        "--train.workers", "1", "--train.batch-size", "8", "--train.log-every", "1",
+        "--train.checkpoint-every", "3", "--model.num-frames", "2",
+    ]  # fmt: skip
+    metrics = Path(filled.uri) / "logs" / "killed" / "metrics.jsonl"
+
+    def lines() -> list[str]:
+        return metrics.read_text("utf-8").splitlines() if metrics.exists() else []
+
+    job = start("train", filled, flags, log)
+    wait_until(job, lambda: len(lines()) >= 12, log)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    before = lines()
+    assert main(["train", "--workspace", filled.uri, *flags]) == 0
+    after = lines()
+    steps = [json.loads(line)["step"] for line in after]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(before)
+    # Steps before the last checkpoint were not made again: even their times are the same.
+    resumed = (len(before) - 1) // 3 * 3 - 3
+    assert after[:resumed] == before[:resumed] and resumed >= 6
+    assert not filled.names("runs")
