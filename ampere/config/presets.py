@@ -46,7 +46,7 @@ def demo() -> Settings:
             lr_rest=5e-4,
             # Towers trained from scratch must first learn from the pairs: with the paper's
             # temperature and the classifier's full gradients all embeddings collapse
-            # (docs/results.md).
+            # (docs/research/ablations.md).
             temperature=0.1,
             classifier_weight=0.005,
             crop_scale=0.8,
@@ -63,7 +63,7 @@ def demo() -> Settings:
 def rope() -> Settings:
     """The paper's setup: X-CLIP-B/16, RoBERTa and an LLM from the hub; one GPU per worker."""
     return Settings(
-        # vLLM no longer runs Baichuan2-13B-Chat, which the paper uses (docs/summaries.md).
+        # vLLM no longer runs Baichuan2-13B-Chat, which the paper uses: docs/guides/summaries.md.
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(
             vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"

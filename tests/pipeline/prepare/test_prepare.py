@@ -331,6 +331,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     """A million frame lines after 200,000: a reader that held them would take 170 MB more."""
     folders = [tmp_path / "20", tmp_path / "100"]
