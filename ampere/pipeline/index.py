@@ -256,24 +256,26 @@ def missing_embeddings_note(
 
 def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     """Return the embeddings of a model with the columns that a hit shows of each sample."""
-    wanted = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
-    embeddings = workspace.table(EMBEDDINGS).read(wanted, f"model = '{model}'").sort_by("sample_id")
+    columns = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
+    embeddings = (
+        workspace.table(EMBEDDINGS).read(columns, f"model = '{model}'").sort_by("sample_id")
+    )
     samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], split_filter(split))
     at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())
     embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     texts = text_array(sample_texts(workspace, "llm"), embeddings["sample_id"].to_pylist())
     uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
-    # A row changes if its vector or the columns that it shows change.
-    columns = (
+    # A row counts as updated if its vector or a column that a hit shows changed.
+    content = (
         embeddings["sample_id"].to_pylist(),
         embeddings["fingerprint"].to_pylist(),
         texts.to_pylist(),
         uris,
     )
-    names = [fingerprint(*row) for row in zip(*columns, strict=True)]
+    fingerprints = [fingerprint(*row) for row in zip(*content, strict=True)]
     return (
         embeddings.drop_columns("fingerprint")
         .append_column("text", texts)
         .append_column("media_uri", pa.array(uris, pa.string()))
-        .append_column("fingerprint", pa.array(names, pa.string()))
+        .append_column("fingerprint", pa.array(fingerprints, pa.string()))
     )

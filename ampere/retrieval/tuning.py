@@ -155,10 +155,10 @@ def could_be_faster(trial: Trial, settings: IndexSettings) -> bool:
 
 def limits(settings: IndexSettings) -> str:
     """Return the settings' limits as text."""
-    parts = [f"recall@{K} {settings.target_recall}"]
-    parts += [] if settings.max_memory_gb is None else [f"{settings.max_memory_gb} GB"]
-    parts += [] if settings.max_latency_ms is None else [f"{settings.max_latency_ms} ms"]
-    return ", ".join(parts)
+    terms = [f"recall@{K} {settings.target_recall}"]
+    terms += [] if settings.max_memory_gb is None else [f"{settings.max_memory_gb} GB"]
+    terms += [] if settings.max_latency_ms is None else [f"{settings.max_latency_ms} ms"]
+    return ", ".join(terms)
 
 
 def reason(trials: Sequence[Trial], rows: int, settings: IndexSettings) -> str:

@@ -37,7 +37,9 @@ def test_models_with_different_samples_are_not_compared() -> None:
     for products, samples in (("xy", "12"), ("xyz", "124")):
         with pytest.raises(ValueError, match="a and b have embeddings of different samples"):
             compare_models({"a": results("xyz", "123"), "b": results(products, samples)}, "a", "b")
-    with pytest.raises(ValueError, match="evaluate.compare is .'a', 'a'.; name two models"):
+    with pytest.raises(
+        ValueError, match="evaluate.compare is .'a', 'a'.; name two different models"
+    ):
         EvaluateSettings(compare=("a", "a"))
 
 
@@ -49,11 +51,11 @@ def test_figures_compare_their_models() -> None:
         comparisons({"a": first, "b": other}),
     )
     assert same.startswith("a over b, R@1 in points: mR1 +0.0")
-    assert different == "a and b are not compared: they have embeddings of different samples"
+    assert different == "a and b are not compared: their embeddings are of different samples"
 
 
 @pytest.fixture
-def test_set(workspace: Workspace) -> Workspace:
+def two_products(workspace: Workspace) -> Workspace:
     """Model `m` with embeddings of test samples `page-p`, `page-q` and so on, of two products."""
     embedding_model(workspace)
     vectors = {"p": [1.0, 0.0], "q": [0.0, 1.0]}
@@ -70,16 +72,16 @@ def test_set(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def test_samples_without_embedding_are_reported(test_set: Workspace) -> None:
+def test_samples_without_embedding_are_reported(two_products: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
-    assert "no embedding" not in str(evaluate(test_set, settings))
-    test_set.table(EMBEDDINGS).delete("sample_id = 'live-q'")
-    text = str(evaluate(test_set, settings))
+    assert "no embedding" not in str(evaluate(two_products, settings))
+    two_products.table(EMBEDDINGS).delete("sample_id = 'live-q'")
+    text = str(evaluate(two_products, settings))
     note = "m: 1 of 6 test samples have no embedding from the current weights and are excluded"
     assert f"{note}; run `ampere embed --embed.model m`" in text
     # A page and a short of product q.
     assert "m: 2 queries have no sample of their product in the gallery" in text
-    report = json.loads(test_set.read_report("evaluation.json") or "")
+    report = json.loads(two_products.read_report("evaluation.json") or "")
     assert (report["test_samples"], report["without_embedding"]) == (6, 1)
     assert [
         report["tasks"][task]["queries_without_answer"] for task in ("P2L", "S2L", "L2P", "P2S")
@@ -87,24 +89,24 @@ def test_samples_without_embedding_are_reported(test_set: Workspace) -> None:
     assert report["tasks"]["P2L"]["gallery"] == 1 and report["tasks"]["P2S"]["gallery"] == 2
 
 
-def test_queries_without_a_relevant_item_are_reported_per_model(test_set: Workspace) -> None:
-    shutil.copytree(f"{test_set.uri}/models/m", f"{test_set.uri}/models/n")
-    name = embedding_name(model_folder(test_set, "n"))
-    test_set.table(EMBEDDINGS).upsert(
+def test_queries_without_a_relevant_item_are_reported_per_model(two_products: Workspace) -> None:
+    shutil.copytree(f"{two_products.uri}/models/m", f"{two_products.uri}/models/n")
+    name = embedding_name(model_folder(two_products, "n"))
+    two_products.table(EMBEDDINGS).upsert(
         [
             {"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]}
             for sample_id in ("page-p", "live-p", "live-q")
         ]
     )
-    text = str(evaluate(test_set, EvaluateSettings(models=("m", "n"))))
+    text = str(evaluate(two_products, EvaluateSettings(models=("m", "n"))))
     assert "n: 4 queries have no sample of their product in the gallery and are excluded" in text
     assert "m: " not in text
 
 
-def test_products_and_domains_are_those_of_the_current_catalog(test_set: Workspace) -> None:
+def test_products_and_domains_are_those_of_the_current_catalog(two_products: Workspace) -> None:
     """Since the embeddings were made, a product became known and a sample changed its domain."""
-    name = embedding_name(model_folder(test_set, "m"))
-    test_set.table(EMBEDDINGS).upsert(
+    name = embedding_name(model_folder(two_products, "m"))
+    two_products.table(EMBEDDINGS).upsert(
         [
             {
                 "sample_id": "page-p",
@@ -122,7 +124,7 @@ def test_products_and_domains_are_those_of_the_current_catalog(test_set: Workspa
             },
         ]
     )
-    by_domain = read_vectors(test_set, model_folder(test_set, "m"))
+    by_domain = read_vectors(two_products, model_folder(two_products, "m"))
     assert {domain: v.products.tolist() for domain, v in by_domain.items()} == {
         domain: ["p", "q"] for domain in Domain
     }

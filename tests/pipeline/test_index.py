@@ -60,7 +60,7 @@ def put(workspace: Workspace, numbers: range, seed: int = 0) -> None:
     workspace.table(EMBEDDINGS).upsert(embeddings)
 
 
-def shown(workspace: Workspace) -> dict[str, float]:
+def page_scores(workspace: Workspace) -> dict[str, float]:
     """Sample id -> score of all pages for one query, from the current version."""
     opened = open_index(workspace, "m", embedding_name(model_folder(workspace, "m")))
     (hits,) = opened.search(np.eye(1, 8, dtype=np.float32), Domain.PAGE, 100).hits()
@@ -82,13 +82,13 @@ def test_few_changes_make_a_delta_and_many_a_base(embedded: Workspace) -> None:
     report = str(build_index(embedded, SETTINGS))
     # Two added and one updated in both domains; an update counts twice.
     assert "delta with 8 changes to base v000001" in report
-    delta = shown(embedded)
+    delta = page_scores(embedded)
     build_index(embedded, IndexSettings(model="m", delta_share=0.0))
     assert versions(embedded, "m") == ["v000001", "v000002", "v000003"]
-    assert shown(embedded) == pytest.approx(delta) and len(delta) == 42
+    assert page_scores(embedded) == pytest.approx(delta) and len(delta) == 42
     put(embedded, range(42, 60))
-    assert "delta" not in str(build_index(embedded, SETTINGS))  # too many changes
-    assert len(shown(embedded)) == 60
+    assert "delta with" not in str(build_index(embedded, SETTINGS))  # too many changes
+    assert len(page_scores(embedded)) == 60
 
 
 def test_base_replaces_a_delta_without_changes(embedded: Workspace) -> None:
@@ -97,7 +97,7 @@ def test_base_replaces_a_delta_without_changes(embedded: Workspace) -> None:
     assert "2 changes to base" in str(build_index(embedded, SETTINGS))
     embedded.table(EMBEDDINGS).delete("sample_id IN ('page-40', 'short-40')")
     merged = IndexSettings(model="m", delta_share=0.0)
-    assert "delta" not in str(build_index(embedded, merged))
+    assert "delta with" not in str(build_index(embedded, merged))
     assert "80 were done before" in str(build_index(embedded, merged))
     assert meta_of(embedded, "v000003")["base"] is None and len(versions(embedded, "m")) == 3
 
@@ -148,14 +148,14 @@ def test_deleted_sample_is_not_returned(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
     assert "1 changes to base v000001" in str(build_index(embedded, SETTINGS))
-    assert len(shown(embedded)) == 39 and "page-7" not in shown(embedded)
+    assert len(page_scores(embedded)) == 39 and "page-7" not in page_scores(embedded)
 
 
 def test_base_of_low_recall_is_not_published(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
-    before = shown(embedded)
+    before = page_scores(embedded)
     put(embedded, range(40, 80))
     monkeypatch.setattr(index, "measured_recall", lambda *_: {"page": 0.5, "short": 1.0})
     message = (
@@ -164,7 +164,7 @@ def test_base_of_low_recall_is_not_published(
     )
     with pytest.raises(RuntimeError, match=message):
         build_index(embedded, SETTINGS)
-    assert versions(embedded, "m") == ["v000001"] and shown(embedded) == before
+    assert versions(embedded, "m") == ["v000001"] and page_scores(embedded) == before
 
 
 def test_delta_of_low_recall_is_replaced_by_a_base(
@@ -179,7 +179,7 @@ def test_delta_of_low_recall_is_replaced_by_a_base(
     monkeypatch.setattr(index, "measured_recall", measured)
     report = str(build_index(embedded, SETTINGS))
     assert "v000002 failed the gate" in report and "Building a new base instead" in report
-    assert meta_of(embedded, "v000002")["base"] is None and len(shown(embedded)) == 41
+    assert meta_of(embedded, "v000002")["base"] is None and len(page_scores(embedded)) == 41
 
 
 def test_delta_that_returns_deleted_rows_is_not_published(
@@ -190,7 +190,7 @@ def test_delta_that_returns_deleted_rows_is_not_published(
     monkeypatch.setattr("ampere.retrieval.index.read_ids", lambda _: set())
     report = str(build_index(embedded, SETTINGS))
     assert "returned deleted or stale rows" in report and "sample 'page-7'" in report
-    assert meta_of(embedded, "v000002")["base"] is None and "page-7" not in shown(embedded)
+    assert meta_of(embedded, "v000002")["base"] is None and "page-7" not in page_scores(embedded)
 
 
 def test_index_of_other_weights_is_not_searched(
@@ -213,7 +213,7 @@ def test_index_of_other_weights_is_not_searched(
         search.search(embedded, "m", Path("picture.jpg"), None, 5)
     put(embedded, range(40))
     build_index(embedded, SETTINGS)
-    assert len(shown(embedded)) == 40
+    assert len(page_scores(embedded)) == 40
 
 
 def test_first_build_killed_before_publishing_is_repeated(
@@ -222,7 +222,7 @@ def test_first_build_killed_before_publishing_is_repeated(
     build_index(embedded, SETTINGS)
     (Path(embedded.uri) / "indexes/m/current.json").unlink()
     assert "80 rows done" in str(build_index(embedded, SETTINGS))
-    assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
+    assert current_version(embedded, "m") == "v000002" and len(page_scores(embedded)) == 40
 
 
 @pytest.mark.parametrize("version", ["v000001", "v000002"])
@@ -240,10 +240,10 @@ def test_missing_or_damaged_index_json_is_rebuilt(
         file.write_text(text)
     assert "82 rows done" in str(build_index(embedded, SETTINGS))
     assert meta_of(embedded, current_version(embedded, "m"))["base"] is None
-    assert len(shown(embedded)) == 41
+    assert len(page_scores(embedded)) == 41
     put(embedded, range(41, 42))
     build_index(embedded, SETTINGS)
-    assert len(shown(embedded)) == 42
+    assert len(page_scores(embedded)) == 42
 
 
 def test_rows_are_read_under_the_lock(embedded: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +267,8 @@ def test_rollback(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> No
     build_index(embedded, SETTINGS)
     flags = ["--workspace", embedded.uri, "--index.model", "m"]
     assert main(["index", "rollback", *flags]) == 0
-    assert "index: m is back at v000001" in capsys.readouterr().out
-    assert len(shown(embedded)) == 40
+    assert "index: rolled m back to v000001" in capsys.readouterr().out
+    assert len(page_scores(embedded)) == 40
     with pytest.raises(FileNotFoundError, match="no version of index m before v000001"):
         roll_back(embedded, "m")
     with (
@@ -278,7 +278,7 @@ def test_rollback(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> No
         roll_back(embedded, "m")
     assert "v000001" in main_output(["status", "--workspace", embedded.uri], capsys)
     build_index(embedded, SETTINGS)
-    assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
+    assert current_version(embedded, "m") == "v000003" and len(page_scores(embedded)) == 41
     assert roll_back(embedded, "m") == "v000001"  # current before v000003; v000002 was rolled back
 
 
@@ -292,7 +292,7 @@ def test_rollback_to_other_weights_is_rejected(embedded: Workspace) -> None:
     message = f"index m to v000001: it holds vectors of {old}.* v000002 stays current"
     with pytest.raises(ValueError, match=message):
         roll_back(embedded, "m")
-    assert current_version(embedded, "m") == "v000002" and len(shown(embedded)) == 40
+    assert current_version(embedded, "m") == "v000002" and len(page_scores(embedded)) == 40
 
 
 def main_output(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -306,7 +306,7 @@ def test_last_versions_and_their_bases_are_retained(embedded: Workspace) -> None
         build_index(embedded, settings)
         put(embedded, range(number, number + 1))
     assert versions(embedded, "m") == ["v000001", "v000004", "v000005"]
-    assert len(shown(embedded)) == 44
+    assert len(page_scores(embedded)) == 44
 
 
 def test_version_that_a_search_may_be_opening_is_retained(embedded: Workspace) -> None:
@@ -340,7 +340,7 @@ def test_folder_without_index_json_is_no_version(embedded: Workspace) -> None:
     with pytest.raises(FileNotFoundError, match="no version of index m before v000002"):
         roll_back(embedded, "m")
     build_index(embedded, SETTINGS)
-    assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 40
+    assert current_version(embedded, "m") == "v000003" and len(page_scores(embedded)) == 40
 
 
 @pytest.mark.parametrize("damaged", ["v000001/page-0.faiss", "v000002/index.json"])
@@ -357,7 +357,7 @@ def test_rollback_to_a_damaged_version_or_base_is_rejected(
     message = "cannot roll back index m to v000002: .*; v000003 stays current. .* remove"
     with pytest.raises(ValueError, match=message):
         roll_back(embedded, "m")
-    assert current_version(embedded, "m") == "v000003" and len(shown(embedded)) == 41
+    assert current_version(embedded, "m") == "v000003" and len(page_scores(embedded)) == 41
 
 
 def test_damaged_version_is_reported_and_can_be_rolled_back(embedded: Workspace) -> None:
@@ -367,8 +367,8 @@ def test_damaged_version_is_reported_and_can_be_rolled_back(embedded: Workspace)
     file.write_bytes(file.read_bytes()[:-1])
     message = "checksum mismatch: .*page-0.faiss .* or run `ampere index rollback`"
     with pytest.raises(ValueError, match=message):
-        shown(embedded)
-    assert roll_back(embedded, "m") == "v000001" and len(shown(embedded)) == 40
+        page_scores(embedded)
+    assert roll_back(embedded, "m") == "v000001" and len(page_scores(embedded)) == 40
 
 
 def test_damaged_base_is_rebuilt(embedded: Workspace) -> None:
@@ -378,7 +378,7 @@ def test_damaged_base_is_rebuilt(embedded: Workspace) -> None:
     file = Path(embedded.uri) / "indexes/m/v000001/short-0.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     assert "82 rows done" in str(build_index(embedded, SETTINGS))
-    assert len(shown(embedded)) == 41
+    assert len(page_scores(embedded)) == 41
     assert meta_of(embedded, "v000003")["base"] is None
 
 

@@ -122,7 +122,7 @@ def products_of(right: str, wrong: str) -> dict[Domain, Vectors]:
     return {domain: of(place) for place, domain in enumerate(Domain)}
 
 
-def test_interval_of_identical_products_is_a_point() -> None:
+def test_interval_of_perfect_results_is_a_point() -> None:
     assert mr1_interval([evaluate_tasks(products_of("abcd", ""))]) == pytest.approx((100, 100))
 
 

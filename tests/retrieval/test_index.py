@@ -13,6 +13,7 @@ from ampere.records import Domain
 from ampere.retrieval import index_types
 from ampere.retrieval.index import (
     MISSING_SCORE,
+    DomainIndex,
     Hit,
     SearchIndex,
     merge_ranked,
@@ -330,10 +331,8 @@ def test_stale_result_fails_at_any_recall(tmp_path: Path) -> None:
     index = base(tmp_path, table)
     assert measured_recall(index, table)["page"] == 1
     without = table.filter(np.arange(61) != 7)
-    with pytest.raises(
-        RuntimeError,
-        match=r"index for page returned .* rows \(\d+ of 300 answers\), e.g. sample 's7'",
-    ):
+    message = r"for page returned deleted or stale rows \(6 of 150 answers\), e.g. sample 's7'"
+    with pytest.raises(RuntimeError, match=message):
         measured_recall(index, without)
     other = pa.concat_tables([without, rows([Domain.PAGE], seed=5, first=7)])
     with pytest.raises(RuntimeError, match="index for page returned .* sample 's7'"):
@@ -426,6 +425,22 @@ def test_limits_apply_to_each_shard_with_its_added_rows(tmp_path: Path) -> None:
     roomy = IndexSettings(max_memory_gb=max(shards) + added_gb / 2)
     assert violations(index, more, roomy) == []
     assert violations(index, more, IndexSettings(max_memory_gb=max(shards)))
+
+
+def test_segments_of_shard_equal_a_searcher_of_that_shard(tmp_path: Path) -> None:
+    table = rows(MIXED * 5)
+    base(tmp_path / "v1", table, shards=3)
+    more = pa.concat_tables([table.slice(4), rows(MIXED, seed=1, first=100)])
+    index = delta(tmp_path / "v2", tmp_path / "v1", more)
+    queries = stacked_vectors(rows(MIXED, seed=2)["vector"])
+    for number in range(3):
+        alone = SearchIndex(tmp_path / "v2", [number]).domains[Domain.PAGE]
+        narrowed = DomainIndex(index.domains[Domain.PAGE].segments_of_shard(number, 3))
+        assert narrowed.rows.equals(alone.rows)
+        for ours, expected in zip(
+            narrowed.nearest(queries, 5), alone.nearest(queries, 5), strict=True
+        ):
+            np.testing.assert_array_equal(ours, expected)
 
 
 def test_k_below_one_is_rejected(tmp_path: Path) -> None:

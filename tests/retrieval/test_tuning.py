@@ -168,9 +168,9 @@ def test_slow_index_is_measured_again_at_the_target_recall(
     target = 2 * recalls[less] - 1 + 1e-6
     real, last_effort = tuning.search, [0]
 
-    def recorded(index: object, query: object, k: int, effort: int, *rest: object) -> object:
-        last_effort[0] = effort
-        return real(index, query, k, effort, *rest)
+    def recorded(index: object, query: object, k: int, search_effort: int) -> object:
+        last_effort[0] = search_effort
+        return real(index, query, k, search_effort)
 
     def latency(search_one: Callable, queries: NDArray[np.float32]) -> float:
         search_one(queries[:1])
