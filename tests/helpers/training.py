@@ -1,28 +1,16 @@
 """A tiny training task in memory: products that differ in color, and a small network."""
 
-import json
-import os
-import pickle
-import queue
 import random
-import signal
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from pathlib import Path
-from typing import Any
 
-import pytest
 from PIL import Image
 
 from ampere.config.model import ModelSettings
 from ampere.config.train import TrainSettings
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
-from ampere.pipeline.train.trackers import Progress
-from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
 from ampere.records import Domain
-from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet
+from ampere.training.data import Batch, ProductBatches, TrainingSet
 from ampere.training.loop import TrainJob
 
 SIZES = ModelSettings(
@@ -56,48 +44,6 @@ class MemoryFrames:
     def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
         self.taken += sample_ids
         return [self.frames[sample_id] for sample_id in sample_ids]
-
-
-class DyingFrames:
-    """A FrameSource that kills its process at one of its reads.
-
-    Args:
-        frames: where to read from.
-        log: file that gets a line per read, of all processes.
-        at_read: number of the read that kills, from 1.
-        runs: folder of Ray Train's runs; the death waits for a checkpoint in it.
-    """
-
-    def __init__(self, frames: FrameSource, log: Path, *, at_read: int, runs: str) -> None:
-        self.frames, self.log, self.at_read, self.runs = frames, log, at_read, runs
-
-    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
-        with self.log.open("a") as file:
-            file.write("read\n")
-        if len(self.log.read_text().splitlines()) == self.at_read:
-            while not list(Path(self.runs).glob("*/checkpoint_manager_snapshot.json")):
-                time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.frames.take(sample_ids)
-
-
-def train_in_process(
-    inputs: TrainInputs, progress: Progress, *, storage: str, run: str, folder: Path
-) -> dict[str, float]:
-    """Stands in for `train_on_ray`: runs the worker's code in this process, without Ray."""
-    import ray.train
-
-    channel: queue.Queue[Any] = queue.Queue()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray, "get", pickle.loads)
-        patch.setattr(ray.train, "get_checkpoint", lambda: None)
-        patch.setattr(ray.train, "report", lambda _, checkpoint: checkpoint.to_directory(folder))
-        error = train_worker({"inputs": pickle.dumps(inputs), "queue": channel})
-    if error is not None:
-        raise error
-    channel.put(None)
-    progress.watch(channel, Future())
-    return json.loads((folder / SCORES_FILE).read_text("utf-8"))
 
 
 def solid_frames(product: int, count: int, size: tuple[int, int] = (48, 40)) -> list[bytes]:

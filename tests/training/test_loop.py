@@ -468,6 +468,7 @@ def test_chunk_has_the_same_dropout_both_times() -> None:
     assert before - loss() == pytest.approx(0.01, rel=0.2)
 
 
+@pytest.mark.slow
 # Dynamo inspects modules, and so triggers deprecation warnings of libraries.
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"

@@ -89,26 +89,42 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         train=settings,
     )
     start_from = (workspace.uri, f"models/{settings.start_from}") if settings.start_from else None
+    inputs = TrainInputs(job=job, frames=frames, start_from=start_from)
+    notes += train_and_publish(workspace, inputs, made_from, start)
+    seconds = time.monotonic() - began
+    return Report("train", where, done=products, seconds=seconds, notes=notes, unit="products")
+
+
+def train_and_publish(
+    workspace: Workspace, inputs: TrainInputs, made_from: str, start: Path | None
+) -> list[str]:
+    """Train on Ray, publish models/NAME, and return notes on the result.
+
+    Args:
+        workspace: where the model is published.
+        inputs: of the training.
+        made_from: its fingerprint.
+        start: local folder of the model it starts from, if any.
+    """
+    settings = inputs.job.train
     logs = Path(workspace.uri) / "logs" / settings.name if workspace.is_local else None
-    progress = Progress(job, logs)
-    with workspace.lock(target.replace("/", "-")), tempfile.TemporaryDirectory() as name:
+    progress = Progress(inputs.job, logs)
+    lock = workspace.lock(f"models-{settings.name}")
+    with lock, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scores = train_on_ray(
-            TrainInputs(job=job, frames=frames, start_from=start_from),
+            inputs,
             progress,
             storage=f"{workspace.uri}/runs",
             # A rerun resumes the run of its fingerprint; other settings start another run.
             run=f"{settings.name}-{made_from}",
             folder=folder,
         )
-        write_settings(folder, job, made_from, scores)
-        where = workspace.publish(folder, target, last=SETTINGS_FILE)
+        write_settings(folder, inputs.job, made_from, scores)
+        workspace.publish(folder, f"models/{settings.name}", last=SETTINGS_FILE)
         remove_runs(workspace, settings.name)
-        if start is not None:
-            notes.append(start_note(settings.start_from, start, folder))
-    notes += result_notes(progress, scores)
-    seconds = time.monotonic() - began
-    return Report("train", where, done=products, seconds=seconds, notes=notes, unit="products")
+        notes = [start_note(settings.start_from, start, folder)] if start is not None else []
+    return notes + result_notes(progress, scores)
 
 
 def training_data(

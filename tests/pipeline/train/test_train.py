@@ -21,7 +21,7 @@ from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.training.data import FrameSource, TrainingSet
 from tests.helpers.models import save_tiny_clip
-from tests.helpers.training import DyingFrames, train_in_process
+from tests.helpers.train_stage import DyingFrames, train_in_process
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
@@ -39,11 +39,10 @@ def decoded(tmp_path_factory: pytest.TempPathFactory, catalog: Path, local_ray: 
 
 @pytest.fixture(scope="module")
 def two_workers(decoded: Workspace) -> list[str]:
-    """Output lines of a training on two Ray workers, each with a loader process."""
+    """Output lines of a training on two Ray workers."""
     output = io.StringIO()
-    flags = ["--train.workers", "2", "--train.loader-workers", "1"]
     with redirect_stdout(output):
-        assert main(["train", "--workspace", decoded.uri, *SMALL, *flags]) == 0
+        assert main(["train", "--workspace", decoded.uri, *SMALL, "--train.workers", "2"]) == 0
     return output.getvalue().splitlines()
 
 
@@ -54,7 +53,7 @@ def model_settings(workspace: Workspace, name: str) -> dict:
 def test_two_workers_train_a_model_that_embeds(decoded: Workspace, two_workers: list[str]) -> None:
     assert two_workers[-1].startswith("train: 10 products done in")
     folder, settings = decoded.fetch("models/ampere"), model_settings(decoded, "ampere")
-    assert settings["train"]["workers"] == 2 and settings["train"]["loader_workers"] == 1
+    assert settings["train"]["workers"] == 2
     text = (folder / "metrics.jsonl").read_text("utf-8")
     last = json.loads(text.splitlines()[-1])
     assert last["epoch"] == 2 and last["step"] == settings["scores"]["step"]
@@ -100,7 +99,9 @@ def test_training_resumes_from_a_checkpoint_after_a_worker_is_killed(
     def with_dying_frames(*given: object) -> tuple[TrainingSet, FrameSource]:
         training_set, frames = training_data(*given)  # type: ignore[arg-type]
         # The driver reads once, to check the frames; then each step does.
-        return training_set, DyingFrames(frames, log, at_read=1 + 5, runs=f"{decoded.uri}/runs")
+        return training_set, DyingFrames(
+            frames, log, at_read=1 + 5, runs=f"{decoded.uri}/runs", model="resumed"
+        )
 
     monkeypatch.setattr(stage, "training_data", with_dying_frames)
     flags = ["--train.name", "resumed", "--train.start-from", "ampere", "--train.epochs", "6"]
@@ -118,7 +119,9 @@ def test_training_resumes_from_a_checkpoint_after_a_worker_is_killed(
 def test_diverged_training_fails_without_a_retry(
     decoded: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The batch of its only step comes from a loader process, which reads the Lance table."""
     flags = ["--train.name", "diverged", "--train.margin", "inf", "--train.log-every", "1"]
+    flags += ["--train.loader-workers", "1"]
     assert main(["train", "--workspace", decoded.uri, *SMALL, *ONE_WORKER, *flags]) == 1
     error = capsys.readouterr().err
     assert "training of diverged failed: FloatingPointError: loss or gradient is not" in error
