@@ -6,6 +6,7 @@ the Ray of its process, `slow` takes more than a few seconds. `make fast` runs t
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,45 +21,52 @@ from tests.helpers.demo import DemoRun, run_demo
 
 E2E_FIXTURES = {"demo", "client", "cluster"}
 RAY_FIXTURES = {"local_ray"}
-DEMO_GROUP = "@demo"
+ROOT = Path(__file__).parents[1]
 
 # Ray and torch would start a thread per core in every worker process and compete for two cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 use_huge_pages()  # as `main` does; some tests start Ray without it
 
 
-class DemoTestsTogether(LoadScopeScheduling):
-    """Tests of the demo go to one of several test processes, so that it runs once.
+class DemoFilesTogether(LoadScopeScheduling):
+    """Files with tests of the demo go to one of several test processes, so that it runs once.
 
-    The other tests are distributed by file. xdist's own groups (`--dist loadgroup`) do not work
-    with pytest 9.2.
+    The other tests are distributed by file. xdist's own groups do not work with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return DEMO_GROUP if nodeid.endswith(DEMO_GROUP) else nodeid.split("::", 1)[0]
+        file = nodeid.split("::", 1)[0]
+        return "demo" if uses_demo(file) else file
+
+
+@cache
+def uses_demo(file: str) -> bool:
+    """Whether a test file names the type of the fixture `demo`."""
+    return "DemoRun" in (ROOT / file).read_text("utf-8")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Use the scheduler above."""
-    return DemoTestsTogether(config, log)
+    return DemoFilesTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests by their fixtures; put the longest first, so that no process ends with one."""
+    """Mark tests by their fixtures; put the longest files first, so that none is left for the end.
+
+    Raises:
+        pytest.UsageError: a file uses the demo and does not name its type.
+    """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & E2E_FIXTURES:
             item.add_marker("e2e")
         if fixtures & RAY_FIXTURES:
             item.add_marker("ray")
-        if "demo" in fixtures and "PYTEST_XDIST_WORKER" in os.environ:
-            item._nodeid += DEMO_GROUP
+        if "demo" in fixtures and not uses_demo(item.location[0]):
+            raise pytest.UsageError(f"{item.nodeid}: annotate the fixture: `demo: DemoRun`")
     long_files = {item.location[0] for item in items if _is_marked(item, "e2e", "slow")}
     items.sort(
-        key=lambda item: (
-            "demo" not in getattr(item, "fixturenames", ()),
-            item.location[0] not in long_files,
-        )
+        key=lambda item: (not uses_demo(item.location[0]), item.location[0] not in long_files)
     )
 
 

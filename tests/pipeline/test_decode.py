@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
-def broken(tmp_path: Path, catalogue: Path) -> Workspace:
+def broken(tmp_path: Path, catalog: Path) -> Workspace:
     """Five good samples, and four whose file is missing, empty, no media, or cut off."""
-    rows = manifest_rows(catalogue)[:5]
+    rows = manifest_rows(catalog)[:5]
     good = Path(rows[1]["media"])
     bad = {
         "missing.mp4": None,
@@ -69,9 +69,9 @@ def test_bad_files_fail_only_their_own_rows(
 
 
 def test_file_that_hangs_fails_only_its_own_row(
-    tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, catalog: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = manifest_rows(catalogue)[:12]
+    rows = manifest_rows(catalog)[:12]
     os.mkfifo(tmp_path / "hang.mp4")  # reading it never ends
     rows[2] = rows[2] | {"sample_id": "hang", "media": str(tmp_path / "hang.mp4")}
     write_manifest(tmp_path / "manifest.csv", rows)
@@ -84,9 +84,9 @@ def test_file_that_hangs_fails_only_its_own_row(
     assert "1 failed (1 TimedOut" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_size_limits_are_settings(tmp_path: Path, catalogue: Path) -> None:
-    clip = next(row for row in manifest_rows(catalogue) if row["domain"] == "live")
-    page = next(row for row in manifest_rows(catalogue) if row["domain"] == "page")
+def test_size_limits_are_settings(tmp_path: Path, catalog: Path) -> None:
+    clip = next(row for row in manifest_rows(catalog) if row["domain"] == "live")
+    page = next(row for row in manifest_rows(catalog) if row["domain"] == "page")
     write_manifest(tmp_path / "manifest.csv", [clip, page])
     workspace = Workspace.open(prepared_from(tmp_path))
     for flag in ("--decode.max-megapixels", "--decode.max-file-mb"):
@@ -117,9 +117,9 @@ def test_driver_holds_ids_and_not_media(prepared: Workspace) -> None:
 
 
 def test_only_added_and_updated_rows_are_decoded(
-    tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, catalog: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = manifest_rows(catalogue)[:8]
+    rows = manifest_rows(catalog)[:8]
     write_manifest(tmp_path / "manifest.csv", rows[:5])
     workspace = Workspace.open(prepared_from(tmp_path))
     decode(workspace)
@@ -135,13 +135,13 @@ def test_only_added_and_updated_rows_are_decoded(
 
 
 def test_failed_rows_are_retried_only_on_request(
-    broken: Workspace, tmp_path: Path, catalogue: Path
+    broken: Workspace, tmp_path: Path, catalog: Path
 ) -> None:
     decode(broken)
     plan = DecodeStage(broken, demo_decode()).plan(broken)
     assert plan.rows_to_process(retry_failed=False).num_rows == 0
     shutil.copy(
-        next(catalogue.glob("shorts/*.mp4")), tmp_path / "missing.mp4"
+        next(catalog.glob("shorts/*.mp4")), tmp_path / "missing.mp4"
     )  # now the file exists
     assert decode(broken, "--retry-failed") == 0
     failures = {

@@ -20,6 +20,8 @@ from ampere.store.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 
 class Worker:
     """Dies of `poison`; of `passing` it fails the first time; writes down what it was given."""

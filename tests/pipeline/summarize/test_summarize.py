@@ -182,6 +182,7 @@ def test_three_methods_share_one_completion(clips: Workspace) -> None:
     assert made(clips, "llm-name")["s1"]["raw_output"] == made(clips, "llm")["s1"]["raw_output"]
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_raw_transcripts_as_rows(clips: Workspace) -> None:
     report = run_stage(SummarizeStage(clips, RAW), clips)
     texts = {name: (row["status"], row["text"]) for name, row in made(clips, "raw").items()}
@@ -282,6 +283,7 @@ def test_missing_row_is_missing_for_every_method(workspace: Workspace) -> None:
     assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_engine_with_quantized_weights(workspace: Workspace, tmp_path: Path) -> None:
     """A real engine. The model's folder says how its weights are stored."""
@@ -565,6 +567,7 @@ def test_unpaired_surrogate_fails_its_own_row(field: str) -> None:
     assert last["error_type"].to_pylist() == ["AnswerError"]
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_success_clears_an_earlier_failure(clips: Workspace) -> None:
     clips.table(FAILURES).append(
         [{"stage": "summarize-raw", "sample_id": "s1", "fingerprint": "x", "attempts": 1}]
