@@ -100,40 +100,40 @@ def negates_more(one: Speech, other: Speech) -> bool:
 def _is_said(number: tuple[int, int], one: Speech, other: Speech) -> bool:
     """Whether the other says a number of one: as a number, or misheard as a word.
 
-    The same sounds count as the number in these cases:
+    The sounds of the number must occur in the other, in one of these ways:
 
-    - They stand in a number of the other, and one has all of that number's sounds around its own.
-      So 十 is not said in 二十, but the 三 of 三石克 is said in 三十克.
-    - They stand among the other's words more often than among those of one. So 散百 says 三百, but
-      the 期 of 保质期三天 does not say the 七 of 保质期七天.
+    - in a number, all of whose sounds one also has in the same place. So 十 is not said in 二十,
+      but the 三 of 三石克 is said in 三十克.
+    - among words, more often than among the words of one. So 散百 says 三百, but the 期 of
+      保质期三天 does not say the 七 of 保质期七天: 期 is a word of both.
     """
     start, end = number
     wanted = one.pinyin[start:end]
 
-    def overlaps(other_number: tuple[int, int], place: int) -> bool:
-        low, high = other_number
+    def overlaps(place: int, span: tuple[int, int]) -> bool:
+        low, high = span
         return low < place + len(wanted) and place < high
 
-    def is_inside(place: int, other_number: tuple[int, int]) -> bool:
-        low, high = other_number
+    def is_inside(place: int, span: tuple[int, int]) -> bool:
+        low, high = span
         return low <= place and place + len(wanted) <= high
 
-    def is_whole_in_one(other_number: tuple[int, int], place: int) -> bool:
-        low, high = other_number
+    def is_whole_in_one(place: int, span: tuple[int, int]) -> bool:
+        low, high = span
         first = start + low - place  # where the other's number would begin in one
         return first >= 0 and one.pinyin[first:][: high - low] == other.pinyin[low:high]
 
     places = [
         place
         for place in _places(wanted, other.pinyin)
-        if all(is_whole_in_one(n, place) for n in other.numbers if overlaps(n, place))
+        if all(is_whole_in_one(place, span) for span in other.numbers if overlaps(place, span))
     ]
-    if any(is_inside(place, n) for place in places for n in other.numbers):
+    if any(is_inside(place, span) for place in places for span in other.numbers):
         return True
     words_of_one = [
         place
         for place in _places(wanted, one.pinyin)
-        if not any(overlaps(n, place) for n in one.numbers)
+        if not any(overlaps(place, span) for span in one.numbers)
     ]
     return len(places) > len(words_of_one)
 
