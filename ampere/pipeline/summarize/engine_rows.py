@@ -28,10 +28,10 @@ PROMPT_SCHEMA = pa.schema(
         ("sample_id", pa.string()),
         ("fingerprint", pa.string()),
         ("piece", pa.int32()),
-        ("pieces", pa.int32()),
+        ("pieces", pa.int32()),  # of the transcript; 0: the prompt could not be made
         ("transcript", pa.string()),  # the piece
         ("language", pa.string()),
-        ("tokenized_prompt", pa.list_(pa.int32())),  # empty if it could not be made
+        ("tokenized_prompt", pa.list_(pa.int32())),
         (ERROR, pa.string()),  # JSON of the error columns of a prompt that could not be made
     ]
 )
@@ -82,7 +82,7 @@ class FormPrompts:
 
 
 def _failed_prompt(row: dict[str, str], error: Exception) -> dict[str, Any]:
-    empty = {"piece": 0, "pieces": 1, "transcript": "", "language": "", "tokenized_prompt": []}
+    empty = {"piece": 0, "pieces": 0, "transcript": "", "language": "", "tokenized_prompt": []}
     return row | empty | {ERROR: json.dumps(error_columns(error))}
 
 
@@ -136,7 +136,7 @@ class ReadCompletions:
         rows: list[dict[str, Any]] = []
         for i, key in enumerate(zip(batch["sample_id"], batch["fingerprint"], strict=True)):
             row = {name: column[i] for name, column in batch.items()}
-            if len(row["tokenized_prompt"]):
+            if row["pieces"]:
                 pieces.setdefault(key, []).append(self._piece(row))
             else:
                 sample_id, fingerprint = key

@@ -310,8 +310,7 @@ def test_failed_prompt_fails_its_own_row(clips: Workspace, monkeypatch: pytest.M
     first, second = actor(rows).to_pylist()
     assert (first["__inference_error__"], first["transcript"]) == ("", "这个松石牙刷软毛")
     assert second["__inference_error__"] and second["tokenized_prompt"] == []
-    batch = completed(("s4", 0, 1, NAME, second["__inference_error__"]))
-    batch["tokenized_prompt"] = np.array([[], None], object)[:-1]
+    batch = completed(("s4", second["piece"], second["pieces"], "", second["__inference_error__"]))
     (row,) = ReadCompletions(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
     assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError")
     assert "out of range" in row["error_message"]
@@ -444,7 +443,6 @@ def completed(*rows: tuple[str, int, int, str, str]) -> dict[str, Any]:
         "language": np.array(["zh"] * len(rows)),
         "generated_tokens": np.array([*tokens, None], object)[:-1],
         "num_input_tokens": np.array([10] * len(rows)),
-        "tokenized_prompt": np.array([*([1] for _ in rows), None], object)[:-1],
         "__inference_error__": np.array([row[4] for row in rows]),
     }
 
