@@ -27,10 +27,9 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     failures = (
         workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
     )
-    table = Table(
-        title=f"{sample_id}, {sample['domain']} of product {sample['product_id'] or '(unknown)'}",
-        expand=True,
-    )
+    product = sample["product_id"] or "(unknown)"
+    # As Text: in a string, brackets of an id would be markup.
+    table = Table(title=Text(f"{sample_id}, {sample['domain']} of product {product}"), expand=True)
     # Chinese has no spaces to break a line at: rich would cut the text after one line.
     add_column = partial(table.add_column, ratio=1, overflow="fold")
     kind = "title" if sample["domain"] == "page" else "transcript"

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from ampere.store.workspace import Workspace
@@ -22,12 +21,6 @@ class DemoRun:
     @property
     def workspace(self) -> Workspace:
         return Workspace.open(self.folder / "workspace")
-
-
-@cache
-def serve_port() -> int:
-    """The port of Serve in this process, whose HTTP proxy keeps the port of its first start."""
-    return free_port()
 
 
 def demo_command(folder: Path, port: int) -> list[str]:

@@ -9,7 +9,7 @@ from ampere.store.workspace import Workspace
 
 @pytest.fixture
 def summarized(workspace: Workspace) -> Workspace:
-    samples = [("s1", "short", "这个洗发水"), ("s2", "live", None), ("p1", "page", "洗发水")]
+    samples = [("s1", "short", "这个洗发水"), ("s2", "live", None), ("[p]1", "page", "洗发水")]
     workspace.table(SAMPLES).append(
         [{"sample_id": i, "domain": d, "text": t} for i, d, t in samples]
     )
@@ -110,6 +110,7 @@ def test_failed_and_missing_summaries_and_samples_are_reported(
     summarized: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "AnswerError: cut off" in inspect(summarized, "s2", capsys)
-    assert "pages keep their title" in inspect(summarized, "p1", capsys)
+    page = inspect(summarized, "[p]1", capsys)
+    assert "pages keep their title" in page and "[p]1, page of product" in page
     assert main(["inspect", "nobody", "--workspace", summarized.uri]) == 2
     assert "has no sample 'nobody'" in capsys.readouterr().err

@@ -26,7 +26,8 @@ from serve.app import SearchArgs, build_app
 from serve.gateway import ONGOING, QUEUED
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
-from tests.helpers.demo import DemoRun, serve_port
+from tests.helpers.demo import DemoRun
+from tests.helpers.processes import free_port
 from tests.helpers.workspaces import embedding_model
 
 pytestmark = pytest.mark.timeout(900)
@@ -35,7 +36,7 @@ MAX_UPLOAD_MB = 1
 
 @pytest.fixture(scope="module")
 def client(demo: DemoRun, local_ray: None) -> Iterator[httpx.Client]:
-    settings = ServeSettings(port=serve_port(), cpus=0.5, max_upload_mb=MAX_UPLOAD_MB)
+    settings = ServeSettings(port=free_port(), cpus=0.5, max_upload_mb=MAX_UPLOAD_MB)
     with httpx.Client(base_url=start(demo.workspace, settings), timeout=60) as client:
         yield client
     stop()

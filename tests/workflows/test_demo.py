@@ -15,7 +15,8 @@ from ampere.retrieval.metrics import TASKS
 from ampere.text.checks.scores import score_summaries
 from ampere.workflows.demo import summary_scores
 from ampere.workflows.evaluate_summaries import read_gold
-from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, demo_command, serve_port
+from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, demo_command
+from tests.helpers.processes import free_port
 
 pytestmark = pytest.mark.timeout(1200)
 SAMPLE_COUNT = 5 * DEMO_PRODUCTS  # a page, two shorts and two lives each
@@ -155,10 +156,13 @@ def test_demo_searches_over_http_and_prints_results_files_and_next_steps(demo: D
         assert (demo.folder / "workspace" / name).exists()
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_rerun_skips_what_is_done(demo: DemoRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rerun_skips_what_is_done(
+    demo: DemoRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first run searched over HTTP; a second start of Serve would take twenty seconds.
+    monkeypatch.setattr("ampere.workflows.demo.search_over_http", lambda *_: "")
     versions = table_versions(demo)
-    assert main(demo_command(demo.folder, serve_port())) == 0
+    assert main(demo_command(demo.folder, free_port())) == 0
     output = capsys.readouterr().out
     assert f"decode: 0 files done, {SAMPLE_COUNT} were done before" in output
     assert output.count("train: 0 products done") == 3
