@@ -39,16 +39,16 @@ lint: $(STAMP)
 
 # The documentation site, in site/; a warning is an error.
 docs: $(DOCS_STAMP)
-	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
 $(STAMP): requirements/cpu.txt pyproject.toml tools/setup.sh
 	PYTHON=$(PYTHON) sh tools/setup.sh $(VENV)
 	touch $(STAMP)
 
 # An environment of its own: the site is built from the sources, without importing them.
-$(DOCS_STAMP): requirements/docs.txt
+$(DOCS_STAMP): requirements/docs.txt $(STAMP)
 	$(PYTHON) -m venv $(DOCS_VENV)
-	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	$(BIN)/uv pip install --quiet --python $(DOCS_VENV)/bin/python --no-deps \
 		--requirement requirements/docs.txt
 	touch $(DOCS_STAMP)
 

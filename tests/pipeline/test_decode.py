@@ -140,9 +140,7 @@ def test_failed_rows_are_retried_only_on_request(
     decode(broken)
     plan = DecodeStage(broken, demo_decode()).plan(broken)
     assert plan.rows_to_process(retry_failed=False).num_rows == 0
-    shutil.copy(
-        next(catalog.glob("shorts/*.mp4")), tmp_path / "missing.mp4"
-    )  # now the file exists
+    shutil.copy(next(catalog.glob("shorts/*.mp4")), tmp_path / "missing.mp4")  # now the file exists
     assert decode(broken, "--retry-failed") == 0
     failures = {
         row["sample_id"]: row["attempts"] for row in broken.table(FAILURES).read().to_pylist()
