@@ -1,6 +1,7 @@
 """Kill and resume: a summarize job whose vLLM engine dies loses and doubles no row."""
 
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.helpers.demo import DemoRun
 from tests.helpers.processes import ids, kill, parts_of, start, wait_until
 
 pytestmark = pytest.mark.timeout(900)
-NEW_ROWS = 20  # transcripts that the demo has not: enough that engines are busy when one is killed
+KNOWN_ROWS = 36  # transcripts of the demo
+NEW_ROWS = 12  # others; together enough that the job is half done when an engine dies
 
 
 @pytest.mark.parametrize(
@@ -24,15 +26,15 @@ def test_kill_engine(workspace: Workspace, demo: DemoRun, tmp_path: Path, engine
 
     The death of the driver is tested with the other stages, which share the runner.
     """
-    known = answers(demo.workspace)
-    transcripts = [*known, *new_transcripts(NEW_ROWS)]
+    known = dict(islice(answers(demo.workspace).items(), KNOWN_ROWS * engines))
+    transcripts = [*known, *new_transcripts(NEW_ROWS * engines)]
     workspace.table(SAMPLES).append(
         [
             {"sample_id": f"s{i}", "domain": "live", "text": text}
             for i, text in enumerate(transcripts)
         ]
     )
-    # Small engines and batches, so that the job is half done when the engine dies.
+    # Small batches, so that the job is half done when the engine dies.
     flags = ["--summarize.workers", str(engines), "--summarize.cpus", "0.5"]
     flags += ["--summarize.batch-size", "8", "--summarize.max-num-seqs", "8"]
     log = tmp_path / "log"

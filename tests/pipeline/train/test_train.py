@@ -86,6 +86,7 @@ def test_unchanged_training_is_skipped_also_with_other_runtime_settings(
     assert "train: 0 products done, 10 were done before" in capsys.readouterr().out
 
 
+@pytest.mark.nightly  # tests/pipeline/kill/ kills the whole training in `make test`
 def test_training_resumes_from_a_checkpoint_after_a_worker_is_killed(
     decoded: Workspace,
     two_workers: list[str],
