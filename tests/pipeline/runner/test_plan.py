@@ -74,14 +74,14 @@ def fill(
 
 
 def states(plan: Plan) -> dict[str, str]:
-    found = {}
+    states = {}
     masks = zip(*(mask.to_pylist() for mask in (plan.done, plan.failed, plan.stale)), strict=True)
     for name, (done, failed, stale) in zip(
         plan.inputs["sample_id"].to_pylist(), masks, strict=True
     ):
         assert done + failed + stale <= 1
-        found[name] = "done" if done else "failed" if failed else "stale" if stale else "pending"
-    return found
+        states[name] = "done" if done else "failed" if failed else "stale" if stale else "pending"
+    return states
 
 
 def to_process(plan: Plan, *, retry_failed: bool = False) -> list[str]:
