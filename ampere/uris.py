@@ -1,9 +1,63 @@
-"""Absolute paths and URIs, as stored in the tables."""
+"""Paths and URIs: one rule for what is local, and one way to open both.
+
+A location is a URI if it has a scheme (`s3://bucket/shop`), else a local path. `file://` URIs are
+local paths. In a local path every character is literal: `%20`, `#`, `?` and `::` too.
+"""
 
 from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+LOCAL_SCHEMES = ("file://localhost/", "file://", "local://")
 
 
 def absolute(uri: str | Path) -> str:
-    """Make a local path absolute; keep a URI. Neither ends with a slash."""
-    uri = str(uri)
-    return uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+    """Make a local path absolute; keep a URI. Neither ends with a slash.
+
+    Raises:
+        ValueError: the location is empty.
+
+    >>> absolute("file:///data/a%20b/")
+    '/data/a%20b'
+    >>> absolute("s3://bucket/shop/")
+    's3://bucket/shop'
+    """
+    text = str(uri)
+    if not text.strip():
+        raise ValueError("empty location; expected a path or a URI such as s3://BUCKET/FOLDER")
+    for scheme in LOCAL_SCHEMES:
+        if text.startswith(scheme):
+            text = ("/" if scheme.endswith("/localhost/") else "") + text.removeprefix(scheme)
+            break
+    if is_uri(text):
+        return text.rstrip("/")
+    return str(Path(text).expanduser().resolve())
+
+
+def is_uri(location: str) -> bool:
+    """Whether a location has a scheme, so that it is not a local path."""
+    return "://" in location
+
+
+def filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a location, and the path in it.
+
+    fsspec itself would read `::` in a local path as a chain of file systems.
+    """
+    if is_uri(location):
+        return fsspec.core.url_to_fs(location)
+    return LocalFileSystem(), location
+
+
+def open_file(location: str, mode: str = "rb", **options: Any) -> IO[Any]:
+    """Open a file at a local path or a URI.
+
+    Args:
+        location: absolute path or URI.
+        mode: as of `open`.
+        options: encoding, newline, and what the file system takes.
+    """
+    fs, path = filesystem(location)
+    return fs.open(path, mode, **options)

@@ -19,13 +19,12 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.uris import absolute
+from ampere.uris import absolute, filesystem, open_file
 
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")
@@ -51,7 +50,7 @@ def read_manifest(path: str) -> Iterator[Located]:
         ValueError: the file is of another format, is unreadable, or a column is missing.
     """
     uri = absolute(path)
-    fs, inside = fsspec.core.url_to_fs(uri)
+    fs, inside = filesystem(uri)
     if not fs.isdir(inside):
         if PurePosixPath(uri).suffix.lower() not in READERS:
             raise ValueError(
@@ -92,7 +91,7 @@ def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
 
 
 def _csv_rows(uri: str) -> Iterator[NumberedRow]:
-    with fsspec.open(uri, "rt", encoding="utf-8-sig", newline="") as file:
+    with open_file(uri, "rt", encoding="utf-8-sig", newline="") as file:
         csv.field_size_limit(MAX_FIELD_LENGTH)
         reader = csv.DictReader(file, strict=True)
         _check_columns(reader.fieldnames or (), uri)
@@ -116,7 +115,7 @@ def _csv_rows(uri: str) -> Iterator[NumberedRow]:
 
 
 def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
-    with fsspec.open(uri, "rt", encoding="utf-8-sig") as file:
+    with open_file(uri, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -131,7 +130,7 @@ def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
 
 
 def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
-    with fsspec.open(uri, "rb") as file:
+    with open_file(uri, "rb") as file:
         try:
             table = pq.ParquetFile(file)
             _check_columns(table.schema_arrow.names, uri)

@@ -20,7 +20,7 @@ from ampere.catalog.buckets import Buckets
 from ampere.catalog.manifest import absolute_media
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.uris import absolute
+from ampere.uris import absolute, filesystem
 
 SPLIT_FILES = {Split.TRAIN: "training", Split.TEST: "test"}
 DOMAIN_FILES = {  # domain: product pairs, texts, images
@@ -85,7 +85,7 @@ def read_rope(folder: str, images: str | None = None) -> Iterator[Located]:
 
 def find_files(root: str, image_prefix: str) -> list[DomainFiles]:
     """The files of all domains and splits in a folder; see `read_rope`."""
-    fs, inside = fsspec.core.url_to_fs(root)
+    fs, inside = filesystem(root)
     entries = fs.ls(inside, detail=True) if fs.isdir(inside) else []
     sizes = {
         PurePosixPath(entry["name"]).name: entry["size"]

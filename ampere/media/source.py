@@ -1,8 +1,7 @@
 """Load media from bytes, a local path, or any URI that fsspec reads."""
 
-import fsspec
-
 from ampere.media.decoder import MissingMedia, TooLarge
+from ampere.uris import absolute, open_file
 
 MAX_BYTES = 1_000_000_000
 
@@ -17,7 +16,7 @@ def load(source: str | bytes, max_bytes: int) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        with fsspec.open(source, "rb") as file:
+        with open_file(absolute(source), "rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise MissingMedia(f"media file not found: {source}") from error

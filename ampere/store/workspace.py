@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
-import fsspec
 from filelock import FileLock, Timeout
 
 from ampere.config.presets import PRESETS
 from ampere.records import SCHEMA_VERSION, TableSpec
 from ampere.store.table import Table
-from ampere.uris import absolute
+from ampere.uris import absolute, filesystem, is_uri
 
 META_FILE = "workspace.json"
 
@@ -44,17 +44,17 @@ class Workspace:
 
         Raises:
             FileNotFoundError: there is no workspace at `uri`.
-            ValueError: the workspace has another schema version.
+            ValueError: the workspace has another schema version, or its workspace.json is damaged.
         """
         uri = absolute(uri)
         meta_uri = f"{uri}/{META_FILE}"
-        fs, path = fsspec.core.url_to_fs(meta_uri)
+        fs, path = filesystem(meta_uri)
         if not fs.exists(path):
             raise FileNotFoundError(
                 f"no workspace at {uri} ({META_FILE} is missing). Create one with "
                 f"`ampere prepare --workspace {uri} ...`"
             )
-        meta = json.loads(fs.cat_file(path))
+        meta = _parse_meta(fs.cat_file(path), meta_uri)
         if meta["schema_version"] != SCHEMA_VERSION:
             raise ValueError(
                 f"the workspace at {uri} has schema version {meta['schema_version']}; expected "
@@ -74,7 +74,7 @@ class Workspace:
             ValueError: the preset is unknown, or the workspace has another schema version.
         """
         uri = absolute(uri)
-        fs, path = fsspec.core.url_to_fs(f"{uri}/{META_FILE}")
+        fs, path = filesystem(f"{uri}/{META_FILE}")
         if fs.exists(path):
             workspace = cls.open(uri)
             if preset is None or preset == workspace.preset:
@@ -82,16 +82,15 @@ class Workspace:
         preset = preset or "demo"
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        fs.pipe_file(
-            path, json.dumps({"schema_version": SCHEMA_VERSION, "preset": preset}).encode()
-        )
-        return cls(uri, preset)
+        workspace = cls(uri, preset)
+        meta = {"schema_version": SCHEMA_VERSION, "preset": preset}
+        workspace.write_text(META_FILE, json.dumps(meta))
+        return workspace
 
     @cached_property
     def is_local(self) -> bool:
         """Whether the workspace is a local folder, not a cloud URI."""
-        return "://" not in self.uri
+        return not is_uri(self.uri)
 
     def table(self, spec: TableSpec) -> Table:
         """The table of a spec; it need not exist yet."""
@@ -133,7 +132,7 @@ class Workspace:
         others, and a folder without it was left by a killed job.
         """
         target = f"{self.uri}/{name}"
-        fs, path = fsspec.core.url_to_fs(target)
+        fs, path = filesystem(target)
         staging = path + ".new" if self.is_local else path
         if fs.exists(staging):
             fs.rm(staging, recursive=True)
@@ -158,7 +157,7 @@ class Workspace:
         Raises:
             FileNotFoundError: there is no such folder.
         """
-        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        fs, path = filesystem(f"{self.uri}/{name}")
         if not fs.exists(path):
             raise FileNotFoundError(f"{name} not found in {self.uri}")
         if self.is_local:
@@ -169,7 +168,7 @@ class Workspace:
 
     def names(self, folder: str) -> list[str]:
         """Sorted names of the entries of a folder such as `models`; empty if it does not exist."""
-        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{folder}")
+        fs, path = filesystem(f"{self.uri}/{folder}")
         if not fs.exists(path):
             return []
         names = (Path(entry).name for entry in fs.ls(path, detail=False))
@@ -177,7 +176,7 @@ class Workspace:
 
     def read_text(self, name: str) -> str | None:
         """Read a small text file; None if it does not exist."""
-        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        fs, path = filesystem(f"{self.uri}/{name}")
         return fs.cat_file(path).decode() if fs.exists(path) else None
 
     def write_text(self, name: str, text: str) -> str:
@@ -187,7 +186,7 @@ class Workspace:
     def write_bytes(self, name: str, data: bytes) -> str:
         """Write a small file atomically and return its URI."""
         target = f"{self.uri}/{name}"
-        fs, path = fsspec.core.url_to_fs(target)
+        fs, path = filesystem(target)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         if self.is_local:  # a cloud object appears only when it is complete
             fs.pipe_file(f"{path}.new", data)
@@ -198,7 +197,7 @@ class Workspace:
 
     def remove(self, name: str) -> None:
         """Delete a folder."""
-        fs, path = fsspec.core.url_to_fs(f"{self.uri}/{name}")
+        fs, path = filesystem(f"{self.uri}/{name}")
         fs.rm(path, recursive=True)
 
     def read_report(self, name: str) -> str | None:
@@ -212,7 +211,7 @@ class Workspace:
     def put_report(self, name: str, file: Path | None) -> str:
         """Copy a local file of any size to reports/`name`, or delete the report; return its URI."""
         target = f"{self.uri}/reports/{name}"
-        fs, path = fsspec.core.url_to_fs(target)
+        fs, path = filesystem(target)
         if file is not None:
             fs.makedirs(posixpath.dirname(path), exist_ok=True)
             fs.put_file(str(file), path)
@@ -227,3 +226,21 @@ def downloads() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="ampere-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _parse_meta(content: bytes, uri: str) -> dict[str, Any]:
+    """The content of workspace.json.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        meta = json.loads(content)
+        return {"schema_version": meta["schema_version"], "preset": str(meta["preset"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{uri} is damaged: {content[:80]!r}; expected a JSON object with schema_version and "
+            f"preset. If the tables beside it are intact, write "
+            f'{{"schema_version": {SCHEMA_VERSION}, "preset": "demo"}} to it; otherwise delete the '
+            "folder and prepare again"
+        ) from error

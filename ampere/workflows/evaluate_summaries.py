@@ -8,7 +8,6 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-import fsspec
 from rich.table import Table
 
 from ampere.config.summarize import SummarizeSettings
@@ -21,6 +20,7 @@ from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 from ampere.text.checks.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
+from ampere.uris import absolute, open_file
 
 Row = dict[str, Any]
 Gold = dict[str, Row]  # by sample_id
@@ -38,7 +38,7 @@ def read_gold(path: str) -> Gold:
         ValueError: a line is not such an object or labels a page, or an id is duplicate.
     """
     gold: Gold = {}
-    with fsspec.open(path, encoding="utf-8") as file:
+    with open_file(absolute(path), encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
