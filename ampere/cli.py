@@ -29,6 +29,16 @@ PATH_ERRORS = (
     IsADirectoryError,
     PermissionError,
 )
+CLOUD_LIBRARIES = (
+    "botocore",
+    "aiobotocore",
+    "s3fs",
+    "gcsfs",
+    "google",
+    "adlfs",
+    "azure",
+    "aiohttp",
+)
 PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
 
 
@@ -110,6 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OSError: such as a full disk. ImportError: such as a missing library of a cloud store.
     except (RuntimeError, OSError, ImportError) as error:
         print(f"ampere {name}: failed: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:  # those of cloud stores are no OSError
+        if type(error).__module__.split(".")[0] not in CLOUD_LIBRARIES:
+            raise
+        print(
+            f"ampere {name}: failed: object store: {type(error).__name__}: {error}. Check the "
+            "credentials, the endpoint and the bucket",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(f"ampere {name}: interrupted; run it again to resume", file=sys.stderr)

@@ -4,8 +4,10 @@ A location is a URI if it has a scheme (`s3://bucket/shop`), else a local path. 
 local paths. In a local path every character is literal: `%20`, `#`, `?` and `::` too.
 """
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -33,12 +35,34 @@ def absolute(uri: str | Path) -> str:
             break
     if is_uri(text):
         return text.rstrip("/")
-    return str(Path(text).expanduser().resolve())
+    # Not `resolve`: a link keeps its own name and folder, not those of its target.
+    return os.path.abspath(Path(text).expanduser())  # noqa: PTH100
 
 
 def is_uri(location: str) -> bool:
     """Whether a location has a scheme, so that it is not a local path."""
     return "://" in location
+
+
+def path_of(location: str) -> PurePosixPath:
+    """The path in a location, for its name and suffix; without the query of a signed URL.
+
+    >>> path_of("https://host/shop/m.csv?signature=a/b").name
+    'm.csv'
+    """
+    return PurePosixPath(urlsplit(location).path if is_uri(location) else location)
+
+
+def folder_of(location: str) -> str:
+    """The folder that a file is in, as a location.
+
+    >>> folder_of("https://host/shop/m.csv?signature=a/b")
+    'https://host/shop'
+    """
+    if is_uri(location):
+        parts = urlsplit(location)
+        location = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return location.rsplit("/", 1)[0]
 
 
 def filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -17,14 +17,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
-from ampere.uris import absolute, filesystem, open_file
+from ampere.uris import absolute, filesystem, folder_of, is_uri, open_file, path_of
 
 REQUIRED = ("sample_id", "domain", "media")
 OPTIONAL = ("product_id", "text", "split")
@@ -52,7 +51,7 @@ def read_manifest(path: str) -> Iterator[Located]:
     uri = absolute(path)
     fs, inside = filesystem(uri)
     if not fs.isdir(inside):
-        if PurePosixPath(uri).suffix.lower() not in READERS:
+        if path_of(uri).suffix.lower() not in READERS:
             raise ValueError(
                 f"unsupported manifest {path}; expected .csv, .jsonl or .parquet, or a folder"
             )
@@ -69,8 +68,8 @@ def read_manifest(path: str) -> Iterator[Located]:
 
 
 def _read_file(uri: str) -> Iterator[Located]:
-    folder, name = uri.rsplit("/", 1)
-    for line, row in _readable(READERS[PurePosixPath(uri).suffix.lower()](uri), uri):
+    folder, name = folder_of(uri), path_of(uri).name
+    for line, row in _readable(READERS[path_of(uri).suffix.lower()](uri), uri):
         where = f"{name}:{line}"
         if isinstance(row, str):
             yield where, Problem("ParseError", row)
@@ -84,6 +83,8 @@ def _read_file(uri: str) -> Iterator[Located]:
 def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
     try:
         yield from rows
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"manifest not found: {uri}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"the manifest {uri} is not UTF-8 ({error}). Save it as UTF-8.") from error
     except csv.Error as error:
@@ -240,16 +241,15 @@ def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:
 
 def absolute_media(item: str, folder: str) -> str:
     """A media path or URI; relative paths are resolved against `folder`."""
-    return item if "://" in item or item.startswith("/") else posixpath.join(folder, item)
+    return item if is_uri(item) or item.startswith("/") else posixpath.join(folder, item)
 
 
 def media_kind(media: list[str]) -> MediaKind:
     """The kind of a sample's media: the extension decides whether a single file is a video."""
     if len(media) > 1:
         return MediaKind.FRAMES
-    # A signed URL has a query after the file name.
-    name = urlsplit(media[0]).path if "://" in media[0] else media[0]
-    return MediaKind.VIDEO if name.lower().endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
+    name = path_of(media[0]).name.lower()
+    return MediaKind.VIDEO if name.endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
 
 
 def split_of(product_id: str | None) -> Split:

@@ -1,9 +1,15 @@
 """Unusual locations: `file://` URIs, odd names, empty ones, damaged workspace files."""
 
 import csv
+import functools
 import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from ampere.cli import main
@@ -25,6 +31,23 @@ def write_manifest(folder: Path, media: str) -> Path:
 
 def prepare(manifest: str, workspace: str) -> int:
     return main(["prepare", "--manifest", manifest, "--workspace", workspace])
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server of the test's folder."""
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
 
 
 def test_file_uri_is_the_local_path(tmp_path: Path) -> None:
@@ -62,6 +85,66 @@ def test_characters_of_local_names_are_literal(tmp_path: Path, name: str, scheme
 def test_missing_media_at_an_odd_name(tmp_path: Path) -> None:
     with pytest.raises(MissingMedia, match="media file not found: .*a::b.jpg"):
         load(f"{tmp_path}/a::b.jpg", 9)
+
+
+def test_link_keeps_its_own_name_and_folder(tmp_path: Path) -> None:
+    """A cache of downloads links names to files that are named by their checksum."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "a.jpg").write_bytes(b"x")
+    blob = write_manifest(tmp_path / "blobs", "a.jpg").rename(tmp_path / "blobs" / "3f2a")
+    (tmp_path / "shop" / "m.csv").symlink_to(blob)
+    assert prepare(f"{tmp_path}/shop/m.csv", f"{tmp_path}/w") == 0
+    (row,) = Workspace.open(tmp_path / "w").table(SAMPLES).read().to_pylist()
+    assert row["media_uris"] == [f"{tmp_path}/shop/a.jpg"]
+
+
+def test_signed_url_of_a_manifest(tmp_path: Path, server: str) -> None:
+    write_manifest(tmp_path, "pages/a.mp4")
+    assert prepare(f"{server}/m.csv?signature=a/b", f"{tmp_path}/w") == 0
+    (row,) = Workspace.open(tmp_path / "w").table(SAMPLES).read().to_pylist()
+    assert row["media_uris"] == [f"{server}/pages/a.mp4"] and row["media_kind"] == "video"
+
+
+def test_missing_manifest_of_a_server_is_named(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(f"{server}/none.csv", f"{tmp_path}/w") == 2
+    assert f"manifest not found: {server}/none.csv" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "cause"),
+    [
+        ({}, "NoCredentialsError"),
+        (
+            {
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+                "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+                "AWS_MAX_ATTEMPTS": "1",
+            },
+            "EndpointConnectionError",
+        ),
+    ],
+)
+def test_cloud_error_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    cause: str,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert main(["status", "--workspace", "s3://nowhere/w"]) == 1
+    message = capsys.readouterr().err.strip()
+    assert f"ampere status: failed: object store: {cause}" in message and "\n" not in message
+    assert "Check the credentials, the endpoint and the bucket" in message
 
 
 @pytest.mark.parametrize("command", ["prepare", "status"])
