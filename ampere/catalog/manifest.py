@@ -12,15 +12,17 @@ Without a split, a product's checksum puts one product in five into the test spl
 import csv
 import json
 import posixpath
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ampere.catalog.lines import Lines
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
 from ampere.uris import absolute, filesystem, folder_of, is_uri, open_file, path_of
@@ -85,40 +87,94 @@ def _readable(rows: Iterator[NumberedRow], uri: str) -> Iterator[NumberedRow]:
         yield from rows
     except FileNotFoundError as error:
         raise FileNotFoundError(f"manifest not found: {uri}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the manifest {uri} is not UTF-8 ({error}). Save it as UTF-8.") from error
     except csv.Error as error:
         raise ValueError(f"the header of the manifest {uri} is not valid CSV: {error}") from error
 
 
+def _open_text(uri: str) -> IO[str]:
+    """A text file whose damaged bytes do not stop the reader; see `ampere.catalog.lines`."""
+    return open_file(uri, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+
+
 def _csv_rows(uri: str) -> Iterator[NumberedRow]:
-    with open_file(uri, "rt", encoding="utf-8-sig", newline="") as file:
+    with _open_text(uri) as file:
         csv.field_size_limit(MAX_FIELD_LENGTH)
-        reader = csv.DictReader(file, strict=True)
-        _check_columns(reader.fieldnames or (), uri)
+        lines = Lines(file)
+        text = iter(lines)
+        first, skipped = next(text, ""), 0
+        delimiter = _declared_delimiter(first)
+        if delimiter:
+            first, skipped = next(text, ""), 1
+        delimiter = delimiter or _delimiter_of(first)
+        reader = csv.DictReader(chain([first], text), strict=True, delimiter=delimiter)
+        columns = _column_names(reader.fieldnames or ())
+        reader.fieldnames = columns
+        number = reader.reader.line_num + skipped
+        if error := lines.error_between(1, number):
+            raise ValueError(f"the header of the manifest {uri} is invalid: {error}")
+        _check_columns(columns, uri)
         while True:
+            before = number
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.reader.line_num, f"invalid CSV: {error}"
+                number = reader.reader.line_num + skipped
+                lines.error_between(before + 1, number)
+                yield number, f"invalid CSV: {error}"
                 continue
-            if None in row or None in row.values():
-                # DictReader lists surplus fields under None, and fills in None for missing ones.
-                beyond = row.pop(None, None) or ()
-                count = sum(value is not None for value in row.values()) + len(beyond)
-                expected = len(reader.fieldnames or ())
-                message = f"{count} fields; expected {expected} as in the header"
-                yield reader.reader.line_num, message
-            else:
-                yield reader.reader.line_num, row
+            number = reader.reader.line_num + skipped
+            yield number, lines.error_between(before + 1, number) or _checked_fields(row, columns)
+
+
+def _declared_delimiter(line: str) -> str | None:
+    """The delimiter in a first line such as `sep=;`, which Excel writes; None without one."""
+    match = re.fullmatch(r"sep=(.)\s*", line, re.IGNORECASE)
+    return match[1] if match else None
+
+
+def _delimiter_of(header: str) -> str:
+    """The delimiter with which a header has all required columns; a comma if none does."""
+    for delimiter in ",\t;":
+        names = _column_names(header.strip().split(delimiter))
+        if set(REQUIRED) <= {name.strip('"').lower() for name in names}:
+            return delimiter
+    return ","
+
+
+def _column_names(names: Iterable[str]) -> list[str]:
+    """A header's names without trailing empty ones; known names in lower case, without blanks."""
+    columns = list(names)
+    while columns and not columns[-1].strip():
+        columns.pop()
+    return [
+        known if (known := name.strip().lower()) in (*REQUIRED, *OPTIONAL) else name
+        for name in columns
+    ]
+
+
+def _checked_fields(row: dict[Any, Any], columns: list[str]) -> dict[str, Any] | str:
+    """A row of `csv.DictReader`, or a message if it has another number of fields than the header.
+
+    DictReader lists surplus fields under None, and fills in None for missing ones. Surplus fields
+    that are empty belong to columns without a name.
+    """
+    surplus = row.pop(None, None) or ()
+    if None not in row.values() and not any(surplus):
+        return row
+    count = sum(value is not None for value in row.values()) + len(surplus)
+    return f"{count} fields; expected {len(columns)} as in the header"
 
 
 def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:
-    with open_file(uri, "rt", encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+    with _open_text(uri) as file:
+        lines = Lines(file)
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
+                continue
+            if error := lines.error_between(number, number):
+                yield number, error
                 continue
             try:
                 row = json.loads(line)
@@ -155,7 +211,7 @@ def _check_columns(columns: Iterable[str], uri: str) -> None:
     if missing:
         raise ValueError(
             f"missing column in the manifest {uri}: {', '.join(missing)}; "
-            f"required are {', '.join(REQUIRED)}"
+            f"required are {', '.join(REQUIRED)}. Its header has {columns}"
         )
 
 

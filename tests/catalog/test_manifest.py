@@ -227,9 +227,10 @@ def test_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None
     assert samples(path)[0].sample_id == "p1"
 
 
-def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "excel.csv", ROWS, encoding="gbk")
-    with pytest.raises(ValueError, match="excel.csv.*UTF-8"):
+def test_header_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes("sample_id,domain,media,价格\na,page,a.jpg,1\n".encode("gbk"))
+    with pytest.raises(ValueError, match=r"header of the manifest .*excel.csv.*save .* as UTF-8"):
         list(read_manifest(str(path)))
 
 

@@ -1,0 +1,94 @@
+"""Manifests as other programs write them: headers, delimiters, damaged bytes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ampere.catalog.manifest import read_manifest
+from ampere.catalog.problem import Problem
+from ampere.records import Sample
+
+
+def read(path: Path) -> tuple[list[Sample], dict[str, str]]:
+    """The samples, and place -> message of the invalid rows."""
+    rows = list(read_manifest(str(path)))
+    samples = [row for _, row in rows if isinstance(row, Sample)]
+    return samples, {place: row.message for place, row in rows if isinstance(row, Problem)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sample_id,domain,media,text\na,page,a.jpg,t\n",
+        "sample_id;domain;media;text\na;page;a.jpg;t\n",
+        "sample_id\tdomain\tmedia\ttext\r\na\tpage\ta.jpg\tt\r\n",
+        '"sample_id";"domain";"media";"text"\na;page;a.jpg;"t"\n',
+        "sep=;\nsample_id;domain;media;text\na;page;a.jpg;t\n",
+        "SEP=,\r\nsample_id,domain,media,text\r\na,page,a.jpg,t\r\n",
+        "sample_id,domain,media,text,,\na,page,a.jpg,t,,\n",
+        "sample_id,domain,media,text, ,\na,page,a.jpg,t\n",
+        " Sample_ID , DOMAIN,Media ,Text\na,page,a.jpg,t\n",
+        "\ufeffSample_ID;DOMAIN;Media;Text;\na;page;a.jpg;t;\n",
+        "sample_id,domain,media,text\na,page,a.jpg,t",
+    ],
+)
+def test_headers_of_other_programs(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8", newline="")
+    (sample,), problems = read(tmp_path / "m.csv")
+    assert not problems
+    assert (sample.sample_id, sample.domain, sample.text) == ("a", "page", "t")
+    assert sample.media_uris == (f"{tmp_path}/a.jpg",)
+
+
+def test_missing_column_shows_the_header(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("id|domain|media\na|page|a.jpg\n")
+    with pytest.raises(ValueError, match=r"sample_id, domain, media; .*'id\|domain\|media'"):
+        read(tmp_path / "m.csv")
+
+
+def test_declared_delimiter_counts_as_a_line(tmp_path: Path) -> None:
+    text = "sep=;\nsample_id;domain;media\na;page;a.jpg\nb;page\n"
+    (tmp_path / "m.csv").write_text(text)
+    samples, problems = read(tmp_path / "m.csv")
+    assert [sample.sample_id for sample in samples] == ["a"]
+    assert problems == {"m.csv:4": "2 fields; expected 3 as in the header"}
+
+
+def test_surplus_field_with_a_value_is_invalid(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("sample_id,domain,media,\na,page,a.jpg,x\n")
+    assert read(tmp_path / "m.csv") == ([], {"m.csv:2": "4 fields; expected 3 as in the header"})
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_undecodable_bytes_fail_their_own_rows(tmp_path: Path, kind: str, mark: str) -> None:
+    """Far behind the reader's buffer, so that line and offset must be those of the file."""
+    count, bad = 3000, (7, 2500)
+    lines = [] if kind == "jsonl" else [b"sample_id,domain,media,text\n"]
+    for i in range(count):
+        row = {"sample_id": f"s{i}", "domain": "page", "media": "a.jpg", "text": "松石牙刷"}
+        line = json.dumps(row, ensure_ascii=False) if kind == "jsonl" else ",".join(row.values())
+        data = f"{line}\n".encode()
+        lines.append(data.replace("松".encode(), "松".encode("gbk")) if i in bad else data)
+    data = mark.encode() + b"".join(lines)
+    path = tmp_path / f"m.{kind}"
+    path.write_bytes(data)
+    samples, problems = read(path)
+    assert len(samples) == count - len(bad)
+    assert {sample.text for sample in samples} == {"松石牙刷"}
+    header = kind == "csv"
+    assert list(problems) == [f"m.{kind}:{i + 1 + header}" for i in bad]
+    for i, message in zip(bad, problems.values(), strict=True):
+        start = len(mark.encode()) + sum(map(len, lines[: i + header]))
+        offset = data.index("松".encode("gbk"), start)
+        assert message.startswith(f"byte 0x{data[offset]:02x} at offset {offset} is not UTF-8")
+
+
+def test_undecodable_byte_in_a_cell_of_several_lines(tmp_path: Path) -> None:
+    data = b'sample_id,domain,media,text\na,page,a.jpg,"one\n\xcb\xc9\nthree"\nb,page,b.jpg,t\n'
+    (tmp_path / "m.csv").write_bytes(data)
+    samples, problems = read(tmp_path / "m.csv")
+    assert [sample.sample_id for sample in samples] == ["b"]
+    assert list(problems) == ["m.csv:4"]
+    assert f"offset {data.index(0xCB)}" in problems["m.csv:4"]
