@@ -15,6 +15,7 @@ import posixpath
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -22,6 +23,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ampere.catalog.csv_records import read_records
 from ampere.catalog.lines import Lines
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
@@ -106,26 +108,19 @@ def _csv_rows(uri: str) -> Iterator[NumberedRow]:
         if delimiter:
             first, skipped = next(text, ""), 1
         delimiter = delimiter or _delimiter_of(first)
-        reader = csv.DictReader(chain([first], text), strict=True, delimiter=delimiter)
-        columns = _column_names(reader.fieldnames or ())
-        reader.fieldnames = columns
-        number = reader.reader.line_num + skipped
-        if error := lines.error_between(1, number):
+        header = csv.reader(chain([first], text), strict=True, delimiter=delimiter)
+        columns = _column_names(next(header, []))
+        start = header.line_num + skipped
+        if error := lines.error_between(1, start):
             raise ValueError(f"the header of the manifest {uri} is invalid: {error}")
         _check_columns(columns, uri)
-        while True:
-            before = number
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                number = reader.reader.line_num + skipped
-                lines.error_between(before + 1, number)
-                yield number, f"invalid CSV: {error}"
-                continue
-            number = reader.reader.line_num + skipped
-            yield number, lines.error_between(before + 1, number) or _checked_fields(row, columns)
+        looks_like_row = partial(_looks_like_row, columns=columns)
+        for opened, closed, cells in read_records(text, start, delimiter, looks_like_row):
+            error = lines.error_between(opened, closed)
+            if isinstance(cells, str):
+                yield opened, cells
+            else:
+                yield closed, error or _row(cells, columns)
 
 
 def _declared_delimiter(line: str) -> str | None:
@@ -154,17 +149,24 @@ def _column_names(names: Iterable[str]) -> list[str]:
     ]
 
 
-def _checked_fields(row: dict[Any, Any], columns: list[str]) -> dict[str, Any] | str:
-    """A row of `csv.DictReader`, or a message if it has another number of fields than the header.
+def _row(cells: list[str], columns: list[str]) -> dict[str, Any] | str:
+    """Cells by column, or a message if there is another number of cells.
 
-    DictReader lists surplus fields under None, and fills in None for missing ones. Surplus fields
-    that are empty belong to columns without a name.
+    Surplus cells that are empty belong to columns without a name.
     """
-    surplus = row.pop(None, None) or ()
-    if None not in row.values() and not any(surplus):
-        return row
-    count = sum(value is not None for value in row.values()) + len(surplus)
-    return f"{count} fields; expected {len(columns)} as in the header"
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
+        return f"{len(cells)} fields; expected {len(columns)} as in the header"
+    return dict(zip(columns, cells, strict=False))
+
+
+def _looks_like_row(cells: list[str], columns: list[str]) -> bool:
+    """Whether the cells of a line are a row with the required values and a known domain."""
+    row = _row(cells, columns)
+    return (
+        isinstance(row, dict)
+        and all(row[name].strip() for name in REQUIRED)
+        and row["domain"].strip() in list(Domain)
+    )
 
 
 def _jsonl_rows(uri: str) -> Iterator[NumberedRow]:

@@ -162,14 +162,14 @@ def test_invalid_csv_rows_are_problems_and_others_are_read(tmp_path: Path) -> No
     assert kept == ["a", "h"]
 
 
-def test_unclosed_quote_is_a_problem(tmp_path: Path) -> None:
+def test_unclosed_quote_fails_only_its_own_row(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(
         'sample_id,product_id,domain,text,media\na,p,page,t,a.jpg\nb,p,page,"t,b.jpg\nc,p,page,t,c.jpg\n'
     )
     rows = list(read_manifest(str(path)))
-    assert isinstance(rows[0][1], Sample)
-    assert [type(row) for _, row in rows[1:]] == [Problem]
+    assert [type(row) for _, row in rows] == [Sample, Problem, Sample]
+    assert rows[1][0] == "m.csv:3"
 
 
 def test_invalid_jsonl_rows_are_problems_and_others_are_read(tmp_path: Path) -> None:

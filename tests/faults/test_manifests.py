@@ -92,3 +92,46 @@ def test_undecodable_byte_in_a_cell_of_several_lines(tmp_path: Path) -> None:
     assert [sample.sample_id for sample in samples] == ["b"]
     assert list(problems) == ["m.csv:4"]
     assert f"offset {data.index(0xCB)}" in problems["m.csv:4"]
+
+
+HEADER = "sample_id,product_id,domain,text,media"
+
+
+def catalog(quotes: dict[int, str], rows: int = 55, end: str = "\n") -> str:
+    """A CSV file whose rows have the texts of `quotes` instead of "t"."""
+    lines = [f"s{i},p{i},page,{quotes.get(i, 't')},{i}.jpg" for i in range(rows)]
+    return end.join([HEADER, *lines]) + end
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("quotes", "invalid"),
+    [
+        ({1: '"t'}, [3]),  # open until the end of the file
+        ({1: '"t', 51: 't"'}, [3]),  # closes fifty rows on
+        ({1: '"t', 2: 't"'}, [3]),  # closes in the next row
+        ({1: '"t', 30: '"u'}, [3, 32]),
+        ({54: '"t'}, [56]),
+        ({1: '5" screen', 9: 'a "b" c'}, []),  # quotes within a cell without quotes
+        ({1: '"one\ntwo, three\nfour"', 5: '"a ""b"" c"'}, []),
+    ],
+)
+def test_open_quote_swallows_no_row(
+    tmp_path: Path, quotes: dict[int, str], invalid: list[int], end: str
+) -> None:
+    text = catalog(quotes, end=end)
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8", newline="")
+    samples, problems = read(tmp_path / "m.csv")
+    assert list(problems) == [f"m.csv:{line}" for line in invalid]
+    failed = {f"s{line - 2}" for line in invalid}
+    assert {sample.sample_id for sample in samples} == {f"s{i}" for i in range(55)} - failed
+    for i, sample in enumerate(samples if not invalid else []):
+        assert sample.media_uris == (f"{tmp_path}/{i}.jpg",)
+
+
+def test_multi_line_cells_keep_their_lines(tmp_path: Path) -> None:
+    text = catalog({3: '"one\ntwo, page, three\n\nfour"'})
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8", newline="")
+    samples, problems = read(tmp_path / "m.csv")
+    assert not problems and len(samples) == 55
+    assert samples[3].text == "one\ntwo, page, three\n\nfour"
