@@ -72,6 +72,8 @@ class Prepare(Command):
     Required columns: sample_id, domain, media. Optional: product_id, text, split."""
     prune: bool = False
     """Delete samples that are no longer in the catalog, with all rows made from them."""
+    prune_limit: float = 0.1
+    """Largest share of the samples that --prune may delete (0-1); a larger one is refused."""
 
     name: ClassVar[str] = "prepare"
 
@@ -82,6 +84,8 @@ class Prepare(Command):
 
         if (self.rope is None) == (self.manifest is None):
             raise ValueError("give either --rope DIR or --manifest FILE")
+        if not 0 <= self.prune_limit <= 1:
+            raise ValueError(f"--prune-limit is {self.prune_limit:g}; expected 0 to 1")
         if self.images is not None and self.rope is None:
             raise ValueError("--images requires --rope; a manifest names its own media")
         rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
@@ -89,7 +93,9 @@ class Prepare(Command):
         if first is None:
             raise ValueError(f"{self.rope or self.manifest} contains no samples")
         workspace = Workspace.create(self.workspace, self.preset)
-        return finish(prepare(workspace, chain([first], rows), prune=self.prune))
+        return finish(
+            prepare(workspace, chain([first], rows), prune=self.prune, prune_limit=self.prune_limit)
+        )
 
 
 @dataclass(kw_only=True)

@@ -267,7 +267,7 @@ def no_rope_files(folder: Path) -> list[str]:
 
 def not_utf_8(folder: Path) -> list[str]:
     (folder / "gbk.csv").write_bytes(
-        ",".join(COLUMNS).encode() + "\na,p,page,洗发水,a.jpg\n".encode("gbk")
+        ",".join([*COLUMNS, "价格"]).encode("gbk") + b"\na,p,page,t,a.jpg,1\n"
     )
     return ["--manifest", str(folder / "gbk.csv")]
 

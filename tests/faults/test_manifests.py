@@ -7,7 +7,9 @@ import pytest
 
 from ampere.catalog.manifest import read_manifest
 from ampere.catalog.problem import Problem
-from ampere.records import Sample
+from ampere.cli import main
+from ampere.records import SAMPLES, Sample
+from ampere.store.workspace import Workspace
 
 
 def read(path: Path) -> tuple[list[Sample], dict[str, str]]:
@@ -135,3 +137,21 @@ def test_multi_line_cells_keep_their_lines(tmp_path: Path) -> None:
     samples, problems = read(tmp_path / "m.csv")
     assert not problems and len(samples) == 55
     assert samples[3].text == "one\ntwo, page, three\n\nfour"
+
+
+def prune(tmp_path: Path, rows: int, *flags: str) -> int:
+    (tmp_path / "m.csv").write_text(catalog({}, rows=rows))
+    flags = ("--manifest", str(tmp_path / "m.csv"), "--workspace", str(tmp_path / "w"), *flags)
+    return main(["prepare", *flags])
+
+
+def test_prune_refuses_a_large_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune(tmp_path, 50) == 0
+    table = Workspace.open(tmp_path / "w").table(SAMPLES)
+    assert prune(tmp_path, 44, "--prune") == 1
+    output = capsys.readouterr().out
+    assert "would delete 6 of 50 samples (12%), such as s44, s45, s46; the limit is 10%" in output
+    assert "--prune-limit 0.12" in output and table.count() == 50
+    assert prune(tmp_path, 44, "--prune", "--prune-limit", "0.12") == 0 and table.count() == 44
+    assert prune(tmp_path, 43, "--prune") == 0 and table.count() == 43
+    assert prune(tmp_path, 43, "--prune", "--prune-limit", "2") == 2

@@ -3,6 +3,7 @@
 The whole catalog is first read into a spool file, which is then compared with the table.
 """
 
+import math
 import tempfile
 import time
 from collections import Counter
@@ -34,7 +35,13 @@ MAX_MESSAGE_LENGTH = 300  # characters
 PROBLEMS_REPORT = "prepare-problems.txt"
 
 
-def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = False) -> Report:
+def prepare(
+    workspace: Workspace,
+    rows: Iterable[Located],
+    *,
+    prune: bool = False,
+    prune_limit: float = 1.0,
+) -> Report:
     """Add and update samples from a catalog; invalid rows are reported with file and line.
 
     The first row of a duplicate sample_id is kept, the later ones are invalid.
@@ -45,12 +52,14 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
         prune: delete samples that are no longer in the catalog, from all tables. Refused if the
             catalog has invalid rows, since each may be one of these samples. (ROPE's lines of ids
             without a product do not count as invalid here.)
+        prune_limit: largest share of the samples that `prune` may delete (0-1). A larger one is
+            refused: the catalog may be incomplete.
 
     Raises:
         RuntimeError: another job is writing the samples, or with `prune` another table.
     """
     table = workspace.table(SAMPLES)
-    report = Report("prepare", table.uri)
+    report, before = Report("prepare", table.uri), table.count()
     start = time.monotonic()
     # Created here, by one process, since concurrent stages write it.
     workspace.table(FAILURES).create()
@@ -66,7 +75,8 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
             missing = changes.deleted()
             leaked = changes.products_in_both_splits()
         invalid = problems.count - problems.types["NoProduct"]
-        deleted = missing if prune and not invalid else []
+        refusal = _prune_refusal(missing, invalid, before, prune_limit) if prune else ""
+        deleted = missing if prune and not refusal else []
         _delete(workspace, deleted)
         table.compact()
     report.done = added + updated
@@ -82,13 +92,28 @@ def prepare(workspace: Workspace, rows: Iterable[Located], *, prune: bool = Fals
             "evaluated on them, which inflates the scores. Give all samples of a product the same "
             "split, in every row or in none"
         )
-    if prune and invalid and missing:
-        report.refused = (
+    report.refused = refusal
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _prune_refusal(missing: list[str], invalid: int, before: int, limit: float) -> str:
+    """Why samples that are not in the catalog are not deleted; empty if they may be."""
+    if not missing:
+        return ""
+    if invalid:
+        return (
             f"--prune deleted nothing: each invalid row may be one of the {len(missing)} samples "
             "that are not in the catalog. Fix the rows above and rerun"
         )
-    report.seconds = time.monotonic() - start
-    return report
+    share = len(missing) / before
+    if share <= limit:
+        return ""
+    return (
+        f"--prune deleted nothing: it would delete {len(missing)} of {before} samples "
+        f"({share:.0%}), such as {', '.join(missing[:3])}; the limit is {limit:.0%}. If the "
+        f"catalog is complete, rerun with --prune-limit {math.ceil(100 * share) / 100:g}"
+    )
 
 
 class Problems:
