@@ -137,7 +137,7 @@ def test_orphans_stay_without_pruning(filled: Workspace) -> None:
 def failing(
     monkeypatch: pytest.MonkeyPatch, embed: EmbedBatch, error: Exception, min_batch: int = 1
 ) -> None:
-    """Let batches of at least so many samples fail."""
+    """Make batches of `min_batch` samples or more fail."""
     whole = embed.embedder.embed_pixels
 
     def fail(pixels: Any, texts: Any, domains: Any) -> Any:

@@ -100,7 +100,12 @@ class Stage(ABC):
         return iter(()), rows
 
     def rows_per_block(self, num_rows: int, cores: int) -> int:
-        """Rows per block of the first attempt at `num_rows` rows on a cluster of so many cores."""
+        """Rows per block in the first attempt.
+
+        Args:
+            num_rows: rows to process.
+            cores: CPU cores of the cluster.
+        """
         return self.batch_size
 
     def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from ampere.config.summarize import SummarizeSettings
 from ampere.pipeline.runner.stage import error_columns, error_row, result_schema, result_table
 from ampere.pipeline.summarize.model import language_model, prompt_builder
+from ampere.pipeline.summarize.rows import transcripts
 from ampere.records import SUMMARIES
-from ampere.text.summary import METHODS, AnswerError, Status
+from ampere.text.summary import METHODS, AnswerError
 
 ERROR = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
 PROMPT_SCHEMA = pa.schema(
@@ -59,10 +60,8 @@ class FormPrompts:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows with sample_id, fingerprint and position to rows of `PROMPT_SCHEMA`."""
-        samples = self.samples.take(batch["position"].to_pylist(), columns=["text"])
-        keys = batch.select(["sample_id", "fingerprint"]).to_pylist()
         rows = []
-        for row, text in zip(keys, samples["text"].to_pylist(), strict=True):
+        for row, text in transcripts(self.samples, batch):
             try:
                 rows += self._prompts(row, text)
             except Exception as error:  # the per-row edge: a strange transcript fails one row
@@ -84,12 +83,6 @@ class FormPrompts:
 def _failed_prompt(row: dict[str, str], error: Exception) -> dict[str, Any]:
     empty = {"piece": 0, "pieces": 0, "transcript": "", "language": "", "tokenized_prompt": []}
     return row | empty | {ERROR: json.dumps(error_columns(error))}
-
-
-def missing_row(sample_id: str, fingerprint: str, method: str) -> dict[str, Any]:
-    """The result row of a clip without a transcript, or with one that holds nothing to read."""
-    row = {"sample_id": sample_id, "fingerprint": fingerprint, "method": method}
-    return row | {"status": Status.MISSING, "flags": []}
 
 
 @dataclass(frozen=True, kw_only=True)

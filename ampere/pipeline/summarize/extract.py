@@ -11,7 +11,7 @@ from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work, error_row, result_table
-from ampere.pipeline.summarize.engine_rows import missing_row
+from ampere.pipeline.summarize.rows import missing_row, transcripts
 from ampere.records import SUMMARIES
 from ampere.text.clean import clean
 from ampere.text.summary import Status
@@ -70,10 +70,8 @@ class ExtractBatch:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows with sample_id, fingerprint and position to result rows."""
-        samples = self.samples.take(batch["position"].to_pylist(), columns=["text"])
-        keys = batch.select(["sample_id", "fingerprint"]).to_pylist()
         rows = []
-        for row, text in zip(keys, samples["text"].to_pylist(), strict=True):
+        for row, text in transcripts(self.samples, batch):
             try:
                 rows.append(self._result(row, text))
             except Exception as error:  # the per-row edge: a strange transcript fails one row

@@ -22,8 +22,9 @@ from ampere.pipeline.runner.stage import RetryPolicy, Stage, Work, result_table
 from ampere.pipeline.summarize import model
 from ampere.pipeline.summarize.dedupe import Duplicates
 from ampere.pipeline.summarize.engine import completions
-from ampere.pipeline.summarize.engine_rows import EngineError, join_pieces, missing_row
+from ampere.pipeline.summarize.engine_rows import EngineError, join_pieces
 from ampere.pipeline.summarize.extract import extractor_identity, extracts
+from ampere.pipeline.summarize.rows import missing_row
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace

@@ -18,10 +18,10 @@ from ampere.pipeline.summarize.engine_rows import (
     FormPrompts,
     ReadCompletions,
     join_pieces,
-    missing_row,
 )
 from ampere.pipeline.summarize.extract import ExtractBatch, extractor_identity
 from ampere.pipeline.summarize.model import language_model, prompt_builder
+from ampere.pipeline.summarize.rows import missing_row
 from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
