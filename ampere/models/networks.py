@@ -22,6 +22,7 @@ from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import encode
 from ampere.models.xclip_checkpoint import XCLIP_SUFFIXES
+from ampere.text.normalize import readable_text
 
 NETWORKS: Mapping[str, type[Network]] = {"AMPere": AMPere, "CNCLIP": CNCLIP, "MLLM": MLLMEmbedder}
 """Architecture name in config.json -> class."""
@@ -127,6 +128,9 @@ def text_inputs(
 ) -> tuple[Tensor | list[str | None] | None, Tensor | None]:
     """Convert texts to the text arguments of `Network.forward`.
 
+    All texts that a network reads pass here: of training, embedding and queries. They are
+    normalized, and those that `readable_text` takes for missing become None.
+
     Args:
         pad_to_max: pad token ids to `max_text_tokens`, so that every batch has the same shape.
 
@@ -136,8 +140,9 @@ def text_inputs(
     """
     if not network.reads_text or not texts:
         return None, None
+    texts = [readable_text(text) for text in texts]
     if network.max_text_tokens == 0:
-        return list(texts), None
+        return texts, None
     assert tokenizer is not None
     ids, mask = encode(tokenizer, texts, network.max_text_tokens, pad_to_max=pad_to_max)
     return ids.to(device), mask.to(device)

@@ -40,6 +40,7 @@ from ampere.store.models import load_embedder, model_folder
 from ampere.store.table import Table
 from ampere.store.texts import missing_summary_warnings, sample_texts, text_array
 from ampere.store.workspace import Workspace
+from ampere.text.normalize import NORMALIZATION
 
 if TYPE_CHECKING:
     import ray.data
@@ -205,6 +206,7 @@ def input_rows(
             model,
             row["product_id"],
             row["domain"],
+            NORMALIZATION,
         )
         for row in samples.to_pylist()
     ]

@@ -7,29 +7,35 @@ import pyarrow as pa
 from ampere.config.summarize import TextSource
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.store.workspace import Workspace
+from ampere.text.normalize import readable_text
 
 
 def sample_texts(workspace: Workspace, source: TextSource) -> dict[str, str | None]:
-    """Sample id -> text, None where it is missing or empty.
+    """Sample id -> text as the tables have it, None where it is missing or empty.
 
     Pages have their title with every source but `none`. Clips have their raw transcript (`raw`), or
     the text of their summary by the method of that name: None if there is no transcript, if the
-    transcript names no product, or if it is not summarized yet.
+    transcript names no product, or if it is not summarized yet. Titles and transcripts that
+    `readable_text` takes for missing are None.
     """
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"])
     ids, domains, texts = (samples[name].to_pylist() for name in ("sample_id", "domain", "text"))
     if source == "none":
         return dict.fromkeys(ids)
     if source == "raw":
-        return {sample_id: text or None for sample_id, text in zip(ids, texts, strict=True)}
+        return {sample_id: _if_readable(text) for sample_id, text in zip(ids, texts, strict=True)}
     summaries = workspace.table(SUMMARIES).read(["sample_id", "text"], f"method = '{source}'")
     summary_of = dict(
         zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True)
     )
     return {
-        sample_id: (text if domain == Domain.PAGE else summary_of.get(sample_id)) or None
+        sample_id: _if_readable(text if domain == Domain.PAGE else summary_of.get(sample_id))
         for sample_id, domain, text in zip(ids, domains, texts, strict=True)
     }
+
+
+def _if_readable(text: str | None) -> str | None:
+    return text if readable_text(text) else None
 
 
 def text_array(texts: dict[str, str | None], ids: list[str]) -> pa.Array:

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from ampere.text.checks.audit import audit
+from ampere.text.checks.audit import Flag, audit
 from ampere.text.clean import clean
 from ampere.text.language import Language, language_of
 from ampere.text.language_models import LanguageModel
@@ -41,13 +41,17 @@ class PromptPiece:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model generated for one piece of a transcript; `text` is the piece."""
+    """What the model generated for one piece of a transcript.
+
+    `text` is the piece, `error` why the engine failed on it: empty if it did not.
+    """
 
     text: str
     raw_output: str
     prompt_tokens: int
     generated_tokens: int
     finish_reason: str
+    error: str = ""
 
 
 class PromptBuilder:
@@ -200,29 +204,45 @@ def summary_fields(
 ) -> dict[str, Any]:
     """The columns of a summary row that follow from the completions for one transcript.
 
+    A piece without a summary is flagged, and the summary is that of the other pieces.
+
     Args:
         completions: at least one, for all pieces of the transcript, in their order.
         text_of: gives the text of a summary that the embedding model reads.
 
     Raises:
-        AnswerError: a completion is not a summary.
+        AnswerError: no completion is a summary.
     """
-    summaries = []
+    summaries, errors = [], []
     for number, completion in enumerate(completions, start=1):
         try:
-            summaries.append(parse_summary(completion.raw_output))
+            summaries.append(completion_summary(completion))
         except AnswerError as error:
-            where = f" to piece {number} of {len(completions)}" if len(completions) > 1 else ""
-            raise AnswerError(
-                f"{error}; the answer{where} ended by {completion.finish_reason}"
-            ) from error
+            errors.append(f"{number} of {len(completions)}: {error}")
+    if not summaries:
+        raise AnswerError(f"no piece of the transcript has a summary; piece {errors[0]}")
     summary = summaries[0] if len(summaries) == 1 else merge(summaries)
     heard = "".join(completion.text for completion in completions)
+    flags = [f"{Flag.FAILED_PIECE}: {error:.300}" for error in errors]
     return summary_columns(summary, text_of(summary)) | {
-        "flags": audit(heard, summary.product_name, summary.product_features),
+        "flags": flags + audit(heard, summary.product_name, summary.product_features),
         "raw_output": "\n".join(completion.raw_output for completion in completions),
         "pieces": len(completions),
         "prompt_tokens": sum(completion.prompt_tokens for completion in completions),
         "generated_tokens": sum(completion.generated_tokens for completion in completions),
         "finish_reason": completions[-1].finish_reason,
     }
+
+
+def completion_summary(completion: Completion) -> Summary:
+    """Parse the model's answer for one piece.
+
+    Raises:
+        AnswerError: the answer is not a summary, or the engine failed.
+    """
+    if completion.error:
+        raise AnswerError(completion.error)
+    try:
+        return parse_summary(completion.raw_output)
+    except AnswerError as error:
+        raise AnswerError(f"{error}; the answer ended by {completion.finish_reason}") from error

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# Version of the code that makes rows of transcripts and answers: clean, pieces, audit, sounds,
-# numerals, keybert, uie, the models' template options and this file. Increment it when a change
-# there changes rows; rows of another version are stale.
-TEXT_VERSION = 5
+# Version of the code that makes rows of transcripts and answers: normalize, clean, pieces, audit,
+# sounds, numerals, keybert, uie, the models' template options and this file. Increment it when a
+# change there changes rows; rows of another version are stale.
+TEXT_VERSION = 6
 MAX_FEATURES = 10
 TEXT = {"type": "string"}
 # `is_product` comes first, so that a model that answers false cannot invent a product after it: the
@@ -45,7 +45,7 @@ class Status(StrEnum):
 
     OK = "ok"
     EMPTY = "empty"  # the transcript names no product
-    MISSING = "missing"  # there is no transcript or title
+    MISSING = "missing"  # there is no transcript or title that can be read
 
 
 class AnswerError(ValueError):

@@ -100,6 +100,7 @@ def completions(
                 "prompt_version": prompt.version,
             },
             "max_model_len": size.max_model_len,
+            "is_retry": work.isolated,
         },
         batch_format="numpy",
         **options,

@@ -93,14 +93,14 @@ class Piece:
         number: of the piece, from 0.
         pieces: of the transcript.
         language: of the prompt.
-        engine_error: why there is no completion; empty if there is one.
+        is_retry: whether the piece was tried before.
         completion: the fields of `ampere.text.llm.Completion`.
     """
 
     number: int
     pieces: int
     language: str
-    engine_error: str
+    is_retry: bool
     completion: dict[str, Any]
 
 
@@ -111,16 +111,22 @@ class ReadCompletions:
         settings: of the stage.
         origin: model and prompt_version of the rows.
         max_model_len: tokens of a prompt and its completion together at which the engine stops.
+        is_retry: whether the rows were tried before.
     """
 
     def __init__(
-        self, settings: SummarizeSettings, origin: dict[str, str], max_model_len: int
+        self,
+        settings: SummarizeSettings,
+        origin: dict[str, str],
+        max_model_len: int,
+        is_retry: bool = False,
     ) -> None:
         from ampere.text.llm import load_tokenizer
 
         self.tokenizer = load_tokenizer(language_model(settings)[0])
         self.settings = settings
         self.max_model_len = max_model_len
+        self.is_retry = is_retry
         self.origin = {"method": settings.method} | origin
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
@@ -153,12 +159,13 @@ class ReadCompletions:
             prompt_tokens=prompt_tokens,
             generated_tokens=len(tokens),
             finish_reason=self._finish_reason(prompt_tokens, len(tokens)),
+            error=str(row[ERROR] or "") or self._no_room(prompt_tokens, len(tokens)),
         )
         return Piece(
             number=int(row["piece"]),
             pieces=int(row["pieces"]),
             language=str(row["language"]),
-            engine_error=str(row[ERROR] or "") or self._no_room(prompt_tokens, len(tokens)),
+            is_retry=self.is_retry,
             completion=vars(completion),
         )
 
@@ -187,6 +194,9 @@ class ReadCompletions:
 def join(row: dict[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
     """The result row of a transcript from all its pieces, in any order.
 
+    A piece that the engine failed on fails the row at first, so that it is tried again. If it fails
+    again, the summary is that of the other pieces.
+
     Args:
         row: sample_id, fingerprint, method, model and prompt_version.
         pieces: of the transcript.
@@ -195,12 +205,11 @@ def join(row: dict[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
 
     pieces = sorted(pieces, key=lambda piece: piece.number)
     try:
-        for piece in pieces:
-            if piece.engine_error:
-                raise EngineError(
-                    f"the language model failed on this transcript: {piece.engine_error}"
-                )
         completions = [Completion(**piece.completion) for piece in pieces]
+        errors = [completion.error for completion in completions if completion.error]
+        has_summary = len(errors) < len(completions)
+        if errors and not (has_summary and pieces[0].is_retry):
+            raise EngineError(f"the language model failed on this transcript: {errors[0]}")
         fields = summary_fields(completions, METHODS[row["method"]])
     except (EngineError, AnswerError) as error:
         return error_row(row["sample_id"], row["fingerprint"], error)

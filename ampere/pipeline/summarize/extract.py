@@ -14,6 +14,7 @@ from ampere.pipeline.runner.stage import Work, error_row, result_table
 from ampere.pipeline.summarize.rows import missing_row, transcripts
 from ampere.records import SUMMARIES
 from ampere.text.clean import clean
+from ampere.text.normalize import readable_text
 from ampere.text.summary import Status
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ExtractBatch:
         from ampere.text.checks.audit import audit
 
         cleaned = clean(text)
-        if not cleaned:
+        if not readable_text(cleaned):
             return missing_row(**row, method=str(self.origin["method"]))
         fields = self.summarizer(text)
         name, features = fields.get("product_name"), fields.get("product_features")

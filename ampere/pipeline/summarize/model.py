@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.text.language_models import LanguageModel, find_model
+from ampere.text.normalize import NORMALIZATION
 from ampere.text.prompts import PROMPTS, Prompt
 from ampere.text.summary import TEXT_VERSION
 
@@ -60,7 +61,7 @@ def content_key(settings: SummarizeSettings) -> list[Any]:
     model, prompt = language_model(settings)
     weights = [model_identity(model.source), model.quantization, model.dtype]
     limits = [settings.piece_tokens, settings.max_tokens, settings.max_model_len]
-    return ["llm", TEXT_VERSION, *weights, prompt.version, *limits]
+    return ["llm", TEXT_VERSION, NORMALIZATION, *weights, prompt.version, *limits]
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 from ampere.text.language_models import check_quantization, local_folder
+from ampere.text.normalize import NORMALIZATION, readable_text
 from ampere.text.summary import METHODS, TEXT_VERSION, Status, Summary, summary_columns
 
 if TYPE_CHECKING:
@@ -181,11 +182,11 @@ def content_key(settings: SummarizeSettings) -> list[Any]:
     """Everything but the transcript that decides the summary."""
     if settings.method in METHODS:
         return model.content_key(settings)
-    return [settings.method, TEXT_VERSION, extractor_identity(settings)]
+    return [settings.method, TEXT_VERSION, NORMALIZATION, extractor_identity(settings)]
 
 
 def input_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
-    """A row of `INPUT_SCHEMA` per clip; equal transcripts have equal fingerprints.
+    """A row of `INPUT_SCHEMA` per clip; transcripts equal after normalization share a fingerprint.
 
     Args:
         samples: the samples table; None: there is none yet.
@@ -197,10 +198,9 @@ def input_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
         position += batch.num_rows
         is_clip = pc.not_equal(batch["domain"], str(Domain.PAGE))
         batch, positions = batch.filter(is_clip), positions.filter(is_clip)
-        text = pc.utf8_trim_whitespace(batch["text"])
-        text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-        fingerprints = pa.array([fingerprint(item, key) for item in text.to_pylist()], pa.string())
-        lengths = pc.fill_null(pc.utf8_length(text), 0)
+        texts = [readable_text(text) for text in batch["text"].to_pylist()]
+        fingerprints = pa.array([fingerprint(text, key) for text in texts], pa.string())
+        lengths = pa.array([len(text or "") for text in texts], pa.int32())
         columns = [batch["sample_id"], fingerprints, positions, lengths]
         batches.append(pa.record_batch(columns, schema=INPUT_SCHEMA))
     return pa.Table.from_batches(batches, INPUT_SCHEMA)
@@ -256,5 +256,5 @@ def describe(summaries: Table, method: str) -> str:
         f"summaries: {status[Status.OK]} with a product, "
         f"{status[Status.EMPTY]} without one in the transcript (status empty), "
         f"{status[Status.MISSING]} clips without a transcript (status missing); "
-        f"flagged phrases: {flags or 'none'}"
+        f"flags: {flags or 'none'}"
     )

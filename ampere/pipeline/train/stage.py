@@ -29,6 +29,7 @@ from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder
 from ampere.store.texts import missing_summary_warnings, sample_texts
 from ampere.store.workspace import Workspace
+from ampere.text.normalize import normalize
 from ampere.training.data import FrameSource, TrainingSet
 from ampere.training.frame_views import SEPARATOR, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
@@ -265,7 +266,7 @@ def tokenizer_for(
     # Word embeddings are copied by shape; they only fit words of their own vocabulary.
     if start is not None and has_text_tower(start):
         return load_tokenizer(start)
-    return build_tokenizer(text for text in training_set.texts.values() if text)
+    return build_tokenizer(normalize(text) for text in training_set.texts.values() if text)
 
 
 def has_text_tower(folder: Path) -> bool:

@@ -37,11 +37,12 @@ SALES_TALK = re.compile(
 
 
 class Flag(StrEnum):
-    """What is wrong with a phrase."""
+    """What is wrong with a phrase, or with a piece of the transcript."""
 
     UNSUPPORTED = "unsupported"  # not in the transcript, or with another number or the opposite
     PRICE = "price"
     SALES_TALK = "sales talk"
+    FAILED_PIECE = "failed piece"  # the summary is that of the other pieces
 
 
 def audit(transcript: str, product_name: str, product_features: Sequence[str]) -> list[str]:

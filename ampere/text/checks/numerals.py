@@ -129,7 +129,9 @@ def _spell_chinese(number: str) -> str:
 
 
 def _value(chinese: str) -> int:
-    """The value of a number in Chinese: 一千零五 is 1005, 三百五 350."""
+    """The value of a number in Chinese: 一千零五 is 1005, 三百五 350, 三零四 304."""
+    if not set(chinese) & UNITS.keys():
+        return int("".join(str(VALUES[digit]) for digit in chinese))
     total, rest = 0, chinese
     for unit in "亿万":
         section, separator, tail = rest.partition(unit)

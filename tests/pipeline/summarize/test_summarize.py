@@ -508,13 +508,18 @@ def test_completion_cut_by_an_engine_sized_for_others_is_retried(clips: Workspac
     assert [row["sample_id"] for row in rows] == [
         "a",
         "b",
-    ]  # one piece that is cut costs its transcript
+    ]  # one piece that is cut costs its transcript the first attempt
     for row in rows:
         assert (
             row["error_type"] == "EngineError"
             and f"had room for {length} tokens" in row["error_message"]
         )
     assert "EngineError" in SummarizeStage(clips, SHIPPED).retry.errors
+    a, b = ReadCompletions(SHIPPED, ORIGIN, length, is_retry=True)(cut).to_pylist()
+    assert a["error_type"] == "EngineError"
+    assert b["text"] == "松石牙刷 软毛" and b["flags"][0].startswith(
+        "failed piece: 2 of 2: the eng"
+    )
 
 
 def test_pieces_are_joined_in_any_order() -> None:
@@ -534,11 +539,16 @@ def test_pieces_are_joined_in_any_order() -> None:
     assert second.to_pylist() == together.drop(["piece"]).to_pylist()
 
 
-def test_failed_piece_fails_its_transcript_and_lost_piece_leaves_it_pending() -> None:
+def test_failed_piece_is_retried_then_flagged_and_lost_piece_leaves_its_row_pending() -> None:
     read = ReadCompletions(SHIPPED, ORIGIN, 1024)
     failed = [read(completed(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
     _, last = join_pieces(iter(failed))
     assert last["error_type"].to_pylist() == ["EngineError"]
+    read = ReadCompletions(SHIPPED, ORIGIN, 1024, is_retry=True)
+    again = [read(completed(("a", i, 2, NAME, error))) for i, error in enumerate(("", "boom"))]
+    _, last = join_pieces(iter(again))
+    assert last["text"].to_pylist() == ["松石牙刷 软毛"]
+    assert last["flags"].to_pylist() == [["failed piece: 2 of 2: boom"]]
     assert [table.num_rows for table in join_pieces(iter(failed[:1]))] == [0]
 
 
@@ -562,7 +572,8 @@ def test_unpaired_surrogate_fails_its_own_row(field: str) -> None:
     read = ReadCompletions(SHIPPED, ORIGIN, 1024)
     parts = [read(completed(("a", i, 2, answer, ""))) for i, answer in enumerate((NAME, alone))]
     _, last = join_pieces(iter(parts))
-    assert last["error_type"].to_pylist() == ["AnswerError"]
+    assert last["text"].to_pylist() == ["松石牙刷 软毛"]
+    assert "surrogates not allowed" in last["flags"].to_pylist()[0][0]
 
 
 @pytest.mark.usefixtures("local_ray")
