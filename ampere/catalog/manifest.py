@@ -23,6 +23,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ampere.catalog import parquet_cells
 from ampere.catalog.csv_records import read_records
 from ampere.catalog.lines import Lines
 from ampere.catalog.problem import Located, Problem
@@ -36,10 +37,6 @@ NumberedRow = tuple[int, dict[str, Any] | str]  # line number, and the row or an
 # would fill memory.
 MAX_FIELD_LENGTH = 2**24
 PARQUET_ROWS = 1000  # rows in memory at a time
-VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
-)  # fmt: skip
 
 
 def read_manifest(path: str) -> Iterator[Located]:
@@ -192,14 +189,48 @@ def _parquet_rows(uri: str) -> Iterator[NumberedRow]:
     with open_file(uri, "rb") as file:
         try:
             table = pq.ParquetFile(file)
-            _check_columns(table.schema_arrow.names, uri)
-            batches = table.iter_batches(PARQUET_ROWS)
-            yield from enumerate(
-                chain.from_iterable(batch.to_pylist() for batch in batches), start=1
-            )
+            names = _parquet_columns(table.schema_arrow, uri)
+            batches = table.iter_batches(PARQUET_ROWS, columns=list(names))
+            rows = (row for batch in batches for row in _batch_rows(batch, names))
+            yield from enumerate(rows, start=1)
         # pyarrow raises OSError for corrupted pages.
         except (pa.ArrowException, OSError, OverflowError) as error:
             raise ValueError(f"cannot read the manifest {uri} as Parquet: {error}") from error
+
+
+def _parquet_columns(schema: pa.Schema, uri: str) -> dict[str, str]:
+    """The columns to read, by their name in the file, with their name in a row.
+
+    Further columns are read only if they are text, numbers or lists of text; others may be large.
+
+    Raises:
+        ValueError: a column is missing, is there twice, or has a type without values for a row.
+    """
+    columns = _column_names(schema.names)
+    _check_columns(columns, uri)
+    names = {}
+    for field, name in zip(schema, columns, strict=False):
+        is_known = name in (*REQUIRED, *OPTIONAL)
+        if is_known and not parquet_cells.is_readable(field.type):
+            raise ValueError(
+                f"the column {name} of the manifest {uri} has the type {field.type}; expected "
+                "text, a number, or for media a list of texts"
+            )
+        if is_known or (
+            parquet_cells.is_readable(field.type) and not parquet_cells.is_binary(field.type)
+        ):
+            names[field.name] = name
+    return names
+
+
+def _batch_rows(batch: pa.RecordBatch, names: dict[str, str]) -> Iterator[dict[str, Any] | str]:
+    """Rows of a Parquet file; a message for a row with a cell that cannot be read."""
+    cells = [parquet_cells.read_cells(batch[name]) for name in names]
+    columns = list(names.values())
+    for values in zip(*cells, strict=True):
+        row = dict(zip(columns, values, strict=True))
+        bad = [f"{k}: {v}" for k, v in row.items() if isinstance(v, ValueError)]
+        yield f"unreadable cell in the column {bad[0]}" if bad else row
 
 
 READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
@@ -236,7 +267,7 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
         if fields["split"]
         else split_of(fields["product_id"]),
         text=fields["text"],
-        media_kind=media_kind(media),
+        media_kind=MediaKind.FRAMES if len(media) > 1 else MediaKind.FILE,
         media_uris=tuple(media),
         extra={k: v for k, v in row.items() if k not in (*REQUIRED, *OPTIONAL)},
     )
@@ -300,14 +331,6 @@ def _member(kind: Any, value: str | None, name: str, sample_id: str) -> Any:
 def absolute_media(item: str, folder: str) -> str:
     """A media path or URI; relative paths are resolved against `folder`."""
     return item if is_uri(item) or item.startswith("/") else posixpath.join(folder, item)
-
-
-def media_kind(media: list[str]) -> MediaKind:
-    """The kind of a sample's media: the extension decides whether a single file is a video."""
-    if len(media) > 1:
-        return MediaKind.FRAMES
-    name = path_of(media[0]).name.lower()
-    return MediaKind.VIDEO if name.endswith(VIDEO_SUFFIXES) else MediaKind.IMAGE
 
 
 def split_of(product_id: str | None) -> Split:
