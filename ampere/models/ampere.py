@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from ampere.config.model import ModelSettings
 from ampere.models import checkpoint, model_folder
-from ampere.models.base import Network, check_tokens
+from ampere.models.base import Network, check_tokens, in_float32
 from ampere.models.fusion import FUSIONS
 from ampere.models.video import VideoBranch
 from ampere.records import Domain
@@ -117,8 +117,7 @@ class AMPere(Network):
         else:
             v, z = self.video(frames)
             fused = self.fusion(v, z, *self._encode_text(token_ids, token_mask, len(frames)))
-        # float32 also under autocast: similarities of bfloat16 vectors would tie.
-        return functional.normalize(self._last_layer(fused, domains).float(), dim=-1)
+        return functional.normalize(self._last_layer(fused, domains), dim=-1)
 
     def _encode_text(
         self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int
@@ -140,8 +139,8 @@ class AMPere(Network):
         return tokens, visible
 
     def _last_layer(self, fused: Tensor, domains: Tensor | None) -> Tensor:
-        """Float [B, W] -> float [B, D], by the last layer of each row's domain."""
-        vectors = self.embed(fused)
+        """Float [B, W] -> float32 [B, D], by the last layer of each row's domain."""
+        vectors = in_float32(self.embed, fused)
         if self.config.sizes.share_last_layer:
             return vectors
         if domains is None:

@@ -23,6 +23,7 @@ class Network(nn.Module, ABC):
         image_size: height and width of the frames, in pixels.
         num_frames: frames of a clip (a short or a live); a page has one frame.
         reads_text: whether the embedding depends on text.
+        embeds_alone: whether it also embeds a sample's frames alone and its text alone.
         max_text_tokens: maximum L, with CLS and SEP; longer texts are truncated. 0: the network
             takes strings instead of token ids.
     """
@@ -32,6 +33,7 @@ class Network(nn.Module, ABC):
     num_frames: int
     reads_text: bool
     max_text_tokens: int
+    embeds_alone: bool = False
 
     __call__: Callable[..., Tensor]
 
@@ -70,6 +72,22 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def from_pretrained(cls, folder: Path | str) -> Network:
         """Load what `save_pretrained` wrote, on the CPU and in evaluation mode."""
+
+
+def in_float32(layer: nn.Linear, features: Tensor) -> Tensor:
+    """Apply a network's last layer in float32, also under autocast.
+
+    Similarities of vectors that were rounded to bfloat16 would tie.
+
+    Args:
+        layer: with float32 weights.
+        features: float [..., W].
+
+    Returns:
+        float32 [..., D].
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return layer(features.float())
 
 
 def check_tokens(

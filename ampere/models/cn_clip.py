@@ -29,7 +29,7 @@ from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenize
 
 from ampere.config.model import Combine
 from ampere.models import checkpoint, model_folder
-from ampere.models.base import Network, check_tokens
+from ampere.models.base import Network, check_tokens, in_float32
 from ampere.models.video import check_frames, normalize_pixels
 
 # Pixel statistics that the published weights were trained with.
@@ -138,9 +138,10 @@ class CNCLIP(Network):
         uint8 [B, F, 3, H, W] -> float32 [B, C] of length 1.
         """
         pixels = normalize_pixels(frames.flatten(0, 1), CLIP_MEAN, CLIP_STD)
-        features = self.clip.get_image_features(pixel_values=pixels).pooler_output
-        # float32 also under autocast: similarities of bfloat16 vectors would tie.
-        features = functional.normalize(features.float(), dim=-1).unflatten(0, frames.shape[:2])
+        # As CLIP's `get_image_features` does, except for the projection's dtype.
+        pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
+        features = functional.normalize(in_float32(self.clip.visual_projection, pooled), dim=-1)
+        features = features.unflatten(0, frames.shape[:2])
         return functional.normalize(features.mean(dim=1), dim=-1)
 
     def _encode_text(
@@ -158,10 +159,11 @@ class CNCLIP(Network):
         # Attention over no token may give NaN, whose gradient would pass torch.where; so a missing
         # text shows all of its tokens.
         visible = visible | ~present[:, None]
-        features = self.clip.get_text_features(
+        tokens = self.clip.text_model(
             input_ids=token_ids, attention_mask=visible.long()
-        ).pooler_output
-        return functional.normalize(features.float(), dim=-1), present
+        ).last_hidden_state
+        features = in_float32(self.clip.text_projection, tokens[:, 0])
+        return functional.normalize(features, dim=-1), present
 
     def enable_gradient_checkpointing(self) -> None:
         """Store only the activations between layers; recompute the others in the backward pass."""

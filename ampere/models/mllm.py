@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from ampere.models import checkpoint, model_folder
-from ampere.models.base import Network
+from ampere.models.base import Network, in_float32
 
 PROMPT = "以上画面取自同一件商品的展示。"
 PROMPT_TEXT = "商品文字：{text}"
@@ -132,9 +132,8 @@ class MLLMEmbedder(Network):
             ValueError: frames have an invalid shape or dtype, or texts and rows differ in number.
         """
         features = self.features(frames, texts)
-        # float32 also under autocast: similarities of bfloat16 vectors would tie.
-        vectors = self.probe(features) if self.probe else features
-        return functional.normalize(vectors.float(), dim=-1)
+        vectors = in_float32(self.probe, features) if self.probe else features
+        return functional.normalize(vectors, dim=-1)
 
     @torch.no_grad()
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     ChineseCLIPConfig,
     ChineseCLIPModel,
@@ -39,6 +39,14 @@ def random_tokens(batch: int, length: int) -> tuple[Tensor, Tensor]:
     """Token ids and a mask without padding, int64 [batch, length]."""
     ids = torch.randint(5, VOCAB_SIZE, (batch, length), generator=torch.Generator().manual_seed(1))
     return ids, torch.ones_like(ids)
+
+
+def outputs_of(*layers: nn.Module) -> list[Tensor]:
+    """A list that gets what the layers return, from now on."""
+    outputs: list[Tensor] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda _, __, output: outputs.append(output))
+    return outputs
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:

@@ -9,7 +9,7 @@ from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD
 from ampere.models.video import normalize_pixels
-from tests.helpers.models import random_frames, random_tokens
+from tests.helpers.models import outputs_of, random_frames, random_tokens
 
 
 def visual_only(config: AMPereConfig) -> AMPere:
@@ -325,3 +325,10 @@ def test_bfloat16_autocast_gives_close_float32_vectors(model: AMPere) -> None:
         assert vectors.dtype == torch.float32
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
         assert ((vectors * model(frames, *tokens)).sum(dim=-1) > 0.999).all()
+
+
+def test_last_layer_is_float32_under_autocast(model: AMPere) -> None:
+    outputs = outputs_of(model.embed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(random_frames(2, 4), *random_tokens(2, 7))
+    assert [output.dtype for output in outputs] == [torch.float32]

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,13 @@ from transformers import ChineseCLIPModel
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD, CNCLIP, CNCLIPConfig, Combine, load_cn_clip
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.models.video import normalize_pixels
-from tests.helpers.models import change_weights, random_frames, random_tokens, tiny_clip_config
+from tests.helpers.models import (
+    change_weights,
+    outputs_of,
+    random_frames,
+    random_tokens,
+    tiny_clip_config,
+)
 
 COMBINES: list[Combine] = ["visual", "mean", "concat"]
 
@@ -82,8 +87,8 @@ def test_rice_is_the_mean_of_two_similarities_by_hand() -> None:
         torch.tensor([[2.0, 0.0], [3.0, 4.0]]),
         torch.tensor([[0.0, 1.0], [24.0, 7.0]]),
     )
-    model.clip.get_image_features = lambda pixel_values: SimpleNamespace(pooler_output=images)
-    model.clip.get_text_features = lambda **inputs: SimpleNamespace(pooler_output=texts)
+    model.clip.visual_projection.register_forward_hook(lambda *_: images)
+    model.clip.text_projection.register_forward_hook(lambda *_: texts)
     live, page = model(random_frames(2, 1), *random_tokens(2, 7))
     assert (live @ page).item() == pytest.approx((0.6 + 0.28) / 2)
     assert (live @ live).item() == pytest.approx(1)
@@ -106,14 +111,12 @@ def test_rows_without_text_use_video_alone() -> None:
     )
 
 
-def test_text_attention_mask_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_attention_mask_is_never_empty() -> None:
     """Some attention kernels return NaN for an empty mask, and so would the batch's gradients."""
     model, (ids, mask) = build("mean"), random_tokens(2, 7)
-    get_text_features, calls = model.clip.get_text_features, []
-    monkeypatch.setattr(
-        model.clip,
-        "get_text_features",
-        lambda **inputs: calls.append(inputs) or get_text_features(**inputs),
+    calls: list[dict[str, Tensor]] = []
+    model.clip.text_model.register_forward_pre_hook(
+        lambda _, __, inputs: calls.append(inputs), with_kwargs=True
     )
     model(random_frames(2, 1), ids, mask * torch.tensor([[1], [0]]))[:, 0].sum().backward()
     assert calls[0]["attention_mask"].any(dim=1).all()
@@ -207,6 +210,14 @@ def test_bfloat16_autocast_gives_close_float32_vectors(combine: Combine) -> None
     assert vectors.dtype == torch.float32
     assert_close(vectors.norm(dim=-1), torch.ones(2))
     assert ((vectors * model(*inputs)).sum(dim=-1) > 0.99).all()
+
+
+def test_projections_are_float32_under_autocast() -> None:
+    model = build("mean")
+    outputs = outputs_of(model.clip.visual_projection, model.clip.text_projection)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(random_frames(2, 4), *random_tokens(2, 7))
+    assert [output.dtype for output in outputs] == [torch.float32, torch.float32]
 
 
 @pytest.mark.parametrize("combine", COMBINES)

@@ -25,6 +25,7 @@ from tests.helpers.models import (
     TEMPLATE,
     change_weights,
     llava,
+    outputs_of,
     random_frames,
     tiny_parts,
     tiny_tokenizer,
@@ -134,9 +135,12 @@ def test_last_tokens_by_hand() -> None:
 
 def test_bfloat16_autocast_gives_float32_unit_vectors() -> None:
     model = build(embedding_dim=5)
+    assert model.probe is not None
+    outputs = outputs_of(model.probe)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         vectors = model(random_frames(2, 3), ["牙刷", None])
     assert vectors.dtype == torch.float32
+    assert [output.dtype for output in outputs] == [torch.float32]
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2), rtol=0, atol=1e-6)
 
 
