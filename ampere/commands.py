@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
+from ampere.config.checks import require
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
@@ -27,6 +28,7 @@ from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from ampere.pipeline.runner.report import Report
+    from ampere.pipeline.runner.stage import Stage
 
 PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")]
 
@@ -104,6 +106,27 @@ class StageCommand(Command):
 
     retry_failed: bool = False
     """Retry the rows that failed before."""
+    only_retryable: bool = False
+    """With --retry-failed: only rows whose error may pass by itself.
+    These are timeouts, lost connections, HTTP status 429 and 5xx, and engine errors."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.retry_failed or not self.only_retryable,
+            "--only-retryable requires --retry-failed",
+        )
+
+    def run_stage(self, stage: "Stage", workspace: Workspace, settings: object) -> "Report":
+        """Run a stage with these flags."""
+        from ampere.pipeline.runner.run import run_stage
+
+        return run_stage(
+            stage,
+            workspace,
+            settings=settings,
+            retry_failed=self.retry_failed,
+            only_retryable=self.only_retryable,
+        )
 
 
 @dataclass(kw_only=True)
@@ -117,12 +140,9 @@ class Decode(StageCommand):
     def run(self) -> int:
         workspace = self.open()
         from ampere.pipeline.decode import DecodeStage
-        from ampere.pipeline.runner.run import run_stage
 
         stage = DecodeStage(workspace, self.decode)
-        return finish(
-            run_stage(stage, workspace, settings=self.decode, retry_failed=self.retry_failed)
-        )
+        return finish(self.run_stage(stage, workspace, self.decode))
 
 
 @dataclass(kw_only=True)
@@ -135,14 +155,11 @@ class Summarize(StageCommand):
 
     def run(self) -> int:
         workspace = self.open()
-        from ampere.pipeline.runner.run import run_stage
         from ampere.pipeline.summarize.stage import SummarizeStage
         from ampere.reports.summaries import write_summary_page
 
         stage = SummarizeStage(workspace, self.summarize)
-        report = run_stage(
-            stage, workspace, settings=self.summarize, retry_failed=self.retry_failed
-        )
+        report = self.run_stage(stage, workspace, self.summarize)
         report.notes.append(
             f"review page: {write_summary_page(workspace, stage, self.summarize.method)}"
         )
@@ -220,12 +237,9 @@ class Embed(StageCommand):
     def run(self) -> int:
         workspace = self.open()
         from ampere.pipeline.embed import EmbedStage
-        from ampere.pipeline.runner.run import run_stage
 
         stage = EmbedStage(workspace, self.embed)
-        return finish(
-            run_stage(stage, workspace, settings=self.embed, retry_failed=self.retry_failed)
-        )
+        return finish(self.run_stage(stage, workspace, self.embed))
 
 
 @dataclass(kw_only=True)

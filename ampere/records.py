@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4  # of the tables below; workspaces of other versions are refused
+SCHEMA_VERSION = 5  # of the tables below; workspaces of other versions are refused
 
 
 class Domain(StrEnum):
@@ -29,10 +29,9 @@ class Split(StrEnum):
 
 
 class MediaKind(StrEnum):
-    """How a sample's media are stored: one image, one video, or a list of frames in order."""
+    """How a sample's media are stored: one image or video, or a list of images in time order."""
 
-    IMAGE = "image"
-    VIDEO = "video"
+    FILE = "file"  # its content decides what it is; see `media.sample_frames.decode_file`
     FRAMES = "frames"
 
 

@@ -152,7 +152,7 @@ def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
     start = time.perf_counter()
     for _ in range(3):
         for path in paths:
-            decode_sample(MediaKind.VIDEO, [str(path)], settings)
+            decode_sample(MediaKind.FILE, [str(path)], settings)
     return (time.perf_counter() - start) / (3 * len(paths))
 
 
@@ -168,7 +168,7 @@ def job(
             domain=Domain.LIVE,
             split=Split.TEST,
             text=None,
-            media_kind=MediaKind.VIDEO,
+            media_kind=MediaKind.FILE,
             media_uris=(str(path),),
         )
         for copy in range(copies)

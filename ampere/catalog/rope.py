@@ -231,7 +231,7 @@ def _sample(
             domain=files.domain,
             split=files.split,
             text=text,
-            media_kind=MediaKind.IMAGE if files.domain is Domain.PAGE else MediaKind.FRAMES,
+            media_kind=MediaKind.FILE if files.domain is Domain.PAGE else MediaKind.FRAMES,
             media_uris=tuple(absolute_media(name, files.image_prefix) for _, name in frames),
             # Lives have times in milliseconds; shorts have frame numbers, at an unknown rate.
             timestamps_s=tuple((at - start) / 1000 for at, _ in frames) if is_live else (),

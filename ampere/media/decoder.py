@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_MAX_PIXELS = 40_000_000  # an 8K frame has 33 million
+MAX_PIXEL_ASPECT = 8  # of a pixel's longer to its shorter side; a larger one is a damaged header
 
 
 class MediaError(Exception):
@@ -15,11 +17,19 @@ class MediaError(Exception):
 
 
 class MissingMedia(MediaError):
-    """The file is missing, unreadable or empty."""
+    """The file is missing or empty."""
 
 
-class NotAVideo(MediaError):
-    """The file is of no known format, or has no video stream."""
+class UnreadableMedia(MediaError):
+    """The file cannot be read, for example for lack of permission, and a retry would not help."""
+
+
+class UnavailableMedia(MediaError):
+    """A timeout, a lost connection or a busy server: a later attempt may read the file."""
+
+
+class UnknownFormat(MediaError):
+    """The file is neither an image nor a video of a known format, or has no video stream."""
 
 
 class TooLarge(MediaError):
@@ -31,11 +41,15 @@ class RefusedMedia(MediaError):
 
 
 class TimedOut(MediaError):
-    """Decoding exceeded the time limit and was stopped."""
+    """Decoding exceeded the time limit and was stopped; a machine or store may have been busy."""
 
 
 class DecoderCrashed(MediaError):
     """The decoding process died."""
+
+
+# Errors that may pass by themselves, without a change of the file or the settings.
+RETRYABLE: tuple[type[MediaError], ...] = (UnavailableMedia, TimedOut)
 
 
 class Sampling(StrEnum):
@@ -67,7 +81,8 @@ class Clip:
     """Sampled frames of one video.
 
     Attributes:
-        frames: uint8 [n, H, W, 3], RGB, upright, in time order.
+        frames: uint8 [n, H, W, 3], RGB, upright, with square pixels, in time order. A single
+            picture has one frame, however many are requested.
         timestamps_s: float64 [n], presentation times as stored in the file, in seconds.
         decoder: name of the decoder that produced them.
     """
@@ -89,6 +104,23 @@ class Decoder(Protocol):
             MediaError: the file gives no frame, or is refused.
         """
         ...
+
+
+def display_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Width and height at which a frame has square pixels; neither is smaller than stored.
+
+    Args:
+        width, height: of the stored frame, before its rotation.
+        pixel_aspect: width of a pixel divided by its height (sample aspect ratio).
+
+    >>> display_size(80, 120, Fraction(2))
+    (160, 120)
+    >>> display_size(720, 576, Fraction(1, 2))
+    (720, 1152)
+    """
+    if pixel_aspect >= 1:
+        return round(width * pixel_aspect), height
+    return width, round(height / pixel_aspect)
 
 
 def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:

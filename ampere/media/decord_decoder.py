@@ -19,6 +19,7 @@ from ampere.media.decoder import (
     pixel_limit_message,
 )
 from ampere.media.images import scale_down
+from ampere.media.pyav_decoder import pixel_aspect_of
 from ampere.media.sampling import keyframe_times, uniform_indices
 
 
@@ -32,6 +33,8 @@ class DecordDecoder:
         import decord
 
         num_frames = request.num_frames
+        if (aspect := pixel_aspect_of(data)) != 1:
+            raise MediaError(f"decord ignores the sample aspect ratio of this video ({aspect})")
         try:
             reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
             indices = uniform_indices(len(reader), num_frames)

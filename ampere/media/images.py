@@ -4,9 +4,12 @@ Training, batch embedding and serving all use `model_input`, so the three see th
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import pillow_heif.HeifImagePlugin  # noqa: F401  # adds HEIC to Pillow's formats
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -14,16 +17,67 @@ from ampere.media.decoder import (
     DEFAULT_MAX_PIXELS,
     MediaError,
     TooLarge,
+    UnknownFormat,
     pixel_limit_message,
     scaled_size,
 )
 
+STILL_BRANDS = {b"avif", b"heic", b"heim", b"heis", b"heix", b"mif1", b"mif2"}  # of single images
+WHITES = (1, 255, 4095, 65535, 2**31 - 1)  # the first for floats only
+OVERSHOOT = 0.05  # of floats, as resizing leaves it; clipped
+DARKEST = 16  # shares of white: a picture whose brightest value is below one is black to the eye
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image file and read its header; the pixels are read later.
+
+    Raises:
+        UnknownFormat: Pillow knows no such format.
+        TooLarge: the image exceeds Pillow's own limit.
+        MediaError: the header is damaged, or it is an AVIF or HEIC image that Pillow cannot read.
+    """
+    message = f"not an image of a known format ({len(data)} bytes, starting with {data[:12]!r})"
+    with media_errors():
+        try:
+            file = Image.open(io.BytesIO(data))
+        except UnidentifiedImageError as error:
+            if data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS:
+                # FFmpeg would read a tile of it, or half a picture, as a video.
+                raise MediaError(
+                    f"cannot read the image: a {data[8:12].decode()} file that is damaged or has "
+                    "an unusual codec"
+                ) from error
+            raise UnknownFormat(message) from error
+    if file.format == "MPEG":  # a video, of which Pillow reads the header only
+        raise UnknownFormat(message)
+    return file
+
+
+@contextmanager
+def media_errors() -> Iterator[None]:
+    """Convert the errors that Pillow raises on damaged files to `MediaError`."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:  # Pillow's limit is checked before ours
+        raise TooLarge(f"image exceeds Pillow's size limit: {error}") from error
+    except (OSError, EOFError, LookupError, ValueError, SyntaxError, RuntimeError) as error:
+        raise MediaError(f"cannot read the image: {error}") from error
+
+
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """Check an image against the limit on its pixels.
+
+    Raises:
+        TooLarge: the image has more than `max_pixels`.
+    """
+    if image.width * image.height > max_pixels:
+        raise TooLarge(pixel_limit_message(image.width, image.height, max_pixels))
+
 
 def read_image(data: bytes, short_side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Read an image file as an upright RGB image.
+    """Read an image file as an upright RGB image of 8 bits.
 
-    EXIF orientation is applied, transparency is drawn over white, and of an animation the first
-    frame is read.
+    Of an animation the first frame is read. See `to_rgb` for the conversion.
 
     Args:
         data: the file.
@@ -32,27 +86,66 @@ def read_image(data: bytes, short_side: int, max_pixels: int = DEFAULT_MAX_PIXEL
         max_pixels: limit on the pixels of the image.
 
     Raises:
+        UnknownFormat: Pillow knows no such format.
         TooLarge: the image has more than `max_pixels`.
         MediaError: the bytes are not a complete image.
     """
-    try:
-        file = Image.open(io.BytesIO(data))
-        if file.width * file.height > max_pixels:
-            raise TooLarge(pixel_limit_message(file.width, file.height, max_pixels))
+    file = open_image(data)
+    check_size(file, max_pixels)
+    with media_errors():
         file.draft(None, (2 * short_side, 2 * short_side))
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip to white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return image.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise MediaError(f"not an image of a known format ({len(data)} bytes)") from error
-    except Image.DecompressionBombError as error:  # Pillow's limit is checked before ours
-        raise TooLarge(f"image exceeds Pillow's size limit: {error}") from error
-    except (OSError, ValueError, SyntaxError, RuntimeError) as error:
-        raise MediaError(f"cannot read the image: {error}") from error
+        return to_rgb(file)
+
+
+def to_rgb(file: Image.Image) -> Image.Image:
+    """The current picture of an image file as upright RGB of 8 bits.
+
+    EXIF orientation is applied and transparency is drawn over white. Gray pictures of 16 or 32 bits
+    or of floats are scaled by `to_8_bits`; Pillow reads the upper 8 bits of 16-bit colors.
+
+    Raises:
+        MediaError: the picture's values have an unknown range, or its 16-bit colors would be black.
+    """
+    has_16_bit_colors = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
+    image: Image.Image = ImageOps.exif_transpose(file)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(to_8_bits(np.asarray(image)))
+    elif has_16_bit_colors and not np.asarray(image.convert("RGB")).max() // (256 // DARKEST):
+        raise MediaError(
+            "the 16-bit colors use less than a sixteenth of their range, so they would be black; "
+            "save the image with 8 bits"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale gray values of 16 or 32 bits, or floats, to 8 bits.
+
+    Files do not say which value is white. It is taken to be the smallest of 255, 4095, 65535 and
+    2^31 - 1 (of floats, of 1 and these) that no pixel exceeds.
+
+    Args:
+        pixels: [H, W], integers or floats.
+
+    Raises:
+        MediaError: values are negative, infinite or not a number, or all of them are less than a
+            sixteenth of the next white, which would make them black.
+    """
+    is_float = pixels.dtype.kind == "f"
+    whites, slack = (WHITES, OVERSHOOT) if is_float else (WHITES[1:], 0)
+    low, high = pixels.min(), pixels.max()  # NaN if one of them is
+    white = next((white for white in whites if high <= white * (1 + slack)), None)
+    if white is None or low < -slack * white or (white != whites[0] and high < white // DARKEST):
+        raise MediaError(
+            f"the image has values from {low:g} to {high:g}; expected 0 to "
+            f"{', '.join(map(str, whites[:-1]))} or {whites[-1]}. Save it with 8 bits"
+        )
+    if is_float:
+        return np.rint(np.clip(pixels / white, 0, 1) * 255).astype(np.uint8)
+    return (pixels.astype(np.int64) * 256 // (white + 1)).astype(np.uint8)
 
 
 def scale_down(image: Image.Image, short_side: int) -> Image.Image:

@@ -10,7 +10,7 @@ uniformly.
 import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -30,13 +30,15 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ampere.media.decoder import (
+    MAX_PIXEL_ASPECT,
     Clip,
     FrameRequest,
     MediaError,
-    NotAVideo,
     RefusedMedia,
     Sampling,
     TooLarge,
+    UnknownFormat,
+    display_size,
     pixel_limit_message,
     scaled_size,
 )
@@ -59,9 +61,11 @@ class PyavDecoder:
         """See `Decoder.decode`; a file with damage or unreliable times is sampled uniformly."""
         with _open(data) as container:
             tracks = read_tracks(container)
+            if is_picture(container, tracks):
+                request = replace(request, num_frames=1)
             for track in tracks:
                 _configure(track, request.max_pixels)
-                to_rgb = ToRgb(request.short_side)
+                to_rgb = ToRgb(request.short_side, track.pixel_aspect)
                 taken = take_few(track, request, to_rgb)
                 taken = taken or take_from_all(track, request.num_frames, to_rgb)
                 if taken:
@@ -91,6 +95,12 @@ class Track:
     def time_base(self) -> Fraction:
         """Seconds per tick of the stream's times."""
         return self.stream.time_base or Fraction(1)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel divided by its height; 1 if the file does not say, or implausibly."""
+        aspect = self.stream.sample_aspect_ratio or Fraction(1)
+        return aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
 
     @cached_property
     def time_problem(self) -> str | None:
@@ -181,14 +191,14 @@ def _open(data: bytes) -> InputContainer:
             "refused a file that would open other files or the network (playlist or script)"
         ) from error
     except DAMAGE as error:
-        raise NotAVideo(f"not a video of a known format: {error}") from error
+        raise UnknownFormat(f"not a video of a known format: {error}") from error
 
 
 def read_tracks(container: InputContainer) -> list[Track]:
     """The video streams of a file with their packets, the main one first, without cover art.
 
     Raises:
-        NotAVideo: the file has no video.
+        UnknownFormat: the file has no video.
     """
     tracks = {}
     for stream in container.streams:
@@ -201,8 +211,23 @@ def read_tracks(container: InputContainer) -> list[Track]:
             tracks[packet.stream_index].packets.append(packet)
     filled = [track for track in tracks.values() if track.packets]
     if not filled:
-        raise NotAVideo("the video stream is empty" if tracks else "no video stream")
+        raise UnknownFormat("the video stream is empty" if tracks else "no video stream")
     return sorted(filled, key=lambda track: track.rank)
+
+
+def is_picture(container: InputContainer, tracks: list[Track]) -> bool:
+    """Whether a file is a single picture, of a format such as OpenEXR that only FFmpeg reads."""
+    return container.format.name.endswith("_pipe") and len(tracks[0].packets) == 1
+
+
+def pixel_aspect_of(data: bytes) -> Fraction:
+    """The pixel aspect of a file's main video stream, as `Track.pixel_aspect`.
+
+    Raises:
+        UnknownFormat: the file has no video.
+    """
+    with _open(data) as container:
+        return read_tracks(container)[0].pixel_aspect
 
 
 def _packets(container: InputContainer) -> Iterator[av.Packet]:
@@ -219,17 +244,24 @@ def _configure(track: Track, max_pixels: int) -> None:
     codec = track.codec
     if codec is None:
         raise MediaError("unknown video codec")
-    if codec.width * codec.height > max_pixels:
-        raise TooLarge(pixel_limit_message(codec.width, codec.height, max_pixels))
+    width, height = display_size(codec.width, codec.height, track.pixel_aspect)
+    if width * height > max_pixels:
+        raise TooLarge(pixel_limit_message(width, height, max_pixels))
     codec.thread_count, codec.thread_type = 1, ThreadType.NONE
     codec.options = {"max_pixels": str(max_pixels)}  # sizes can change inside a stream
 
 
 class ToRgb:
-    """Converts the decoded frames of one clip to upright RGB pictures of one size."""
+    """Converts the decoded frames of one clip to upright RGB pictures of one size.
 
-    def __init__(self, short_side: int | None) -> None:
+    Args:
+        short_side: as in `FrameRequest`.
+        pixel_aspect: width of a pixel divided by its height, before rotation.
+    """
+
+    def __init__(self, short_side: int | None, pixel_aspect: Fraction) -> None:
         self.short_side = short_side
+        self.pixel_aspect = pixel_aspect
         # Width and height of the first frame, scaled; a stream can change its size midway.
         self.size: tuple[int, int] | None = None
         self.turns = 0
@@ -238,7 +270,8 @@ class ToRgb:
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Convert one frame to uint8 [H, W, 3]; HDR is converted to SDR."""
         if self.size is None:
-            self.size = scaled_size(frame.width, frame.height, self.short_side)
+            square = display_size(frame.width, frame.height, self.pixel_aspect)
+            self.size = scaled_size(*square, self.short_side)
             self.turns = round(frame.rotation / 90) % 4
             self.is_mirrored = _is_mirrored(frame)
         is_hdr = frame.color_trc in HDR_TRANSFERS
@@ -258,7 +291,10 @@ class ToRgb:
 
 def _is_mirrored(frame: VideoFrame) -> bool:
     """Whether the display matrix mirrors the picture: a vertical flip before the rotation."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know a type of FFmpeg's, such as EXIF
+        return False
     if not isinstance(matrix, Buffer):
         return False
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()

@@ -1,7 +1,6 @@
 """An image or video used as a query, decoded into frames as the decode stage would."""
 
 from ampere.config.decode import DecodeSettings
-from ampere.media.decoder import MediaError
 from ampere.media.sample_frames import decode_sample
 from ampere.records import Domain, MediaKind
 
@@ -19,16 +18,7 @@ def query_frames(
     Raises:
         MediaError: the file is neither an image nor a video that can be decoded.
     """
-    try:
-        return decode_sample(MediaKind.IMAGE, [data], settings).frames
-    except MediaError as image_error:
-        try:
-            num_frames = 1 if domain is Domain.PAGE else settings.num_frames
-            return decode_sample(MediaKind.VIDEO, [data], settings, num_frames=num_frames).frames
-        except MediaError as video_error:
-            raise MediaError(
-                f"neither an image ({image_error}) nor a video ({video_error})"
-            ) from video_error
+    return decode_sample(MediaKind.FILE, [data], settings, domain=domain).frames
 
 
 def query_domain(frames: list[bytes]) -> Domain:

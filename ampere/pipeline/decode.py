@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.decode import DecodeSettings
+from ampere.media.decoder import RETRYABLE
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
 from ampere.pipeline.runner.plan import fingerprint
@@ -33,7 +34,7 @@ INPUT_SCHEMA = pa.schema(
         ("position", pa.int64()),  # in the samples table
     ]
 )
-DECODING = 2  # version of the code between media and stored frames; a change makes all rows stale
+DECODING = 3  # version of the code between media and stored frames; a change makes all rows stale
 TASKS_PER_CORE = 8  # at least, so that no core waits for another core's last long video
 
 
@@ -43,6 +44,7 @@ class DecodeStage(Stage):
     name = "decode"
     output = FRAMES
     unit = "file"
+    retryable = frozenset(error.__name__ for error in RETRYABLE)
 
     def __init__(self, workspace: Workspace, settings: DecodeSettings) -> None:
         self.settings = settings
@@ -128,16 +130,14 @@ def decode_batch(batch: pa.Table, settings: DecodeSettings, uri: str, version: i
 
 def decode_media(sample: dict[str, Any], settings: DecodeSettings) -> dict[str, Any]:
     """Frame columns of one row of the samples table."""
-    kind, uris = MediaKind(sample["media_kind"]), sample["media_uris"]
-    num_frames = settings.num_frames
-    if sample["domain"] == Domain.PAGE:  # one picture: the first, or the middle of a video
-        num_frames = 1
-        if kind is MediaKind.FRAMES:
-            kind, uris = MediaKind.IMAGE, uris[:1]
     process = _process(settings.time_limit_s, settings.memory_limit_gb)
-    times = sample["timestamps_s"] or ()
     frames = process.call(
-        decode_sample, kind, uris, settings, num_frames=num_frames, timestamps_s=times
+        decode_sample,
+        MediaKind(sample["media_kind"]),
+        sample["media_uris"],
+        settings,
+        domain=Domain(sample["domain"]),
+        timestamps_s=sample["timestamps_s"] or (),
     )
     return vars(frames)
 

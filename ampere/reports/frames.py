@@ -90,11 +90,12 @@ def find_frames(workspace: Workspace, sample_id: str) -> dict[str, Any]:
 
 def describe(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
     """Two lines: the sample's id, and what it is and how its frames were sampled."""
-    sampling = [] if sample["media_kind"] == MediaKind.IMAGE else [f"{stored['sampling']} sampling"]
+    kind = kind_of(sample, stored)
+    sampling = [] if kind == "image" else [f"{stored['sampling']} sampling"]
     size = f"{stored['width']} x {stored['height']} pixels"
     facts = [
         sample["domain"],
-        sample["media_kind"],
+        kind,
         *sampling,
         f"decoded by {stored['decoder']}",
         size,
@@ -102,9 +103,16 @@ def describe(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
     return [sample["sample_id"], ", ".join(facts)]
 
 
+def kind_of(sample: dict[str, Any], stored: dict[str, Any]) -> str:
+    """What a sample's media turned out to be: image, video or frames."""
+    if stored["decoder"] == "pillow" and len(stored["frames"]) == 1:
+        return "image"
+    return "frames" if sample["media_kind"] == MediaKind.FRAMES else "video"
+
+
 def captions(sample: dict[str, Any], stored: dict[str, Any]) -> list[str]:
     """Each frame's timestamp; its number if it has no timestamp; "" for an image."""
-    if sample["media_kind"] == MediaKind.IMAGE:
+    if kind_of(sample, stored) == "image":
         return [""] * len(stored["frames"])
     timestamps = [format_time(time) for time in stored["timestamps_s"] or ()]
     return timestamps or [f"frame {number}" for number in range(1, len(stored["frames"]) + 1)]

@@ -150,7 +150,7 @@ def _sample_row(row: Row) -> Row:
         domain=Domain(row.get("domain", Domain.LIVE)),
         split=Split.TEST,
         text=row["text"],
-        media_kind=MediaKind.VIDEO,
+        media_kind=MediaKind.FILE,
         media_uris=(),
     )
     return sample.to_row() | {"fingerprint": fingerprint(row["text"])}

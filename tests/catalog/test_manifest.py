@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ampere.catalog.manifest import absolute_media, media_kind, read_manifest, split_of
+from ampere.catalog.manifest import absolute_media, read_manifest, split_of
 from ampere.catalog.problem import Problem
 from ampere.records import Domain, MediaKind, Sample, Split
 
@@ -81,12 +81,12 @@ def test_rows_become_samples(tmp_path: Path) -> None:
         domain=Domain.PAGE,
         split=Split.TRAIN,
         text="薄荷 洗发水, 500ml",
-        media_kind=MediaKind.IMAGE,
+        media_kind=MediaKind.FILE,
         media_uris=(f"{tmp_path}/img/p1.jpg",),
         extra={"shop": "north"},
     )
     assert short.text == '第一行\n第二行，"引号"'
-    assert short.media_kind is MediaKind.VIDEO
+    assert short.media_kind is MediaKind.FILE
     assert live.product_id is None and live.text is None
     assert live.media_kind is MediaKind.FRAMES
     assert live.media_uris == tuple(f"{tmp_path}/l1/{i}.jpg" for i in range(3))
@@ -217,7 +217,7 @@ def test_invalid_jsonl_rows_are_problems_and_others_are_read(tmp_path: Path) -> 
 def test_media_lists(tmp_path: Path, media: str, names: list[str]) -> None:
     (sample,) = samples(write_csv(tmp_path / "m.csv", [["a", "p", "live", "", media, "", ""]]))
     assert sample.media_uris == tuple(f"{tmp_path}/{name}" for name in names)
-    assert sample.media_kind is (MediaKind.FRAMES if len(names) > 1 else MediaKind.IMAGE)
+    assert sample.media_kind is (MediaKind.FRAMES if len(names) > 1 else MediaKind.FILE)
 
 
 def test_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
@@ -468,20 +468,6 @@ def test_absolute_media() -> None:
     assert absolute_media("a.jpg", "s3://bucket/x") == "s3://bucket/x/a.jpg"
     assert absolute_media("/a.jpg", "/data") == "/a.jpg"
     assert absolute_media("https://x/a.jpg", "/data") == "https://x/a.jpg"
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("/a.mp4", MediaKind.VIDEO),
-        ("/a.MOV", MediaKind.VIDEO),
-        ("/a.jpg", MediaKind.IMAGE),
-        ("/mp4", MediaKind.IMAGE),
-        ("https://cdn/a.mp4?Expires=1&Signature=x.jpg", MediaKind.VIDEO),
-    ],
-)
-def test_media_kind_of_one_file(name: str, kind: MediaKind) -> None:
-    assert media_kind([name]) is kind
 
 
 def test_split_by_checksum() -> None:

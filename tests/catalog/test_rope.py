@@ -32,7 +32,7 @@ def test_nine_files_become_samples(tmp_path: Path) -> None:
         domain=Domain.PAGE,
         split=Split.TRAIN,
         text="苹果, 红色, 500克",
-        media_kind=MediaKind.IMAGE,
+        media_kind=MediaKind.FILE,
         media_uris=(f"{tmp_path}/images/p1.jpg",),
     )
     assert set(samples) == {"page-10001", "page-10002", "short-20001", "live-30001"}

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 RATE = 25
 BITS = 6
@@ -102,8 +103,17 @@ def remux(
     return file.getvalue()
 
 
+def upright(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
+    """A frame as a player shows it: with square pixels, and rotated; uint8 [H, W, 3]."""
+    aspect, width, height = stream.sample_aspect_ratio or 1, frame.width, frame.height
+    if aspect != 1:
+        size = max(width, round(width * aspect)), max(height, round(height / aspect))
+        frame = frame.reformat(*size, format="rgb24", interpolation=Interpolation.BICUBIC)
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+
+
 def reference(data: bytes) -> tuple[np.ndarray, list[float]]:
-    """Every frame of a file by plain PyAV decoding, upright, and their times.
+    """Every frame of a file by plain PyAV decoding, upright with square pixels, and their times.
 
     Returns:
         uint8 [N, H, W, 3], and seconds.
@@ -113,8 +123,6 @@ def reference(data: bytes) -> tuple[np.ndarray, list[float]]:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         for frame in container.decode(stream):
-            pictures.append(
-                np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-            )
+            pictures.append(upright(frame, stream))
             times.append(frame.time)
     return np.stack(pictures), times

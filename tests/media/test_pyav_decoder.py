@@ -11,7 +11,7 @@ import pytest
 from av.stream import Disposition
 
 from ampere.media import pyav_decoder
-from ampere.media.decoder import Clip, FrameRequest, MediaError, NotAVideo, Sampling, TooLarge
+from ampere.media.decoder import Clip, FrameRequest, MediaError, Sampling, TooLarge, UnknownFormat
 from ampere.media.hdr import hlg_scene, pq_nits, to_sdr
 from ampere.media.pyav_decoder import PyavDecoder, ToRgb
 from ampere.media.sampling import uniform_indices
@@ -139,7 +139,7 @@ def takes_few(data: bytes) -> bool:
     with pyav_decoder._open(data) as container:
         track = pyav_decoder.read_tracks(container)[0]
         pyav_decoder._configure(track, max_pixels=10**6)
-        return bool(pyav_decoder.take_few(track, request, ToRgb(None)))
+        return bool(pyav_decoder.take_few(track, request, ToRgb(None, Fraction(1))))
 
 
 def assert_exact(data: bytes, shown: list[int], *, same_times: bool = True) -> None:
@@ -500,7 +500,7 @@ def test_audio_with_cover_art_is_no_video() -> None:
         container.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
         container.mux(audio.encode(block))
         container.mux(audio.encode(None))
-    with pytest.raises(NotAVideo, match="no video stream"):
+    with pytest.raises(UnknownFormat, match="no video stream"):
         decode(file.getvalue(), 4)
 
 

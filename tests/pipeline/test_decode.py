@@ -62,8 +62,8 @@ def test_bad_files_fail_only_their_own_rows(
     assert {name: row["error_type"] for name, row in failures.items()} == {
         "missing.mp4": "MissingMedia",
         "empty.mp4": "MissingMedia",
-        "junk.jpg": "MediaError",
-        "cut.mp4": "NotAVideo",
+        "junk.jpg": "UnknownFormat",
+        "cut.mp4": "UnknownFormat",
     }
     assert {(row["stage"], row["attempts"]) for row in failures.values()} == {("decode", 1)}
 

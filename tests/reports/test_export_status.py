@@ -86,7 +86,7 @@ def test_status_counts_failures_by_error(prepared: Workspace) -> None:
     wanted = (
         DecodeStage(prepared, DEMO.decode).inputs().select(["sample_id", "fingerprint"]).to_pylist()
     )
-    reasons = ["TimedOut", "MissingMedia", "MissingMedia", "NotAVideo"]
+    reasons = ["TimedOut", "MissingMedia", "MissingMedia", "UnknownFormat"]
     failed = [
         row | {"stage": "decode", "error_type": reason}
         for row, reason in zip(wanted, reasons, strict=True)

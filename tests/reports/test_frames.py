@@ -17,7 +17,7 @@ COLORS = ["#d00000", "#00a000", "#0000d0"]
 STORED = {"fingerprint": "f", "width": 40, "height": 60, "sampling": "uniform", "decoder": "pyav"}
 
 
-def add_sample(workspace: Workspace, sample_id: str, kind: str = "video", **changed: Any) -> None:
+def add_sample(workspace: Workspace, sample_id: str, kind: str = "file", **changed: Any) -> None:
     sample = {
         "sample_id": sample_id,
         "domain": "live",
@@ -113,7 +113,7 @@ def test_frames_without_timestamps_are_numbered(
 def test_square_page_has_neither_timestamp_nor_legend(
     workspace: Workspace, tmp_path: Path, lines: dict[str, Any]
 ) -> None:
-    add_sample(workspace, "a", "image", domain="page")
+    add_sample(workspace, "a", domain="page")
     jpeg = encode_jpeg(Image.new("RGB", (40, 40)), 90)
     add_frames(workspace, "a", [0.0], frames=[jpeg], decoder="pillow", height=40)
     assert draw(workspace, "a", "--out", tmp_path / "a.png") == 0

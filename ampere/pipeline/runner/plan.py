@@ -7,6 +7,7 @@ is done. A row with another one is stale, and a sample without a row is pending;
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class Plan:
         output_fingerprints: string [N], the fingerprint of each row's output row, or null.
         done, failed, stale: bool [N], one entry per input row; a row that is none of them is
             pending.
+        retryable: bool [N], the failed rows whose error may pass by itself.
         orphans: string [M], ids of output rows that are not wanted any more, such as the embedding
             of a sample whose new picture could not be decoded.
     """
@@ -42,12 +44,19 @@ class Plan:
     done: pa.Array
     failed: pa.Array
     stale: pa.Array
+    retryable: pa.Array
     orphans: pa.ChunkedArray
 
-    def rows_to_process(self, *, retry_failed: bool) -> pa.Table:
-        """The pending and the stale rows, and the failed ones if `retry_failed`."""
-        skip = self.done if retry_failed else pc.or_(self.done, self.failed)
-        return self.inputs.filter(pc.invert(skip))
+    def rows_to_process(self, *, retry_failed: bool, only_retryable: bool = False) -> pa.Table:
+        """The pending and the stale rows, and failed ones.
+
+        Args:
+            retry_failed: add the failed rows.
+            only_retryable: of these, only those whose error may pass by itself.
+        """
+        retried = self.retryable if only_retryable else self.failed
+        skipped = pc.and_not(self.failed, retried) if retry_failed else self.failed
+        return self.inputs.filter(pc.invert(pc.or_(self.done, skipped)))
 
     def present(self) -> set[str]:
         """Ids of the rows that have an output row of any fingerprint, and are not done."""
@@ -64,7 +73,12 @@ class Plan:
 
 
 def make_plan(
-    workspace: Workspace, stage: str, output: Table, inputs: pa.Table, where: str | None = None
+    workspace: Workspace,
+    stage: str,
+    output: Table,
+    inputs: pa.Table,
+    where: str | None = None,
+    retryable: Collection[str] = (),
 ) -> Plan:
     """Compare what a stage wants with its output table and with the failures table.
 
@@ -75,21 +89,24 @@ def make_plan(
         inputs: sample_id, fingerprint, and any further columns.
         where: SQL condition on the rows of `output` that are this stage's, such as
             "method = 'llm'"; None: all.
+        retryable: error types that may pass by themselves.
     """
     rows = output.read(["sample_id", "fingerprint"], where)
-    failures = workspace.table(FAILURES).read(["sample_id", "fingerprint"], f"stage = '{stage}'")
-    wanted, made = inputs["fingerprint"], _fingerprints_of(inputs, rows)
-    done = pc.fill_null(pc.equal(made, wanted), False)
-    failed = pc.and_not(
-        pc.fill_null(pc.equal(_fingerprints_of(inputs, failures), wanted), False), done
+    failures = workspace.table(FAILURES).read(
+        ["sample_id", "fingerprint", "error_type"], f"stage = '{stage}'"
     )
+    wanted, made = inputs["fingerprint"], _values_of(inputs, rows)
+    done = pc.fill_null(pc.equal(made, wanted), False)
+    failed = pc.and_not(pc.fill_null(pc.equal(_values_of(inputs, failures), wanted), False), done)
+    errors = _values_of(inputs, failures, "error_type")
+    retryable_errors = pc.is_in(errors, value_set=pa.array(list(retryable), pa.string()))
     stale = pc.and_not(pc.is_valid(made), pc.or_(done, failed))
     known = pc.is_in(rows["sample_id"], value_set=inputs["sample_id"].combine_chunks())
     orphans = rows["sample_id"].filter(pc.invert(known))
-    return Plan(inputs, made, done, failed, stale, orphans)
+    return Plan(inputs, made, done, failed, stale, pc.and_(failed, retryable_errors), orphans)
 
 
-def _fingerprints_of(inputs: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
-    """For each input row the fingerprint that its sample has in `rows`, or null."""
+def _values_of(inputs: pa.Table, rows: pa.Table, column: str = "fingerprint") -> pa.ChunkedArray:
+    """For each input row the value that its sample has in a column of `rows`, or null."""
     index = pc.index_in(inputs["sample_id"], value_set=rows["sample_id"].combine_chunks())
-    return rows["fingerprint"].take(index)
+    return rows[column].take(index)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.cluster import connect, require_gpus
+from ampere.cluster import connect
 from ampere.config.settings import to_json
 from ampere.pipeline.runner.commit import Committer, remove_rows
 from ampere.pipeline.runner.plan import Plan
@@ -41,6 +41,7 @@ def run_stage(
     *,
     settings: object = None,
     retry_failed: bool = False,
+    only_retryable: bool = False,
     prune_orphans: bool = True,
 ) -> Report:
     """Process all rows of a stage that are pending or stale.
@@ -50,6 +51,7 @@ def run_stage(
         workspace: where its tables are.
         settings: dataclass that the stage was made with, saved as its report; None keeps the last.
         retry_failed: process failed rows again.
+        only_retryable: of these, only those whose error may pass by itself.
         prune_orphans: remove output rows that the stage does not want any more.
 
     Raises:
@@ -66,7 +68,7 @@ def run_stage(
         if prune_orphans:
             _remove_orphans(stage, workspace, plan, report)
         start = time.monotonic()
-        rows = plan.rows_to_process(retry_failed=retry_failed)
+        rows = plan.rows_to_process(retry_failed=retry_failed, only_retryable=only_retryable)
         committer = Committer(workspace, stage, report, plan.present())
         known, remaining = stage.without_work(rows)
         for batch in known:
@@ -100,8 +102,7 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) 
         committer: for the results.
         total: rows that will be committed in the end, duplicates included.
     """
-    connect()
-    require_gpus(stage.gpus, f"{stage.name.split('-')[0]}.gpus")
+    connect(stage.gpus, f"{stage.name.split('-')[0]}.gpus")
     report, batch_sizes = committer.report, (stage.batch_size, *stage.retry.batch_sizes)
     with Progress(stage.name, total, stage.unit, stage.startup) as progress:
         for attempt, batch_size in enumerate(batch_sizes, start=1):

@@ -69,6 +69,7 @@ class Stage(ABC):
         gpus: GPUs that it cannot start without.
         startup: what the first rows wait for, for the progress bar.
         retry: what happens to rows that were lost with their worker.
+        retryable: error types of failed rows that may pass by themselves in a later run.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Stage(ABC):
     gpus: float = 0.0
     startup: str = "starting workers"
     retry: RetryPolicy = RetryPolicy()
+    retryable: frozenset[str] = frozenset()
 
     @abstractmethod
     def inputs(self) -> pa.Table:
@@ -122,7 +124,8 @@ class Stage(ABC):
     def plan(self, workspace: Workspace) -> Plan:
         """Compare what the stage wants with its output and with the failures table."""
         output = workspace.table(self.output)
-        return make_plan(workspace, self.name, output, self.inputs(), self.owned_rows())
+        retryable = self.retryable | self.retry.errors
+        return make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:

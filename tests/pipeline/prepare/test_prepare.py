@@ -34,7 +34,7 @@ def sample(name: str, text: str | None = None) -> Sample:
         domain=Domain.PAGE,
         split=Split.TEST,
         text=text,
-        media_kind=MediaKind.IMAGE,
+        media_kind=MediaKind.FILE,
         media_uris=("/a.jpg",),
     )
 
@@ -61,7 +61,7 @@ def test_sample_is_stored_as_a_row(workspace: Workspace, tmp_path: Path) -> None
             "domain": "page",
             "split": "train",
             "text": "云岚, 洗发水",
-            "media_kind": "image",
+            "media_kind": "file",
             "media_uris": [f"{tmp_path}/a.jpg"],
             "timestamps_s": [],
             "extra": '{"price": "9"}',
