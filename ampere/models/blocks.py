@@ -15,8 +15,9 @@ class TransformerBlock(nn.Module):
         width: W.
         heads: attention heads; must divide `width`.
         mlp_width: width of the MLP's hidden layer.
-        cross: the stream attends to a context instead of itself; the context has its own
-            LayerNorm.
+        cross: the stream attends to itself and then to a context, by the same weights; the context
+            has a LayerNorm of its own. COPE's public block shares them, too. With its own weights
+            for either, a block would have a third more than the paper counts (table IX).
 
     Raises:
         ValueError: `heads` does not divide `width`.
@@ -37,24 +38,29 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(
-        self, stream: Tensor, visible: Tensor | None = None, context: Tensor | None = None
+        self,
+        stream: Tensor,
+        visible: Tensor | None = None,
+        context: Tensor | None = None,
+        context_visible: Tensor | None = None,
     ) -> Tensor:
         """Mix the positions of each row.
 
         Args:
             stream: float [B, S, W].
-            visible: bool, positions that may be attended to: [B, S], or [B, C] with a context;
-                None: all.
-            context: float [B, C, W], what a `cross` block attends to.
+            visible: bool [B, S], positions that may be attended to; None: all.
+            context: float [B, C, W], what a `cross` block attends to; it requires one.
+            context_visible: bool [B, C], as `visible`.
 
         Returns:
             float [B, S, W]. Hidden positions are computed too, but no visible position reads them.
         """
-        queries = self.attention_norm(stream)
-        if self.context_norm is None or context is None:
-            stream = stream + self._attend(queries, queries, visible)
-        else:
-            stream = stream + self._attend(queries, self.context_norm(context), visible)
+        normalized = self.attention_norm(stream)
+        stream = stream + self._attend(normalized, normalized, visible)
+        if self.context_norm is not None:
+            assert context is not None
+            keys = self.context_norm(context)
+            stream = stream + self._attend(self.attention_norm(stream), keys, context_visible)
         return stream + self.mlp(self.mlp_norm(stream))
 
     def _attend(self, queries: Tensor, keys: Tensor, visible: Tensor | None) -> Tensor:

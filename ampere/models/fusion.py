@@ -106,7 +106,7 @@ class Concatenation(PooledOnly):
 
 
 class TextAsQuery(Fusion):
-    """XA-t-as-Q: blocks in which text attends to the visual features; returns CLS."""
+    """XA-t-as-Q: blocks in which text attends to itself, then to visual features; returns CLS."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -115,15 +115,13 @@ class TextAsQuery(Fusion):
         )
 
     def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        # Queries do not read each other, so the other tokens need not be computed.
-        stream = text[:, :1]
         for block in self.blocks:
-            stream = block(stream, context=visual)
-        return stream[:, 0]
+            text = block(text, token_mask, context=visual)
+        return text[:, 0]
 
 
 class VisionAsQuery(Fusion):
-    """XA-v-as-Q: blocks in which the visual features attend to text; returns the video feature."""
+    """XA-v-as-Q: as XA-t-as-Q, with the visual features as queries; returns the video feature."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -132,14 +130,13 @@ class VisionAsQuery(Fusion):
         )
 
     def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        stream = visual[:, :1]
         for block in self.blocks:
-            stream = block(stream, token_mask, context=text)
-        return stream[:, 0]
+            visual = block(visual, context=text, context_visible=token_mask)
+        return visual[:, 0]
 
 
 class CoAttention(Fusion):
-    """CoA: ViLBERT's co-attention, in which each modality attends to the other's stream.
+    """CoA: ViLBERT's co-attention, in which each modality attends to itself, then to the other.
 
     Returns the video feature plus CLS.
     """
@@ -154,8 +151,8 @@ class CoAttention(Fusion):
     def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         for visual_block, text_block in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             visual, text = (
-                visual_block(visual, token_mask, context=text),
-                text_block(text, context=visual),
+                visual_block(visual, context=text, context_visible=token_mask),
+                text_block(text, token_mask, context=visual),
             )
         return visual[:, 0] + text[:, 0]
 

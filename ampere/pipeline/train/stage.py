@@ -52,7 +52,7 @@ RUNTIME_ONLY_FIELDS = (
 )
 # Version of the networks, losses and training code: raise it with a change to what the same
 # settings give.
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
 CHECKED_CLIPS = 8  # several, because an image stored as a clip has one frame and shows nothing
 
 
