@@ -34,6 +34,15 @@ READ_TIME_S = 60.0  # for all attempts
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 10.0, 15.0
 NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+# Classes for connections that were lost, refused or timed out: built-in ones, those of aiohttp, and
+# those of botocore, whose ConnectionError is another.
+PASSING = {
+    "TimeoutError",
+    "ConnectionError",
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "HTTPClientError",
+}
 # What object stores' libraries raise for a busy store, and a network file system for a lost server.
 BUSY_ERRNOS = (errno.EBUSY, errno.EIO, errno.ESTALE)
 
@@ -66,6 +75,8 @@ def load(
         try:
             options = _http_options(deadline - time.monotonic()) if is_http else {}
             data = _read(source, max_bytes + 1, options)
+        except MemoryError:
+            raise
         except Exception as error:  # each store has errors of its own
             failure = _media_error(source, error, attempt)
             wait = _wait_s(_root(error), attempt)
@@ -108,7 +119,7 @@ def _media_error(source: str, error: Exception, attempts: int) -> MediaError:
     """What an error of fsspec means for the media file, with its status and cause."""
     root = _root(error)
     status = _status(root)
-    cause = f"HTTP {status} {_phrase(status)}" if status else f"{type(root).__name__}: {root}"
+    cause = _cause(root, status)
     if isinstance(error, FileNotFoundError) or status in NOT_FOUND:
         return MissingMedia(f"media file not found: {source}" + (f": {cause}" if status else ""))
     if _is_transient(root, status):
@@ -118,8 +129,8 @@ def _media_error(source: str, error: Exception, attempts: int) -> MediaError:
 
 
 def _root(error: Exception) -> BaseException:
-    """The error of the store's own library, which fsspec translates."""
-    return error.__cause__ or error
+    """The error of the store's own library, where fsspec translates it."""
+    return error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
 
 
 def _status(error: BaseException) -> int | None:
@@ -131,12 +142,23 @@ def _status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    values = [getattr(error, name, None) for name in ("status", "status_code", "code")]
+    values = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     return next((value for value in values if isinstance(value, int)), None)
 
 
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase if status in list(HTTPStatus) else ""
+def _cause(error: BaseException, status: int | None) -> str:
+    """An error in words.
+
+    >>> _cause(TimeoutError("no answer"), None), _cause(OSError(), 503), _cause(OSError(), 599)
+    ('TimeoutError: no answer', 'HTTP 503 Service Unavailable', 'HTTP 599')
+    """
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "too many redirects"
+    if status is None:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return (
+        f"HTTP {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}".strip()
+    )
 
 
 def _is_transient(error: BaseException, status: int | None) -> bool:
@@ -148,11 +170,7 @@ def _is_transient(error: BaseException, status: int | None) -> bool:
     bases = {base.__name__ for base in type(error).__mro__}
     if bases & {"SSLError", "ClientSSLError"}:  # botocore's too
         return False
-    if bases & {"ClientConnectionError", "ClientPayloadError", "HTTPClientError"}:
-        return True  # of aiohttp and botocore: connections lost, refused or timed out
-    return isinstance(error, TimeoutError | ConnectionError) or (
-        isinstance(error, OSError) and error.errno in BUSY_ERRNOS
-    )
+    return bool(bases & PASSING) or (isinstance(error, OSError) and error.errno in BUSY_ERRNOS)
 
 
 def _wait_s(error: BaseException, attempt: int) -> float:
