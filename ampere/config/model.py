@@ -5,7 +5,7 @@ from typing import Literal
 
 from ampere.config.checks import make_absolute, require
 
-FusionChoice = Literal["ours", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
+FusionChoice = Literal["ours", "authors", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
 
 
 Combine = Literal["visual", "mean", "concat"]
@@ -71,7 +71,8 @@ class ModelSettings:
     embedding_dim: int = 128
     """Dimensions of the embedding vector."""
     fusion: FusionChoice = "ours"
-    """How visual and text features are fused; the rows of the paper's table IX."""
+    """How visual and text features are fused; the rows of the paper's table IX, and authors.
+    authors: as ours, with the head of the authors' public modules in place of equation 2."""
     share_last_layer: bool = True
     """Share the last layer between domains; False: one last layer per domain, as in COPE."""
     use_vision: bool = True

@@ -77,7 +77,10 @@ class AMPere(Network):
         both = config.use_text and sizes.use_vision
         self.fusion = FUSIONS[sizes.fusion](sizes) if both else None
         last_layers = 1 if sizes.share_last_layer else len(Domain)
-        self.embed = nn.Linear(self._fused_width(), sizes.embedding_dim * last_layers)
+        has_bias = self.fusion is None or self.fusion.last_layer_bias
+        self.embed = nn.Linear(
+            self._fused_width(), sizes.embedding_dim * last_layers, bias=has_bias
+        )
 
     def _fused_width(self) -> int:
         """Width of what the last layer reads."""

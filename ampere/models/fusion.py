@@ -22,7 +22,10 @@ class Fusion(nn.Module, ABC):
     Attributes:
         blocks: Transformer blocks; empty for some fusions.
         out_width: width of the fused feature.
+        last_layer_bias: whether the last layer, which reads the fused feature, has a bias.
     """
+
+    last_layer_bias = True
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class Fusion(nn.Module, ABC):
 
 
 class SelfAttention(Fusion):
-    """The paper's: blocks over the concatenation; returns the video feature plus CLS."""
+    """The paper's equation 2: blocks over the concatenation; returns video feature plus CLS."""
 
     def __init__(self, sizes: ModelSettings) -> None:
         super().__init__(sizes)
@@ -67,12 +70,37 @@ class SelfAttention(Fusion):
         )
 
     def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        batch, positions = visual.shape[:2]
-        stream = torch.cat([visual, text], dim=1)
-        visible = torch.cat([all_visible(batch, positions, visual.device), token_mask], dim=1)
+        stream = self._mix(torch.cat([visual, text], dim=1), token_mask)
+        return stream[:, 0] + stream[:, visual.shape[1]]
+
+    def _mix(self, stream: Tensor, token_mask: Tensor) -> Tensor:
+        """Pass the concatenation, float [B, 1 + n + L, W], through the blocks."""
+        batch, positions = stream.shape[0], stream.shape[1] - token_mask.shape[1]
+        visible = torch.cat([all_visible(batch, positions, stream.device), token_mask], dim=1)
         for block in self.blocks:
             stream = block(stream, visible)
-        return stream[:, 0] + stream[:, positions]
+        return stream
+
+
+class AuthorsHead(SelfAttention):
+    """As the authors' public modules: a LayerNorm before and after the blocks of `SelfAttention`.
+
+    Returns the concatenation of video feature and CLS. A last layer without bias over it is the sum
+    of two projections, one of either feature. Unlike there, padding is masked.
+    """
+
+    last_layer_bias = False
+
+    def __init__(self, sizes: ModelSettings) -> None:
+        super().__init__(sizes)
+        self.norm_before = nn.LayerNorm(sizes.width)
+        self.norm_after = nn.LayerNorm(sizes.width)
+        self.out_width = 2 * sizes.width
+
+    def _fuse(self, visual: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
+        stream = self._mix(self.norm_before(torch.cat([visual, text], dim=1)), token_mask)
+        stream = self.norm_after(stream)
+        return torch.cat([stream[:, 0], stream[:, visual.shape[1]]], dim=-1)
 
 
 class PooledOnly(Fusion):
@@ -159,6 +187,7 @@ class CoAttention(Fusion):
 
 FUSIONS: dict[FusionChoice, Callable[[ModelSettings], Fusion]] = {
     "ours": SelfAttention,
+    "authors": AuthorsHead,
     "sum": Sum,
     "cat": Concatenation,
     "xa-t-as-q": TextAsQuery,

@@ -211,6 +211,7 @@ def test_text_only_ignores_frames(config: AMPereConfig) -> None:
 VARIANTS: tuple[dict[str, object], ...] = (
     {"fusion": "cat"},
     {"fusion": "coa"},
+    {"fusion": "authors"},
     {"share_last_layer": False},
     {"use_vision": False},
     {"missing_text": "empty"},
@@ -282,6 +283,34 @@ def test_parameter_counts_of_the_paper() -> None:
     assert millions(model.fusion.blocks, model.fusion.visual_projection) == pytest.approx(
         12.8, abs=0.1
     )
+
+
+def test_last_layer_of_the_authors_head_is_two_projections(config: AMPereConfig) -> None:
+    """Without bias, over the normalized video feature and the normalized CLS."""
+    model = variant(config, fusion="authors")
+    fused = outputs_of(model.fusion, model.embed)
+    model(random_frames(2, 4), *random_tokens(2, 5))
+    video, cls = fused[0].chunk(2, dim=1)
+    of_video, of_cls = model.embed.weight.chunk(2, dim=1)
+    torch.testing.assert_close(video @ of_video.T + cls @ of_cls.T, fused[1])
+    torch.testing.assert_close(video.mean(dim=1), torch.zeros(2), rtol=0, atol=1e-6)
+
+
+def test_parameter_counts_of_both_heads() -> None:
+    """Equation 2 to the letter, and the authors' head, whose count is the paper's 206.8 M."""
+    counts = {}
+    for fusion in ("ours", "authors"):
+        for missing_text in ("empty", "learned"):
+            sizes = ModelSettings(fusion=fusion, missing_text=missing_text)
+            with torch.device("meta"):
+                model = AMPere(AMPereConfig(sizes=sizes, vocab_size=21128, pad_token_id=0))
+            counts[fusion, missing_text] = round(1e6 * millions(model))
+    assert counts == {
+        ("ours", "empty"): 206_741_632,
+        ("ours", "learned"): 206_742_400,
+        ("authors", "empty"): 206_809_088,
+        ("authors", "learned"): 206_809_856,
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ampere.config.model import FusionChoice, ModelSettings
 from ampere.models.blocks import TransformerBlock
@@ -102,6 +103,11 @@ V, Z, TOKENS = torch.randn(2, 16), torch.randn(2, 4, 16), torch.randn(2, 3, 32)
 VISIBLE = torch.tensor([[True, True, False], [True, True, True]])
 
 
+def layer_norm(features: Tensor) -> Tensor:
+    """A new LayerNorm over the fusion's width."""
+    return functional.layer_norm(features, features.shape[-1:])
+
+
 @pytest.mark.parametrize("choice", FUSIONS)
 def test_fusions_with_identity_blocks(choice: FusionChoice, sizes: ModelSettings) -> None:
     """If blocks add nothing, only the projected video feature and CLS remain."""
@@ -109,6 +115,8 @@ def test_fusions_with_identity_blocks(choice: FusionChoice, sizes: ModelSettings
     make_identity(fusion.blocks)
     video, text = fusion.visual_projection(V), fusion.text_projection(TOKENS[:, 0])
     expected = {"cat": torch.cat([video, text], dim=1), "xa-t-as-q": text, "xa-v-as-q": video}
+    twice = layer_norm(layer_norm(torch.stack([video, text])))
+    expected["authors"] = torch.cat([*twice], dim=1)
     fused = fusion(V, Z, TOKENS, VISIBLE)
     torch.testing.assert_close(fused, expected.get(choice, video + text))
     assert fused.shape == (2, fusion.out_width)
@@ -156,6 +164,7 @@ def test_parameter_counts_of_the_fusions() -> None:
         }
     expected = {
         "ours": 12.61,
+        "authors": 12.61,
         "sum": 0,
         "cat": 0,
         "xa-t-as-q": 12.61,
