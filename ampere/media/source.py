@@ -6,45 +6,17 @@ retried with backoff, or after as long as the server's Retry-After says. Librari
 such as S3's, retry by themselves.
 """
 
-import errno
-import random
-import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 
-import aiohttp
-
-from ampere.media.decoder import (
-    MediaError,
-    MissingMedia,
-    TooLarge,
-    UnavailableMedia,
-    UnreadableMedia,
-)
+from ampere.media.decoder import MissingMedia, TooLarge, UnavailableMedia
 from ampere.uris import absolute, open_file
 
 HTTP = ("http://", "https://")
 MAX_BYTES = 1_000_000_000
 ATTEMPTS = 4
-FIRST_WAIT_S = 1.0  # doubled after each further attempt, and varied by up to a half
 READ_TIME_S = 60.0  # for all attempts
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 10.0, 15.0
-NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
-BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-# Classes for connections that were lost, refused or timed out: built-in ones, those of aiohttp, and
-# those of botocore, whose ConnectionError is another.
-PASSING = {
-    "TimeoutError",
-    "ConnectionError",
-    "ClientConnectionError",
-    "ClientPayloadError",
-    "HTTPClientError",
-}
-# What object stores' libraries raise for a busy store, and a network file system for a lost server.
-BUSY_ERRNOS = (errno.EBUSY, errno.EIO, errno.ESTALE)
 
 
 def load(
@@ -78,8 +50,10 @@ def load(
         except MemoryError:
             raise
         except Exception as error:  # each store has errors of its own
-            failure = _media_error(source, error, attempt)
-            wait = _wait_s(_root(error), attempt)
+            from ampere.media.source_errors import media_error, wait_s  # aiohttp imports slowly
+
+            failure = media_error(source, error, attempt)
+            wait = wait_s(error, attempt)
             if (
                 not (is_http and isinstance(failure, UnavailableMedia) and attempt < ATTEMPTS)
                 or time.monotonic() + wait >= deadline
@@ -98,6 +72,8 @@ def load(
 
 def _http_options(seconds: float) -> dict[str, object]:
     """Options of fsspec's HTTP files: a plain GET of any size, and timeouts."""
+    import aiohttp
+
     timeout = aiohttp.ClientTimeout(
         total=max(seconds, 0.001),  # 0 would mean no timeout
         sock_connect=CONNECT_TIMEOUT_S,
@@ -113,87 +89,3 @@ def _read(source: str, num_bytes: int, options: dict[str, object]) -> bytes:
             chunks.append(chunk)
             missing -= len(chunk)
     return b"".join(chunks)
-
-
-def _media_error(source: str, error: Exception, attempts: int) -> MediaError:
-    """What an error of fsspec means for the media file, with its status and cause."""
-    root = _root(error)
-    status = _status(root)
-    cause = _cause(root, status)
-    if isinstance(error, FileNotFoundError) or status in NOT_FOUND:
-        return MissingMedia(f"media file not found: {source}" + (f": {cause}" if status else ""))
-    if _is_transient(root, status):
-        tried = f" ({attempts} attempts)" if attempts > 1 else ""
-        return UnavailableMedia(f"media file unavailable: {source}: {cause}{tried}")
-    return UnreadableMedia(f"cannot read media file: {source}: {cause}")
-
-
-def _root(error: Exception) -> BaseException:
-    """The error of the store's own library, where fsspec translates it."""
-    return error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status in an error of the libraries for HTTP, S3, Google's store and Azure's."""
-    if isinstance(error, FileNotFoundError) and str(error).startswith(HTTP):
-        return HTTPStatus.NOT_FOUND  # fsspec raises it for this status only
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return None  # the status is that of the last redirect
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    values = (getattr(error, name, None) for name in ("status", "status_code", "code"))
-    return next((value for value in values if isinstance(value, int)), None)
-
-
-def _cause(error: BaseException, status: int | None) -> str:
-    """An error in words.
-
-    >>> _cause(TimeoutError("no answer"), None), _cause(OSError(), 503), _cause(OSError(), 599)
-    ('TimeoutError: no answer', 'HTTP 503 Service Unavailable', 'HTTP 599')
-    """
-    if isinstance(error, aiohttp.TooManyRedirects):
-        return "too many redirects"
-    if status is None:
-        return f"{type(error).__name__}: {error}".removesuffix(": ")
-    return (
-        f"HTTP {status} {HTTPStatus(status).phrase if status in list(HTTPStatus) else ''}".strip()
-    )
-
-
-def _is_transient(error: BaseException, status: int | None) -> bool:
-    """Whether an error may pass by itself."""
-    if status is not None:
-        return status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    if isinstance(error, aiohttp.ClientConnectorDNSError):  # "try again", or no such name
-        return error.os_error.errno == socket.EAI_AGAIN
-    bases = {base.__name__ for base in type(error).__mro__}
-    if bases & {"SSLError", "ClientSSLError"}:  # botocore's too
-        return False
-    return bool(bases & PASSING) or (isinstance(error, OSError) and error.errno in BUSY_ERRNOS)
-
-
-def _wait_s(error: BaseException, attempt: int) -> float:
-    """Seconds to wait after an attempt: what the server asks for, else an exponential backoff."""
-    if isinstance(error, aiohttp.ClientResponseError) and error.headers:
-        seconds = retry_after_s(error.headers.get("Retry-After", ""))
-        if seconds is not None:
-            return seconds
-    return FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-
-
-def retry_after_s(value: str) -> float | None:
-    """The seconds that a Retry-After header asks to wait: a number or a date; None if invalid.
-
-    >>> retry_after_s("120"), retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT"), retry_after_s("soon")
-    (120.0, 0.0, None)
-    """
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        time_to_retry = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if time_to_retry.tzinfo is None:  # "-0000" in place of "GMT"
-        time_to_retry = time_to_retry.replace(tzinfo=UTC)
-    return max(0.0, (time_to_retry - datetime.now(UTC)).total_seconds())

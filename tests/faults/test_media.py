@@ -40,7 +40,8 @@ from ampere.media.images import decode_jpeg, read_image, to_8_bits
 from ampere.media.pyav_decoder import PyavDecoder, Track
 from ampere.media.query import query_domain, query_frames
 from ampere.media.sample_frames import StoredFrames, decode_sample
-from ampere.media.source import ATTEMPTS, FIRST_WAIT_S, load, retry_after_s
+from ampere.media.source import ATTEMPTS, load
+from ampere.media.source_errors import FIRST_WAIT_S, retry_after_s
 from ampere.pipeline.decode import DecodeStage, decode_batch
 from ampere.records import FAILURES, SAMPLES, Domain, MediaKind
 from ampere.store.failures import record_failures
