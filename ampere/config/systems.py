@@ -12,7 +12,7 @@ networks, with weights from a model hub or a folder:
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,9 @@ SYSTEMS: dict[str, System] = {
         "the empty string for a missing text, as in the paper", {"missing_text": "empty"}
     ),
     "dropout": System(
-        "a learned vector for a missing text, a fifth of texts dropped in training", train=_DROPOUT
+        "a learned vector for a missing text, a fifth of texts dropped in training",
+        {"missing_text": "learned"},
+        _DROPOUT,
     ),
     "empty-dropout": System(
         "the empty string for a missing text, a fifth of texts dropped in training",
@@ -132,7 +134,7 @@ SYSTEMS: dict[str, System] = {
 
 
 # Changed by some systems, but a base may set them too: all other systems then share the value.
-_FREE = ("temporal_layers", "epochs", "text_dropout")
+_FREE = ("temporal_layers", "missing_text", "epochs", "text_dropout")
 
 # The paper's tables: rows are systems, values the paper's mR1 on ROPE, None where it gives none.
 # Tables V to XI are for a tenth of the training data. RICE, whose task is L2P, appears only in the
@@ -196,6 +198,21 @@ def check_base(settings: Settings) -> None:
                     f"from {default!r}. Leave out --{part}.{name.replace('_', '-')}, and give "
                     "--preset without a +SYSTEM"
                 )
+
+
+def same_systems(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Systems that these settings make the same as an earlier one: name -> the earlier name.
+
+    With `--model.missing-text empty`, for example, `empty-text` is the same as `ampere`.
+    """
+    earlier: dict[str, str] = {}
+    same = {}
+    for name in names:
+        system = with_system(settings, name)
+        content = repr((system.model, dataclasses.replace(system.train, name="any")))
+        if (first := earlier.setdefault(content, name)) != name:
+            same[name] = first
+    return same
 
 
 def with_system(settings: Settings, system: str) -> Settings:

@@ -25,6 +25,9 @@ class TrainSettings:
     Empty: from scratch."""
     domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
     """Domains to train on; at least two."""
+    data_share: float = 1.0
+    """Share of the training products to train on (0-1), chosen by a checksum of their id.
+    A smaller share is a part of every larger one; validation products stay the same."""
     epochs: int = 70
     """Number of epochs; 0 saves the initial weights."""
     batch_size: int = 128
@@ -119,6 +122,15 @@ class TrainSettings:
         for name in ("text_dropout", "validation_share", "colour_jitter"):
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name} is {value}; it must be at least 0 and below 1")
+        require(
+            0 < self.data_share <= 1,
+            f"train.data_share is {self.data_share}; it must be above 0, at most 1",
+        )
+        require(
+            self.supervision == "products" or self.data_share == 1,
+            f"train.supervision is {self.supervision} and train.data_share is {self.data_share}; "
+            "frames have no products to choose from, so leave out --train.data-share",
+        )
         require(
             0 < self.sample_rate <= 1,
             f"train.sample_rate is {self.sample_rate}; it must be above 0, at most 1",

@@ -20,7 +20,7 @@ from ampere.cluster import connect
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import ModelSettings
 from ampere.config.settings import Settings
-from ampere.config.systems import SYSTEMS, TABLES, check_base, with_system
+from ampere.config.systems import SYSTEMS, TABLES, check_base, same_systems, with_system
 from ampere.config.train import TrainSettings
 from ampere.models.model_folder import embedding_name
 from ampere.pipeline.embed import EmbedStage
@@ -150,10 +150,12 @@ def make_rows(
         embed: embeds the test samples with a model, as `embed_test_samples`.
     """
     systems = chosen_systems(settings)
-    missing = missing_texts(workspace, settings, systems)
-    for system, reason in missing.items():
+    reasons = missing_texts(workspace, settings, systems)
+    for system, first in same_systems(settings, systems).items():
+        reasons[system] = f"with these settings the same system as {first}"
+    for system, reason in reasons.items():
         yield Row(system, reason=reason)
-    pending = [system for system in systems if system not in missing]
+    pending = [system for system in systems if system not in reasons]
     # Train `parallel` systems, then embed them one at a time: embedding uses the whole cluster.
     parallel = settings.ablate.parallel
     for group in (pending[at : at + parallel] for at in range(0, len(pending), parallel)):
@@ -306,7 +308,8 @@ def to_markdown(rows: Rows, settings: Settings) -> str:
         "",
         f"R@1 in percent, {seeds}; in brackets the 95 % interval of mR1 over resampled test "
         "products. The last column is the paper's mR1 on ROPE, another and much larger catalog: "
-        "table IV is trained on all of it, tables V to XI on a tenth.",
+        "table IV is trained on all of it, tables V to XI on a tenth. "
+        f"{trained_on(settings.train)}",
         "",
     ]
     chance = next(
@@ -330,6 +333,18 @@ def to_markdown(rows: Rows, settings: Settings) -> str:
         lines += [f"| (chance) | | {' | ' * (len(TASKS) - 1)} | {chance:.1f} | |", ""]
     lines += [f"- {note}" for row in rows.values() for note in row.left_out]
     return "\n".join(lines)
+
+
+def trained_on(train: TrainSettings) -> str:
+    """How these models are trained where the paper's are trained on all products to the end."""
+    held_out = (
+        f"{100 * train.validation_share:g} % of the training products are held out, and the weights "
+        "that do best on them are kept"
+        if train.validation_share
+        else "no product is held out, and the last weights are kept"
+    )
+    share = "all" if train.data_share == 1 else f"{100 * train.data_share:g} %"
+    return f"Here {held_out}; {share} of the other products train."
 
 
 def without_text(row: Row) -> str:

@@ -115,6 +115,13 @@ def test_rope_preset_matches_the_paper() -> None:
         (TrainSettings, {"text_dropout": 1.0}, "train.text_dropout is 1.0", "below 1"),
         (TrainSettings, {"validation_share": -0.1}, "train.validation_share is -0.1", "at least 0"),
         (TrainSettings, {"sample_rate": 0.0}, "train.sample_rate is 0.0", "above 0"),
+        (TrainSettings, {"data_share": 0.0}, "train.data_share is 0.0", "above 0"),
+        (
+            TrainSettings,
+            {"data_share": 0.1, "supervision": "frames", "text": "none"},
+            "train.supervision is frames and train.data_share is 0.1",
+            "leave out",
+        ),
         (TrainSettings, {"log_every": 0}, "train.log_every is 0", "at least 1"),
         (TrainSettings, {"workers": 0}, "train.workers is 0", "at least 1"),
         (

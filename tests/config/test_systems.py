@@ -7,7 +7,7 @@ import torch
 
 from ampere.config.presets import PRESETS
 from ampere.config.summarize import SummaryMethod
-from ampere.config.systems import SYSTEMS, TABLES, check_base, named_settings
+from ampere.config.systems import SYSTEMS, TABLES, check_base, named_settings, same_systems
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.retrieval.metrics import TASKS
 
@@ -98,10 +98,26 @@ def test_base_with_changes_of_a_system_is_refused(
         check_base(dataclasses.replace(settings, **changes))
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("ampere", "dropout")])
+@pytest.mark.parametrize(
+    "name",
+    sorted(SYSTEMS.keys() - {"ampere", "empty-text", "dropout", "empty-dropout"}),
+)
 def test_systems_are_refused_as_bases(name: str) -> None:
     with pytest.raises(ValueError, match=r"give --preset without a \+SYSTEM"):
         check_base(named_settings(f"rope+{name}"))
+
+
+def test_bases_that_make_systems_the_same_are_noticed() -> None:
+    assert same_systems(PRESETS["rope"](), SYSTEMS) == {}
+    # The paper's way with missing texts is a base like the others; only its own row repeats it.
+    empty = named_settings("rope+empty-text")
+    check_base(empty)
+    assert same_systems(empty, SYSTEMS) == {"empty-text": "ampere"}
+    assert same_systems(empty, [name for name in SYSTEMS if name != "ampere"]) == {}
+    assert same_systems(named_settings("rope+dropout"), TABLES["missing-text"]) == {
+        "dropout": "ampere",
+        "empty-dropout": "empty-text",
+    }
 
 
 def test_table_v_has_every_text_with_and_without_frames() -> None:

@@ -100,6 +100,18 @@ def test_reports_show_means_over_seeds_and_reasons(tmp_path: Path) -> None:
     assert report["settings"] == json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
+def test_caption_says_on_what_the_systems_are_trained() -> None:
+    rows = {system: Row(system, reason="it failed") for system in TABLES["XI"]}
+    plain = Settings(ablate=AblateSettings(tables=("XI",)))
+    assert "5 % of the training products are held out" in to_markdown(rows, plain)
+    train = TrainSettings(data_share=0.1, validation_share=0.0)
+    caption = to_markdown(rows, dataclasses.replace(plain, train=train)).splitlines()[2]
+    assert caption.endswith(
+        "Here no product is held out, and the last weights are kept; 10 % of the other products "
+        "train."
+    )
+
+
 def test_missing_text_table_shows_queries_without_text() -> None:
     settings = Settings(ablate=AblateSettings(tables=("missing-text",), seeds=(0, 1)))
     rows = {system: Row(system, reason="it failed") for system in TABLES["missing-text"]}
@@ -193,6 +205,25 @@ def test_failed_rows_are_listed_and_the_others_continue(tested: Workspace) -> No
     # The report is written after each row: the first two are there before the third is trained.
     assert before[0] == "" and "not made yet" not in text
     assert "KeyError" in before[2] and "IndexError" in before[2] and "not made yet" in before[2]
+
+
+def test_rows_that_are_the_same_system_are_trained_once(tested: Workspace) -> None:
+    trained = []
+
+    def train(workspace: Workspace, model: ModelSettings, settings: TrainSettings) -> Report:
+        trained.append(settings.name)
+        raise KeyError("a frame")
+
+    settings = Settings(
+        model=ModelSettings(missing_text="empty"), ablate=AblateSettings(tables=("missing-text",))
+    )
+    rows = {row.system: row for row in make_rows(tested, settings, train=train, embed=embed_none)}
+    assert trained == ["ampere-0", "dropout-0", "empty-dropout-0"]
+    assert rows["empty-text"].reason == "with these settings the same system as ampere"
+
+
+def embed_none(workspace: Workspace, settings: EmbedSettings) -> Report:
+    raise AssertionError("no model was trained, so there is nothing to embed")
 
 
 def test_tables_without_any_result_fail(tested: Workspace) -> None:

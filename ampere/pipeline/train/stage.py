@@ -187,22 +187,28 @@ def read_training_set(
             domains = grouped.setdefault(row["product_id"], {})
             domains.setdefault(Domain(row["domain"]), []).append(row["sample_id"])
     products = {product: domains for product, domains in grouped.items() if len(domains) > 1}
-    held_out = [name for name in products if is_validation_product(name, settings.validation_share)]
+    share = settings.validation_share
+    places = {name: place(name) for name in products}
+    end = share + settings.data_share * (1 - share)
+    validation = {name: products[name] for name in products if places[name] < share}
+    products = {name: products[name] for name in products if share <= places[name] < end}
     texts = sample_texts(workspace, settings.text)
+    used = sample_ids([*products.values(), *validation.values()])
     return TrainingSet(
-        # With the validation products' texts, which validation reads.
-        texts={sample_id: texts.get(sample_id) for sample_id in sample_ids(products.values())},
-        validation={name: products.pop(name) for name in held_out},
+        texts={sample_id: texts.get(sample_id) for sample_id in used},
+        validation=validation,
         products=products,
     )
 
 
-def is_validation_product(product: str, share: float) -> bool:
-    """Whether a product is held out for validation: by checksum, so in every run alike.
+def place(product: str) -> float:
+    """Place of a product between 0 and 1, by checksum: random-looking, and the same in every run.
 
-    A product stays in its part when the catalog grows.
+    A product keeps its place when the catalog grows. Validation takes the first places and training
+    those behind them. Two checksums with different prefixes would not do: CRC-32 is linear, so for
+    ids of one length they differ by a constant, and the two choices would not be independent.
     """
-    return zlib.crc32(f"validation {product}".encode()) / 2**32 < share
+    return zlib.crc32(f"validation {product}".encode()) / 2**32
 
 
 def sample_ids(products: Iterable[Any]) -> Iterable[str]:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from ampere.cli import main
+from ampere.config.train import TrainSettings
 from ampere.pipeline.train import stage
 from ampere.pipeline.train.stage import (
     check_frame_count,
+    read_training_set,
     run_training,
     tokenizer_for,
     training_fingerprint,
@@ -44,7 +46,7 @@ def test_training_fingerprint_has_not_changed(workspace: Workspace) -> None:
     store(workspace, frames)
     train = small_job(training_set).train
     value = training_fingerprint(LanceFrames(workspace), training_set, SIZES, train, None)
-    assert value == "1eea0abfdcb7c73e"
+    assert value == "7b9a2b8952f602f9"
 
 
 def test_training_fingerprint_depends_on_products_domains_and_validation(
@@ -190,6 +192,29 @@ def test_catalog_without_transcripts_needs_no_summaries(
     fill(workspace, dataclasses.replace(training_set, texts=titles), frames)
     settings = small_job(training_set, validation_share=0.0).train
     assert run_training(workspace, SIZES, settings).notes == []
+
+
+def test_smaller_shares_of_the_data_are_parts_of_larger_ones(workspace: Workspace) -> None:
+    training_set, frames = small_set(200)
+    fill(workspace, training_set, frames)
+
+    def chosen(data_share: float, validation_share: float = 0.2) -> TrainingSet:
+        settings = TrainSettings(data_share=data_share, validation_share=validation_share)
+        return read_training_set(workspace, frames.frames, settings)
+
+    everything, tenth, fifth = chosen(1.0), chosen(0.1), chosen(0.2)
+    assert 0 < len(tenth.products) < len(fifth.products) < len(everything.products)
+    assert tenth.products.items() <= fifth.products.items() <= everything.products.items()
+    assert len(tenth.products) == pytest.approx(0.1 * len(everything.products), abs=8)
+    assert tenth.validation == fifth.validation == everything.validation
+    assert 30 < len(everything.validation) < 50
+    # Texts of the samples that are used, and no others.
+    used = {name for part in (tenth.products, tenth.validation) for ids in part.values()
+            for names in ids.values() for name in names}  # fmt: skip
+    assert tenth.texts.keys() == used
+    # The paper's way: no product is held out.
+    assert chosen(1.0, 0.0).products == training_set.products
+    assert chosen(0.1, 0.0).validation == {}
 
 
 @pytest.mark.parametrize("name", ["k600.pth", "no-such-folder"])
