@@ -1,94 +1,15 @@
-"""The `ampere` command: selects the command and the preset, parses the flags, runs.
+"""The program `ampere`: runs one command on any terminal, and ends in order on a signal.
 
-Exit status: 0 done, 1 failed, 2 usage error.
+Exit status: 0 done, 1 failed, 2 usage error, 128 + N ended by signal N (130: Ctrl-C, 143: SIGTERM).
+Until `main` handles signals, this module imports the standard library only, which takes
+milliseconds.
 """
 
-import argparse
-import dataclasses
-import os
+import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
 
-import tyro
-
-from ampere import commands
-from ampere.config.settings import Settings
-from ampere.config.systems import named_settings
-from ampere.huge_pages import use_huge_pages
-from ampere.media.decoder import MediaError
-from ampere.store.workspace import Workspace
-
-USAGE_ERROR = 2
-PATH_ERRORS = (
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    IsADirectoryError,
-    PermissionError,
-)
-CLOUD_LIBRARIES = (
-    "botocore",
-    "aiobotocore",
-    "s3fs",
-    "gcsfs",
-    "google",
-    "adlfs",
-    "azure",
-    "aiohttp",
-)
-PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
-
-
-@dataclass(kw_only=True)
-class Demo:
-    """Run the whole pipeline on a synthetic catalog, ending with a search over HTTP."""
-
-    folder: Path = Path("demo")
-    """Folder for the catalog and the workspace."""
-    products: int = 200
-    """Number of products to generate."""
-    seed: int = 0
-    """Random seed of the catalog."""
-    port: int = 8000
-    """TCP port of the search endpoint, on this machine."""
-
-    name: ClassVar[str] = "demo"
-
-    def run(self) -> int:
-        """Run the other commands through `main`, hence here and not in `ampere.commands`."""
-        from ampere.workflows.demo import run_demo
-
-        return run_demo(
-            main, folder=self.folder, products=self.products, seed=self.seed, port=self.port
-        )
-
-
-AnyCommand = Demo | commands.Command | commands.EvaluateSummaries
-COMMANDS: dict[str, type[AnyCommand]] = {
-    command.name: command
-    for command in (
-        Demo,
-        commands.Prepare,
-        commands.Decode,
-        commands.Summarize,
-        commands.EvaluateSummaries,
-        commands.Train,
-        commands.Embed,
-        commands.Index,
-        commands.Evaluate,
-        commands.Figures,
-        commands.Ablate,
-        commands.Search,
-        commands.Serve,
-        commands.Frames,
-        commands.Inspect,
-        commands.Status,
-        commands.Export,
-    )
-}
+from ampere.interrupts import run_interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,119 +19,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line without the program's name; None: that of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else USAGE_ERROR
-    name, *flags = arguments
-    if name not in COMMANDS:
-        print(f"ampere: unknown command {name!r}\n\n{usage()}", file=sys.stderr)
-        return USAGE_ERROR
-    use_huge_pages()
-    try:
-        status = read_flags(COMMANDS[name], flags).run()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        # Python flushes stdout once more at exit, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, MediaError, *PATH_ERRORS) as error:
-        print(f"ampere {name}: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    # OSError: such as a full disk. ImportError: such as a missing library of a cloud store.
-    except (RuntimeError, OSError, ImportError) as error:
-        print(f"ampere {name}: failed: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:  # those of cloud stores are no OSError
-        if type(error).__module__.split(".")[0] not in CLOUD_LIBRARIES:
-            raise
-        print(
-            f"ampere {name}: failed: object store: {type(error).__name__}: {error}. Check the "
-            "credentials, the endpoint and the bucket",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print(f"ampere {name}: interrupted; run it again to resume", file=sys.stderr)
-        return 1
+    escape_unprintable()
+
+    def run() -> int:
+        from ampere.command_line import run_command_line
+
+        return run_command_line(arguments)
+
+    return run_interruptible(" ".join(["ampere", *arguments[:1]]), run)
 
 
-def usage() -> str:
-    """Help text of `ampere` itself: one line per command."""
-    lines = [
-        f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            "usage: ampere COMMAND --workspace DIR-or-URI [flags]",
-            "",
-            "One vector space for product pages, short videos and live clips.",
-            "",
-            *lines,
-            "",
-            "`ampere COMMAND --help` lists a command's flags.",
-        ]
-    )
+def escape_unprintable() -> None:
+    r"""Print characters that the terminal's encoding lacks as `\uXXXX`.
 
-
-def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
-    """Parse a command's flags over the values of its preset.
-
-    argparse first looks for the preset, since the defaults that tyro shows and overrides depend on
-    it. `tyro.extras.overridable_config_cli` would turn presets into subcommands (`ampere train demo
-    --train.epochs 2`) and cannot take the preset from the workspace.
-
-    Raises:
-        ValueError: the preset is unknown, or a path is relative inside a Ray job.
-        SystemExit: a flag is invalid (status 2), or `--help` is given (status 0).
+    A finished job must not fail because its report has a Chinese file name.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in (*PATHS, "--preset"):
-        early.add_argument(flag, default=None)
-    known, _ = early.parse_known_args(flags)
-    for flag in PATHS if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else ():
-        path = getattr(known, flag.removeprefix("--"))
-        if path and not is_absolute(path):
-            raise ValueError(
-                f"{flag} {path} is relative, and a Ray job runs in a temporary copy of the working "
-                "folder; give an absolute path or a URI that all nodes can reach"
-            )
-    settings = named_settings(find_preset(known.preset, known.workspace))
-    return tyro.cli(
-        command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings)
-    )
-
-
-def is_absolute(path: str) -> bool:
-    """Whether a path does not depend on the working folder; cloud URIs do not."""
-    return "://" in path or path.startswith(("/", "~"))
-
-
-def find_preset(given: str | None, workspace: str | None) -> str:
-    """The preset given as a flag, else that of the workspace, else `demo`."""
-    if given is not None:
-        return given
-    try:
-        return Workspace.open(workspace).preset if workspace else "demo"
-    except FileNotFoundError:
-        return "demo"  # `prepare` creates the workspace; all other commands will refuse it
-
-
-def defaults(command: type[AnyCommand], settings: Settings) -> Any:
-    """An instance of a command with the settings of a preset.
-
-    Fields without a default become `tyro.MISSING`, so that tyro requires a flag.
-    """
-    parts = {Settings: settings} | {type(part): part for part in vars(settings).values()}
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(command):
-        if field.type in parts:
-            values[field.name] = parts[field.type]
-        elif field.name == "settings":  # its type is tyro.conf.Suppress[Settings]
-            values[field.name] = settings
-        elif field.default is dataclasses.MISSING:
-            values[field.name] = tyro.MISSING
-    return command(**values)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if the stream is closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -6,25 +6,53 @@ import sys
 import warnings
 from typing import Any
 
+from ampere.interrupts import handlers_kept
 
-def connect() -> None:
-    """Connect this process to Ray; further calls do nothing."""
+PROBE_S = 10.0  # for one attempt to reach the head node; Ray itself tries for 13 minutes
+
+
+def connect(gpus: float = 0.0, setting: str = "") -> None:
+    """Connect this process to Ray; further calls do nothing.
+
+    Args:
+        gpus: number of GPUs without which the job cannot start. A cluster may still add GPUs, so
+            there it prints that the job waits for them.
+        setting: name of the setting that requests them.
+
+    Raises:
+        RuntimeError: the cluster is unreachable, or this machine has too few GPUs.
+        ValueError: RAY_ADDRESS is no address of a cluster.
+    """
     # Ray reads this at import. Usage reports would be sent to Ray's servers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    if ray.is_initialized():
-        return
+    address = cluster_address()
+    if address is None:
+        require_gpus(gpus, setting)
+    if not ray.is_initialized():
+        if address is not None:
+            check_reachable(address)
+        _start(local=address is None)
+    if address is not None:
+        report_missing_gpus(gpus, setting)
+
+
+def _start(*, local: bool) -> None:
+    """Start a Ray of this machine, or connect to the cluster."""
+    import ray
+
     # Ray forks its daemons and executes them at once, which is harmless to Lance's threads.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if "RAY_ADDRESS" not in os.environ:
+    if local:
         options |= {"address": "local", "include_dashboard": False}
         # A local machine is not preempted, and the watcher is an extra process for each training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A prestarted worker per core would compete for cores with the workers that the job starts.
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    ray.init(**options)
+    with handlers_kept():
+        ray.init(**options)
     context = ray.data.DataContext.get_current()
     # Restart an engine that dies while it starts, but fail the job if it cannot start at all.
     context.max_consecutive_actor_init_deaths = 3
@@ -36,10 +64,53 @@ def connect() -> None:
     logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())
 
 
-def require_gpus(gpus: float, setting: str) -> None:
-    """Check that there are enough GPUs, for which Ray would wait forever without a message.
+def cluster_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None: a Ray of this machine alone."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", "local") else address
 
-    A cluster may still add GPUs, so there it prints that the job waits for them.
+
+def check_reachable(address: str) -> None:
+    """Check in seconds that the head node of a cluster answers.
+
+    Args:
+        address: `HOST:PORT`, or `auto` for the cluster of this machine.
+
+    Raises:
+        ValueError: the address has another form.
+        RuntimeError: the head node does not answer.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel  # with the cluster's TLS and token
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    host, _, port = address.rpartition(":")
+    is_port = port.isdecimal() and 1 <= int(port) <= 65535
+    if address != "auto" and not (host and "/" not in address and is_port):
+        raise ValueError(
+            f"RAY_ADDRESS is {address!r}; expected HOST:PORT of the head node (port 6379 by "
+            "default), or auto on a machine of the cluster. The addresses http://... of the "
+            "dashboard and ray://... of Ray Client are for `ray job submit`; unset RAY_ADDRESS to "
+            "run on this machine"
+        )
+    try:
+        reached = canonicalize_bootstrap_address(address)
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(
+            init_grpc_channel(reached, [("grpc.enable_http_proxy", 0)])
+        )
+        stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=PROBE_S)
+    except (OSError, grpc.RpcError) as error:
+        cause = error.details() if isinstance(error, grpc.Call) else str(error)
+        raise RuntimeError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({cause}). Check that its head node "
+            "runs, that this is its address and port (6379 by default), and that no firewall is "
+            "between; unset RAY_ADDRESS to run on this machine"
+        ) from error
+
+
+def require_gpus(gpus: float, setting: str) -> None:
+    """Check that this machine has enough GPUs, for which Ray would wait forever without a message.
 
     Args:
         gpus: number of GPUs required to start.
@@ -48,18 +119,33 @@ def require_gpus(gpus: float, setting: str) -> None:
     Raises:
         RuntimeError: this machine has too few GPUs.
     """
-    import ray
-
-    available = ray.cluster_resources().get("GPU", 0.0)
-    if available >= gpus:
-        return
-    if "RAY_ADDRESS" not in os.environ:
+    if gpus and (available := local_gpus()) < gpus:
         raise RuntimeError(
             f"not enough GPUs: {setting} requests {gpus:g} in total, this machine has "
             f"{available:g}. Use fewer workers, or --{setting} 0 to run on the CPU"
         )
-    print(
-        f"waiting for {gpus:g} GPUs in total ({setting}); the cluster has {available:g} now",
-        file=sys.stderr,
-        flush=True,
-    )
+
+
+def local_gpus() -> float:
+    """GPUs of this machine's Ray, which need not run yet."""
+    import ray
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    if ray.is_initialized():
+        return ray.cluster_resources().get("GPU", 0.0)
+    manager = get_accelerator_manager_for_resource("GPU")
+    present = manager.get_current_node_num_accelerators()
+    visible = manager.get_current_process_visible_accelerator_ids()  # such as CUDA_VISIBLE_DEVICES
+    return present if visible is None else min(present, len(visible))
+
+
+def report_missing_gpus(gpus: float, setting: str) -> None:
+    """Print that the job waits for GPUs that the cluster may still add."""
+    import ray
+
+    if (available := ray.cluster_resources().get("GPU", 0.0)) < gpus:
+        print(
+            f"waiting for {gpus:g} GPUs in total ({setting}); the cluster has {available:g} now",
+            file=sys.stderr,
+            flush=True,
+        )

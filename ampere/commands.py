@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from ampere.config.checks import require
+from ampere.config.checks import require_name
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
@@ -316,12 +317,12 @@ class Ablate(Command):
 
 @dataclass(kw_only=True)
 class Search(Command):
-    """Search the index with an image or a video and, optionally, its text."""
+    """Search the index with an image or a video, with words, or with both."""
 
     file: Path | None = None
-    """Image or video to search with; required."""
+    """Image or video to search with."""
     text: str | None = None
-    """Title of the image, or product summary of the video's speech; used together with --file."""
+    """Words to search with: alone, or as the title of the image or the summary of the speech."""
     model: str = "ampere"
     """Name of the model under models/ whose index is searched."""
     k: int = 5
@@ -332,10 +333,14 @@ class Search(Command):
     name: ClassVar[str] = "search"
 
     def run(self) -> int:
+        require_name("--model", self.model)
         workspace = self.open()
         from ampere.reports.search import format_hits, search
+        from ampere.retrieval.request import SearchRequest
 
-        hits = search(workspace, self.model, self.file, self.text, self.k)
+        media = None if self.file is None else self.file.read_bytes()
+        request = SearchRequest(media=media, text=self.text, k=self.k)
+        hits = search(workspace, self.model, request)
         print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
         return 0
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import tyro
 
 from ampere import records
-from ampere.cli import COMMANDS
+from ampere.command_line import COMMANDS
 from ampere.config.presets import PRESETS
 from ampere.config.settings import Settings
 from ampere.config.systems import SYSTEMS
@@ -98,6 +98,7 @@ EXIT_STATUS = [
     ("0", "done"),
     ("1", "failed, also in part; run it again to resume"),
     ("2", "usage error: wrong flags, or files that do not exist"),
+    ("129, 130, 143", "ended by a signal: a closed terminal, Ctrl-C, SIGTERM; run it again"),
 ]
 
 

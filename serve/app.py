@@ -37,6 +37,7 @@ class SearchArgs(BaseModel):
     searcher_replicas: int | None = None
     cpus: float | None = None
     gpus: float | None = None
+    origins: tuple[str, ...] | None = None
 
 
 def build_app(args: SearchArgs) -> Application:
@@ -72,4 +73,6 @@ def build_app(args: SearchArgs) -> Application:
     ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
     about = {"model": name, "index": meta}
-    return gateway.bind(embedder, searchers, workspace.uri, settings.max_upload_mb, about)
+    return gateway.bind(
+        embedder, searchers, workspace.uri, settings.max_upload_mb, about, settings.origins
+    )

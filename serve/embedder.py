@@ -55,12 +55,15 @@ Decoded = dict[int, tuple[Query, list[bytes]]]  # position in the batch -> query
 
 
 def server_error(error: Exception) -> Embedded:
-    """The result for a query that failed through no fault of its own; logs the traceback."""
+    """The result for a query that failed through no fault of its own; logs the traceback.
+
+    The answer has the type alone: messages may have the server's paths.
+    """
     logger.error("a query failed", exc_info=error)
-    return Embedded(None, f"{type(error).__name__}: {error}", status=500)
+    return Embedded(None, f"{type(error).__name__} on the server; see its log", status=500)
 
 
-@serve.deployment(max_ongoing_requests=2 * MAX_BATCH)
+@serve.deployment(max_ongoing_requests=2 * MAX_BATCH, graceful_shutdown_timeout_s=10)
 class EmbedderDeployment:
     """Holds one model and embeds concurrent requests in batches.
 

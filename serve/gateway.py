@@ -10,6 +10,7 @@ POST /search              multipart: file, text?, domain?, domains?, k? -> hits 
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any
@@ -17,55 +18,29 @@ from typing import Annotated, Any
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BeforeValidator
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ampere.records import Domain
+from ampere.retrieval.index import Hit
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
+from ampere.uris import path_of
 from serve.embedder import Query
+from serve.middleware import OtherOrigins, ProbeMethods, UploadLimit, Uploads, too_large
 from serve.searcher import best_of
 
 MAX_K = 100
-FORM_BYTES = 2**20  # allowed for the other form fields of a request
-ONGOING, QUEUED = 100, 200  # requests; further requests get 503
+# Requests of all kinds at a time; uploads have a pool of their own, smaller by far.
+ONGOING, QUEUED = 1000, 200
 HEALTH_WAIT_S = 2.0  # a health check must not wait for uploads
-
-
-def too_large(max_upload_mb: int) -> HTTPException:
-    """The answer to an upload beyond the limit."""
-    return HTTPException(413, f"the file is larger than {max_upload_mb} MB")
-
-
-class UploadLimit:
-    """Rejects a body beyond the limit as it arrives, before the form parser stores it on disk."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and raise 413 once its body is too large."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        max_upload_mb = serve.get_replica_context().servable_object.max_upload_mb
-        left = max_upload_mb * 2**20 + FORM_BYTES
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-
-        async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0 or int(declared) > max_upload_mb * 2**20 + FORM_BYTES:
-                raise too_large(max_upload_mb)
-            return message
-
-        await self.app(scope, counted, send)
 
 
 api = FastAPI(title="ampere", description="Which pages, shorts and lives show this product?")
 api.add_middleware(UploadLimit)
+api.add_middleware(ProbeMethods)
+api.add_middleware(OtherOrigins, allow_methods=("GET", "POST"))
 
 
 @api.exception_handler(RequestValidationError)
@@ -80,13 +55,28 @@ Text = Annotated[
     str | None, Form(description="title of the picture, or product summary of the clip's speech")
 ]
 
+
+def without_empty(values: Any) -> Any:
+    """A repeated field without the empty values that a form sends for a field left blank."""
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def answer_of(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON, with its media's file name: paths and buckets are the server's own affair."""
+    answer = asdict(hit)
+    uri = answer.pop("media_uri")
+    return answer | {"media": None if uri is None else path_of(uri).name}
+
+
 QueryDomain = Annotated[
     Domain | None,
     Form(description="domain of the file; default: a picture is a page, a video a short"),
 ]
 
 
-@serve.deployment(max_ongoing_requests=ONGOING, max_queued_requests=QUEUED)
+@serve.deployment(
+    max_ongoing_requests=ONGOING, max_queued_requests=QUEUED, graceful_shutdown_timeout_s=10
+)
 @serve.ingress(api)
 class Gateway:
     """The ingress deployment; its limits also bound the queues of the deployments behind it.
@@ -97,6 +87,7 @@ class Gateway:
         workspace: its URI, for the frames.
         max_upload_mb: largest accepted file.
         about: model and index, for `/health` while the deployments are busy.
+        origins: whose pages may use the endpoint, such as `https://shop.example`.
     """
 
     def __init__(
@@ -106,13 +97,20 @@ class Gateway:
         workspace: str,
         max_upload_mb: int,
         about: dict[str, Any],
+        origins: Sequence[str] = (),
     ) -> None:
         self.embedder, self.searchers = embedder, searchers
         self.max_upload_mb = max_upload_mb
         self.about = about
+        self.origins = origins
+        self.uploads = Uploads()
         self.workspace = Workspace.open(workspace)
         self.frames = LanceFrames(self.workspace)
         self.opening = threading.Lock()
+
+    async def drain(self) -> None:
+        """Refuse further uploads, and return when those in progress have their answers."""
+        await self.uploads.drain()
 
     @api.get("/", response_class=HTMLResponse)
     async def page(self) -> str:
@@ -181,7 +179,9 @@ class Gateway:
         text: Text = None,
         domain: QueryDomain = None,
         domains: Annotated[
-            list[Domain] | None, Form(description="domains to search; default: all")
+            list[Domain] | None,
+            BeforeValidator(without_empty),
+            Form(description="domains to search; default: all"),
         ] = None,
         k: Annotated[int, Form(ge=1, le=MAX_K, description="answers per domain")] = 10,
     ) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Gateway:
         searched = time.perf_counter()
         return {
             "results": {
-                str(domain): [asdict(hit) for hit in of_domain]
+                str(domain): [answer_of(hit) for hit in of_domain]
                 for domain, of_domain in hits.items()
             },
             "timing_ms": {"embed": 1e3 * (embedded - start), "search": 1e3 * (searched - embedded)},

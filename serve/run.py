@@ -1,17 +1,19 @@
 """Starting and stopping the endpoint, for `ampere serve` and `ampere demo`."""
 
+import contextlib
 import dataclasses
 import logging
-import os
 import socket
 import threading
 
-from ampere.cluster import connect, require_gpus
+from ampere.cluster import cluster_address, connect
 from ampere.config.serve import ServeSettings
 from ampere.store.workspace import Workspace
 
 APPLICATION = "ampere"
 REQUEST_TIMEOUT_S = 120.0
+# At a signal. With Serve's own time to stop, it ends within the usual 30 s before SIGKILL.
+DRAIN_S = 15.0
 
 
 def start(workspace: Workspace, settings: ServeSettings) -> str:
@@ -23,29 +25,36 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
         RuntimeError: the port is in use, the cluster has an endpoint already, or there are not
             enough GPUs for `serve.gpus`.
     """
-    connect()
-    require_gpus(settings.embedder_replicas * settings.gpus, "serve.gpus")
+    arguments = dataclasses.asdict(settings)
+    host, port = arguments.pop("host"), arguments.pop("port")
+    if cluster_address() is None and not proxy_runs():
+        check_port(host, port)
     from ray import serve
 
     from serve.app import SearchArgs, build_app
 
-    arguments = dataclasses.asdict(settings)
-    host, port = arguments.pop("host"), arguments.pop("port")
     app = build_app(SearchArgs(workspace=workspace.uri, **arguments))
+    connect(settings.embedder_replicas * settings.gpus, "serve.gpus")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:
         raise RuntimeError(
             f"this Ray cluster already serves an application {APPLICATION!r}, which a second start "
             "would replace. Stop it first (Ctrl-C where it was started, or `serve shutdown -y`)"
         )
-    if "RAY_ADDRESS" not in os.environ and not serve.status().proxies:
-        check_port(host, port)
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
     serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"
+
+
+def proxy_runs() -> bool:
+    """Whether Serve listens already in the Ray of this process; endpoints share its port."""
+    import ray
+    from ray import serve
+
+    return ray.is_initialized() and bool(serve.status().proxies)
 
 
 def check_port(host: str, port: int) -> None:
@@ -66,14 +75,23 @@ def check_port(host: str, port: int) -> None:
 
 
 def stop() -> None:
-    """Stop the application; Ray and Serve's HTTP proxy run until this process ends."""
+    """Stop the application, after the requests in progress have their answers.
+
+    Ray and Serve's HTTP proxy run until this process ends.
+    """
     from ray import serve
 
+    with contextlib.suppress(TimeoutError):
+        serve.get_app_handle(APPLICATION).drain.remote().result(timeout_s=DRAIN_S)
     serve.delete(APPLICATION)
 
 
 def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> int:
-    """Serve until Ctrl-C."""
+    """Serve until a signal; then answer the requests in progress.
+
+    Raises:
+        KeyboardInterrupt: a signal came, and the endpoint has stopped.
+    """
     url = start(workspace, settings)
     print(
         f"serving model {settings.model} of {workspace.uri}\n"
@@ -82,6 +100,7 @@ def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> in
     )
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         stop()
+        raise KeyboardInterrupt("requests in progress were answered") from interrupt
     return 0

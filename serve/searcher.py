@@ -12,7 +12,7 @@ from ampere.store.indexes import open_index
 from ampere.store.workspace import Workspace
 
 
-@serve.deployment(max_ongoing_requests=32)
+@serve.deployment(max_ongoing_requests=32, graceful_shutdown_timeout_s=10)
 class SearcherDeployment:
     """One replica of one shard of a model's index.
 

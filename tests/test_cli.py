@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ampere.cli import COMMANDS, main, read_flags
+from ampere.cli import main
+from ampere.command_line import COMMANDS, read_flags
 from ampere.commands import Decode, Prepare, Summarize, Train
 from ampere.config.presets import PRESETS
 from ampere.config.settings import Settings
@@ -321,7 +322,7 @@ def test_interrupt_message_says_how_to_resume(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Prepare, "run", interrupt)
-    assert status("prepare", "--workspace", workspace.uri) == 1
+    assert status("prepare", "--workspace", workspace.uri) == 130
     assert "run it again to resume" in capsys.readouterr().err
 
 

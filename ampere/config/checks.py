@@ -1,5 +1,6 @@
 """Checks that the settings classes share."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,20 @@ def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless the condition holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_name(setting: str, name: str) -> None:
+    """Raise ValueError unless a name fits everywhere: in paths, URIs, Ray's run names and HTTP."""
+    require(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name) is not None,
+        f"{setting} is {name!r}; expected up to 100 ASCII letters, digits, '-' and '_', the "
+        "first a letter or digit",
+    )
+
+
+def require_port(setting: str, port: int) -> None:
+    """Raise ValueError unless a number is a TCP port to listen on."""
+    require(1 <= port <= 65535, f"{setting} is {port}; expected a TCP port, 1 to 65535")
 
 
 def make_absolute(settings: Any, *names: str) -> None:

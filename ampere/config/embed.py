@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ampere.config.checks import require, worker_range
+from ampere.config.checks import require, require_name, worker_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class EmbedSettings:
     """Price of one worker per hour, in any currency; 0: report no cost per million samples."""
 
     def __post_init__(self) -> None:
+        require_name("embed.model", self.model)
         worker_range("embed.workers", self.workers, least=0)
         require(
             self.hourly_price >= 0,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ampere.config.checks import require
+from ampere.config.checks import require, require_name
 from ampere.config.model import CN_CLIP, MLLM
 
 
@@ -19,6 +19,10 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         require(bool(self.models), "evaluate.models is empty; name at least one model")
+        for name in self.models:
+            require_name("evaluate.models", name)
+        for name in self.compare or ():
+            require_name("evaluate.compare", name)
         require(
             self.compare is None or self.compare[0] != self.compare[1],
             f"evaluate.compare is {self.compare}; name two different models",
@@ -42,6 +46,8 @@ class FiguresSettings:
         require(
             1 <= len(self.models) <= 3, f"figures.models is {self.models}; name one to three models"
         )
+        for name in self.models:
+            require_name("figures.models", name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ampere.config.checks import require
+from ampere.config.checks import require, require_name
 
 IndexType = Literal["flat", "ivf-flat", "ivf-pq", "hnsw"]
 
@@ -38,6 +38,7 @@ class IndexSettings:
     """Number of index versions to keep for rollback; at least 2."""
 
     def __post_init__(self) -> None:
+        require_name("index.model", self.model)
         require(
             0 < self.target_recall <= 1,
             f"index.target_recall is {self.target_recall}; it must be in (0, 1]",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ampere.config.checks import require, require_name, require_port
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
@@ -23,3 +25,15 @@ class ServeSettings:
     """CPU cores per embedder replica."""
     gpus: float = 0.0
     """GPUs per embedder replica; 0: the CPU."""
+    origins: tuple[str, ...] = ()
+    """Web origins whose pages may use the endpoint (CORS), such as https://shop.example; *: all."""
+
+    def __post_init__(self) -> None:
+        require_name("serve.model", self.model)
+        require_port("serve.port", self.port)
+        for name in ("max_upload_mb", "embedder_replicas", "searcher_replicas"):
+            value = getattr(self, name)
+            require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
+        for name in ("cpus", "gpus"):
+            value = getattr(self, name)
+            require(value >= 0, f"serve.{name} is {value}; it must not be negative")

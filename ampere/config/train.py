@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ampere.config.checks import require
+from ampere.config.checks import require, require_name
 from ampere.config.summarize import TextSource
 
 
@@ -148,7 +148,6 @@ class TrainSettings:
             f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers "
             f"({self.workers}) and give each at least 2 products",
         )
-        require(
-            bool(self.name) and self.name.replace("-", "").replace("_", "").isalnum(),
-            f"train.name is {self.name!r}; use letters, digits, '-' and '_'",
-        )
+        require_name("train.name", self.name)
+        if self.start_from:
+            require_name("train.start_from", self.start_from)

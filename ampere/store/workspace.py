@@ -4,7 +4,6 @@ It is a local folder or a cloud URI (`s3://...`, `gs://...`). Its `workspace.jso
 version of the table schemas and the preset that provides the default settings of the stages.
 """
 
-import atexit
 import json
 import posixpath
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ampere.config.presets import PRESETS
+from ampere.interrupts import at_exit
 from ampere.records import SCHEMA_VERSION, TableSpec
 from ampere.store.table import Table
 from ampere.uris import absolute, filesystem, is_uri
@@ -224,7 +224,7 @@ class Workspace:
 def downloads() -> Path:
     """The folder for downloads of this process, deleted when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ampere-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_exit(lambda: shutil.rmtree(folder, ignore_errors=True))
     return folder
 
 

@@ -37,7 +37,7 @@ def run_demo(main: Main, *, folder: Path, products: int, seed: int, port: int) -
     """Generate a catalog, run all stages on it and search it over HTTP; returns the exit status.
 
     Args:
-        main: the command line, `ampere.cli.main`.
+        main: runs a command line, `run_command_line`.
         folder: for the catalog and the workspace.
         products: number of products to generate.
         seed: of the catalog.

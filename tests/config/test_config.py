@@ -177,7 +177,7 @@ def test_importing_settings_loads_no_library() -> None:
 
 def test_importing_the_command_line_loads_no_engine() -> None:
     imported = imported_by(
-        "ampere.cli",
+        "ampere.command_line",
         "ampere.pipeline.prepare.stage",
         "ampere.catalog.rope",
         "ampere.catalog.manifest",

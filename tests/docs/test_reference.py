@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ampere.cli import COMMANDS
+from ampere.command_line import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("cli.md", "settings.md", "tables.md")

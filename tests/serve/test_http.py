@@ -23,7 +23,7 @@ from ampere.store.texts import sample_texts
 from ampere.store.workspace import Workspace
 from serve import embedder
 from serve.app import SearchArgs, build_app
-from serve.gateway import ONGOING, QUEUED
+from serve.middleware import QUEUED, RUNNING
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
 from tests.helpers.demo import DemoRun
@@ -149,11 +149,11 @@ def test_stalled_uploads_fill_the_queue_and_further_requests_get_503(
 
         uploads = begin(20)
         assert client.get("/health").status_code == 200
-        uploads += begin(ONGOING + QUEUED - 20)
+        uploads += begin(RUNNING + QUEUED - 20)
         # Ray counts a request as queued only once the replica has rejected it, so a few more of a
         # burst are accepted.
         answered: list[socket.socket] = []
-        while not answered and len(uploads) < 2 * (ONGOING + QUEUED):
+        while not answered and len(uploads) < 2 * (RUNNING + QUEUED):
             uploads += begin(1)
             answered, _, _ = select.select(uploads, [], [], 1)
         assert answered and all(upload.recv(100).startswith(b"HTTP/1.1 503") for upload in answered)

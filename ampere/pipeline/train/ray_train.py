@@ -1,14 +1,11 @@
 """Runs a training on Ray Train's workers, joined by DDP."""
 
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ampere.cluster import connect, require_gpus
+from ampere.cluster import connect
+from ampere.interrupts import handlers_kept
 from ampere.pipeline.train.metrics_channel import metrics_channel
 from ampere.pipeline.train.trackers import Progress
 from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
@@ -34,15 +31,14 @@ def train_on_ray(
         OSError: a worker cannot load the initial weights.
         RuntimeError: the training failed, at once or after all retries, or a tracker cannot start.
     """
-    connect()
+    settings = inputs.job.train
+    connect(settings.workers * settings.gpus, "train.gpus")
     from ray.train import TrainingFailedError
 
-    settings = inputs.job.train
-    require_gpus(settings.workers * settings.gpus, "train.gpus")
     with metrics_channel(progress) as queue:
         trainer = build_trainer(inputs, queue, storage, run)
         try:
-            with interruptible():
+            with handlers_kept():
                 result = trainer.fit()
         except TrainingFailedError as error:
             raise RuntimeError(
@@ -81,23 +77,6 @@ def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> An
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Make Ctrl-C a KeyboardInterrupt, as it is without Ray Train.
-
-    Ray Train answers Ctrl-C with SystemExit, and leaves its own handler installed, which would
-    swallow every later Ctrl-C.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stopped:
-        raise KeyboardInterrupt from stopped
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def worker_errors(error: Exception) -> str:

@@ -68,8 +68,10 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
             errors.
     """
     began = time.monotonic()
+    settings = of_untrained(settings) if not settings.epochs else settings
     check_trackers(settings.trackers)
     check_weights(model)
+    check_trainable(model, settings)
     # One version of the table for the whole training, even if `ampere decode` runs meanwhile.
     stored = LanceFrames(workspace)
     training_set, frames = training_data(workspace, stored, model, settings)
@@ -94,6 +96,20 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     notes += train_and_publish(workspace, inputs, made_from, start)
     seconds = time.monotonic() - began
     return Report("train", where, done=products, seconds=seconds, notes=notes, unit="products")
+
+
+def check_trainable(model: ModelSettings, settings: TrainSettings) -> None:
+    """Raise ValueError if a network without trainable weights is to be trained."""
+    if settings.epochs and model.network == "mllm" and not model.linear_layer:
+        raise ValueError(
+            f"model.network mllm has no weights to train without its linear layer, and "
+            f"train.epochs is {settings.epochs}. Set --train.epochs 0 or --model.linear-layer"
+        )
+
+
+def of_untrained(settings: TrainSettings) -> TrainSettings:
+    """Settings of 0 epochs, which run on one CPU worker whatever the preset asks for."""
+    return dataclasses.replace(settings, workers=1, gpus=0.0, batch_size=2)
 
 
 def train_and_publish(
@@ -134,7 +150,9 @@ def training_data(
     """Read the training set that `train.supervision` asks for, and the frames that go with it."""
     decoded = set(frames.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist())
     if settings.supervision == "products":
-        return read_training_set(workspace, decoded, settings), frames
+        training_set = read_training_set(workspace, decoded, settings)
+        check_enough(training_set, settings)
+        return training_set, frames
     split = None if settings.supervision == "frames" else f"split = '{Split.TRAIN}'"
     samples = workspace.table(SAMPLES).read(["sample_id", "domain"], split).sort_by("sample_id")
     counts = [
@@ -142,7 +160,39 @@ def training_data(
         for row in samples.to_pylist()
         if row["sample_id"] in decoded
     ]
-    return frame_training_set(counts), FrameViews(frames, model.num_frames)
+    training_set = frame_training_set(counts)
+    check_enough(training_set, settings)
+    return training_set, FrameViews(frames, model.num_frames)
+
+
+def check_enough(training_set: TrainingSet, settings: TrainSettings) -> None:
+    """Check that every worker has two products, before the workers start; 0 epochs need none.
+
+    Raises:
+        ValueError: the catalog has fewer, or validation holds out too many.
+    """
+    left, held_out = len(training_set.products), len(training_set.validation)
+    needed = 2 * settings.workers
+    if left >= needed or not settings.epochs:
+        return
+    expected = f"expected at least {needed} (2 for each of train.workers, {settings.workers})"
+    if settings.supervision != "products":
+        raise ValueError(
+            f"too few decoded samples to train on: {left}; {expected}. Check that `ampere decode` "
+            "has finished"
+        )
+    domains = ", ".join(settings.domains)
+    if left + held_out < needed:
+        raise ValueError(
+            f"too few training products with decoded samples of two domains (of {domains}): "
+            f"{left + held_out}; {expected}. Check product_id, domain and split in the manifest, "
+            "--train.domains, and that `ampere decode` has finished"
+        )
+    raise ValueError(
+        f"train.validation-share {settings.validation_share:g} holds out {held_out} of the "
+        f"{left + held_out} training products with samples of two domains, which leaves {left}; "
+        f"{expected}. Lower --train.validation-share"
+    )
 
 
 def start_folder(workspace: Workspace, name: str) -> Path | None:

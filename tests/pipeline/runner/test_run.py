@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from ampere.cluster import require_gpus
+from ampere.cluster import connect
 from ampere.config.decode import DecodeSettings
 from ampere.pipeline.runner import commit
 from ampere.pipeline.runner.commit import Committer
@@ -160,16 +160,17 @@ def test_refused_job_leaves_the_settings_of_the_running_one(
 def test_missing_gpus_stop_a_local_job_and_are_awaited_on_a_cluster(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    require_gpus(1, "train.gpus")
+    connect(1, "train.gpus")
     with pytest.raises(
         RuntimeError,
         match=r"train\.gpus requests 4 in total, this machine has 1\. .*--train\.gpus 0",
     ):
-        require_gpus(4, "train.gpus")
+        connect(4, "train.gpus")
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    require_gpus(4, "train.gpus")
+    connect(4, "train.gpus")
     assert (
         "waiting for 4 GPUs in total (train.gpus); the cluster has 1 now" in capsys.readouterr().err
     )

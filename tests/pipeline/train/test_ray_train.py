@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from ampere.interrupts import handlers_kept
 from ampere.pipeline.train import ray_train
-from ampere.pipeline.train.ray_train import interruptible, train_on_ray
+from ampere.pipeline.train.ray_train import train_on_ray
 from ampere.pipeline.train.trackers import Progress
 from ampere.pipeline.train.worker import TrainInputs, train_worker
 from ampere.training.loop import TrainJob
@@ -98,8 +99,7 @@ def train_with_outcome(
         assert train_loop_config["inputs"] == "a reference"
         return SimpleNamespace(fit=fit)
 
-    monkeypatch.setattr(ray_train, "connect", lambda: None)
-    monkeypatch.setattr(ray_train, "require_gpus", lambda *_: None)
+    monkeypatch.setattr(ray_train, "connect", lambda *_: None)
     monkeypatch.setattr(ray, "put", lambda _: "a reference")
     context = SimpleNamespace(get_node_id=lambda: NODE)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
@@ -170,6 +170,6 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_restores_the_handler() -> None:
         sys.exit(0)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible():
+    with pytest.raises(KeyboardInterrupt), handlers_kept():
         train()
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,155 @@
+"""Ends a command in order when a signal asks for it.
+
+The first SIGINT, SIGTERM or SIGHUP becomes a KeyboardInterrupt, so that files, locks and processes
+are closed. A second one ends the process at once: killed jobs resume, too.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RESUME = "finished work is saved, run it again to resume"
+
+_program = "ampere"
+_at_exit: list[Callable[[], object]] = []
+_active = False
+_received: signal.Signals | None = None
+_reported = False
+
+
+def run_interruptible(program: str, run: Callable[[], int]) -> int:
+    """Run a command and return its exit status: 128 + the signal's number if one ended it.
+
+    Args:
+        program: its name in the sentence that is printed to stderr when a signal ends it.
+        run: the command. A KeyboardInterrupt with a text replaces the second half of the sentence.
+    """
+    global _program, _active
+    if _active or threading.current_thread() is not threading.main_thread():
+        return run()  # only the main thread can handle signals
+    _program, _active = program, True
+    handlers, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:  # what the parent process ignores, as `nohup`, stays ignored
+            signal.signal(number, _on_signal)
+    sys.unraisablehook = _end_if_swallowed
+    outcome = RESUME
+    try:
+        status = run()
+        if _received is None:
+            return status
+    except KeyboardInterrupt as error:
+        outcome = str(error) or RESUME
+    except Exception:  # what is closed after a signal may fail
+        if _received is None:
+            raise
+    finally:
+        if _received is None:  # else the process is about to end, and a second signal may come
+            _install(handlers)
+            sys.unraisablehook = hook
+        _active = False
+    _report(outcome)
+    if _received is None:
+        return 128 + signal.SIGINT
+    for function in _at_exit:
+        with contextlib.suppress(Exception):
+            function()
+    # Ray's own end takes many seconds, in which its threads print errors. The daemons of a local
+    # Ray end with this process, and a cluster ends the jobs of drivers that are gone.
+    os._exit(128 + _received)
+
+
+def at_exit(function: Callable[[], object]) -> None:
+    """Call a function when this process ends, also by a signal (not by a second one)."""
+    atexit.register(function)
+    _at_exit.append(function)
+
+
+def is_interrupted() -> bool:
+    """Whether a signal has asked this process to end."""
+    return _received is not None
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Keep this process's handlers around a call of Ray, which installs its own.
+
+    Meanwhile Ray answers SIGTERM and Ctrl-C with SystemExit, which becomes a KeyboardInterrupt.
+    Later its handlers would print native stack traces, or swallow every further Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ray installs no handlers either
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    except SystemExit as stopped:
+        _note(stopped)
+        raise KeyboardInterrupt from stopped
+    finally:
+        _install(before)
+
+
+def _note(stopped: BaseException | None) -> None:
+    """Record the signal that Ray's handlers answered with SystemExit."""
+    global _received
+    if _active and _received is None and isinstance(stopped, SystemExit):
+        terminated = stopped.code == signal.SIGTERM
+        _received = signal.SIGTERM if terminated else signal.SIGINT
+
+
+def _install(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _received
+    if _received is None:
+        _received = signal.Signals(number)
+        if not _is_importing(frame):
+            raise KeyboardInterrupt
+    _end_now()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported; some libraries swallow an interrupt of that, or abort."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_if_swallowed(error: "sys.UnraisableHookArgs") -> None:
+    """End after an interrupt in a destructor or a callback, which Python prints and forgets."""
+    _note(error.exc_value)
+    if _received is not None and issubclass(error.exc_type, (KeyboardInterrupt, SystemExit)):
+        _end_now()
+    sys.__unraisablehook__(error)
+
+
+def _end_now() -> None:
+    _report(RESUME)
+    os._exit(128 + (_received or signal.SIGINT))
+
+
+def _report(outcome: str) -> None:
+    """Print the one sentence, unless it was printed already."""
+    global _reported
+    if _reported:
+        return
+    _reported = _received is not None
+    name = (_received or signal.SIGINT).name
+    # The terminal may be gone (SIGHUP), and a handler may interrupt another print.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        start = "\n" if sys.stderr.isatty() else ""  # after the ^C that a terminal shows
+        print(f"{start}{_program}: interrupted by {name}; {outcome}", file=sys.stderr, flush=True)
