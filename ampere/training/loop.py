@@ -65,14 +65,24 @@ class Trained:
         model: the `Network`, with the weights of the best validation score; the last weights where
             there is no validation.
         last: the last trainable weights, if they differ from the best; otherwise None.
-        classifier: this rank's class centers.
+        classifier: this rank's class centers; None if there was no training.
         scores: `step` and, if it was validated, `validation_mR1` of the model.
     """
 
     model: Network
     last: Mapping[str, Tensor] | None
-    classifier: PartialFC
+    classifier: PartialFC | None
     scores: Metrics
+
+
+def untrained(job: TrainJob) -> Trained:
+    """The result of 0 epochs: the initial weights. It requires no products, frames or other ranks.
+
+    Raises:
+        OSError: the initial weights cannot be loaded.
+    """
+    torch.manual_seed(job.train.seed)
+    return Trained(model=build_model(job).eval(), last=None, classifier=None, scores={"step": 0})
 
 
 class Training:

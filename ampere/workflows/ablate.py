@@ -338,8 +338,8 @@ def to_markdown(rows: Rows, settings: Settings) -> str:
 def trained_on(train: TrainSettings) -> str:
     """How these models are trained where the paper's are trained on all products to the end."""
     held_out = (
-        f"{100 * train.validation_share:g} % of the training products are held out, and the weights "
-        "that do best on them are kept"
+        f"{100 * train.validation_share:g} % of the training products are held out, and the "
+        "weights that do best on them are kept"
         if train.validation_share
         else "no product is held out, and the last weights are kept"
     )

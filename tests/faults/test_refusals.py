@@ -109,6 +109,10 @@ def store(workspace: Workspace) -> Workspace:
             "two domains, which leaves 0; expected at least 2",
         ),
         (
+            {"data_share": 0.001},
+            "train.data-share 0.001 leaves 0 training products; expected at least 2",
+        ),
+        (
             {"supervision": "frames", "workers": 40, "batch_size": 80},
             "too few decoded samples to train on: 24; expected at least 80",
         ),

@@ -181,6 +181,11 @@ def check_enough(training_set: TrainingSet, settings: TrainSettings) -> None:
             f"too few decoded samples to train on: {left}; {expected}. Check that `ampere decode` "
             "has finished"
         )
+    if settings.data_share < 1:
+        raise ValueError(
+            f"train.data-share {settings.data_share:g} leaves {left} training products; {expected}. "
+            "Raise --train.data-share"
+        )
     domains = ", ".join(settings.domains)
     if left + held_out < needed:
         raise ValueError(

@@ -61,7 +61,7 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
 
     from ampere.losses.gather import rank_and_world_size
     from ampere.store.workspace import Workspace
-    from ampere.training.loop import Training
+    from ampere.training.loop import Training, untrained
 
     inputs: TrainInputs = ray.get(config["inputs"])
     job = inputs.job
@@ -70,6 +70,10 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
         job = dataclasses.replace(job, start=Workspace.open(uri).fetch(name))
     first = rank_and_world_size()[0] == 0
     try:
+        if not job.train.epochs:
+            result = untrained(job)
+            report_checkpoint(lambda folder: save_model(result, [], job, folder, first=first))
+            return None
         training = Training(job, inputs.frames)
     except (ValueError, OSError) as error:  # of settings or weights; no frames were read yet
         return error
@@ -112,7 +116,8 @@ def save_model(
     from ampere.models.card import write_model_card
     from ampere.training.state import save_classes
 
-    save_classes(folder, trained.classifier)
+    if trained.classifier is not None:
+        save_classes(folder, trained.classifier)
     if first:
         facts = {
             "text": job.train.text,

@@ -16,13 +16,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ampere.interrupts import handlers_kept
-from ampere.pipeline.train import ray_train
+from ampere.models.checkpoint import load_weights
+from ampere.pipeline.train import ray_train, worker
 from ampere.pipeline.train.ray_train import train_on_ray
 from ampere.pipeline.train.trackers import Progress
 from ampere.pipeline.train.worker import TrainInputs, train_worker
-from ampere.training.loop import TrainJob
+from ampere.training.data import TrainingSet
+from ampere.training.loop import TrainJob, build_model
 from tests.helpers.trackers import StubLibrary
 from tests.helpers.training import SIZES, MemoryFrames, small_job, small_set
 
@@ -60,6 +63,25 @@ def test_worker_returns_errors_that_would_recur_and_raises_others(
         train_worker(config_of(small_job(training_set), MemoryFrames({})))
     with pytest.raises(ConnectionResetError):  # a retry may reach the store
         train_worker(config_of(small_job(training_set), UnreachableFrames({})))
+
+
+def test_worker_saves_an_untrained_model_without_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.train
+
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(ray, "get", pickle.loads)
+    monkeypatch.setattr(worker, "report_checkpoint", lambda save: save(tmp_path))
+    job = small_job(small_set(4)[0], epochs=0)
+    empty = dataclasses.replace(job, training_set=TrainingSet(products={}, texts={}))
+    assert train_worker(config_of(empty, MemoryFrames({}))) is None
+    saved = load_weights(tmp_path)
+    torch.manual_seed(job.train.seed)
+    initial = build_model(job).state_dict()
+    assert saved.keys() == initial.keys()
+    assert all(torch.equal(saved[name], initial[name]) for name in initial)
+    assert list(tmp_path.glob("classes*")) == []  # no class centers, of which none is trained
 
 
 NODE = "0f" * 28  # id of a node of Ray

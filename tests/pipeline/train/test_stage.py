@@ -15,6 +15,7 @@ from ampere.pipeline.train.stage import (
     tokenizer_for,
     training_fingerprint,
 )
+from ampere.pipeline.train.worker import TrainInputs
 from ampere.records import FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
@@ -215,6 +216,26 @@ def test_smaller_shares_of_the_data_are_parts_of_larger_ones(workspace: Workspac
     # The paper's way: no product is held out.
     assert chosen(1.0, 0.0).products == training_set.products
     assert chosen(0.1, 0.0).validation == {}
+
+
+def test_untrained_model_needs_no_labels_and_one_cpu_worker(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_set, frames = small_set(2)
+    fill(workspace, training_set, frames)
+    unlabeled = workspace.table(SAMPLES).read().to_pylist()
+    workspace.table(SAMPLES).upsert([row | {"product_id": None} for row in unlabeled])
+    started = []
+
+    def train_on_ray(inputs: TrainInputs, *_: object, **__: object) -> dict[str, float]:
+        started.append(inputs.job)
+        return {"step": 0}
+
+    monkeypatch.setattr(stage, "train_on_ray", train_on_ray)
+    settings = small_job(training_set, epochs=0, workers=4, gpus=1.0, text="none").train
+    assert run_training(workspace, SIZES, settings).succeeded
+    (job,) = started
+    assert (job.train.workers, job.train.gpus) == (1, 0) and job.training_set.products == {}
 
 
 @pytest.mark.parametrize("name", ["k600.pth", "no-such-folder"])
