@@ -109,7 +109,7 @@ def check_trainable(model: ModelSettings, settings: TrainSettings) -> None:
 
 def of_untrained(settings: TrainSettings) -> TrainSettings:
     """Settings of 0 epochs, which run on one CPU worker whatever the preset asks for."""
-    return dataclasses.replace(settings, workers=1, gpus=0.0, batch_size=2)
+    return dataclasses.replace(settings, workers=1, gpus=0.0)
 
 
 def train_and_publish(
@@ -183,8 +183,8 @@ def check_enough(training_set: TrainingSet, settings: TrainSettings) -> None:
         )
     if settings.data_share < 1:
         raise ValueError(
-            f"train.data-share {settings.data_share:g} leaves {left} training products; {expected}. "
-            "Raise --train.data-share"
+            f"train.data-share {settings.data_share:g} leaves {left} training products; "
+            f"{expected}. Raise --train.data-share"
         )
     domains = ", ".join(settings.domains)
     if left + held_out < needed:
