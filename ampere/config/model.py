@@ -18,6 +18,9 @@ CN_CLIP = "OFA-Sys/chinese-clip-vit-base-patch16"
 MLLM = "llava-hf/llava-interleave-qwen-0.5b-hf"
 
 
+EFFICIENTNET = "efficientnet-lite0"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """The network and its sizes. The defaults are the paper's (section IV-B)."""
@@ -35,7 +38,8 @@ class ModelSettings:
     mean: mean of frame and text features.
     concat: concatenation of both, as in RICE."""
     linear_layer: bool = True
-    """Add a trainable linear layer from the hidden state to embedding_dim, for mllm only."""
+    """Add a trainable linear layer from features to embedding_dim, for ampere and mllm.
+    False for ampere: the vector is the mean of the vision tower's frame features."""
     image_size: int = 224
     """Side of the square input image, in pixels."""
     patch_size: int = 16
@@ -82,11 +86,22 @@ class ModelSettings:
     """Text input of a sample without text.
     learned: a learned vector.
     empty: the empty string, as in the paper."""
+    missing_frames: Literal["learned", "black"] = "black"
+    """Visual input of a sample without frames, such as a query of words.
+    learned: a learned vector, for trainings with `train.alone_weight` or `train.frame_dropout`.
+    black: a black picture; the paper's samples all have frames."""
     vision_weights: str = ""
-    """Hub name, folder or original .pth file of the X-CLIP to start from; empty: from scratch."""
+    """Vision tower to start from: hub name, folder or original .pth file of an X-CLIP; hub name or
+    folder of another image encoder of transformers, such as SigLIP 2, CLIP, DINOv3 or ConvNeXt; or
+    efficientnet-lite0, which is installed with ampere. Empty: an X-CLIP from scratch."""
     text_weights: str = ""
-    """Hub name or folder of the BERT to start from.
-    Empty: from scratch, with a vocabulary built from the training text."""
+    """Text tower to start from: hub name or folder of a BERT or another encoder of transformers.
+    Empty: a BERT from scratch, with a vocabulary built from the training text."""
+    freeze_vision: bool = False
+    """Do not train the vision tower. Its frame features are stored in the table `features`, from
+    which training and embedding read them; requires vision_weights."""
+    freeze_text: bool = False
+    """Do not train the text tower; requires text_weights."""
 
     def __post_init__(self) -> None:
         make_absolute(self, "weights", "vision_weights", "text_weights")
@@ -100,6 +115,20 @@ class ModelSettings:
             f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip and "
             "mllm require the name or folder of their weights, ampere takes vision_weights and "
             "text_weights instead",
+        )
+        for frozen, weights in (
+            ("freeze_vision", "vision_weights"),
+            ("freeze_text", "text_weights"),
+        ):
+            require(
+                not getattr(self, frozen) or bool(getattr(self, weights)),
+                f"model.{frozen} is True and model.{weights} is empty; a frozen tower requires "
+                "published weights",
+            )
+        require(
+            self.network != "ampere" or self.linear_layer or not self.temporal_layers,
+            f"model.linear_layer is False and model.temporal_layers is {self.temporal_layers}; "
+            "without a linear layer nothing is learned, so set --model.temporal-layers 0",
         )
         require(
             self.message_width == self.width,

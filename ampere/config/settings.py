@@ -46,6 +46,13 @@ class Settings:
             f"model.use_vision is False and train.text_dropout is {self.train.text_dropout}; it "
             "must be 0, since a sample without frames and text has no input",
         )
+        require(
+            self.model.network != "ampere"
+            or self.model.linear_layer
+            or (self.model.use_vision and self.train.text == "none"),
+            "model.linear_layer is False, which leaves the frame features alone; set --train.text "
+            "none",
+        )
 
 
 def to_json(settings: Any) -> str:

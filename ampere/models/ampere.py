@@ -14,16 +14,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ampere.config.model import ModelSettings
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network, check_tokens, in_float32
 from ampere.models.fusion import FUSIONS
+from ampere.models.towers.image_encoder import ImageEncoderConfig
+from ampere.models.towers.text import build_bert, build_text_encoder
 from ampere.models.video import VideoBranch
 from ampere.records import Domain
 
@@ -38,12 +41,19 @@ class AMPereConfig:
         pad_token_id: of the same tokenizer.
         use_text: False builds neither text tower nor fusion; the embedding is then a Linear layer
             over the video feature v.
+        image_encoder: of the vision tower, if it is an image encoder of transformers.
+        text_encoder: fields of the text tower's transformers config, if it is no BERT.
+        frozen_tower: name of the frozen vision tower with its weights, whose features are stored;
+            empty if it is not frozen.
     """
 
     sizes: ModelSettings
     vocab_size: int
     pad_token_id: int
     use_text: bool = True
+    image_encoder: ImageEncoderConfig | None = None
+    text_encoder: dict[str, Any] | None = None
+    frozen_tower: str = ""
 
 
 class AMPere(Network):
@@ -69,8 +79,10 @@ class AMPere(Network):
         self.reads_text = config.use_text
         self.max_text_tokens = sizes.max_text_tokens
 
-        self.video = VideoBranch(sizes) if sizes.use_vision else None
+        self.video = VideoBranch(sizes, config.image_encoder) if sizes.use_vision else None
         self.text = build_text_tower(config) if config.use_text else None
+        if self.text is not None and sizes.freeze_text:
+            self.text.requires_grad_(False)
         # Replaces the text features of a sample without text.
         learned = config.use_text and sizes.missing_text == "learned"
         self.no_text = nn.Parameter(0.02 * torch.randn(sizes.text_width)) if learned else None
@@ -78,9 +90,15 @@ class AMPere(Network):
         self.fusion = FUSIONS[sizes.fusion](sizes) if both else None
         last_layers = 1 if sizes.share_last_layer else len(Domain)
         has_bias = self.fusion is None or self.fusion.last_layer_bias
-        self.embed = nn.Linear(
-            self._fused_width(), sizes.embedding_dim * last_layers, bias=has_bias
+        self.embed: nn.Module = (
+            nn.Linear(self._fused_width(), sizes.embedding_dim * last_layers, bias=has_bias)
+            if sizes.linear_layer
+            else nn.Identity()
         )
+        # Replaces the visual features of a sample without frames.
+        learned = both and sizes.missing_frames == "learned"
+        self.no_frames = nn.Parameter(0.02 * torch.randn(sizes.width)) if learned else None
+        self.embeds_alone = both and self.no_text is not None
 
     def _fused_width(self) -> int:
         """Width of what the last layer reads."""
@@ -94,6 +112,9 @@ class AMPere(Network):
         token_ids: Tensor | None = None,
         token_mask: Tensor | None = None,
         domains: Tensor | None = None,
+        *,
+        has_frames: Tensor | None = None,
+        alone: bool = False,
     ) -> Tensor:
         """Embed a batch.
 
@@ -105,9 +126,14 @@ class AMPere(Network):
             token_mask: bool or int64 [B, L]; zero marks padding. A row of zeros has no text.
             domains: int64 [B], index of each row's domain in `Domain`; only a model with one last
                 layer per domain reads it.
+            has_frames: bool [B]; False: the sample has no picture, and its frames are black. None:
+                all have.
+            alone: also embed each row's frames alone and its text alone, from the same features.
+                Requires `embeds_alone`.
 
         Returns:
-            float32 [B, D], each of length 1.
+            float32 [B, D], each of length 1. With `alone` [3, B, D]: whole samples, their frames
+            alone, their text alone.
 
         Raises:
             ValueError: frames have an invalid shape or dtype; the model reads text and tokens are
@@ -118,9 +144,59 @@ class AMPere(Network):
         elif self.fusion is None:
             fused, _ = self.video(frames)
         else:
-            v, z = self.video(frames)
-            fused = self.fusion(v, z, *self._encode_text(token_ids, token_mask, len(frames)))
+            visual = self._encode_frames(frames, has_frames)
+            text = self._encode_text(token_ids, token_mask, len(frames))
+            if alone:
+                return self._embed_alone(visual, text, domains)
+            fused = self.fusion(*visual, *text)
         return functional.normalize(self._last_layer(fused, domains), dim=-1)
+
+    def _embed_alone(
+        self, visual: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], domains: Tensor | None
+    ) -> Tensor:
+        """Vectors of whole samples, of their frames alone, of their text alone: [3, B, D]."""
+        (v, z), (tokens, visible) = visual, text
+        assert self.fusion is not None
+        no_v, no_z = self._missing_frames(v, z)
+        no_tokens, no_visible = self._missing_text(tokens)
+        fused = self.fusion(
+            torch.cat([v, v, no_v]),
+            torch.cat([z, z, no_z]),
+            torch.cat([tokens, no_tokens, tokens]),
+            torch.cat([visible, no_visible, visible]),
+        )
+        domains = None if domains is None else domains.repeat(3)
+        vectors = functional.normalize(self._last_layer(fused, domains), dim=-1)
+        return vectors.unflatten(0, (3, -1))
+
+    def _encode_frames(self, frames: Tensor, has_frames: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Visual features v, float [B, W], and z, float [B, n, W]."""
+        assert self.video is not None
+        v, z = self.video(frames)
+        if has_frames is None or self.no_frames is None:
+            return v, z
+        no_v, no_z = self._missing_frames(v, z)
+        return (
+            torch.where(has_frames[:, None], v, no_v),
+            torch.where(has_frames[:, None, None], z, no_z),
+        )
+
+    def _missing_frames(self, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual features of samples without frames, in the shapes of v and z."""
+        assert self.video is not None
+        if self.no_frames is not None:
+            missing = self.no_frames.to(v.dtype)
+            return missing.expand_as(v), missing.expand_as(z)
+        side = self.image_size
+        black = torch.zeros(1, 1, 3, side, side, dtype=torch.uint8, device=v.device)
+        black_v, black_z = self.video(black)
+        return black_v.expand_as(v), black_z.expand_as(z)
+
+    def _missing_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Text features of samples without text, in the shape of `tokens`, and their mask."""
+        assert self.no_text is not None
+        visible = torch.arange(tokens.shape[1], device=tokens.device) == 0
+        return self.no_text.to(tokens.dtype).expand_as(tokens), visible.expand(tokens.shape[:2])
 
     def _encode_text(
         self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int
@@ -153,21 +229,29 @@ class AMPere(Network):
         by_domain = vectors.unflatten(-1, (len(Domain), -1))
         return by_domain[torch.arange(len(vectors), device=vectors.device), domains]
 
+    def train(self, mode: bool = True) -> AMPere:
+        """Set the mode; a frozen text tower stays in evaluation mode, without dropout."""
+        super().train(mode)
+        if self.text is not None and self.config.sizes.freeze_text:
+            self.text.eval()
+        return self
+
     def enable_gradient_checkpointing(self) -> None:
-        """Store only the activations between the towers' layers; recompute the others."""
-        for tower in (self.video.tower if self.video else None, self.text):
-            if tower is not None:
-                tower.gradient_checkpointing_enable(
-                    gradient_checkpointing_kwargs={"use_reentrant": False}
-                )
+        """Store only the activations between layers of the towers that are trained."""
+        if self.video is not None and not self.config.sizes.freeze_vision:
+            self.video.tower.enable_gradient_checkpointing()
+        if self.text is not None and not self.config.sizes.freeze_text:
+            self.text.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by learning rate (section IV-B), each in exactly one group.
+        """Trainable parameters by learning rate (section IV-B), each in exactly one group.
 
         Returns:
-            `text`: the text tower; `video`: X-CLIP with its projection and temporal blocks;
-            `fusion`: the fusion blocks; `rest`: all others. Groups of parts that the model does
-            not have are empty.
+            `text`: the text tower; `video`: the vision tower with its projection and temporal
+            blocks; `fusion`: the fusion blocks; `rest`: all others. Groups of parts that the model
+            does not have are empty.
         """
         groups = {
             "text": list(self.text.parameters()) if self.text else [],
@@ -175,8 +259,11 @@ class AMPere(Network):
             "fusion": list(self.fusion.blocks.parameters()) if self.fusion else [],
         }
         grouped = {id(parameter) for group in groups.values() for parameter in group}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in grouped]
-        return groups | {"rest": rest}
+        groups["rest"] = [weight for weight in self.parameters() if id(weight) not in grouped]
+        return {
+            name: [weight for weight in weights if weight.requires_grad]
+            for name, weights in groups.items()
+        }
 
     def save_pretrained(
         self, folder: Path | str, tokenizer: PreTrainedTokenizerBase | None = None
@@ -200,20 +287,11 @@ class AMPere(Network):
         return model.eval()
 
 
-def build_text_tower(config: AMPereConfig) -> BertModel:
-    """BERT with the layout of `hfl/rbt6` (512 positions, MLP of 4 widths), without the pooler."""
-    sizes = config.sizes
-    return BertModel(
-        BertConfig(
-            vocab_size=config.vocab_size,
-            pad_token_id=config.pad_token_id,
-            hidden_size=sizes.text_width,
-            intermediate_size=4 * sizes.text_width,
-            num_hidden_layers=sizes.text_layers,
-            num_attention_heads=sizes.text_heads,
-        ),
-        add_pooling_layer=False,
-    )
+def build_text_tower(config: AMPereConfig) -> Any:
+    """Build a `TextTower`: BERT, or the encoder of the config; with random weights."""
+    if config.text_encoder is not None:
+        return build_text_encoder(config.text_encoder)
+    return build_bert(config.sizes, config.vocab_size, config.pad_token_id)
 
 
 def read_config(folder: Path | str) -> AMPereConfig:
@@ -224,7 +302,9 @@ def read_config(folder: Path | str) -> AMPereConfig:
     """
     fields = model_folder.load_config(folder)
     try:
-        return AMPereConfig(**fields | {"sizes": ModelSettings(**fields["sizes"])})
+        sizes, encoder = ModelSettings(**fields["sizes"]), fields.get("image_encoder")
+        image_encoder = ImageEncoderConfig(**encoder) if encoder else None
+        return AMPereConfig(**fields | {"sizes": sizes, "image_encoder": image_encoder})
     except (TypeError, KeyError) as error:
         raise ValueError(
             f"{Path(folder) / model_folder.CONFIG_FILE} is not the config of an AMPere model: "

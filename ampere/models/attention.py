@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ampere.models.ampere import AMPere
+from ampere.models.towers.xclip import XClipTower
 
 
 @torch.inference_mode()
@@ -11,7 +12,7 @@ def cls_attention(model: AMPere, frames: Tensor) -> Tensor:
     """CLS attention over the patches in the last layer, averaged over heads.
 
     Args:
-        model: in evaluation mode, with a video branch.
+        model: in evaluation mode, with a X-CLIP.
         frames: uint8 [B, F, 3, H, W], as `AMPere.forward` takes them.
 
     Returns:
@@ -19,10 +20,10 @@ def cls_attention(model: AMPere, frames: Tensor) -> Tensor:
         and to the message token of the other frames is excluded.
 
     Raises:
-        ValueError: the model has no video branch.
+        ValueError: the model has no X-CLIP.
     """
-    if model.video is None:
-        raise ValueError("the model reads no frames, so it has no attention over them")
+    if model.video is None or not isinstance(model.video.tower, XClipTower):
+        raise ValueError("attention maps require an X-CLIP as vision tower; the model has none")
     tower = model.video.tower
     weights: list[Tensor] = []
 

@@ -74,7 +74,7 @@ class Network(nn.Module, ABC):
         """Load what `save_pretrained` wrote, on the CPU and in evaluation mode."""
 
 
-def in_float32(layer: nn.Linear, features: Tensor) -> Tensor:
+def in_float32(layer: nn.Module, features: Tensor) -> Tensor:
     """Apply a network's last layer in float32, also under autocast.
 
     Similarities of vectors that were rounded to bfloat16 would tie.

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ampere.config.model import ModelSettings
+from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.base import Network
 from ampere.models.cn_clip import CNCLIP
@@ -82,15 +82,15 @@ def model_card(
         "Parameters": f"{parameters / 1e6:.1f} M ({parameters:,})",
         "Embedding": _embedding(sizes),
         "Frames": _frames(sizes),
-        "Frame tower": _frame_tower(sizes),
+        "Frame tower": _frame_tower(config),
         "Text": _text(config, facts.pop("text", None)),
         "Text tower": _text_tower(config),
         "Fusion": _fusion(config),
         **_fact_rows(facts),
     }
     tags = ["ampere", "product-retrieval", "embeddings"]
-    tags += ["video", "x-clip"] if sizes.use_vision else []
-    tags += ["text", "bert"] if config.use_text else []
+    tags += ["video", *_vision_tag(config)] if sizes.use_vision else []
+    tags += ["text", *([] if config.text_encoder else ["bert"])] if config.use_text else []
     return _card(f"{INTRODUCTION}\n{_table(rows)}\n{LOADING}", tags=tags)
 
 
@@ -140,13 +140,27 @@ def _frames(sizes: ModelSettings) -> str:
     return f"{sizes.num_frames} of a clip, 1 of a page; {sizes.image_size} x {sizes.image_size} RGB"
 
 
-def _frame_tower(sizes: ModelSettings) -> str:
+def _vision_tag(config: AMPereConfig) -> list[str]:
+    """The tag of a card for its vision tower, if it has one."""
+    if config.image_encoder is not None:
+        return []
+    return [EFFICIENTNET if config.sizes.vision_weights == EFFICIENTNET else "x-clip"]
+
+
+def _frame_tower(config: AMPereConfig) -> str:
+    sizes = config.sizes
     if not sizes.use_vision:
         return "none"
-    layers = f"{sizes.vision_layers} layers of width {sizes.vision_width}"
-    tower = f"X-CLIP, {layers}, patches of {sizes.patch_size}"
+    if config.image_encoder is not None:
+        tower = f"{config.image_encoder.fields['model_type']}, {_origin(sizes.vision_weights)}"
+    elif sizes.vision_weights == EFFICIENTNET:
+        tower = "EfficientNet-Lite0, started from ImageNet weights"
+    else:
+        layers = f"{sizes.vision_layers} layers of width {sizes.vision_width}"
+        tower = f"X-CLIP, {layers}, patches of {sizes.patch_size}, {_origin(sizes.vision_weights)}"
+    frozen = ", frozen" if sizes.freeze_vision else ""
     blocks = f"then {sizes.temporal_layers} blocks of width {sizes.width} over the frames"
-    return f"{tower}, {_origin(sizes.vision_weights)}; {blocks}"
+    return f"{tower}{frozen}; {blocks}"
 
 
 def _text(config: AMPereConfig, source: str | None) -> str:
@@ -161,8 +175,11 @@ def _text_tower(config: AMPereConfig) -> str:
     sizes = config.sizes
     if not config.use_text:
         return "none"
+    frozen = ", frozen" if sizes.freeze_text else ""
+    if config.text_encoder is not None:
+        return f"{config.text_encoder['model_type']}, {_origin(sizes.text_weights)}{frozen}"
     layers = f"{sizes.text_layers} layers of width {sizes.text_width}"
-    return f"BERT, {layers}, {_origin(sizes.text_weights)}"
+    return f"BERT, {layers}, {_origin(sizes.text_weights)}{frozen}"
 
 
 def _fusion(config: AMPereConfig) -> str:

@@ -30,7 +30,7 @@ from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenize
 from ampere.config.model import Combine
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network, check_tokens, in_float32
-from ampere.models.video import check_frames, normalize_pixels
+from ampere.models.towers.base import check_frames, normalize_pixels
 
 # Pixel statistics that the published weights were trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -7,13 +7,14 @@ model = load_network("models/ampere")  # by config.json
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ampere.config.model import ModelSettings
+from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.models import model_folder
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.base import Network
@@ -21,6 +22,10 @@ from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
 from ampere.models.pretrained import load_pretrained_towers
 from ampere.models.tokenizer import encode
+from ampere.models.towers.efficientnet import WEIGHTS_SHA256, load_efficientnet_weights
+from ampere.models.towers.image_encoder import ImageEncoderConfig, read_image_encoder
+from ampere.models.towers.text import read_text_encoder, text_encoder_width
+from ampere.models.video import build_vision_tower
 from ampere.models.xclip_checkpoint import XCLIP_SUFFIXES
 from ampere.text.normalize import readable_text
 
@@ -56,14 +61,7 @@ def build_network(
             )
         )
     assert tokenizer is not None
-    model = AMPere(
-        AMPereConfig(
-            sizes=sizes,
-            vocab_size=len(tokenizer),
-            pad_token_id=int(tokenizer.pad_token_id or 0),
-            use_text=use_text,
-        )
-    )
+    model = AMPere(ampere_config(sizes, tokenizer, use_text=use_text))
     # A preset names weights for both towers, also for a system that leaves one of them out.
     load_pretrained_towers(
         model,
@@ -71,6 +69,63 @@ def build_network(
         sizes.text_weights if use_text else "",
     )
     return model.eval()
+
+
+def ampere_config(
+    sizes: ModelSettings, tokenizer: PreTrainedTokenizerBase, *, use_text: bool
+) -> AMPereConfig:
+    """Resolve what an AMPere is built from: towers from the hub bring their own sizes.
+
+    Raises:
+        ValueError, OSError: as `build_network`.
+    """
+    image_encoder = read_vision_tower(sizes)
+    if image_encoder is not None:
+        sizes = replace(sizes, image_size=image_encoder.image_size)
+    text_encoder = (
+        read_text_encoder(sizes.text_weights) if use_text and sizes.text_weights else None
+    )
+    if text_encoder is not None:
+        sizes = replace(sizes, text_width=text_encoder_width(text_encoder))
+    if not sizes.linear_layer:
+        width = build_vision_tower(sizes, image_encoder).width
+        sizes = replace(sizes, width=width, message_width=width, embedding_dim=width)
+    return AMPereConfig(
+        sizes=sizes,
+        vocab_size=len(tokenizer),
+        pad_token_id=int(tokenizer.pad_token_id or 0),
+        use_text=use_text,
+        image_encoder=image_encoder,
+        text_encoder=text_encoder,
+        frozen_tower=frozen_tower(sizes),
+    )
+
+
+def read_vision_tower(sizes: ModelSettings) -> ImageEncoderConfig | None:
+    """Read the config of the vision tower if it is an image encoder of transformers.
+
+    Returns:
+        None for an X-CLIP, for EfficientNet-Lite0, and for a network without vision.
+
+    Raises:
+        ValueError, OSError: as `read_image_encoder`.
+    """
+    source = sizes.vision_weights
+    own = not source or source == EFFICIENTNET or Path(source).suffix in XCLIP_SUFFIXES
+    if own or not sizes.use_vision or AutoConfig.from_pretrained(source).model_type == "xclip":
+        return None
+    return read_image_encoder(source)
+
+
+def frozen_tower(sizes: ModelSettings) -> str:
+    """Name a frozen vision tower with all that its features depend on; empty if none is frozen."""
+    if not (sizes.freeze_vision and sizes.use_vision):
+        return ""
+    if sizes.vision_weights == EFFICIENTNET:
+        identity = f"{EFFICIENTNET}@{WEIGHTS_SHA256[:12]}"
+    else:
+        identity = model_folder.model_identity(sizes.vision_weights)
+    return f"{identity}-{sizes.image_size}px"
 
 
 def pretrained_tokenizer(sizes: ModelSettings) -> PreTrainedTokenizerBase | None:
@@ -95,10 +150,12 @@ def check_weights(sizes: ModelSettings) -> None:
                 f"file not found: model.vision_weights is {vision!r}; expected an original X-CLIP "
                 "checkpoint, or the hub name or folder of an X-CLIP"
             )
-    elif vision:
-        AutoConfig.from_pretrained(vision)
+    else:
+        read_vision_tower(sizes)
     if sizes.weights:
         AutoConfig.from_pretrained(sizes.weights)
+    if vision == EFFICIENTNET:
+        load_efficientnet_weights()
 
 
 def load_network(folder: Path | str) -> Network:

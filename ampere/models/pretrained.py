@@ -9,6 +9,10 @@ from transformers import BertModel, XCLIPModel
 
 from ampere.models.ampere import AMPere
 from ampere.models.checkpoint import copy_tensors, copy_weights, weights_from_files
+from ampere.models.towers.efficientnet import EfficientNetTower, load_efficientnet_weights
+from ampere.models.towers.image_encoder import ImageEncoderTower, load_image_encoder_weights
+from ampere.models.towers.text import load_text_encoder_weights
+from ampere.models.towers.xclip import XClipTower
 from ampere.models.video import VideoBranch
 from ampere.models.xclip_checkpoint import (
     CLASS_EMBEDDING,
@@ -29,11 +33,13 @@ def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str
     """Copy X-CLIP's and BERT's weights into a model; an empty name leaves that tower as it is.
 
     Args:
-        vision_weights: hub name or folder of an X-CLIP, such as
-            `microsoft/xclip-base-patch16-kinetics-600`, or an original checkpoint, such as
-            `k600_16_8.pth`. Its frame tower, visual projection and frame integration are copied; of
-            the integration only the layers that both have: X-CLIP has one, the paper four.
-        text_weights: hub name or folder of a BERT, such as `hfl/rbt6`.
+        vision_weights: those of the tower that the model was built with. Of an X-CLIP the hub name
+            or folder, such as `microsoft/xclip-base-patch16-kinetics-600`, or an original
+            checkpoint, such as `k600_16_8.pth`. Its frame tower, visual projection and frame
+            integration are copied; of the integration only the layers that both have: X-CLIP has
+            one, the paper four. Of another image encoder, the encoder alone is copied.
+        text_weights: hub name or folder of a BERT, such as `hfl/rbt6`, or of another encoder that
+            the model was built with.
 
     Raises:
         ValueError: a weight is missing or has another shape (the message names it), the numbers of
@@ -50,12 +56,27 @@ def load_pretrained_towers(model: AMPere, vision_weights: str, text_weights: str
             f"vision_weights is {vision_weights!r}, but the model reads no frames; leave it empty"
         )
     if vision_weights and model.video is not None:
-        _load_vision(model.video, vision_weights)
+        load_vision_tower(model.video, vision_weights)
     if text_weights and model.text is not None:
-        _load_text(model.text, text_weights)
+        if model.config.text_encoder is None:
+            _load_text(model.text, text_weights)
+        else:
+            weights = load_text_encoder_weights(text_weights)
+            copy_weights(model.text, weights, source=text_weights)
 
 
-def _load_vision(video: VideoBranch, source: str) -> None:
+def load_vision_tower(video: VideoBranch, source: str) -> None:
+    """Copy the published weights of a vision tower; see `load_pretrained_towers`."""
+    tower = video.tower
+    if isinstance(tower, EfficientNetTower):
+        copy_weights(tower.network, load_efficientnet_weights(), source=source)
+    elif isinstance(tower, ImageEncoderTower):
+        copy_weights(tower.encoder, load_image_encoder_weights(source), source=source)
+    else:
+        _load_xclip(video, source)
+
+
+def _load_xclip(video: VideoBranch, source: str) -> None:
     """Copy X-CLIP's weights into the video branch, with as many integration layers as both have."""
     original = Path(source).suffix in XCLIP_SUFFIXES
     theirs, heads = _original_xclip(source) if original else _transformers_xclip(source)
@@ -64,6 +85,8 @@ def _load_vision(video: VideoBranch, source: str) -> None:
     own = _xclip_parts(video).state_dict()
     if video.integration is None:
         theirs = {name: theirs[name] for name in theirs if not name.startswith(f"{INTEGRATION}.")}
+    if not isinstance(video.projection, nn.Linear):
+        theirs = {name: theirs[name] for name in theirs if not name.startswith(f"{PROJECTION}.")}
     layers = min(_integration_layers(own), _integration_layers(theirs))
     layers = max(layers, 1)  # if a file has none, its first layer is reported as missing
     copy_tensors(_first_layers(own, layers), _first_layers(theirs, layers), source=source)
@@ -71,13 +94,16 @@ def _load_vision(video: VideoBranch, source: str) -> None:
 
 def _xclip_parts(video: VideoBranch) -> nn.ModuleDict:
     """The branch's modules under X-CLIP's names, so that messages name weights as files do."""
-    parts = nn.ModuleDict({TOWER: video.tower, PROJECTION: video.projection})
+    parts = nn.ModuleDict({TOWER: video.tower})
+    if isinstance(video.projection, nn.Linear):
+        parts[PROJECTION] = video.projection
     if video.integration is not None:
         parts[INTEGRATION] = video.integration
     return parts
 
 
 def _check_vision_heads(video: VideoBranch, heads: Heads, source: str) -> None:
+    assert isinstance(video.tower, XClipTower)
     configs = {TOWER: video.tower.config}
     if video.integration is not None:
         configs[INTEGRATION] = video.integration.encoder.config

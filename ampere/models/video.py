@@ -1,58 +1,61 @@
-"""The video branch: X-CLIP's frame tower, then Transformer blocks over the frames.
+"""The video branch: a vision tower over the frames, then Transformer blocks over their features.
 
-Paper, section III-B, equation 1.
+Paper, section III-B, equation 1, where the tower is X-CLIP's.
 
 Letters: B clips, F frames passed (1 or n), n `num_frames`, V width of the tower, W width of the
 frame features.
 """
 
-import copy
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from transformers import XCLIPVisionConfig, XCLIPVisionModel
+from transformers import XCLIPVisionConfig
 from transformers.models.x_clip.modeling_x_clip import XCLIPMultiframeIntegrationTransformer
 
-from ampere.config.model import ModelSettings
-
-# ImageNet's pixel statistics: X-CLIP's weights were trained with these, although they started from
-# CLIP's weights.
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
+from ampere.config.model import EFFICIENTNET, ModelSettings
+from ampere.models.towers.base import VisionTower, check_frame_number, check_frames
+from ampere.models.towers.efficientnet import EfficientNetTower
+from ampere.models.towers.image_encoder import ImageEncoderConfig, ImageEncoderTower
+from ampere.models.towers.xclip import XClipTower
 
 
 class VideoBranch(nn.Module):
-    """Frames to frame features z and a video feature v: X-CLIP's tower, projection, integration.
+    """Frames to frame features z and a video feature v: tower, projection, integration.
 
     The paper's integration has four layers, the published X-CLIP's one. With `temporal_layers` 0,
-    `integration` is None and v is the mean of z.
+    `integration` is None and v is the mean of z. Without `linear_layer`, z are the tower's features
+    themselves.
+
+    Args:
+        sizes: of all parts.
+        image_encoder: of the tower, if it is an image encoder of transformers.
+
+    Attributes:
+        width: W.
     """
 
-    def __init__(self, sizes: ModelSettings) -> None:
+    def __init__(
+        self, sizes: ModelSettings, image_encoder: ImageEncoderConfig | None = None
+    ) -> None:
         super().__init__()
         self.image_size, self.num_frames = sizes.image_size, sizes.num_frames
-        self.tower = XCLIPVisionModel(
-            XCLIPVisionConfig(
-                hidden_size=sizes.vision_width,
-                intermediate_size=4 * sizes.vision_width,
-                num_hidden_layers=sizes.vision_layers,
-                num_attention_heads=sizes.vision_heads,
-                image_size=sizes.image_size,
-                patch_size=sizes.patch_size,
-                num_frames=sizes.num_frames,
-            )
+        self.tower = build_vision_tower(sizes, image_encoder)
+        self.projection: nn.Module = (
+            nn.Linear(self.tower.width, sizes.message_width, bias=False)
+            if sizes.linear_layer
+            else nn.Identity()
         )
-        self.projection = nn.Linear(sizes.vision_width, sizes.message_width, bias=False)
+        self.width = sizes.width if sizes.linear_layer else self.tower.width
         self.integration = frame_integration(sizes) if sizes.temporal_layers else None
-        # See `_image_layers`; a plain list, so that the state dict does not include it.
-        self._cached_image_layers: list[nn.Module] = []
+        self.frozen = sizes.freeze_vision
+        if self.frozen:
+            self.tower.requires_grad_(False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Encode clips, or single images as clips of n equal frames.
 
         Args:
-            frames: uint8 [B, F, 3, H, W], RGB; F is n, or 1 for an image.
+            frames: uint8 [B, F, 3, H, W], RGB; F is n, or 1 for an image. Or what
+                `frozen_features` returned for them.
 
         Returns:
             v, float [B, W], and z, float [B, n, W].
@@ -60,39 +63,58 @@ class VideoBranch(nn.Module):
         Raises:
             ValueError: frames have an invalid dtype, number or size.
         """
-        check_frames(frames, self.image_size, self.num_frames)
-        pixels = normalize_pixels(frames.flatten(0, 1))
-        if frames.shape[1] == 1:
-            pooled = self._encode_images(pixels)
-        else:
-            pooled = self.tower(pixels).pooler_output
-        z = self.projection(pooled).unflatten(0, frames.shape[:2]).expand(-1, self.num_frames, -1)
+        features = self._features(frames)
+        z = self.projection(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        z = z.expand(-1, self.num_frames, -1)
         v = z.mean(dim=1) if self.integration is None else self.integration(z).pooler_output
         return v, z
 
-    def _encode_images(self, pixels: Tensor) -> Tensor:
-        """Run the tower on clips of one frame: float [B, 3, height, width] -> float [B, V].
+    def _features(self, frames: Tensor) -> Tensor:
+        """The tower's features of frames, or the given ones: float [B, F, V]."""
+        if not self.frozen:
+            check_frames(frames, self.image_size, self.num_frames)
+            return self.tower.encode_frames(frames)
+        if frames.dtype == torch.float16:
+            if frames.dim() != 3 or frames.shape[2] != self.tower.width:
+                raise ValueError(
+                    f"features are {list(frames.shape)}; expected [B, F, {self.tower.width}]"
+                )
+            check_frame_number(frames, self.num_frames)
+            return frames.float()
+        return self.frozen_features(frames).float()
 
-        In a clip of n equal frames all n messages are equal, so cross-frame attention returns each
-        frame its own message, and one pass is enough.
+    @torch.no_grad()
+    def frozen_features(self, frames: Tensor) -> Tensor:
+        """The features of a frozen tower, as they are stored and as the other layers read them.
+
+        Rounded here, so that pixels and stored features give the same vectors.
+
+        Args:
+            frames: uint8 [B, F, 3, H, W].
+
+        Returns:
+            float16 [B, F, V].
         """
-        hidden = self.tower.pre_layernorm(self.tower.embeddings(pixels))
-        for layer in self._image_layers():
-            hidden = layer(hidden, None)
-        return self.tower.post_layernorm(hidden[:, 0])
+        check_frames(frames, self.image_size, self.num_frames)
+        return self.tower.encode_frames(frames).half()
 
-    def _image_layers(self) -> list[nn.Module]:
-        """The tower's layers for single frames.
+    def train(self, mode: bool = True) -> "VideoBranch":
+        """Set the mode; a frozen tower stays in evaluation mode, whose features are stored."""
+        super().train(mode)
+        if self.frozen:
+            self.tower.eval()
+        return self
 
-        Cached in evaluation mode, since torch.compile cannot trace the copying. Not cached in
-        training: copies would not follow a change of mode or of gradient checkpointing.
-        """
-        layers = self.tower.encoder.layers
-        if self.training:
-            return [single_frame_layer(layer) for layer in layers]
-        if not self._cached_image_layers:
-            self._cached_image_layers = [single_frame_layer(layer) for layer in layers]
-        return self._cached_image_layers
+
+def build_vision_tower(
+    sizes: ModelSettings, image_encoder: ImageEncoderConfig | None
+) -> VisionTower:
+    """Build the tower that the settings name, with random weights."""
+    if image_encoder is not None:
+        return ImageEncoderTower(image_encoder)
+    if sizes.vision_weights == EFFICIENTNET:
+        return EfficientNetTower(sizes.image_size)
+    return XClipTower(sizes)
 
 
 def frame_integration(sizes: ModelSettings) -> XCLIPMultiframeIntegrationTransformer:
@@ -111,49 +133,3 @@ def frame_integration(sizes: ModelSettings) -> XCLIPMultiframeIntegrationTransfo
     integration = XCLIPMultiframeIntegrationTransformer(config)
     nn.init.normal_(integration.position_embedding, std=0.02)
     return integration
-
-
-def check_frames(frames: Tensor, image_size: int, num_frames: int) -> None:
-    """Raise ValueError unless frames are uint8 [B, F, 3, image_size, image_size], F 1 or n."""
-    image_shape = (3, image_size, image_size)
-    if frames.dtype != torch.uint8 or frames.dim() != 5 or tuple(frames.shape[2:]) != image_shape:
-        raise ValueError(
-            f"frames are {frames.dtype} {list(frames.shape)}; "
-            f"expected torch.uint8 [B, F, {', '.join(map(str, image_shape))}]"
-        )
-    if frames.shape[1] not in (1, num_frames):
-        raise ValueError(
-            f"clips have {frames.shape[1]} frames; expected 1 (an image) or {num_frames}"
-        )
-
-
-def single_frame_layer(layer: nn.Module) -> nn.Module:
-    """Copy an X-CLIP layer for clips of one frame; the copy shares every weight.
-
-    X-CLIP's layers fold the batch into clips by their plain attribute `num_frames`. A shallow copy
-    (3 microseconds) has its own attribute and the same submodules. Setting the attribute on the
-    layer itself would affect other threads, and gradient checkpointing when it runs a clip's layer
-    a second time.
-    """
-    single = copy.copy(layer)
-    single.num_frames = 1  # type: ignore[assignment]
-    return single
-
-
-def normalize_pixels(
-    images: Tensor, mean: Sequence[float] = PIXEL_MEAN, deviation: Sequence[float] = PIXEL_STD
-) -> Tensor:
-    """Standardize the three color channels.
-
-    Args:
-        images: uint8 [B, 3, height, width], 0 to 255.
-        mean: of each channel, with pixels in 0 to 1.
-        deviation: standard deviation of each channel.
-
-    Returns:
-        float32 [B, 3, height, width].
-    """
-    center, scale = (
-        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, deviation)
-    )
-    return (images.float() / 255 - center) / scale

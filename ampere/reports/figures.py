@@ -18,8 +18,9 @@ from ampere.config.evaluate import FiguresSettings
 from ampere.media.images import decode_jpeg, encode_jpeg, model_input
 from ampere.models.ampere import AMPere
 from ampere.models.attention import cls_attention
-from ampere.models.model_folder import embedding_name, text_source
+from ampere.models.model_folder import embedding_name, summary_model, text_source
 from ampere.models.networks import load_network
+from ampere.models.towers.xclip import XClipTower
 from ampere.pipeline.evaluate import test_vectors
 from ampere.pipeline.runner.report import Report
 from ampere.records import CLIP_DOMAINS, Domain
@@ -121,7 +122,7 @@ class Gallery:
 
     def __init__(self, workspace: Workspace, folder: Path, vectors: TestVectors) -> None:
         self.frames = LanceFrames(workspace)
-        self.texts = sample_texts(workspace, text_source(folder))
+        self.texts = sample_texts(workspace, text_source(folder), summary_model(folder))
         self.vectors = vectors
 
     def check(self) -> None:
@@ -235,9 +236,11 @@ def worst_examples(gallery: Gallery, rankings: dict[str, Ranking], count: int) -
 
 
 def attention_clips(folder: Path, gallery: Gallery, count: int) -> list[Clip]:
-    """Clips of both clip domains with the frame tower's attention; [] without a frame tower."""
+    """Clips of both clip domains with an X-CLIP's attention; [] for other towers or none."""
     network = load_network(folder)
     if not isinstance(network, AMPere) or network.video is None:
+        return []
+    if not isinstance(network.video.tower, XClipTower):
         return []
     rng, clips = np.random.default_rng(0), []
     names = [

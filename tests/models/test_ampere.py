@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD
-from ampere.models.video import normalize_pixels
+from ampere.models.towers.base import normalize_pixels
 from tests.helpers.models import outputs_of, random_frames, random_tokens
 
 
@@ -361,3 +361,39 @@ def test_last_layer_is_float32_under_autocast(model: AMPere) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(random_frames(2, 4), *random_tokens(2, 7))
     assert [output.dtype for output in outputs] == [torch.float32]
+
+
+@pytest.mark.parametrize("missing_frames", ["learned", "black"])
+def test_parts_alone_are_those_of_samples_without_the_other(
+    config: AMPereConfig, missing_frames: str
+) -> None:
+    model = variant(config, missing_frames=missing_frames)
+    frames, (ids, mask) = random_frames(3, 4), random_tokens(3, 7)
+    whole, frames_alone, text_alone = model(frames, ids, mask, alone=True)
+    torch.testing.assert_close(whole, model(frames, ids, mask), atol=1e-5, rtol=0)
+    no_text = model(frames, ids, torch.zeros_like(mask))
+    torch.testing.assert_close(frames_alone, no_text, atol=1e-5, rtol=0)
+    hidden = torch.zeros(3, dtype=torch.bool)
+    black = model(torch.zeros_like(frames), ids, mask, has_frames=hidden)
+    torch.testing.assert_close(text_alone, black, atol=1e-5, rtol=0)
+    assert (whole - frames_alone).abs().max() > 1e-3 and (whole - text_alone).abs().max() > 1e-3
+
+
+def test_missing_frames_hide_their_row_alone(config: AMPereConfig) -> None:
+    model = variant(config, missing_frames="learned")
+    frames, tokens = random_frames(3, 4), random_tokens(3, 7)
+    has_frames = torch.tensor([True, False, True])
+    vectors = model(frames, *tokens, has_frames=has_frames)
+    whole = model(frames, *tokens)
+    torch.testing.assert_close(vectors[has_frames], whole[has_frames])
+    assert (vectors[1] - whole[1]).abs().max() > 1e-3
+    other = model(random_frames(3, 4), *tokens, has_frames=~torch.ones(3, dtype=torch.bool))
+    torch.testing.assert_close(other[1], vectors[1], atol=1e-5, rtol=0)
+
+
+def test_learned_missing_frames_are_one_vector(config: AMPereConfig) -> None:
+    learned, black = (variant(config, missing_frames=choice) for choice in ("learned", "black"))
+    count = sum(p.numel() for p in learned.parameters())
+    assert count - sum(p.numel() for p in black.parameters()) == config.sizes.width
+    assert learned.embeds_alone and black.embeds_alone and not visual_only(config).embeds_alone
+    assert not variant(config, missing_text="empty").embeds_alone

@@ -54,5 +54,5 @@ def test_model_without_video_branch_raises(config: AMPereConfig) -> None:
     model = AMPere(
         dataclasses.replace(config, sizes=dataclasses.replace(config.sizes, use_vision=False))
     )
-    with pytest.raises(ValueError, match="reads no frames"):
+    with pytest.raises(ValueError, match="require an X-CLIP"):
         cls_attention(model, random_frames(1, 4))

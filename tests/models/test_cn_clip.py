@@ -10,7 +10,7 @@ from transformers import ChineseCLIPModel
 
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD, CNCLIP, CNCLIPConfig, Combine, load_cn_clip
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
-from ampere.models.video import normalize_pixels
+from ampere.models.towers.base import normalize_pixels
 from tests.helpers.models import (
     change_weights,
     outputs_of,

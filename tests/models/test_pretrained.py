@@ -17,9 +17,10 @@ from ampere.config.model import ModelSettings
 from ampere.config.systems import SYSTEMS, named_settings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.networks import build_network, check_weights
-from ampere.models.pretrained import _load_vision, load_pretrained_towers
+from ampere.models.pretrained import _load_xclip, load_pretrained_towers
 from ampere.models.tokenizer import build_tokenizer
-from ampere.models.video import VideoBranch, normalize_pixels
+from ampere.models.towers.base import normalize_pixels
+from ampere.models.video import VideoBranch
 from tests.helpers.models import VOCAB_SIZE, change_weights, random_frames, random_tokens
 
 
@@ -88,7 +89,7 @@ def test_towers_compute_what_pretrained_ones_do(model: AMPere, tmp_path: Path) -
     xclip.get_video_features(normalize_pixels(frames.flatten(0, 1)).unflatten(0, (2, 4)))
     torch.testing.assert_close(model.video(frames)[1], features[0])
     shallow = VideoBranch(dataclasses.replace(model.config.sizes, temporal_layers=1)).eval()
-    _load_vision(shallow, str(tmp_path / "xclip"))
+    _load_xclip(shallow, str(tmp_path / "xclip"))
     torch.testing.assert_close(shallow(frames)[0], xclip.mit(features[0]).pooler_output)
 
     ids, mask = random_tokens(2, 7)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ampere.config.model import ModelSettings
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.pretrained import load_pretrained_towers
-from ampere.models.video import normalize_pixels
+from ampere.models.towers.base import normalize_pixels
 from tests.helpers.models import VOCAB_SIZE, random_frames
 
 WIDTH, HEADS, FRAMES = 128, 2, 4
