@@ -22,7 +22,17 @@ from ampere.media.decoder import (
     scaled_size,
 )
 
-STILL_BRANDS = {b"avif", b"heic", b"heim", b"heis", b"heix", b"mif1", b"mif2"}  # of single images
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+}
+STILL_BRANDS = {  # of single images in ISO files, not of sequences
+    b"avif": "AVIF",
+    **dict.fromkeys((b"heic", b"heim", b"heis", b"heix"), "HEIC"),
+    **dict.fromkeys((b"mif1", b"mif2"), "HEIF"),
+}
 WHITES = (1, 255, 4095, 65535, 2**31 - 1)  # the first for floats only
 OVERSHOOT = 0.05  # of floats, as resizing leaves it; clipped
 DARKEST = 16  # shares of white: a picture whose brightest value is below one is black to the eye
@@ -34,23 +44,33 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         UnknownFormat: Pillow knows no such format.
         TooLarge: the image exceeds Pillow's own limit.
-        MediaError: the header is damaged, or it is an AVIF or HEIC image that Pillow cannot read.
+        MediaError: the header is damaged, or Pillow reads other files of this format only.
     """
     message = f"not an image of a known format ({len(data)} bytes, starting with {data[:12]!r})"
     with media_errors():
         try:
             file = Image.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
-            if data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS:
-                # FFmpeg would read a tile of it, or half a picture, as a video.
+            if kind := _image_format(data):
                 raise MediaError(
-                    f"cannot read the image: a {data[8:12].decode()} file that is damaged or has "
-                    "an unusual codec"
+                    f"cannot read the image: a {kind} file that is damaged or of an unusual kind, "
+                    "such as colors of 32 bits. Save it with 8 bits"
                 ) from error
             raise UnknownFormat(message) from error
     if file.format == "MPEG":  # a video, of which Pillow reads the header only
         raise UnknownFormat(message)
     return file
+
+
+def _image_format(data: bytes) -> str | None:
+    """The format of an image file by its signature; None if it is another.
+
+    FFmpeg would read a tile of a HEIC photograph, half of a damaged picture, or the wrong colors of
+    an unusual TIFF.
+    """
+    if data[4:8] == b"ftyp":
+        return STILL_BRANDS.get(data[8:12])
+    return next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
 
 
 @contextmanager
@@ -106,19 +126,20 @@ def to_rgb(file: Image.Image) -> Image.Image:
     Raises:
         MediaError: the picture's values have an unknown range, or its 16-bit colors would be black.
     """
-    has_16_bit_colors = any(";16" in str(tile) for tile in getattr(file, "tile", ()))
+    has_16_bit_colors = ";16" in str(getattr(file, "tile", ())[:1])
     image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(to_8_bits(np.asarray(image)))
-    elif has_16_bit_colors and not np.asarray(image.convert("RGB")).max() // (256 // DARKEST):
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if has_16_bit_colors and np.asarray(image).max() < 256 // DARKEST:
         raise MediaError(
             "the 16-bit colors use less than a sixteenth of their range, so they would be black; "
             "save the image with 8 bits"
         )
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image
 
 
 def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:

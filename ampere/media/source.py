@@ -16,7 +16,8 @@ HTTP = ("http://", "https://")
 MAX_BYTES = 1_000_000_000
 ATTEMPTS = 4
 READ_TIME_S = 60.0  # for all attempts
-CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 10.0, 15.0
+CONNECT_TIMEOUT_S = 10.0
+SILENCE_SHARE = 0.5  # of the time that is left; then there is time for another attempt
 
 
 def load(
@@ -75,9 +76,9 @@ def _http_options(seconds: float) -> dict[str, object]:
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(
-        total=max(seconds, 0.001),  # 0 would mean no timeout
+        total=max(seconds, 0.001),  # 0 or less would mean no timeout
         sock_connect=CONNECT_TIMEOUT_S,
-        sock_read=SILENCE_TIMEOUT_S,
+        sock_read=max(SILENCE_SHARE * seconds, 0.001),
     )
     return {"block_size": 0, "size": 1, "timeout": timeout}  # a given size needs no HEAD request
 

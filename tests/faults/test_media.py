@@ -2,6 +2,7 @@
 
 import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -291,6 +292,21 @@ def test_decord_refuses_what_it_would_squeeze() -> None:
     assert DecordDecoder().decode(anamorphic(Fraction(1)), FrameRequest(num_frames=1)).frames.any()
 
 
+def test_frames_with_exif_are_read() -> None:
+    """As cameras store them in Motion JPEG; PyAV does not know FFmpeg's type for it."""
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    file = io.BytesIO()
+    with av.open(file, "w", format="mov") as container:
+        video = container.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(4):
+            packet = av.Packet(saved(gray(30 * i), "JPEG", exif=exif))
+            packet.stream, packet.pts, packet.dts, packet.time_base = video, i, i, Fraction(1, 25)
+            container.mux(packet)
+    assert levels(decode(file.getvalue())) == [0, 1, 2, 3]
+
+
 # Pixels of more than 8 bits
 
 
@@ -352,6 +368,47 @@ def test_16_bit_colors_that_would_be_black_are_refused() -> None:
                 read_image(bytes(packet), 64)
         else:
             assert np.asarray(read_image(bytes(packet), 64)).max() == level >> 8
+
+
+def test_black_on_transparent_16_bits_is_no_dark_picture() -> None:
+    codec = av.CodecContext.create("png", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 8, 8, "rgba64be", Fraction(1, 25)
+    clear = av.VideoFrame.from_ndarray(np.zeros((8, 8, 4), np.uint16), format="rgba64be")
+    (packet, *_) = codec.encode(clear)
+    assert np.asarray(read_image(bytes(packet), 64)).min() == 255
+
+
+def color_tiff(pixels: np.ndarray) -> bytes:
+    """An uncompressed TIFF of pixels [H, W, 3], of a type that Pillow cannot write."""
+    height, width, _ = pixels.shape
+    bits, is_float = 8 * pixels.dtype.itemsize, pixels.dtype.kind == "f"
+    start = 8 + 2 + 10 * 12 + 4  # of the arrays, behind ten entries
+    entries = [  # tag, type (3: 16 bits, 4: 32 bits), count, value or offset
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, start),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, start + 12),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, pixels.nbytes),
+        (339, 3, 3, start + 6),
+    ]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    arrays = struct.pack("<6H", *[bits] * 3, *[3 if is_float else 1] * 3)
+    return struct.pack("<2sHIH", b"II", 42, 8, 10) + packed + bytes(4) + arrays + pixels.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint32])
+def test_colors_that_pillow_cannot_read_are_refused(dtype: type) -> None:
+    """FFmpeg would read whole numbers as floats: black."""
+    white = 2**32 - 1 if dtype is np.uint32 else 1
+    data = color_tiff((np.ones((8, 8, 3)) * white).astype(dtype))
+    for domain in (None, Domain.PAGE, Domain.LIVE):
+        with pytest.raises(MediaError, match="a TIFF file that is damaged or of an unusual kind"):
+            decode(data, domain)
+    assert np.asarray(read_image(color_tiff(np.full((8, 8, 3), 60_000, np.uint16)), 64)).max() > 230
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
