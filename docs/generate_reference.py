@@ -39,7 +39,7 @@ COLUMNS = {
     "domain": "page, short or live",
     "split": "train or test",
     "text": "a page's title or a clip's raw transcript, or null",
-    "media_kind": "image, video or frames",
+    "media_kind": "file (one picture or video, as its content says) or frames (a list of pictures)",
     "media_uris": "paths or URIs of the media files",
     "timestamps_s": "times of the frames, in seconds",
     "fingerprint": "hash of the inputs and settings that the row was made from",
