@@ -6,6 +6,7 @@ are closed. A second one ends the process at once: killed jobs resume, too.
 
 import atexit
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESUME = "finished work is saved, run it again to resume"
 
@@ -71,6 +73,24 @@ def at_exit(function: Callable[[], object]) -> None:
     """Call a function when this process ends, also by a signal (not by a second one)."""
     atexit.register(function)
     _at_exit.append(function)
+
+
+@contextmanager
+def children_without_interrupts() -> Iterator[None]:
+    """Child processes that are started meanwhile never get Ctrl-C; it is the parent's affair.
+
+    A terminal sends it to all of them, and Python's own handler would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Make this child process end when its parent does, also when the parent is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def is_interrupted() -> bool:

@@ -5,7 +5,6 @@ while it sends a result. With one child and one pipe, of which the caller holds 
 child's death is always noticed.
 """
 
-import ctypes
 import os
 import pickle
 import resource
@@ -18,13 +17,13 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import ParamSpec, TypeVar
 
+from ampere.interrupts import children_without_interrupts, end_with_parent
 from ampere.media.decoder import DecoderCrashed, MediaError, TimedOut, TooLarge
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # A child may also die for reasons other than the file, such as a machine short of memory.
 ATTEMPTS = 2
-PR_SET_PDEATHSIG = 1
 
 
 class IsolatedProcess:
@@ -69,7 +68,7 @@ class IsolatedProcess:
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, children_without_interrupts():
             memory_limit = int(self.memory_limit_gb * 1e9)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno()), str(memory_limit)],
@@ -130,9 +129,7 @@ def _serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    # A caller that is killed during a call must leave no busy child behind.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C
+    end_with_parent()
     import ampere.media.query  # noqa: F401  # load the decoders before the memory limit applies
 
     _limit_memory(int(sys.argv[2]))

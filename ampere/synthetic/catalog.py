@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ampere.interrupts import children_without_interrupts, end_with_parent
 from ampere.records import Domain, Split
 from ampere.synthetic.clip_file import encode_clip
 from ampere.synthetic.looks import draw_look
@@ -183,8 +184,17 @@ def _write_products(jobs: Sequence[Job], workers: int) -> Iterator[list[Written]
     if workers == 1:
         yield from map(_write_product, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_write_product, jobs, chunksize=4)
+    # Of the process that removes the pool's semaphores, after a command that a signal ended.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+    )
+    try:
+        with children_without_interrupts():
+            written = pool.map(_write_product, jobs, chunksize=4)
+        yield from written
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -203,3 +203,24 @@ def test_signal_to_a_running_stage(
     assert prepared.table(FRAMES).count() >= 1
     _, alive = psutil.wait_procs(children, timeout=30)
     assert children and not alive
+
+
+@pytest.mark.nightly
+def test_ctrl_c_in_a_terminal_ends_the_demo_and_its_pool(tmp_path: Path) -> None:
+    """A terminal sends it to all processes; the workers print nothing and do not stay."""
+    flags = ["demo", "--folder", str(tmp_path), "--products", "2000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ampere.cli", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as demo:
+        workers: list[psutil.Process] = []
+        while len(workers) < 2:  # the pool's, beside the tracker of its semaphores
+            workers = psutil.Process(demo.pid).children()
+        os.killpg(demo.pid, signal.SIGINT)
+        _, errors = demo.communicate(timeout=60)
+    lines = [line for line in errors.splitlines() if line and not line.startswith("generate: ")]
+    assert (demo.returncode, lines) == (130, [f"ampere demo: interrupted by SIGINT; {RESUME}"])
+    assert not psutil.wait_procs(workers, timeout=30)[1]
