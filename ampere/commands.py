@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from ampere.config.checks import require
-from ampere.config.checks import require_name
+from ampere.config.checks import require, require_name
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
