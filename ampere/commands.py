@@ -161,7 +161,7 @@ class Summarize(StageCommand):
         stage = SummarizeStage(workspace, self.summarize)
         report = self.run_stage(stage, workspace, self.summarize)
         report.notes.append(
-            f"review page: {write_summary_page(workspace, stage, self.summarize.method)}"
+            f"review page: {write_summary_page(workspace, stage)}"
         )
         return finish(report)
 
@@ -174,7 +174,7 @@ class EvaluateSummaries:
     """JSONL file of labeled transcripts.
     Fields: sample_id, product_name, product_features and, without --workspace, text."""
     workspace: str | None = None
-    """Workspace whose summaries of the labeled samples are scored, all methods.
+    """Workspace whose summaries of the labeled samples are scored, all methods and models.
     Default: summarize the labeled transcripts now."""
     preset: PresetFlag = None
     """Preset that provides the settings not given as flags."""
@@ -237,7 +237,11 @@ class Embed(StageCommand):
     def run(self) -> int:
         workspace = self.open()
         from ampere.pipeline.embed import EmbedStage
+        from ampere.pipeline.features import embed_features
 
+        features = embed_features(workspace, self.embed)
+        if features is not None and features.processed:
+            print(features, flush=True)
         stage = EmbedStage(workspace, self.embed)
         return finish(self.run_stage(stage, workspace, self.embed))
 

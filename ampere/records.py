@@ -134,10 +134,12 @@ FRAMES = TableSpec(
 )
 SUMMARIES = TableSpec(
     "summaries",
-    ("sample_id", "method"),
+    ("sample_id", "method", "model"),
     _columns(
         ("sample_id", pa.string()),
         ("method", pa.string()),
+        # By the name in the settings, or of its folder: those of two language models are two rows.
+        ("model", pa.string()),  # "" for a method without one
         ("fingerprint", pa.string()),  # equal for equal transcripts, which share their summary
         ("product_name", pa.string()),
         ("product_features", pa.list_(pa.string())),
@@ -146,7 +148,7 @@ SUMMARIES = TableSpec(
         ("language", pa.string()),  # text.language.Language
         ("flags", pa.list_(pa.string())),  # from text.checks.audit, such as "unsupported: PHRASE"
         ("raw_output", pa.string()),  # one line per piece of a long transcript
-        ("model", pa.string()),
+        ("weights", pa.string()),  # identity of the model's files when the row was made
         ("prompt_version", pa.string()),
         ("pieces", pa.int32()),  # number of pieces that the transcript was split into
         ("prompt_tokens", pa.int32()),
@@ -154,6 +156,18 @@ SUMMARIES = TableSpec(
         # stop, or length for a truncated answer; inferred from the token counts
         ("finish_reason", pa.string()),
     ),
+)
+FEATURES = TableSpec(
+    "features",
+    ("sample_id", "tower"),
+    _columns(
+        ("sample_id", pa.string()),
+        ("tower", pa.string()),  # name of the frozen tower with its weights and input size
+        ("fingerprint", pa.string()),  # of the frames row
+        ("num_frames", pa.int32()),
+        ("features", pa.list_(pa.float16())),  # of each frame in turn, num_frames x width
+    ),
+    rows_per_file=65_536,  # about 1 GB
 )
 EMBEDDINGS = TableSpec(
     "embeddings",
@@ -163,6 +177,8 @@ EMBEDDINGS = TableSpec(
         ("model", pa.string()),
         ("fingerprint", pa.string()),
         ("vector", pa.list_(pa.float32())),  # unit norm; equal dimensions for all rows of a model
+        ("frames_vector", pa.list_(pa.float32())),  # of a test sample's frames alone, as a query
+        ("text_vector", pa.list_(pa.float32())),  # of its text alone; both null without text
         ("domain", pa.string()),
         ("product_id", pa.string()),
     ),
@@ -180,4 +196,4 @@ FAILURES = TableSpec(
         ("time", pa.timestamp("us", tz="UTC")),
     ),
 )
-TABLES = {spec.name: spec for spec in (SAMPLES, FRAMES, SUMMARIES, EMBEDDINGS, FAILURES)}
+TABLES = {spec.name: spec for spec in (SAMPLES, FRAMES, SUMMARIES, FEATURES, EMBEDDINGS, FAILURES)}

@@ -67,6 +67,7 @@ def random_batch(products: int, sizes: ModelSettings, *, page_frames: int) -> Ba
     return Batch(
         frames=frames,
         texts={domain: [TEXT] * products for domain in Domain},
+        has_frames={domain: torch.ones(products, dtype=torch.bool) for domain in Domain},
         present={domain: torch.ones(products, dtype=torch.bool) for domain in Domain},
         labels=torch.randint(0, CLASSES, (products,)),
     )

@@ -15,6 +15,9 @@ class TrainSettings:
     """Name of the model; it is saved under models/NAME."""
     text: TextSource = "llm"
     """Text input of clips: the summaries of a method, or none (frames only)."""
+    summary_model: str = ""
+    """Model whose summaries are read, as the summaries table names it, such as qwen3-8b.
+    Empty: the only one that has any."""
     supervision: Literal["products", "frames", "training-frames"] = "products"
     """Which pairs are positives. The last two require --train.text none.
     products: samples of one product.
@@ -68,6 +71,12 @@ class TrainSettings:
     """Largest relative change of brightness, contrast and saturation (0-1); not in the paper."""
     text_dropout: float = 0.0
     """Share of texts dropped in training (0-1), to learn to work without text; not in the paper."""
+    frame_dropout: float = 0.0
+    """Share of samples with text whose frames are dropped in training (0-1), to learn to work with
+    words alone; not in the paper."""
+    alone_weight: float = 0.0
+    """Weight of two further contrastive losses: frames alone, and text alone, find whole samples.
+    0: none, as in the paper. Models of one modality have none."""
     sample_rate: float = 1.0
     """Share of product classes in each step's softmax (0-1); below 1 for millions of products."""
     chunk_size: int = 0
@@ -119,9 +128,13 @@ class TrainSettings:
                 f"train.{name} is {getattr(self, name)}; it must be at least 0",
             )
         require(self.log_every >= 1, f"train.log_every is {self.log_every}; it must be at least 1")
-        for name in ("text_dropout", "validation_share", "colour_jitter"):
+        for name in ("text_dropout", "frame_dropout", "validation_share", "colour_jitter"):
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name} is {value}; it must be at least 0 and below 1")
+        require(
+            self.alone_weight >= 0,
+            f"train.alone_weight is {self.alone_weight}; it must be at least 0",
+        )
         require(
             0 < self.data_share <= 1,
             f"train.data_share is {self.data_share}; it must be above 0, at most 1",

@@ -16,6 +16,7 @@ def contrastive_loss(
     keys: Tensor,
     present: Tensor,
     *,
+    asks: Tensor | None = None,
     offset: int = 0,
     temperature: float = 0.05,
     label_smoothing: float = 0.1,
@@ -41,6 +42,8 @@ def contrastive_loss(
             of a domain, any finite values.
         keys: float [N, M, D], the gathered embeddings; `queries` itself in a single process.
         present: bool [N, M], which rows have which domain.
+        asks: bool [B, M], which of this rank's embeddings are queries; the others count as queries
+            with a loss of zero. None: all that are present.
         offset: index in `keys` of this rank's first row.
         temperature: divides the cosine similarities.
         label_smoothing: share of the target that is spread evenly over all keys of a query.
@@ -61,6 +64,8 @@ def contrastive_loss(
             if a == b:
                 continue
             is_query = (present[:, a] & present[:, b])[offset : offset + rows]
+            if asks is not None:
+                is_query = is_query & asks[:, a]
             if not is_query.any():
                 continue
             # Rows without b are not keys, so smoothing does not spread to them. `target` is

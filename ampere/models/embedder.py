@@ -8,6 +8,7 @@ Letters: N samples, F frames of a sample (1 or `num_frames`), D embedding dimens
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,11 +57,15 @@ class Embedder:
         self.name = embedding_name(folder)
         self.text_source = text_source(folder)
 
-    def compile(self, backend: str = "inductor") -> None:
+    def compile(self, backend: str = "inductor", *, alone: bool = False) -> None:
         """Compile the network for its two input shapes, pages and clips, and warm it up.
 
         This takes minutes. Weights become constants of the compiled code, in its dtype and memory
         layout: later changes of the weights have no effect, and each shape holds its own copy.
+
+        Args:
+            backend: torch's name.
+            alone: compile for calls of `embed_pixels` with `alone`.
 
         Raises:
             ValueError: `fixed_batch_size` is None.
@@ -75,17 +80,18 @@ class Embedder:
         self.warm_up()  # creates what the network caches on first use, which torch cannot trace
         self.model.compile(dynamic=False, backend=backend)
         with config.patch(freezing=True):
-            self.warm_up()
+            self.warm_up(alone=alone)
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, alone: bool = False) -> None:
         """Embed a black page and a black clip, so that no later batch pays for first use."""
         side = self.model.image_size
         for count, domain in ((1, Domain.PAGE), (self.model.num_frames, Domain.SHORT)):
-            self.embed_pixels([np.zeros((count, 3, side, side), np.uint8)], [""], [domain])
+            pixels = [np.zeros((count, 3, side, side), np.uint8)]
+            self.embed_pixels(pixels, [""], [domain], alone=alone)
 
     def embed(
         self,
-        frames: Sequence[Sequence[bytes]],
+        frames: Sequence[Sequence[bytes] | None],
         texts: Sequence[str | None],
         domains: Sequence[Domain],
     ) -> NDArray[np.float32]:
@@ -93,26 +99,46 @@ class Embedder:
 
         Samples of one frame take the network's page path, at an eighth of a clip's cost.
 
+        Args:
+            frames: one frame or `num_frames` per sample; None: words alone.
+            texts: one per sample; None: frames alone.
+            domains: one per sample.
+
         Returns:
             float32 [N, D] of length 1, in the order of the samples.
 
         Raises:
-            ValueError: a sample has neither one frame nor `num_frames`.
+            ValueError: a sample has neither one frame nor `num_frames`, or it has words alone and
+                the model reads no text.
         """
-        check_frame_counts([len(jpegs) for jpegs in frames], self.model.num_frames)
-        pixels = [model_input(jpegs, self.model.image_size) for jpegs in frames]
+        check_frame_counts(
+            [len(jpegs) for jpegs in frames if jpegs is not None], self.model.num_frames
+        )
+        side = self.model.image_size
+        pixels = [None if jpegs is None else model_input(jpegs, side) for jpegs in frames]
         return self.embed_pixels(pixels, texts, domains)
 
     def embed_pixels(
         self,
-        pixels: Sequence[NDArray[np.uint8]],
+        pixels: Sequence[NDArray[np.uint8] | None],
         texts: Sequence[str | None],
         domains: Sequence[Domain],
+        *,
+        alone: bool = False,
     ) -> NDArray[np.float32]:
-        """As `embed`, for decoded frames: uint8 [F, 3, H, W] per sample."""
+        """As `embed`, for decoded frames: uint8 [F, 3, H, W] per sample.
+
+        With `alone` float32 [3, N, D]: whole samples, their frames alone, their text alone.
+        """
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
             return embed_pixels(
-                self.model, self.tokenizer, pixels, texts, domains, self.fixed_batch_size
+                self.model,
+                self.tokenizer,
+                pixels,
+                texts,
+                domains,
+                self.fixed_batch_size,
+                alone=alone,
             )
 
 
@@ -120,33 +146,46 @@ class Embedder:
 def embed_pixels(
     model: Network,
     tokenizer: PreTrainedTokenizerBase | None,
-    pixels: Sequence[NDArray[np.uint8]],
+    pixels: Sequence[NDArray[np.uint8] | None],
     texts: Sequence[str | None],
     domains: Sequence[Domain],
     fixed_batch_size: int | None = None,
+    *,
+    alone: bool = False,
 ) -> NDArray[np.float32]:
     """Embed N samples with a network in evaluation mode, on the network's device.
 
     Args:
         tokenizer: of the network; None if it takes no token ids.
-        pixels: uint8 [F, 3, H, W] per sample.
+        pixels: uint8 [F, 3, H, W] per sample; None is a sample without frames.
         texts: one per sample; None is a missing text.
         domains: one per sample.
         fixed_batch_size: see `Embedder`.
+        alone: also embed frames alone and text alone; requires `Network.embeds_alone`.
 
     Returns:
-        float32 [N, D] of length 1.
+        float32 [N, D] of length 1. With `alone` [3, N, D]: whole samples, their frames alone, their
+        text alone.
+
+    Raises:
+        ValueError: a sample has neither one frame nor `num_frames`, or it has words alone and the
+            model reads no text.
     """
+    if not model.reads_text and any(frames is None for frames in pixels):
+        raise ValueError("this model reads no text, so it cannot embed words; give a picture")
     device = next(model.parameters()).device
-    vectors = np.empty((len(pixels), model.embedding_dim), dtype=np.float32)
-    counts = [len(frames) for frames in pixels]
+    views = 3 if alone else 1
+    vectors = np.empty((views, len(pixels), model.embedding_dim), dtype=np.float32)
+    black = np.zeros((1, 3, model.image_size, model.image_size), np.uint8)
+    shown = [black if frames is None else frames for frames in pixels]
+    counts = [len(frames) for frames in shown]
     check_frame_counts(counts, model.num_frames)
     for count in set(counts):
         rows = [row for row, frames in enumerate(counts) if frames == count]
         size = fixed_batch_size or len(rows)
         for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
             padded = batch + batch[-1:] * (size - len(batch))  # repeats the last sample
-            frames = torch.from_numpy(np.stack([pixels[row] for row in padded])).contiguous()
+            frames = torch.from_numpy(np.stack([shown[row] for row in padded])).contiguous()
             text, mask = text_inputs(
                 model,
                 tokenizer,
@@ -155,9 +194,17 @@ def embed_pixels(
                 pad_to_max=bool(fixed_batch_size),
             )
             places = torch.tensor([DOMAINS.index(domains[row]) for row in padded], device=device)
-            embedded = model(frames.to(device), text, mask, places).float().cpu().numpy()
-            vectors[batch] = embedded[: len(batch)]
-    return vectors
+            options: dict[str, Any] = {}
+            if model.embeds_alone:
+                has_frames = [pixels[row] is not None for row in padded]
+                mask_of_frames = (
+                    None if all(has_frames) else torch.tensor(has_frames, device=device)
+                )
+                options = {"has_frames": mask_of_frames, "alone": alone}
+            output = model(frames.to(device), text, mask, places, **options)
+            embedded = output.float().cpu().numpy().reshape(views, size, -1)
+            vectors[:, batch] = embedded[:, : len(batch)]
+    return vectors if alone else vectors[0]
 
 
 def check_frame_counts(counts: Sequence[int], num_frames: int) -> None:

@@ -21,7 +21,15 @@ from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
 from ampere.huge_pages import use_huge_pages
 from ampere.media.images import model_input
-from ampere.models.model_folder import architecture, embedding_name, frame_size, text_source
+from ampere.models.model_folder import (
+    architecture,
+    embedding_name,
+    frame_size,
+    frozen_tower,
+    stored_tower_name,
+    summary_model,
+    text_source,
+)
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS, PoolStats
 from ampere.pipeline.runner.ray_data import map_batches
@@ -35,6 +43,7 @@ from ampere.pipeline.runner.stage import (
     result_schema,
 )
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
 from ampere.store.models import load_embedder, model_folder
 from ampere.store.table import Table
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     import ray.data
 
 logger = logging.getLogger(__name__)
+VECTORS = ("vector", "frames_vector", "text_vector")  # columns of the table
 
 
 class EmbedStage(Stage):
@@ -70,9 +80,11 @@ class EmbedStage(Stage):
         self.folder = model_folder(workspace, settings.model)
         check_compile(self.folder, settings)
         self.model = embedding_name(self.folder)
+        self.summary_model = settings.summary_model or summary_model(self.folder)
         self.frames = LanceFrames(workspace)
         self.min_workers, max_workers = worker_range("embed.workers", settings.workers, least=0)
         self.pool = PoolStats(max_workers, settings.hourly_price)
+        self.features: LanceFeatures | None = None
         self.warnings: list[str] = []
         self.name = f"embed-{settings.model}"
         self.batch_size = settings.batch_size
@@ -85,15 +97,26 @@ class EmbedStage(Stage):
         Raises:
             ValueError: the model reads summaries, and no clip has one.
         """
-        rows = input_rows(self.workspace, self.folder, self.model, self.frames, self.split)
+        rows = input_rows(
+            self.workspace, self.folder, self.model, self.frames, self.split, self.summary_model
+        )
         self.warnings = missing_summary_warnings(
             self.workspace,
             "embed",
             f"the text source of model {self.settings.model}",
             text_source(self.folder),
+            self.summary_model,
             rows["sample_id"].to_pylist(),
         )
-        return rows
+        return rows.append_column("feature_position", self._feature_positions(rows))
+
+    def _feature_positions(self, rows: pa.Table) -> pa.Array:
+        """Position in the features table of each row, null where it has none."""
+        tower = stored_tower_name(frozen_tower(self.folder), bf16=self.settings.bf16)
+        self.features = LanceFeatures(self.workspace, tower, self.frames) if tower else None
+        positions = self.features.positions if self.features else {}
+        found = [positions.get(sample_id) for sample_id in rows["sample_id"].to_pylist()]
+        return pa.array(found, pa.int64())
 
     def owned_rows(self) -> str | None:
         """The rows of these weights."""
@@ -109,11 +132,12 @@ class EmbedStage(Stage):
         work.blocks.context.target_max_block_size = None
         pixels = map_batches(
             work.blocks,
-            read_pixels,
+            read_inputs,
             fn_kwargs={
                 "uri": self.frames.uri,
                 "version": self.frames.version,
                 "size": frame_size(self.folder),
+                "features": self.features.location if self.features else None,
             },
             batch_format="pyarrow",
             batch_size=None,
@@ -174,6 +198,7 @@ def input_rows(
     model: str,
     frames: LanceFrames,
     split: Split | None = None,
+    summaries_of: str = "",
 ) -> pa.Table:
     """One row per sample with frames, sorted by domain, so that pages share batches.
 
@@ -183,21 +208,28 @@ def input_rows(
         model: name of the model with its weights.
         frames: of the workspace.
         split: the samples of this split only; None: all.
+        summaries_of: name of the model whose summaries are read; empty: the only one's.
 
     Returns:
-        sample_id, product_id, domain, text, fingerprint, model, and position in the frames table.
+        sample_id, product_id, domain, text, fingerprint, model, position in the frames table, and
+        alone: whether the frames alone and the text alone are embedded too, as queries for
+        `ampere evaluate`.
     """
     stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
     frame_fingerprints = dict(
         zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True)
     )
     where = None if split is None else f"split = '{split}'"
-    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain"], where)
+    samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain", "split"], where)
     with_frames = stored["sample_id"].combine_chunks()
     samples = samples.filter(pc.is_in(samples["sample_id"], value_set=with_frames))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
-    texts = sample_texts(workspace, text_source(folder))
+    texts = sample_texts(workspace, text_source(folder), summaries_of)
+    alone = [
+        split == Split.TEST and texts.get(sample_id) is not None
+        for sample_id, split in zip(ids, samples["split"].to_pylist(), strict=True)
+    ]
     # Product and domain are stored beside the vector, so a corrected catalog makes the row stale.
     fingerprints = [
         fingerprint(
@@ -207,12 +239,15 @@ def input_rows(
             row["product_id"],
             row["domain"],
             NORMALIZATION,
+            is_alone,
         )
-        for row in samples.to_pylist()
+        for row, is_alone in zip(samples.to_pylist(), alone, strict=True)
     ]
     positions = pc.index_in(samples["sample_id"], value_set=with_frames)
     return (
-        samples.append_column("text", text_array(texts, ids))
+        samples.drop(["split"])
+        .append_column("text", text_array(texts, ids))
+        .append_column("alone", pa.array(alone, pa.bool_()))
         .append_column("fingerprint", pa.array(fingerprints, pa.string()))
         .append_column("model", pa.array([model] * len(ids), pa.string()))
         .append_column("position", positions)
@@ -221,6 +256,36 @@ def input_rows(
 
 # One table for each process that runs tasks.
 _frames_table = functools.lru_cache(maxsize=1)(lance.dataset)
+
+
+def read_inputs(
+    batch: pa.Table, uri: str, version: int, size: int, features: tuple[str, int] | None = None
+) -> pa.Table:
+    """Read what the model takes of some samples: stored features, or else frames.
+
+    Args:
+        batch: columns of `EmbedStage.inputs`.
+        uri, version, size: see `read_pixels`.
+        features: URI and version of the features table; None: all samples have frames alone.
+
+    Returns:
+        As `read_pixels`. Rows with `feature_position` come first; their `pixels` are features,
+        float16 [F, V] as bytes, and `num_frames` is F.
+    """
+    stored = pc.is_valid(batch["feature_position"])
+    pictures = read_pixels(batch.filter(pc.invert(stored)), uri, version, size)
+    rows = batch.filter(stored).drop(["position"])
+    if features is None or not rows.num_rows:
+        return pictures.append_column("num_frames", pa.nulls(pictures.num_rows, pa.int32()))
+    table = _features_table(features[0], version=features[1])
+    read = table.take(rows["feature_position"].to_pylist(), columns=["num_frames", "features"])
+    arrays = [row.values.to_numpy().tobytes() for row in read["features"]]
+    rows = rows.append_column("pixels", pa.array(arrays, pa.large_binary()))
+    rows = rows.append_column("num_frames", read["num_frames"])
+    return pa.concat_tables([rows, pictures], promote_options="default")
+
+
+_features_table = functools.lru_cache(maxsize=1)(lance.dataset)
 
 
 def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
@@ -277,23 +342,30 @@ class EmbedBatch:
             bf16=settings.bf16,
             fixed_batch_size=settings.batch_size if settings.compile else None,
         )
+        self.is_compiled = settings.compile
         if settings.compile:
-            self.embedder.compile()
+            self.embedder.compile(alone=self.embedder.model.embeds_alone)
         else:
             self.embedder.warm_up()
         self.worker, self.ready = uuid.uuid4().hex, time.time()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rows of `read_pixels` to result rows, with the columns of `pool_stats`."""
+        """Rows of `read_inputs` to result rows, with the columns of `pool_stats`."""
         start = time.perf_counter()
         rows = [
             row | {"pixels": np.frombuffer(pixels.as_buffer(), np.uint8)}
             for row, pixels in zip(batch.drop(["pixels"]).to_pylist(), batch["pixels"], strict=True)
             if row["error_type"] is None
         ]
-        # In a very long job a block is larger than a batch.
-        chunks = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
-        results = [result for chunk in chunks for result in self._embed_or_retry(chunk)]
+        pictures = [row for row in rows if row.get("num_frames") is None]
+        features = [row for row in rows if row.get("num_frames") is not None]
+        results = [
+            result
+            for kind in (features, pictures)
+            # In a very long job a block is larger than a batch.
+            for start_row in range(0, len(kind), self.batch_size)
+            for result in self._embed_or_retry(kind[start_row : start_row + self.batch_size])
+        ]
         unread = batch.filter(pc.is_valid(batch["error_type"])).drop(["pixels"]).to_pylist()
         seconds = (time.perf_counter() - start) / batch.num_rows
         stats = {"worker": self.worker, "ready": self.ready, "seconds": seconds, "retried": False}
@@ -301,6 +373,13 @@ class EmbedBatch:
             [stats | row for row in (*results, *unread)],
             schema=pa.schema([*result_schema(EMBEDDINGS), *WORKER_COLUMNS]),
         )
+
+    def _array(self, row: dict) -> np.ndarray:
+        """Features, float16 [F, V], of a row with `num_frames`; else pixels, uint8 [F, 3, H, W]."""
+        if (num_frames := row.get("num_frames")) is not None:
+            return row["pixels"].view(np.float16).reshape(num_frames, -1)
+        side = self.embedder.model.image_size
+        return row["pixels"].reshape(-1, 3, side, side)
 
     def _embed_or_retry(self, rows: list[dict]) -> list[dict]:
         """Embed a batch; if it fails, each of its rows alone, so that one bad row fails alone."""
@@ -321,17 +400,27 @@ class EmbedBatch:
             return [result | {"retried": True} for result in results]
 
     def _embed(self, rows: list[dict]) -> list[dict]:
-        side = self.embedder.model.image_size
+        # A compiled network has one graph, with all three vectors.
+        alone = self.embedder.model.embeds_alone and (
+            self.is_compiled or any(row["alone"] for row in rows)
+        )
         vectors = self.embedder.embed_pixels(
-            [row["pixels"].reshape(-1, 3, side, side) for row in rows],
+            [self._array(row) for row in rows],
             [row["text"] for row in rows],
             [Domain(row["domain"]) for row in rows],
+            alone=alone,
         )
         if not np.isfinite(vectors).all():
             raise ValueError(
                 "embedding contains NaN or Inf; check the weights, or embed without --embed.bf16"
             )
-        return [row | {"vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+        columns = VECTORS if alone else VECTORS[:1]
+        vectors = vectors.reshape(len(columns), len(rows), -1)
+        return [
+            row
+            | {name: vectors[at, i] for at, name in enumerate(columns) if row["alone"] or not at}
+            for i, row in enumerate(rows)
+        ]
 
 
 def exit_on_accelerator_error(error: Exception) -> None:

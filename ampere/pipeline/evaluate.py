@@ -3,15 +3,17 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.config.evaluate import EvaluateSettings
-from ampere.models.model_folder import embedding_name, text_source
+from ampere.models.model_folder import embedding_name, summary_model, text_source
 from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.retrieval.evaluation import (
@@ -23,6 +25,12 @@ from ampere.retrieval.evaluation import (
 )
 from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
+from ampere.retrieval.modalities import (
+    QUERIES,
+    evaluate_alone,
+    format_alone,
+    neighbors_without_text,
+)
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.store.models import model_folder
 from ampere.store.texts import sample_texts
@@ -54,6 +62,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     entries: list[dict[str, Any]] = [
         {"name": name, "test_samples": total, "without_embedding": missing[name]}
         | evaluate_model(embedding_name(folders[name]), results[name])
+        | evaluate_modalities(workspace, folders[name], vectors[name])
         for name in results
     ]
     # The first model's entry is the top level of the report.
@@ -61,6 +70,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
     notes = [
         format_table([entry | {"model": entry["name"]} for entry in entries]),
         format_groups(entries[0]),
+        *(line for entry in entries for line in format_alone(entry["name"], entry)),
     ]
     if settings.compare:
         report["comparison"] = comparison = compare_models(results, *settings.compare)
@@ -78,6 +88,56 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
         missing_embeddings_note(name, count, total) for name, count in missing.items() if count
     ]
     return Report("evaluate", where, done=queries, seconds=time.monotonic() - start, notes=notes)
+
+
+def evaluate_modalities(
+    workspace: Workspace, folder: Path, gallery: Mapping[Domain, Vectors]
+) -> dict[str, Any]:
+    """Return the scores of queries of one modality, and where samples without text lie.
+
+    Returns:
+        `alone`, as `evaluate_alone`, empty for a model that does not embed both modalities; and
+        `without_text`, as `neighbors_without_text`.
+    """
+    has_groups = all("text" in of_domain.groups for of_domain in gallery.values())
+    queries = {
+        modality: alone
+        for modality in QUERIES
+        if (alone := alone_vectors(workspace, folder, gallery, f"{modality}_vector"))
+    }
+    return {
+        "alone": evaluate_alone(queries, gallery),
+        "without_text": neighbors_without_text(gallery) if has_groups else None,
+    }
+
+
+def alone_vectors(
+    workspace: Workspace, folder: Path, gallery: Mapping[Domain, Vectors], column: str
+) -> dict[Domain, Vectors]:
+    """Return the vectors of one modality of the samples of a gallery; empty if there are none.
+
+    Args:
+        workspace: with the embeddings.
+        folder: of the model.
+        gallery: whole test samples by domain.
+        column: of the embeddings table.
+    """
+    where = f"model = '{embedding_name(folder)}' AND {column} IS NOT NULL"
+    rows = workspace.table(EMBEDDINGS).read(["sample_id", column], where)
+    if not rows.num_rows:
+        return {}
+    by_domain = {}
+    for domain, whole in gallery.items():
+        at = pc.index_in(rows["sample_id"], value_set=pa.array(whole.samples, pa.string()))
+        at = at.combine_chunks()
+        of_domain = rows.filter(pc.is_valid(at))
+        places = at.drop_null().to_numpy()
+        by_domain[domain] = Vectors(
+            vectors=stacked_vectors(of_domain[column]) if len(places) else whole.vectors[:0],
+            products=whole.products[places],
+            samples=whole.samples[places],
+        )
+    return by_domain
 
 
 def compare_models(results: dict[str, Results], first: str, second: str) -> dict[str, Any]:
@@ -155,7 +215,7 @@ def query_groups(
     groups = {}
     source = text_source(folder)
     if source != "none":
-        texts = sample_texts(workspace, source)
+        texts = sample_texts(workspace, source, summary_model(folder))
         groups["text"] = np.array(
             ["with text" if texts.get(sample_id) else "without" for sample_id in ids]
         )

@@ -1,7 +1,6 @@
 """`ampere search`: one query against the index, in this process, without a server."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from ampere.config.presets import PRESETS
@@ -11,6 +10,7 @@ from ampere.models.embedder import Embedder
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
 from ampere.retrieval.index_types import set_blas_threshold
+from ampere.retrieval.request import SearchRequest
 from ampere.store.indexes import open_index
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
@@ -19,37 +19,32 @@ from ampere.store.workspace import Workspace
 SHOWN_TEXT = 40  # characters of a hit's text
 
 
-def search(
-    workspace: Workspace, model: str, file: Path | None, text: str | None, k: int
-) -> dict[str, Any]:
-    """The `k` best samples of each domain for a picture or video, with or without its text.
-
-    Args:
-        file: must be given; None is accepted so that the message can say why.
-        text: title of the picture, or product summary of the video's speech.
+def search(workspace: Workspace, model: str, request: SearchRequest) -> dict[str, Any]:
+    """The best samples of each domain for a request.
 
     Returns:
         Domain -> hits as dictionaries, the best first.
 
     Raises:
-        ValueError: no file is given, since the model embeds text only together with pictures; or
-            the index holds vectors of other weights than the model's.
-        FileNotFoundError: the file, the model or its index does not exist.
-        MediaError: the file is neither an image nor a video.
+        ValueError: the model cannot embed the request, or the index holds vectors of other weights
+            than the model's.
+        FileNotFoundError: the model or its index does not exist.
+        MediaError: the media are neither an image nor a video.
     """
-    if file is None:
-        raise ValueError("no query; give --file PICTURE-or-VIDEO, and its --text if it has one")
     set_blas_threshold()
     embedder = Embedder(model_folder(workspace, model))
     index = open_index(workspace, model, embedder.name)
-    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
-    decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
-    with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
-        frames = process.call(query_frames, file.read_bytes(), decode)
-    vector = embedder.embed([frames], [text], [query_domain(frames)])
+    frames = None
+    if request.media is not None:
+        decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+        decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
+        with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
+            frames = process.call(query_frames, request.media, decode, request.domain)
+    domain = request.domain or (query_domain(frames) if frames else Domain.PAGE)
+    vector = embedder.embed([frames], [request.text], [domain])
     return {
-        str(domain): [vars(hit) for hit in index.search(vector, domain, k).hits()[0]]
-        for domain in Domain
+        str(domain): [vars(hit) for hit in index.search(vector, domain, request.k).hits()[0]]
+        for domain in request.domains
     }
 
 

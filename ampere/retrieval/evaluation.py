@@ -63,26 +63,33 @@ class TaskResult:
 Results = Mapping[str, TaskResult]  # by task
 
 
-def evaluate_tasks(vectors: Mapping[Domain, Vectors]) -> Results:
+def evaluate_tasks(
+    vectors: Mapping[Domain, Vectors], queries: Mapping[Domain, Vectors] | None = None
+) -> Results:
     """Evaluate all six tasks by exact search.
 
     Large galleries are ranked on a GPU if there is one; the results are the same.
+
+    Args:
+        vectors: the galleries.
+        queries: None: the galleries' own samples.
     """
+    asked = vectors if queries is None else queries
     device = ranking_device(max(len(of_domain.products) for of_domain in vectors.values()))
     results = {}
     for task, (query_domain, gallery_domain) in TASKS.items():
-        queries, gallery = vectors[query_domain], vectors[gallery_domain]
-        ranking = rank_queries(queries, gallery, device=device)
+        query, gallery = asked[query_domain], vectors[gallery_domain]
+        ranking = rank_queries(query, gallery, device=device)
         results[task] = TaskResult(
-            products=queries.products[ranking.rows],
-            samples=queries.samples[ranking.rows] if len(queries.samples) else queries.samples,
+            products=query.products[ranking.rows],
+            samples=query.samples[ranking.rows] if len(query.samples) else query.samples,
             gallery_samples=gallery.samples,
             ranking=ranking,
             values=ranking.values(),
-            groups={name: groups[ranking.rows] for name, groups in queries.groups.items()},
-            unanswered=len(queries.products) - len(ranking.rows),
+            groups={name: groups[ranking.rows] for name, groups in query.groups.items()},
+            unanswered=len(query.products) - len(ranking.rows),
             gallery=len(gallery.products),
-            chance=chance_recall_at_1(queries, gallery),
+            chance=chance_recall_at_1(query, gallery),
         )
     return results
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,24 @@ class FrameSource(Protocol):
     def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
         """Read the JPEG frames of samples, in the order of `sample_ids`."""
         ...
+
+
+@runtime_checkable
+class FeatureSource(Protocol):
+    """Random access to the stored features of a frozen tower, which take the place of frames."""
+
+    def take_features(self, sample_ids: Sequence[str]) -> list[NDArray[np.float16]]:
+        """Read features of samples, in the order of `sample_ids`: float16 [F, V] each."""
+        ...
+
+
+def take_stored(
+    source: FrameSource | FeatureSource, sample_ids: Sequence[str]
+) -> Sequence[list[bytes] | NDArray[np.float16]]:
+    """Read what a source stores of samples: JPEG frames, or features [F, V]."""
+    if isinstance(source, FeatureSource):
+        return source.take_features(sample_ids)
+    return source.take(sample_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +68,16 @@ class Batch:
 
     Attributes:
         frames: domain -> uint8 [n, F, 3, H, W] for the n products that have the domain; F is 1
-            for pages.
+            for pages. With a frozen tower its features, float16 [n, F, V].
         texts: domain -> n texts.
+        has_frames: domain -> bool [n], False where the frames were dropped and are black.
         present: domain -> bool [B], which products have the domain.
         labels: int64 [B], class of each product.
     """
 
     frames: dict[Domain, Tensor]
     texts: dict[Domain, list[str | None]]
+    has_frames: dict[Domain, Tensor]
     present: dict[Domain, Tensor]
     labels: Tensor
 
@@ -73,6 +93,7 @@ class Batch:
         return Batch(
             frames={domain: frames[entries[domain]] for domain, frames in self.frames.items()},
             texts={domain: texts[entries[domain]] for domain, texts in self.texts.items()},
+            has_frames={d: has_frames[entries[d]] for d, has_frames in self.has_frames.items()},
             present={domain: present[start:stop] for domain, present in self.present.items()},
             labels=self.labels[start:stop],
         )
@@ -98,7 +119,7 @@ class ProductBatches(Dataset[Batch]):
     def __init__(
         self,
         training_set: TrainingSet,
-        frames: FrameSource,
+        frames: FrameSource | FeatureSource,
         train: TrainSettings,
         *,
         num_frames: int,
@@ -112,7 +133,8 @@ class ProductBatches(Dataset[Batch]):
         self.rank, self.ranks = rank, ranks
         self.num_frames, self.image_size = num_frames, image_size
         self.crop_scale, self.color_jitter = train.crop_scale, train.colour_jitter
-        self.text_dropout, self.seed = train.text_dropout, train.seed
+        self.text_dropout, self.frame_dropout = train.text_dropout, train.frame_dropout
+        self.seed = train.seed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -148,12 +170,30 @@ class ProductBatches(Dataset[Batch]):
     def _batch(self, rows: Sequence[int], epoch: int) -> Batch:
         picks, present = self._draw(rows, epoch)
         sample_ids = [pick.sample_id for domain in Domain for pick in picks[domain]]
-        jpegs = dict(zip(sample_ids, self.frames.take(sample_ids), strict=True))
-        # A row has one generator. It draws samples first, then crops, then missing texts; another
-        # order would change every batch.
-        pixels = {domain: self._pixels(picks[domain], jpegs, domain) for domain in Domain}
+        stored = dict(zip(sample_ids, take_stored(self.frames, sample_ids), strict=True))
+        # A row has one generator. It draws samples first, then crops, then missing texts, then
+        # missing frames; another order would change every batch.
+        pixels = {domain: self._inputs(picks[domain], stored, domain) for domain in Domain}
         texts = {domain: [self._text(pick) for pick in picks[domain]] for domain in Domain}
-        return Batch(frames=pixels, texts=texts, present=present, labels=torch.tensor(rows))
+        has_frames = {
+            domain: torch.tensor(
+                [
+                    self._has_frames(*pair)
+                    for pair in zip(picks[domain], texts[domain], strict=True)
+                ],
+                dtype=torch.bool,
+            )
+            for domain in Domain
+        }
+        for domain in Domain:
+            pixels[domain][~has_frames[domain]] = 0
+        return Batch(
+            frames=pixels,
+            texts=texts,
+            has_frames=has_frames,
+            present=present,
+            labels=torch.tensor(rows),
+        )
 
     def _draw(
         self, rows: Sequence[int], epoch: int
@@ -173,6 +213,21 @@ class ProductBatches(Dataset[Batch]):
 
     def _text(self, pick: Pick) -> str | None:
         return None if pick.rng.random() < self.text_dropout else self.set.texts.get(pick.sample_id)
+
+    def _has_frames(self, pick: Pick, text: str | None) -> bool:
+        """Whether a sample keeps its frames; one without text always does."""
+        return pick.rng.random() >= self.frame_dropout or not text
+
+    def _inputs(self, picks: Sequence[Pick], stored: Mapping[str, Any], domain: Domain) -> Tensor:
+        """The network's visual input of n picks of one domain: pixels, or stored features."""
+        if not isinstance(self.frames, FeatureSource):
+            return self._pixels(picks, stored, domain)
+        num_frames = self.num_frames if domain in CLIP_DOMAINS else 1
+        width = next(iter(stored.values())).shape[1]
+        features = np.empty((len(picks), num_frames, width), np.float16)
+        for number, (sample_id, _) in enumerate(picks):
+            features[number] = stored[sample_id]  # an image stored for a clip is repeated
+        return torch.from_numpy(features)
 
     def _pixels(
         self, picks: Sequence[Pick], jpegs: Mapping[str, Sequence[bytes]], domain: Domain

@@ -110,6 +110,7 @@ class Sampler:
         ranks: int = 1,
         seed: int = 0,
         text_dropout: float = 0.0,
+        frame_dropout: float = 0.0,
     ) -> None:
         self.set, self.rank, self.ranks = training_set, rank, ranks
         self.settings = TrainSettings(
@@ -117,6 +118,7 @@ class Sampler:
             crop_scale=0.8,
             seed=seed,
             text_dropout=text_dropout,
+            frame_dropout=frame_dropout,
             warmup_epochs=0.0,
         )
 

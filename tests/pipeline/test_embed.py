@@ -140,10 +140,10 @@ def failing(
     """Make batches of `min_batch` samples or more fail."""
     whole = embed.embedder.embed_pixels
 
-    def fail(pixels: Any, texts: Any, domains: Any) -> Any:
+    def fail(pixels: Any, texts: Any, domains: Any, *, alone: bool) -> Any:
         if len(pixels) >= min_batch:
             raise error
-        return whole(pixels, texts, domains)
+        return whole(pixels, texts, domains, alone=alone)
 
     monkeypatch.setattr(embed.embedder, "embed_pixels", fail)
 
@@ -187,7 +187,9 @@ def test_actor_is_warm_before_it_is_ready(
     monkeypatch.setattr("ampere.pipeline.embed.time.time", lambda: next(clock))
     warmed: list[tuple[str, int | None, int]] = []
     for name in ("compile", "warm_up"):
-        note = lambda self, name=name: warmed.append((name, self.fixed_batch_size, next(clock)))  # noqa: E731
+        note = lambda self, name=name, **_: warmed.append(
+            (name, self.fixed_batch_size, next(clock))
+        )  # noqa: E731
         monkeypatch.setattr(Embedder, name, note)
     embed = actor(filled, compile=compiled, batch_size=5)
     [(name, fixed, when)] = warmed
@@ -231,9 +233,9 @@ def test_nan_embedding_fails_its_row(filled: Workspace, monkeypatch: pytest.Monk
     victim = batch["sample_id"][0].as_py()
     whole = embed.embedder.embed_pixels
 
-    def overflowing(pixels: Any, texts: Any, domains: Any) -> Any:
+    def overflowing(pixels: Any, texts: Any, domains: Any, **options: Any) -> Any:
         broken = [frames[0, 0, 0, 0] == 255 for frames in pixels]
-        return np.where(np.array(broken)[:, None], np.nan, whole(pixels, texts, domains))
+        return np.where(np.array(broken)[:, None], np.nan, whole(pixels, texts, domains, **options))
 
     rows = batch.to_pylist()
     for row in rows:
@@ -254,7 +256,9 @@ def test_large_block_is_split_into_batches(
     monkeypatch.setattr(
         embed.embedder,
         "embed_pixels",
-        lambda pixels, *rest: sizes.append(len(pixels)) or whole(pixels, *rest),
+        lambda pixels, *rest, **options: (
+            sizes.append(len(pixels)) or whole(pixels, *rest, **options)
+        ),
     )
     assert embed(pixels_of(filled)).num_rows == PRODUCTS * 6
     assert sizes == [5, 5, 5, 5, 3]  # one of 24 samples could not be read

@@ -16,6 +16,7 @@ from ampere.pipeline.index import build_index, roll_back
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.reports import search
 from ampere.retrieval.index import SearchIndex
+from ampere.retrieval.request import SearchRequest
 from ampere.store.indexes import current_version, open_index, version_folder, versions
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
@@ -210,7 +211,7 @@ def test_index_of_other_weights_is_not_searched(
         search, "Embedder", lambda folder: SimpleNamespace(name=embedding_name(folder))
     )
     with pytest.raises(ValueError, match=message):
-        search.search(embedded, "m", Path("picture.jpg"), None, 5)
+        search.search(embedded, "m", SearchRequest(text="绿茶"))
     put(embedded, range(40))
     build_index(embedded, SETTINGS)
     assert len(page_scores(embedded)) == 40

@@ -15,6 +15,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return (
         torch.equal(one.labels, other.labels)
         and one.texts == other.texts
+        and all(torch.equal(one.has_frames[d], other.has_frames[d]) for d in Domain)
         and all(torch.equal(one.frames[domain], other.frames[domain]) for domain in Domain)
     )
 
@@ -213,3 +214,32 @@ def test_split_batch_has_the_rows_of_the_whole(size: int) -> None:
                 == len(part.texts[domain])
                 == int(part.present[domain].sum())
             )
+
+
+def test_frame_dropout_blackens_its_share_of_the_samples_with_text() -> None:
+    training_set, frames = small_set(40)
+    dropped = kept = 0
+    for dropout in (0.0, 0.3):
+        sampler = Sampler(training_set, 40, frame_dropout=dropout)
+        for epoch in range(3):
+            (batch,) = sampler.epoch(epoch, frames)
+            for domain in Domain:
+                for pixels, text, has_frames in zip(
+                    batch.frames[domain], batch.texts[domain], batch.has_frames[domain], strict=True
+                ):
+                    assert has_frames or (text and dropout)  # never both modalities
+                    assert has_frames == bool(pixels.any())
+                    if dropout and text:
+                        dropped, kept = dropped + (not has_frames), kept + bool(has_frames)
+    assert 0.15 < dropped / (dropped + kept) < 0.45
+
+
+def test_frame_dropout_changes_no_other_draw() -> None:
+    training_set, frames = small_set(8)
+    (plain,) = Sampler(training_set, 8, text_dropout=0.5).epoch(0, frames)
+    (dropping,) = Sampler(training_set, 8, text_dropout=0.5, frame_dropout=0.5).epoch(0, frames)
+    assert plain.texts == dropping.texts
+    for domain in Domain:
+        has_frames = dropping.has_frames[domain]
+        assert torch.equal(plain.frames[domain][has_frames], dropping.frames[domain][has_frames])
+    assert not torch.cat(list(dropping.has_frames.values())).all()

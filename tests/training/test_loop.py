@@ -70,6 +70,8 @@ def domain_numbers(count: int = 2) -> Tensor:
 class Numbered(nn.Module):
     """A stub network: the embedding of a row is its first pixel, twice."""
 
+    embeds_alone = False
+
     def forward(
         self, frames: Tensor, ids: Tensor | None, mask: Tensor | None, domains: Tensor
     ) -> Tensor:
@@ -85,8 +87,8 @@ def test_vectors_are_placed_at_their_product_and_domain() -> None:
     present = torch.tensor([[True, False, True], [False, True, True], [True, True, False]])
     pages, shorts, lives = (10, 30), (21, 31), (12, 22)
     inputs = (
-        (pixels(*pages), None, None, domain_numbers(2)),
-        (pixels(*shorts, *lives), None, None, domain_numbers(4)),
+        (pixels(*pages), None, None, domain_numbers(2), None),
+        (pixels(*shorts, *lives), None, None, domain_numbers(4), None),
     )
     vectors = ProductModel(Numbered())(*inputs, present)
     assert vectors.shape == (3, 3, 2)
@@ -101,7 +103,9 @@ def test_batch_without_pages_or_without_clips(column: int) -> None:
     parts = [pixels(), pixels()]
     parts[column] = pixels(5, 6)
     vectors = ProductModel(Numbered())(
-        (parts[0], None, None, domain_numbers()), (parts[1], None, None, domain_numbers()), present
+        (parts[0], None, None, domain_numbers(), None),
+        (parts[1], None, None, domain_numbers(), None),
+        present,
     )
     assert vectors[:, column, 0].tolist() == [5, 6]
     assert vectors.count_nonzero() == 4
@@ -109,6 +113,8 @@ def test_batch_without_pages_or_without_clips(column: int) -> None:
 
 def test_gradients_reach_the_vectors_of_their_product_and_domain() -> None:
     class Linear(nn.Module):
+        embeds_alone = False
+
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
@@ -121,8 +127,8 @@ def test_gradients_reach_the_vectors_of_their_product_and_domain() -> None:
     network = Linear()
     present = torch.tensor([[True, True, False], [True, False, True]])
     vectors = ProductModel(network)(
-        (pixels(2, 3), None, None, domain_numbers()),
-        (pixels(5, 7), None, None, domain_numbers()),
+        (pixels(2, 3), None, None, domain_numbers(), None),
+        (pixels(5, 7), None, None, domain_numbers(), None),
         present,
     )
     (vectors[1] * torch.tensor([[1.0], [100.0], [10.0]])).sum().backward()
@@ -146,10 +152,11 @@ def test_batched_embeddings_equal_those_of_single_samples() -> None:
                 one = Batch(
                     frames={d: batch.frames[d][at : at + (d is domain)] for d in Domain},
                     texts={d: batch.texts[d][at : at + (d is domain)] for d in Domain},
+                    has_frames={d: batch.has_frames[d][at : at + (d is domain)] for d in Domain},
                     present={d: torch.tensor([d is domain]) for d in Domain},
                     labels=batch.labels[row : row + 1],
                 )
-                inputs = step.inputs(one, (domain,))
+                *inputs, _ = step.inputs(one, (domain,))
                 assert torch.allclose(vectors[row, column], model(*inputs)[0], atol=1e-5)
     assert (vectors[~present] == 0).all()
     assert torch.allclose(vectors[present].norm(dim=-1), torch.ones(15))
@@ -380,6 +387,55 @@ def test_chunks_have_the_gradients_of_the_whole_batch(size: int) -> None:
     torch.testing.assert_close(same, losses)
     for ours, theirs in zip(chunked, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_chunks_with_parts_alone_have_the_gradients_of_the_whole_batch(size: int) -> None:
+    training_set, frames = small_set(6, MIXED)
+    settings = {"batch_size": 6, "alone_weight": 0.5, "text_dropout": 0.3, "frame_dropout": 0.3}
+    job = small_job(training_set, **settings)
+    model = build_model(
+        dataclasses.replace(job, model=dataclasses.replace(SIZES, missing_frames="learned"))
+    ).eval()
+    batch = ProductBatches(
+        training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size
+    )[0]
+    whole, _ = gradients(step_of(job, model), batch)
+    chunked, _ = gradients(
+        step_of(small_job(training_set, chunk_size=size, **settings), model), batch
+    )
+    for ours, theirs in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_losses_of_parts_alone_by_hand() -> None:
+    """Two products, each with a page and a short; only the first page has text."""
+    training_set, frames = small_set(
+        2, {0: (Domain.PAGE, Domain.SHORT), 1: (Domain.PAGE, Domain.SHORT)}
+    )
+    job = small_job(
+        training_set, batch_size=2, alone_weight=0.5, classifier_weight=0.0, label_smoothing=0.0,
+        temperature=1.0,
+    )  # fmt: skip
+    step = step_of(job, build_model(job))
+    batch = ProductBatches(
+        training_set, frames, job.train, num_frames=SIZES.num_frames, image_size=SIZES.image_size
+    )[0]
+    batch.texts[Domain.PAGE][:] = ["绿茶", None]
+    batch.texts[Domain.SHORT][:] = [None, "nan"]
+    axes = torch.eye(2, SIZES.embedding_dim)
+    whole = torch.zeros(2, 3, SIZES.embedding_dim)
+    whole[:, 0] = whole[:, 1] = axes  # [product, domain]: both products are found
+    frames_alone, text_alone = whole.flip(0), whole.clone()  # a picture finds the other product
+    vectors = torch.stack([whole, frames_alone, text_alone]).requires_grad_()
+    total, _ = step.losses(vectors, batch)
+    right = math.log(1 + math.exp(-1))  # similarities 1 and 0
+    wrong = math.log(1 + math.exp(1))
+    # Four queries (two products, two directions); of text alone only the first page asks.
+    assert total.item() == pytest.approx(right + 0.5 * (wrong + right / 4), rel=1e-5)
+    total.backward()
+    assert vectors.grad is not None
+    assert vectors.grad[2, 0, 0].any() and not vectors.grad[2, 1].any()
 
 
 def check_alike(

@@ -107,11 +107,13 @@ def test_one_frame_is_embedded_as_a_clip_of_equal_frames(
     np.testing.assert_allclose(page, clip, atol=1e-5)
 
 
-def test_missing_text_differs_from_empty_text(
+def test_empty_text_is_a_missing_text(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
 ) -> None:
-    missing, empty = Embedder(saved[0]).embed([noisy(1, 1)] * 2, [None, ""], DOMAINS[:2])
-    assert np.abs(missing - empty).max() > 1e-3
+    texts = [None, "", " \u3000", "绿茶"]
+    missing, *empty, text = Embedder(saved[0]).embed([noisy(1, 1)] * 4, texts, [Domain.PAGE] * 4)
+    assert all(np.allclose(missing, vector, atol=1e-6) for vector in empty)
+    assert np.abs(missing - text).max() > 1e-3
 
 
 def test_last_layer_per_domain_depends_on_the_domain(tmp_path: Path) -> None:
