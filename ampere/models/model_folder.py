@@ -34,6 +34,11 @@ def text_source(folder: Path | str) -> TextSource:
     return _read_json(folder, SETTINGS_FILE)["train"]["text"]
 
 
+def summary_model(folder: Path | str) -> str:
+    """The model whose summaries the network in a folder was trained on; "": no or any model."""
+    return _read_json(folder, SETTINGS_FILE)["train"].get("summary_model", "")
+
+
 def frame_size(folder: Path | str) -> int:
     """Height and width, in pixels, of the frames that a folder's network reads."""
     fields = load_config(folder)
@@ -42,6 +47,16 @@ def frame_size(folder: Path | str) -> int:
 
         return ChineseCLIPConfig(**fields["clip"]).vision_config.image_size
     return fields.get("sizes", fields)["image_size"]
+
+
+def frozen_tower(folder: Path | str) -> str:
+    """Name of the frozen vision tower in a folder, whose features may be stored; "" if none is."""
+    return load_config(folder).get("frozen_tower", "")
+
+
+def stored_tower_name(tower: str, *, bf16: bool) -> str:
+    """Name of a frozen tower in the `features` table: other dtypes give other features."""
+    return f"{tower}-bf16" if tower and bf16 else tower
 
 
 def embedding_name(folder: Path) -> str:

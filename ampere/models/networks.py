@@ -20,12 +20,12 @@ from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.base import Network
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
-from ampere.models.pretrained import load_pretrained_towers
+from ampere.models.pretrained import load_pretrained_towers, load_vision_tower
 from ampere.models.tokenizer import encode
 from ampere.models.towers.efficientnet import WEIGHTS_SHA256, load_efficientnet_weights
 from ampere.models.towers.image_encoder import ImageEncoderConfig, read_image_encoder
 from ampere.models.towers.text import read_text_encoder, text_encoder_width
-from ampere.models.video import build_vision_tower
+from ampere.models.video import VideoBranch, build_vision_tower
 from ampere.models.xclip_checkpoint import XCLIP_SUFFIXES
 from ampere.text.normalize import readable_text
 
@@ -79,9 +79,7 @@ def ampere_config(
     Raises:
         ValueError, OSError: as `build_network`.
     """
-    image_encoder = read_vision_tower(sizes)
-    if image_encoder is not None:
-        sizes = replace(sizes, image_size=image_encoder.image_size)
+    sizes, image_encoder = resolve_vision(sizes)
     text_encoder = (
         read_text_encoder(sizes.text_weights) if use_text and sizes.text_weights else None
     )
@@ -99,6 +97,30 @@ def ampere_config(
         text_encoder=text_encoder,
         frozen_tower=frozen_tower(sizes),
     )
+
+
+def resolve_vision(sizes: ModelSettings) -> tuple[ModelSettings, ImageEncoderConfig | None]:
+    """Return the settings with the vision tower's image size, and the tower's config if it has one.
+
+    Raises:
+        ValueError, OSError: as `read_image_encoder`.
+    """
+    image_encoder = read_vision_tower(sizes)
+    if image_encoder is not None:
+        sizes = replace(sizes, image_size=image_encoder.image_size)
+    return sizes, image_encoder
+
+
+def load_vision_branch(sizes: ModelSettings) -> VideoBranch:
+    """Load a frozen vision tower without the rest of a network, in evaluation mode.
+
+    Raises:
+        ValueError, OSError: as `build_network`.
+    """
+    sizes, image_encoder = resolve_vision(sizes)
+    video = VideoBranch(sizes, image_encoder)
+    load_vision_tower(video, sizes.vision_weights)
+    return video.eval()
 
 
 def read_vision_tower(sizes: ModelSettings) -> ImageEncoderConfig | None:

@@ -42,6 +42,13 @@ class LanceFrames:
         """Whether a sample has frames."""
         return sample_id in self._positions()
 
+    def fingerprints(self) -> dict[str, str]:
+        """Sample id -> fingerprint of its frames."""
+        rows = self.dataset().to_table(columns=["sample_id", "fingerprint"])
+        return dict(
+            zip(rows["sample_id"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True)
+        )
+
     def dataset(self) -> lance.LanceDataset:
         """The table at this version."""
         if self._dataset is None:

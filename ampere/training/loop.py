@@ -29,7 +29,13 @@ from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 from ampere.models.base import Network
 from ampere.models.checkpoint import copy_fitting_weights, copy_tensors, load_weights
 from ampere.models.networks import build_network
-from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet
+from ampere.training.data import (
+    Batch,
+    FeatureSource,
+    FrameSource,
+    ProductBatches,
+    TrainingSet,
+)
 from ampere.training.state import load_state, save_state, trainable
 from ampere.training.step import ProductModel, Step
 from ampere.training.validation import validation_score
@@ -90,7 +96,7 @@ class Training:
 
     Args:
         job: the same on every rank.
-        frames: random access to the stored frames.
+        frames: random access to the stored frames, or to a frozen tower's features of them.
 
     Raises:
         ValueError: fewer than two training products per rank, or a batch size that is not a
@@ -98,7 +104,7 @@ class Training:
         OSError: a rank cannot load the initial weights; all ranks raise it together.
     """
 
-    def __init__(self, job: TrainJob, frames: FrameSource) -> None:
+    def __init__(self, job: TrainJob, frames: FrameSource | FeatureSource) -> None:
         settings = job.train
         rank, ranks = rank_and_world_size()
         check_products(len(job.training_set.products), ranks)

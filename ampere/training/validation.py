@@ -6,6 +6,7 @@ samples would take longer than the training steps between two validations.
 
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,13 @@ from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
 from ampere.retrieval.evaluation import evaluate_tasks, mean_recall
 from ampere.retrieval.metrics import Vectors
-from ampere.training.data import FrameSource, Products, TrainingSet
+from ampere.training.data import (
+    FeatureSource,
+    FrameSource,
+    Products,
+    TrainingSet,
+    take_stored,
+)
 
 BATCH_SIZE = 32
 MAX_PRODUCTS = 1000
@@ -31,7 +38,7 @@ def validation_score(
     model: Network,
     tokenizer: PreTrainedTokenizerBase | None,
     training_set: TrainingSet,
-    frames: FrameSource,
+    frames: FrameSource | FeatureSource,
     bf16: bool = False,
 ) -> float:
     """Compute mR1 in percent over the `validation_subset`, equal on every rank. A collective.
@@ -42,7 +49,7 @@ def validation_score(
         model: the network.
         tokenizer: of the network; None where it reads no tokens.
         training_set: has the validation products and their texts.
-        frames: has their frames.
+        frames: has their frames, or a frozen tower's features of them.
         bf16: whether matrix products run in bfloat16, as in the training steps.
     """
     rank, ranks = rank_and_world_size()
@@ -59,11 +66,14 @@ def validation_score(
     for start in range(0, len(own_rows), BATCH_SIZE):
         ids, _, domains = zip(*own_rows[start : start + BATCH_SIZE], strict=True)
         texts = [training_set.texts.get(sample_id) for sample_id in ids]
-        pixels = [model_input(jpegs, model.image_size) for jpegs in frames.take(ids)]
+        inputs: list[Any] = [
+            stored if isinstance(stored, np.ndarray) else model_input(stored, model.image_size)
+            for stored in take_stored(frames, ids)
+        ]
         with torch.autocast(
             next(model.parameters()).device.type, dtype=torch.bfloat16, enabled=bf16
         ):
-            own_vectors.append(embed_pixels(model, tokenizer, pixels, texts, domains))
+            own_vectors.append(embed_pixels(model, tokenizer, inputs, texts, domains))
     model.train(mode)
     gathered = [own_vectors]
     if dist.is_initialized():

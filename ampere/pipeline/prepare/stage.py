@@ -19,7 +19,7 @@ from ampere.catalog.problem import Located, Problem
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Sample
+from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
 from ampere.store.failures import record_failures
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
@@ -222,7 +222,7 @@ def _delete(workspace: Workspace, ids: list[str]) -> None:
     """
     if not ids:
         return
-    derived = (FRAMES, SUMMARIES, EMBEDDINGS)
+    derived = (FRAMES, SUMMARIES, FEATURES, EMBEDDINGS)
     with ExitStack() as locks:
         for spec in derived:
             locks.enter_context(workspace.lock(spec.name))

@@ -13,24 +13,37 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ampere.config.embed import EmbedSettings
 from ampere.config.model import ModelSettings
 from ampere.config.train import TrainSettings
 from ampere.models.checkpoint import weight_shapes
-from ampere.models.model_folder import SETTINGS_FILE, content_hash, model_identity
-from ampere.models.networks import check_weights, pretrained_tokenizer
+from ampere.models.model_folder import (
+    SETTINGS_FILE,
+    content_hash,
+    model_identity,
+    stored_tower_name,
+)
+from ampere.models.networks import (
+    check_weights,
+    frozen_tower,
+    pretrained_tokenizer,
+    resolve_vision,
+)
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
+from ampere.pipeline.features import train_features
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.train.ray_train import train_on_ray
 from ampere.pipeline.train.trackers import Progress, check_trackers
 from ampere.pipeline.train.worker import TrainInputs
 from ampere.records import CLIP_DOMAINS, SAMPLES, Domain, Split
+from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder
-from ampere.store.texts import missing_summary_warnings, sample_texts
+from ampere.store.texts import chosen_model, missing_summary_warnings, sample_texts
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import normalize
-from ampere.training.data import FrameSource, TrainingSet
+from ampere.training.data import FeatureSource, FrameSource, TrainingSet
 from ampere.training.frame_views import SEPARATOR, FrameViews, frame_training_set
 from ampere.training.loop import TrainJob
 
@@ -72,13 +85,21 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     check_trackers(settings.trackers)
     check_weights(model)
     check_trainable(model, settings)
+    # By name, so that it is the same training whether or not the settings name the only one.
+    summary_model = chosen_model(workspace, settings.text, settings.summary_model)
+    settings = dataclasses.replace(settings, summary_model=summary_model)
     # One version of the table for the whole training, even if `ampere decode` runs meanwhile.
     stored = LanceFrames(workspace)
-    training_set, frames = training_data(workspace, stored, model, settings)
+    training_set, pictures = training_data(workspace, stored, model, settings)
     notes = missing_summary_warnings(
-        workspace, "train", "train.text", settings.text, training_set.texts.keys()
+        workspace,
+        "train",
+        "train.text",
+        settings.text,
+        settings.summary_model,
+        training_set.texts.keys(),
     )
-    check_frame_count(training_set, frames, model.num_frames)
+    check_frame_count(training_set, pictures, model.num_frames)
     start = start_folder(workspace, settings.start_from)
     made_from = training_fingerprint(stored, training_set, model, settings, start)
     target, products = f"models/{settings.name}", len(training_set.products)
@@ -91,6 +112,9 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         model=model,
         train=settings,
     )
+    frames: FrameSource | FeatureSource = pictures
+    if settings.epochs and (tower := frozen_tower(resolve_vision(model)[0])):
+        frames = training_features(workspace, tower, model, settings, training_set, stored)
     start_from = (workspace.uri, f"models/{settings.start_from}") if settings.start_from else None
     inputs = TrainInputs(job=job, frames=frames, start_from=start_from)
     notes += train_and_publish(workspace, inputs, made_from, start)
@@ -98,8 +122,41 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
     return Report("train", where, done=products, seconds=seconds, notes=notes, unit="products")
 
 
+def training_features(
+    workspace: Workspace,
+    tower: str,
+    model: ModelSettings,
+    settings: TrainSettings,
+    training_set: TrainingSet,
+    stored: LanceFrames,
+) -> LanceFeatures:
+    """Store a frozen tower's features of the training and validation samples, and open them.
+
+    Raises:
+        RuntimeError: some samples have no features.
+    """
+    pool = EmbedSettings(
+        workers=str(settings.workers), cpus=settings.cpus, gpus=settings.gpus, bf16=settings.bf16
+    )
+    name = stored_tower_name(tower, bf16=settings.bf16)
+    report = train_features(
+        workspace, name, resolve_vision(model)[0], training_set.texts.keys(), pool
+    )
+    if report.done:
+        print(report, flush=True)
+    return LanceFeatures(workspace, name, stored)
+
+
 def check_trainable(model: ModelSettings, settings: TrainSettings) -> None:
-    """Raise ValueError if a network without trainable weights is to be trained."""
+    """Raise ValueError if a network without trainable weights is to be trained.
+
+    Or if a frozen tower is to learn from frames alone, whose features would be equal.
+    """
+    if model.freeze_vision and settings.supervision != "products":
+        raise ValueError(
+            f"train.supervision is {settings.supervision} and model.freeze_vision is True; frames "
+            "teach a vision tower, so set --model.no-freeze-vision"
+        )
     if settings.epochs and model.network == "mllm" and not model.linear_layer:
         raise ValueError(
             f"model.network mllm has no weights to train without its linear layer, and "
@@ -247,7 +304,7 @@ def read_training_set(
     end = share + settings.data_share * (1 - share)
     validation = {name: products[name] for name in products if places[name] < share}
     products = {name: products[name] for name in products if share <= places[name] < end}
-    texts = sample_texts(workspace, settings.text)
+    texts = sample_texts(workspace, settings.text, settings.summary_model)
     used = sample_ids([*products.values(), *validation.values()])
     return TrainingSet(
         texts={sample_id: texts.get(sample_id) for sample_id in used},

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ampere.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
-    from ampere.training.data import FrameSource
+    from ampere.training.data import FeatureSource, FrameSource
     from ampere.training.loop import Trained, TrainJob
 
 LAST_FILE = "last.safetensors"
@@ -32,13 +32,13 @@ class TrainInputs:
 
     Attributes:
         job: products, texts, tokenizer and settings.
-        frames: random access to the stored frames.
+        frames: random access to the stored frames, or to a frozen tower's features of them.
         start_from: URI of a workspace, and a model folder in it whose weights to start from. Every
             worker fetches them, since the driver's copy may be on its machine only.
     """
 
     job: TrainJob
-    frames: FrameSource
+    frames: FrameSource | FeatureSource
     start_from: tuple[str, str] | None = None
 
 
