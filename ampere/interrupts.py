@@ -88,9 +88,15 @@ def children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
-    """Make this child process end when its parent does, also when the parent is killed."""
+def end_with_parent(parent: int) -> None:
+    """Make this child process end when its parent does, also when the parent is killed.
+
+    Args:
+        parent: its process id. A parent that has ended already sends no signal.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def is_interrupted() -> bool:

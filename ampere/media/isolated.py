@@ -71,7 +71,10 @@ class IsolatedProcess:
         with theirs, children_without_interrupts():
             memory_limit = int(self.memory_limit_gb * 1e9)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), str(memory_limit)],
+                [
+                    *(sys.executable, "-m", __name__),
+                    *(str(theirs.fileno()), str(memory_limit), str(os.getpid())),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Inside a Ray job this package is importable only through the worker's sys.path.
@@ -129,7 +132,7 @@ def _serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    end_with_parent(int(sys.argv[3]))
     import ampere.media.query  # noqa: F401  # load the decoders before the memory limit applies
 
     _limit_memory(int(sys.argv[2]))

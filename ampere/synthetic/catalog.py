@@ -187,14 +187,17 @@ def _write_products(jobs: Sequence[Job], workers: int) -> Iterator[list[Written]
     # Of the process that removes the pool's semaphores, after a command that a signal ended.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
     )
     try:
         with children_without_interrupts():
             written = pool.map(_write_product, jobs, chunksize=4)
         yield from written
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _replace_text(path: Path, text: str) -> None:
