@@ -11,6 +11,9 @@ class EmbedSettings:
 
     model: str = "ampere"
     """Name of the model under models/ to embed with."""
+    summary_model: str = ""
+    """Model whose summaries are read, as the summaries table names it, such as qwen3-8b.
+    Empty: that of the training."""
     batch_size: int = 32
     """Samples per batch."""
     workers: str = "1"

@@ -8,9 +8,10 @@ from ampere.config.checks import make_absolute, require, worker_range
 SHIPPED_MODEL = "shipped"  # name of the small language model inside the package
 
 
-SummaryMethod = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw"]
+SummaryMethod = Literal["llm", "keybert", "uie", "raw"]
 
 
+# The names and the features are columns of the llm method's rows.
 TextSource = Literal["llm", "llm-name", "llm-features", "keybert", "uie", "raw", "none"]
 
 
@@ -19,14 +20,14 @@ class SummarizeSettings:
     """Summarization of raw transcripts to product names and features."""
 
     method: SummaryMethod = "llm"
-    """How transcripts are summarized; the summaries of all methods are stored side by side.
+    """How transcripts are summarized; the summaries of all methods and models are stored side by
+    side.
     llm: product name and features, by a language model under vLLM.
-    llm-name, llm-features: one of the two, from the same answers.
     keybert: five keywords.
     uie: the spans that an extraction model marks.
     raw: the transcript itself."""
     model: str = SHIPPED_MODEL
-    """Language model of the llm methods.
+    """Language model of the llm method.
     shipped: the small model inside the package, for the synthetic demo transcripts.
     Or a preset: baichuan2-13b-4bit, baichuan2-7b-4bit, qwen2-1.5b, qwen3-4b or qwen3-8b.
     Or the hub name or local folder of an instruction-tuned model."""

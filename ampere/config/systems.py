@@ -218,10 +218,13 @@ def same_systems(settings: Settings, names: Iterable[str]) -> dict[str, str]:
 def with_system(settings: Settings, system: str) -> Settings:
     """Apply a system's changes to settings; its name becomes the model's name in every stage."""
     changes = SYSTEMS[system]
+    train = dict(changes.train)
+    if not train.get("text", "llm").startswith("llm"):
+        train["summary_model"] = ""  # the base's is a language model
     return dataclasses.replace(
         settings,
         model=dataclasses.replace(settings.model, **changes.model),
-        train=dataclasses.replace(settings.train, name=system, **changes.train),
+        train=dataclasses.replace(settings.train, name=system, **train),
         embed=dataclasses.replace(settings.embed, model=system),
         index=dataclasses.replace(settings.index, model=system),
         evaluate=dataclasses.replace(settings.evaluate, models=(system,)),

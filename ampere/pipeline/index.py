@@ -50,7 +50,7 @@ from ampere.store.indexes import (
     versions,
 )
 from ampere.store.models import model_folder
-from ampere.store.texts import sample_texts, text_array
+from ampere.store.texts import sample_texts, summary_models, text_array
 from ampere.store.workspace import Workspace
 
 RUNTIME_ONLY_FIELDS = ("delta_share", "keep", "gpu")  # settings that change no search result
@@ -263,7 +263,9 @@ def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], split_filter(split))
     at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())
     embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
-    texts = text_array(sample_texts(workspace, "llm"), embeddings["sample_id"].to_pylist())
+    # Hits show one text, whatever the model reads, so the first language model's will do.
+    shown = next(iter(summary_models(workspace, "llm")), "")
+    texts = text_array(sample_texts(workspace, "llm", shown), embeddings["sample_id"].to_pylist())
     uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
     # A row counts as updated if its vector or a column that a hit shows changed.
     content = (

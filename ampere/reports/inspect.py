@@ -23,7 +23,8 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     if not samples:
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
     sample = samples[0]
-    summaries = workspace.table(SUMMARIES).read(where=where).sort_by("method").to_pylist()
+    order = [("method", "ascending"), ("model", "ascending")]
+    summaries = workspace.table(SUMMARIES).read(where=where).sort_by(order).to_pylist()
     failures = (
         workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
     )
@@ -37,7 +38,8 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     add_column(f"{kind}, {len(text)} characters" if text else kind)
     cells: list[Group | Text] = [Text(text or "(none)")]
     for summary in summaries:
-        add_column(f"method {summary['method']}: {summary['status']}")
+        by_model = f" by {summary['model']}" if summary["model"] else ""
+        add_column(f"method {summary['method']}{by_model}: {summary['status']}")
         cells.append(_summary(summary))
     for failure in failures:
         add_column("failed")
@@ -52,15 +54,15 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
 
 
 def _summary(row: dict[str, Any]) -> Group:
-    """A summary's name, features, flags, model and raw output, one below the other."""
+    """A summary's name, features, flags, weights and raw output, one below the other."""
     # Some methods do not separate names from features: their rows have a text only.
     name = row["text"] if row["product_name"] is None else row["product_name"]
     lines = [Text(name or "(no product)", "bold")]
     lines += [Text(f"- {feature}") for feature in row["product_features"] or ()]
     lines += [Text(f"! {flag}", "red") for flag in row["flags"] or ()]
-    if row["model"]:
+    if row["weights"]:
         prompt = f", prompt {row['prompt_version']}" if row["prompt_version"] else ""
-        lines.append(Text(f"\n{row['model']}{prompt}, {row['language']}", "dim"))
+        lines.append(Text(f"\n{row['weights']}{prompt}, {row['language']}", "dim"))
     if row["raw_output"] is not None:
         pieces = f" in {row['pieces']} pieces" if (row["pieces"] or 1) > 1 else ""
         tokens = f"{row['prompt_tokens']} tokens in, {row['generated_tokens']} out{pieces}"

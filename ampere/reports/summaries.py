@@ -1,4 +1,4 @@
-"""`reports/summaries.html`: one page on the summaries of a method, for a person to skim."""
+"""`reports/summaries.html`: one page on the summaries of a stage, for a person to skim."""
 
 import io
 import random
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from ampere.pipeline.runner.stage import Stage
+from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import FAILURES, SAMPLES, SUMMARIES, Domain
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
@@ -22,9 +22,10 @@ SHOWN = 50  # rows
 BINS = 40
 
 
-def write_summary_page(workspace: Workspace, stage: Stage, method: str) -> str:
-    """Write the page on one method's rows; returns its path or URI."""
-    where = f"method = '{method}'"
+def write_summary_page(workspace: Workspace, stage: SummarizeStage) -> str:
+    """Write the page on the rows of a stage's method and model; returns its path or URI."""
+    where = stage.owned_rows()
+    method = " by ".join(name for name in stage.key.values() if name)
     columns = ["sample_id", "status", "flags", "language"]
     rows = workspace.table(SUMMARIES).read(columns, where)
     flags = Counter(

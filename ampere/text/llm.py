@@ -1,7 +1,7 @@
 """Transcripts to a language model's prompts, and its completions to columns of a summary row."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -199,16 +199,13 @@ def load_tokenizer(model: LanguageModel) -> Any:
     return AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
 
 
-def summary_fields(
-    completions: Sequence[Completion], text_of: Callable[[Summary], str]
-) -> dict[str, Any]:
+def summary_fields(completions: Sequence[Completion]) -> dict[str, Any]:
     """The columns of a summary row that follow from the completions for one transcript.
 
     A piece without a summary is flagged, and the summary is that of the other pieces.
 
     Args:
         completions: at least one, for all pieces of the transcript, in their order.
-        text_of: gives the text of a summary that the embedding model reads.
 
     Raises:
         AnswerError: no completion is a summary.
@@ -224,7 +221,7 @@ def summary_fields(
     summary = summaries[0] if len(summaries) == 1 else merge(summaries)
     heard = "".join(completion.text for completion in completions)
     flags = [f"{Flag.FAILED_PIECE}: {error:.300}" for error in errors]
-    return summary_columns(summary, text_of(summary)) | {
+    return summary_columns(summary) | {
         "flags": flags + audit(heard, summary.product_name, summary.product_features),
         "raw_output": "\n".join(completion.raw_output for completion in completions),
         "pieces": len(completions),

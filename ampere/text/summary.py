@@ -74,8 +74,8 @@ class Summary:
         return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
-# The embedding model's text by method: the three "LLM" rows of the paper's table V.
-METHODS: dict[str, Callable[[Summary], str]] = {
+# The embedding model's text by source: the three "LLM" rows of the paper's table V.
+LLM_TEXTS: dict[str, Callable[[Summary], str]] = {
     "llm": lambda summary: summary.text,
     "llm-name": lambda summary: summary.product_name,
     "llm-features": lambda summary: " ".join(summary.product_features),
@@ -83,13 +83,9 @@ METHODS: dict[str, Callable[[Summary], str]] = {
 NO_PRODUCT = Summary(product_name="", product_features=())
 
 
-def summary_columns(summary: Summary, text: str) -> dict[str, Any]:
-    """A summary's columns in the table.
-
-    Args:
-        summary: the summary.
-        text: the embedding model's input. If it is empty, the column is null and the status empty.
-    """
+def summary_columns(summary: Summary) -> dict[str, Any]:
+    """A summary's columns in the table; without a text the status is empty."""
+    text = summary.text
     return {
         "product_name": summary.product_name,
         "product_features": list(summary.product_features),

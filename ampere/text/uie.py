@@ -115,7 +115,7 @@ class Extractor:
         extra = [part for part in parts if part and part not in name]
         features = dict.fromkeys([*extra, *spans["appearance"], *spans["texture"]])
         summary = Summary(product_name=name, product_features=tuple(features))
-        return summary_columns(summary, summary.text) | {"language": language}
+        return summary_columns(summary) | {"language": language}
 
     def spans(self, query: str, text: str) -> list[str]:
         """Answers to one question, most probable first, each once."""

@@ -9,10 +9,11 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ampere.cluster import connect
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import ModelSettings
 from ampere.config.settings import Settings
+from ampere.config.summarize import SummarizeSettings, SummaryMethod
 from ampere.config.systems import SYSTEMS, TABLES, check_base, same_systems, with_system
 from ampere.config.train import TrainSettings
 from ampere.models.model_folder import embedding_name
@@ -32,13 +34,20 @@ from ampere.pipeline.evaluate import (
 )
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
+from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.pipeline.train.stage import run_training
 from ampere.records import SAMPLES, Split
 from ampere.retrieval.evaluation import evaluate_model, evaluate_tasks, mr1_interval
 from ampere.retrieval.metrics import TASKS
 from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder
-from ampere.store.texts import count_unsummarized, no_summaries_reason
+from ampere.store.texts import (
+    chosen_model,
+    count_unsummarized,
+    method_of,
+    no_summaries_reason,
+    summary_models,
+)
 from ampere.store.workspace import Workspace
 
 NONE = "–"  # in place of a number
@@ -87,23 +96,66 @@ class Row:
 Rows = dict[str, Row]  # by system, in the order of the tables
 Train = Callable[[Workspace, ModelSettings, TrainSettings], Report]
 Embed = Callable[[Workspace, EmbedSettings], Report]
+Summarize = Callable[[Workspace, SummarizeSettings], Report]
 
 
 def run_ablation(workspace: Workspace, settings: Settings) -> Report:
     """Train, embed and evaluate the systems of the chosen tables.
 
-    Writes reports/ablation.md and reports/ablation.json. A system that fails, or whose text source
-    has no summaries yet, is a row with its reason.
+    Summaries of a method that a system reads and no clip has are made first. Writes
+    reports/ablation.md and reports/ablation.json. A system that fails, or whose summaries cannot be
+    made, is a row with its reason.
 
     Raises:
-        ValueError: the settings change what the systems are; see `check_base`.
+        ValueError: the settings change what the systems are, see `check_base`; or several language
+            models have summaries, and train.summary_model names none.
         FileNotFoundError: there are no frames yet.
     """
     check_base(settings)
+    chosen_model(workspace, "llm", settings.train.summary_model)
     LanceFrames(workspace)  # raises without frames, as every row would
     connect()
-    rows = make_rows(workspace, settings, train=run_training, embed=embed_test_samples)
+    systems = chosen_systems(settings)
+    failed = make_summaries(workspace, settings, systems, summarize_clips)
+    rows = make_rows(workspace, settings, failed, train=run_training, embed=embed_test_samples)
     return write_rows(workspace, settings, rows)
+
+
+def summarize_clips(workspace: Workspace, settings: SummarizeSettings) -> Report:
+    """Summarize all clips by a method.
+
+    Raises:
+        OSError: the hub or the folder does not have the method's model.
+    """
+    from transformers import AutoConfig
+
+    if source := {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method):
+        AutoConfig.from_pretrained(source)  # before actors start, which would each find out
+    return run_stage(SummarizeStage(workspace, settings), workspace)
+
+
+def make_summaries(
+    workspace: Workspace, settings: Settings, systems: Sequence[str], summarize: Summarize
+) -> dict[str, str]:
+    """Make the summaries that systems read, of each method of which there are none.
+
+    Those of a method that has some are left as they are: another model than that of
+    `summarize.model` may have made them.
+
+    Returns:
+        Method -> why it failed.
+    """
+    failed: dict[str, str] = {}
+    methods = {method_of(with_system(settings, system).train.text) for system in systems}
+    for method in sorted(methods):
+        if method in ("raw", "none") or summary_models(workspace, method):
+            continue
+        try:
+            chosen = dataclasses.replace(settings.summarize, method=cast(SummaryMethod, method))
+            print(summarize(workspace, chosen), flush=True)
+        except Exception as error:  # other systems read other texts
+            failed[method] = reason_of(error)
+    return failed
 
 
 def embed_test_samples(workspace: Workspace, settings: EmbedSettings) -> Report:
@@ -141,16 +193,22 @@ def chosen_systems(settings: Settings) -> list[str]:
 
 
 def make_rows(
-    workspace: Workspace, settings: Settings, *, train: Train, embed: Embed
+    workspace: Workspace,
+    settings: Settings,
+    failed: Mapping[str, str] = MappingProxyType({}),
+    *,
+    train: Train,
+    embed: Embed,
 ) -> Iterator[Row]:
     """Yield each chosen system's row when it is finished.
 
     Args:
+        failed: as `make_summaries` returns it.
         train: trains a model of the workspace, unless it is trained; as `run_training`.
         embed: embeds the test samples with a model, as `embed_test_samples`.
     """
     systems = chosen_systems(settings)
-    reasons = missing_texts(workspace, settings, systems)
+    reasons = missing_texts(workspace, settings, systems, failed)
     for system, first in same_systems(settings, systems).items():
         reasons[system] = f"with these settings the same system as {first}"
     for system, reason in reasons.items():
@@ -175,13 +233,22 @@ def make_rows(
 
 
 def missing_texts(
-    workspace: Workspace, settings: Settings, systems: Sequence[str]
+    workspace: Workspace,
+    settings: Settings,
+    systems: Sequence[str],
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """System -> why it cannot be trained: its text source has no summaries yet."""
-    texts = {system: with_system(settings, system).train.text for system in systems}
+    """System -> why it cannot be trained: its text source has no summaries.
+
+    Args:
+        failed: as `make_summaries` returns it.
+    """
+    trains = {system: with_system(settings, system).train for system in systems}
+    texts = {system: (train.text, train.summary_model) for system, train in trains.items()}
     reasons = {
-        text: no_summaries_reason(text, *count_unsummarized(workspace, text))
-        for text in set(texts.values())
+        (text, model): failed.get(method_of(text))
+        or no_summaries_reason(text, *count_unsummarized(workspace, text, model), model)
+        for text, model in set(texts.values())
     }
     return {system: reason for system, text in texts.items() if (reason := reasons[text])}
 

@@ -1,4 +1,4 @@
-"""`ampere evaluate-summaries`: each method's summaries against labeled transcripts.
+"""`ampere evaluate-summaries`: summaries of each method and model against labeled transcripts.
 
 The measures are those of the paper's tables VI and VII.
 """
@@ -68,7 +68,9 @@ def _gold_row(line: str, where: str) -> Row:
 
 
 def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores]:
-    """Scores of every method with rows of the labeled samples; missing summaries count as wrong.
+    """Scores of every method and model with rows of the labeled samples, by label.
+
+    Missing summaries count as wrong.
 
     Raises:
         ValueError: no method has any.
@@ -86,31 +88,32 @@ def score_workspace(workspace: Workspace, gold: Gold) -> dict[str, SummaryScores
 
 
 def summaries_by_method(workspace: Workspace, gold: Gold) -> dict[str, dict[str, Row]]:
-    """The summaries of the labeled samples as they are scored, by method and sample_id.
+    """The summaries of the labeled samples as they are scored, by label and sample_id.
 
-    A clip of status missing has no summary.
+    A label is a method, or "METHOD by MODEL" where a method has several models. A clip of status
+    missing has no summary.
     """
-    columns = ["sample_id", "method", "product_name", "product_features", "text", "status"]
+    columns = ["sample_id", "method", "model", "product_name", "product_features", "text", "status"]
     rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
+    models: dict[str, set[str]] = {}
+    for row in rows:
+        models.setdefault(row["method"], set()).add(row["model"])
     by_method: dict[str, dict[str, Row]] = {}
     for row in rows:
-        summaries = by_method.setdefault(row["method"], {})
+        method = row["method"]
+        label = method if len(models[method]) == 1 else f"{method} by {row['model']}"
+        summaries = by_method.setdefault(label, {})
         if row["status"] != Status.MISSING:
             summaries[row["sample_id"]] = _scored(row)
     return by_method
 
 
 def _scored(row: Row) -> Row:
-    """The part of a summary that is the embedding model's text, and therefore scored."""
+    """The columns of a summary that are scored; a raw transcript is one phrase."""
     if row["status"] == Status.EMPTY:
         return NO_PRODUCT
-    match row["method"]:
-        case "raw" if row["text"]:
-            return row | {"product_features": [row["text"]]}
-        case "llm-name":
-            return row | {"product_features": []}
-        case "llm-features":
-            return row | {"product_name": ""}
+    if row["method"] == "raw" and row["text"]:
+        return row | {"product_features": [row["text"]]}
     return row
 
 

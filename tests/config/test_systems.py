@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from ampere.config.presets import PRESETS
-from ampere.config.summarize import SummaryMethod
-from ampere.config.systems import SYSTEMS, TABLES, check_base, named_settings, same_systems
+from ampere.config.summarize import SummaryMethod, TextSource
+from ampere.config.systems import (
+    SYSTEMS,
+    TABLES,
+    check_base,
+    named_settings,
+    same_systems,
+    with_system,
+)
 from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.retrieval.metrics import TASKS
 
@@ -125,7 +132,7 @@ def test_table_v_has_every_text_with_and_without_frames() -> None:
         (s.model.use_vision, s.train.text)
         for s in (named_settings(f"demo+{name}") for name in TABLES["V"])
     }
-    texts = set(SummaryMethod.__args__)
+    texts = set(TextSource.__args__) - {"none"}
     assert rows == {(vision, text) for vision in (True, False) for text in texts} | {(True, "none")}
     assert TABLES["V"]["text"] == TABLES["X"]["text"]
 
@@ -141,6 +148,17 @@ def test_demo_writes_checkpoints_to_resume_from() -> None:
     assert 0 < 2 * train.checkpoint_every <= steps
 
 
-def test_text_choices_are_summary_methods() -> None:
+def test_every_text_source_is_of_a_system() -> None:
     texts = {system.train["text"] for system in SYSTEMS.values() if "text" in system.train}
-    assert texts - {"none", "llm"} == set(SummaryMethod.__args__) - {"llm"}
+    assert texts == set(TextSource.__args__) - {"llm"}
+    assert set(SummaryMethod.__args__) < set(TextSource.__args__)
+
+
+def test_language_model_of_a_base_is_read_by_systems_that_read_summaries() -> None:
+    base = PRESETS["demo"]()
+    base = dataclasses.replace(base, train=dataclasses.replace(base.train, summary_model="qwen"))
+    check_base(base)
+    chosen = {name: with_system(base, name).train.summary_model for name in TABLES["V"]}
+    assert {name for name, model in chosen.items() if model == "qwen"} == {
+        "ampere", "llm-name", "llm-features", "text", "text-llm-name", "text-llm-features",
+    }  # fmt: skip

@@ -21,7 +21,8 @@ def summarized(workspace: Workspace) -> Workspace:
         "product_features": ["控油"],
     }
     made = {
-        "model": "shipped@1",
+        "model": "shipped",
+        "weights": "shipped@1",
         "prompt_version": "bare@1",
         "prompt_tokens": 9,
         "generated_tokens": 7,
@@ -55,7 +56,7 @@ def test_transcript_summary_and_flags_are_shown_side_by_side(
     for part in (
         "这个洗发水",
         "transcript, 5 characters",
-        "method llm: ok",
+        "method llm by shipped: ok",
         "- 控油",
         "! unsupported: 控油",
         "bare@1",
@@ -92,7 +93,8 @@ def test_a_text_without_a_name_is_shown(
     rows = [
         {
             "method": "keybert",
-            "model": "rbt@1",
+            "model": "rbt",
+            "weights": "rbt@1",
             "language": "zh",
             "text": "控油 洗发",
             "product_features": ["控油"],

@@ -44,7 +44,7 @@ def summarized(workspace: Workspace) -> Workspace:
     ]
     workspace.table(SUMMARIES).append(
         [
-            row | {"method": "raw", "fingerprint": fingerprints[str(row["sample_id"])]}
+            row | {"method": "raw", "model": "", "fingerprint": fingerprints[str(row["sample_id"])]}
             for row in rows
         ]
     )
@@ -61,7 +61,7 @@ def summarized(workspace: Workspace) -> Workspace:
 
 
 def written(workspace: Workspace) -> str:
-    write_summary_page(workspace, SummarizeStage(workspace, RAW), "raw")
+    write_summary_page(workspace, SummarizeStage(workspace, RAW))
     return workspace.read_report(PAGE_REPORT) or ""
 
 

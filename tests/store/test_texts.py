@@ -5,7 +5,12 @@ import pytest
 
 from ampere.config.summarize import TextSource
 from ampere.records import SAMPLES, SUMMARIES
-from ampere.store.texts import sample_texts, text_array
+from ampere.store.texts import (
+    count_unsummarized,
+    missing_summary_warnings,
+    sample_texts,
+    text_array,
+)
 from ampere.store.workspace import Workspace
 
 
@@ -54,6 +59,55 @@ def test_no_text_at_all(filled: Workspace) -> None:
     assert sample_texts(filled, "none") == dict.fromkeys(
         ["page", "bare", "done", "empty", "silent", "new"]
     )
+
+
+def test_names_and_features_are_columns_of_the_summaries(workspace: Workspace) -> None:
+    """The name alone or the features alone, of the same row; None where there is none."""
+    samples = [("a", "live", "raw"), ("b", "live", "raw"), ("p", "page", "title")]
+    workspace.table(SAMPLES).append(
+        [{"sample_id": i, "domain": d, "text": t} for i, d, t in samples]
+    )
+    rows = [("a", "name", ["one", "two"], "name one two"), ("b", "", ["three"], "three")]
+    workspace.table(SUMMARIES).append(
+        [
+            {"sample_id": i, "method": "llm", "model": "m", "product_name": n}
+            | {"product_features": f, "text": t}
+            for i, n, f, t in rows
+        ]
+    )
+    assert sample_texts(workspace, "llm") == {"a": "name one two", "b": "three", "p": "title"}
+    assert sample_texts(workspace, "llm-name") == {"a": "name", "b": None, "p": "title"}
+    assert sample_texts(workspace, "llm-features") == {"a": "one two", "b": "three", "p": "title"}
+    assert count_unsummarized(workspace, "llm-name") == (0, 2)
+
+
+@pytest.fixture
+def two_models(workspace: Workspace) -> Workspace:
+    """Two clips; a language model has a summary of each, another one of the first."""
+    workspace.table(SAMPLES).append(
+        [{"sample_id": i, "domain": "live", "text": "raw"} for i in ("a", "b")]
+    )
+    rows = [("a", "qwen", "by qwen"), ("b", "qwen", "by qwen"), ("a", "it's", "by the other")]
+    workspace.table(SUMMARIES).append(
+        [{"sample_id": i, "method": "llm", "model": m, "text": t} for i, m, t in rows]
+    )
+    return workspace
+
+
+def test_one_of_several_language_models_has_to_be_chosen(two_models: Workspace) -> None:
+    message = "summaries of several models found for method llm: it's, qwen. Choose one by"
+    for read in (sample_texts, count_unsummarized):
+        with pytest.raises(ValueError, match=message):
+            read(two_models, "llm-name")
+    assert sample_texts(two_models, "llm", "qwen") == {"a": "by qwen", "b": "by qwen"}
+    assert sample_texts(two_models, "llm", "it's") == {"a": "by the other", "b": None}
+    assert count_unsummarized(two_models, "llm", "it's") == (1, 2)
+    assert sample_texts(two_models, "raw") == {"a": "raw", "b": "raw"}  # no summary is read
+
+
+def test_summaries_of_a_model_that_has_none_are_missed_by_name(two_models: Workspace) -> None:
+    with pytest.raises(ValueError, match="no summaries of method llm by model qwn found, but 2"):
+        missing_summary_warnings(two_models, "train", "train.text", "llm", "qwn", ["a", "b"])
 
 
 @pytest.mark.parametrize("source", ["llm", "raw", "none"])

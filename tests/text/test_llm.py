@@ -12,7 +12,7 @@ from ampere.text.language import Language
 from ampere.text.language_models import LanguageModel, find_model
 from ampere.text.llm import JOIN_TOKENS, Completion, PromptBuilder, summary_fields
 from ampere.text.prompts import BARE, EXAMPLE, Prompt
-from ampere.text.summary import METHODS, NO_PRODUCT, AnswerError, Status, Summary
+from ampere.text.summary import NO_PRODUCT, AnswerError, Status, Summary
 
 SHIPPED = find_model(SHIPPED_MODEL)
 
@@ -130,7 +130,7 @@ def test_attention_states_by_hand(builder: PromptBuilder) -> None:
 
 def test_one_completion_becomes_columns() -> None:
     summary = Summary(product_name="洗发水", product_features=("控油",))
-    assert summary_fields([completion(summary, "这个洗发水")], METHODS["llm"]) == {
+    assert summary_fields([completion(summary, "这个洗发水")]) == {
         "product_name": "洗发水",
         "product_features": ["控油"],
         "text": "洗发水 控油",
@@ -152,30 +152,30 @@ def test_completions_of_pieces_are_merged_and_counted() -> None:
         completion(NO_PRODUCT, "点关注"),
         completion(two, "洗发水去屑"),
     ]
-    fields = summary_fields(pieces, METHODS["llm"])
+    fields = summary_fields(pieces)
     assert fields["text"] == "松石洗发水 控油 去屑" and fields["flags"] == []
     assert (fields["pieces"], fields["prompt_tokens"], fields["generated_tokens"]) == (3, 90, 27)
     assert fields["raw_output"].splitlines() == [one.to_json(), NO_PRODUCT.to_json(), two.to_json()]
 
 
 def test_chat_is_empty_and_has_no_text() -> None:
-    fields = summary_fields([completion(NO_PRODUCT, "大家好")], METHODS["llm"])
+    fields = summary_fields([completion(NO_PRODUCT, "大家好")])
     assert fields["status"] is Status.EMPTY and fields["text"] is None
 
 
 def test_cut_completion_is_an_error_with_piece_and_reason() -> None:
     cut = completion('{"is_product":true,"product_na', finish_reason="length")
     with pytest.raises(AnswerError, match=r"1 of 1: .*not a product summary .* ended by length"):
-        summary_fields([cut], METHODS["llm"])
+        summary_fields([cut])
     with pytest.raises(AnswerError, match=r"piece 1 of 2: .*not a product summary"):
-        summary_fields([cut, cut], METHODS["llm"])
+        summary_fields([cut, cut])
 
 
 def test_failed_piece_is_flagged_and_the_summary_is_that_of_the_others() -> None:
     whole = completion(Summary(product_name="松石牙刷", product_features=("软毛",)), "松石牙刷软毛")
     cut = completion('{"is_product":true,"product_na', finish_reason="length")
     lost = replace(completion("", "防水"), error="boom")
-    fields = summary_fields([whole, cut, lost], METHODS["llm"])
+    fields = summary_fields([whole, cut, lost])
     assert (fields["text"], fields["status"], fields["pieces"]) == ("松石牙刷 软毛", Status.OK, 3)
     failed_answer, failed_piece = fields["flags"]
     assert failed_answer.startswith("failed piece: 2 of 3: the answer is not a product summary")

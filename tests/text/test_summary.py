@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ampere.text.summary import (
-    METHODS,
+    LLM_TEXTS,
     NO_PRODUCT,
     SCHEMA,
     AnswerError,
@@ -120,7 +120,7 @@ def test_answer_without_a_product() -> None:
 
 def test_text_of_each_method_by_hand() -> None:
     full = Summary(product_name="洗发水", product_features=("控油", "500ml"))
-    assert {name: text(full) for name, text in METHODS.items()} == {
+    assert {name: text(full) for name, text in LLM_TEXTS.items()} == {
         "llm": "洗发水 控油 500ml",
         "llm-name": "洗发水",
         "llm-features": "控油 500ml",
@@ -131,18 +131,16 @@ def test_text_of_each_method_by_hand() -> None:
     )
     nameless = Summary(product_name="", product_features=("控油",))
     assert nameless.text == "控油" and parse_summary(nameless.to_json()) == nameless
-    assert METHODS["llm-name"](nameless) == NO_PRODUCT.text == ""
+    assert LLM_TEXTS["llm-name"](nameless) == NO_PRODUCT.text == ""
 
 
 def test_summary_without_text_is_null_and_empty() -> None:
     full = Summary(product_name="洗发水", product_features=("控油",))
-    assert summary_columns(full, "洗发水") == {
+    assert summary_columns(full) == {
         "product_name": "洗发水",
         "product_features": ["控油"],
-        "text": "洗发水",
+        "text": "洗发水 控油",
         "status": Status.OK,
     }
-    assert (
-        summary_columns(full, "")["text"] is None
-        and summary_columns(full, "")["status"] is Status.EMPTY
-    )
+    empty = summary_columns(NO_PRODUCT)
+    assert empty["text"] is None and empty["status"] is Status.EMPTY

@@ -13,6 +13,7 @@ from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings
 from ampere.config.model import ModelSettings
 from ampere.config.settings import Settings
+from ampere.config.summarize import SummarizeSettings
 from ampere.config.systems import SYSTEMS, TABLES, named_settings
 from ampere.config.train import TrainSettings
 from ampere.models.model_folder import embedding_name
@@ -25,6 +26,7 @@ from ampere.workflows import ablate
 from ampere.workflows.ablate import (
     Row,
     make_rows,
+    make_summaries,
     missing_texts,
     run_ablation,
     seeded,
@@ -55,12 +57,12 @@ def test_ablation_of_the_demo_is_complete_and_resumes(
     assert main(["ablate", *flags]) == 0
     first = capsys.readouterr().out
     assert "train: 10 products done" in first
-    assert "ablate: uie has no result: no summaries of method uie" in first
+    assert "ablate: uie has no result: OSError: " in first  # no such model here
     report = json.loads((tmp_path / "workspace" / "reports" / "ablation.json").read_text("utf-8"))
     visual, uie = report["systems"]["visual"], report["systems"]["uie"]
     low, high = visual["interval"]
     assert 0 <= low <= visual["mR1"] <= high <= 100 and visual["paper_on_ROPE"] == {"V": 56.9}
-    assert uie["mR1"] is None and "no summaries of method uie" in uie["reason"]
+    assert uie["mR1"] is None and "OSError" in uie["reason"]
     assert "visual-0" in workspace.names("models")
     assert main(["ablate", *flags]) == 0
     again = capsys.readouterr().out
@@ -265,6 +267,33 @@ def test_text_source_without_summaries_is_missing(
     assert list(missing) == ["keybert"] and missing["keybert"].startswith(
         "no summaries of method keybert"
     )
+
+
+def test_summaries_that_systems_need_are_made_once(workspace: Workspace) -> None:
+    """Of methods without any; those of a method that has some may be of another model."""
+    workspace.table(SUMMARIES).append([{"sample_id": "t", "method": "llm", "model": "qwen"}])
+    systems = ["ampere", "llm-name", "keybert", "text-keybert", "uie", "raw", "visual"]
+    asked = []
+
+    def summarize(workspace: Workspace, settings: SummarizeSettings) -> Report:
+        asked.append(settings.method)
+        if settings.method == "uie":
+            raise OSError("no such model")
+        return Report("summarize", "")
+
+    failed = make_summaries(workspace, Settings(), systems, summarize)
+    assert asked == ["keybert", "uie"] and failed == {"uie": "OSError: no such model"}
+    workspace.table(SAMPLES).upsert([{"sample_id": "t", "domain": "live", "text": "speech"}])
+    missing = missing_texts(workspace, Settings(), systems, failed)
+    assert missing["uie"] == "OSError: no such model" and "keybert" in missing
+
+
+def test_ambiguous_language_models_stop_the_tables_first(workspace: Workspace) -> None:
+    workspace.table(SUMMARIES).append(
+        [{"sample_id": "t", "method": "llm", "model": model} for model in ("a", "b")]
+    )
+    with pytest.raises(ValueError, match=r"llm: a, b. Choose one by --train.summary-model"):
+        run_ablation(workspace, Settings())
 
 
 def test_frames_are_required(workspace: Workspace) -> None:

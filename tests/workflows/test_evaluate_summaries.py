@@ -1,5 +1,4 @@
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -95,26 +94,16 @@ def test_methods_of_a_workspace_are_scored_by_hand(summarized: Workspace, tmp_pa
     assert (raw.name_accuracy.value, raw.no_output.value) == (0.5, 0.5)
 
 
-def test_method_is_scored_by_its_text_only(workspace: Workspace, tmp_path: Path) -> None:
-    row = {
-        "sample_id": "a",
-        "product_name": "松石牙刷",
-        "product_features": ["软毛"],
-        "status": "ok",
-    }
-    workspace.table(SUMMARIES).append(
-        [row | {"method": method} for method in ("llm", "llm-name", "llm-features")]
-    )
+def test_models_of_one_method_are_scored_apart(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [
+        {"method": "llm", "model": "a", "product_name": "松石牙刷", "product_features": ["软毛"]},
+        {"method": "llm", "model": "b", "product_name": "牙刷", "product_features": []},
+        {"method": "raw", "model": "", "text": "松石牙刷"},
+    ]
+    workspace.table(SUMMARIES).append([row | {"sample_id": "a", "status": "ok"} for row in rows])
     scores = score_workspace(workspace, read_gold(write(tmp_path / "gold.jsonl", GOLD[:1])))
-    shares = {
-        name: (s.name_accuracy.value, s.no_output.value, s.feature_recall.value)
-        for name, s in scores.items()
-    }
-    assert shares == {"llm": (1, 0, 0.5), "llm-name": (1, 0, 0), "llm-features": (0, 1, 0.5)}
-    assert (
-        math.isnan(scores["llm-name"].feature_precision.value)
-        and scores["llm-features"].feature_precision.value == 1
-    )
+    shares = {name: (s.name_accuracy.value, s.feature_recall.value) for name, s in scores.items()}
+    assert shares == {"llm by a": (1, 0.5), "llm by b": (0, 0), "raw": (1, 0)}
 
 
 def test_demo_counts_missing_summaries_as_wrong(summarized: Workspace, tmp_path: Path) -> None:

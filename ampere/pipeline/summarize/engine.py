@@ -20,6 +20,7 @@ from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
 from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.pipeline.summarize.ray_patches import patched
+from ampere.pipeline.summarize.rows import model_name
 from ampere.text.summary import SCHEMA
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def completions(
         fn_constructor_kwargs={
             "settings": settings,
             "origin": {
-                "model": model_identity(model.source),
+                "model": model_name(settings),
+                "weights": model_identity(model.source),
                 "prompt_version": prompt.version,
             },
             "max_model_len": size.max_model_len,

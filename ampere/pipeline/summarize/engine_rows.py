@@ -21,7 +21,7 @@ from ampere.pipeline.runner.stage import error_columns, error_row, result_schema
 from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.pipeline.summarize.rows import transcripts
 from ampere.records import SUMMARIES
-from ampere.text.summary import METHODS, AnswerError
+from ampere.text.summary import AnswerError
 
 ERROR = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
 PROMPT_SCHEMA = pa.schema(
@@ -109,7 +109,7 @@ class ReadCompletions:
 
     Args:
         settings: of the stage.
-        origin: model and prompt_version of the rows.
+        origin: model, weights and prompt_version of the rows.
         max_model_len: tokens of a prompt and its completion together at which the engine stops.
         is_retry: whether the rows were tried before.
     """
@@ -198,7 +198,7 @@ def join(row: dict[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
     again, the summary is that of the other pieces.
 
     Args:
-        row: sample_id, fingerprint, method, model and prompt_version.
+        row: sample_id, fingerprint, method, model, weights and prompt_version.
         pieces: of the transcript.
     """
     from ampere.text.llm import Completion, summary_fields
@@ -210,7 +210,7 @@ def join(row: dict[str, Any], pieces: Sequence[Piece]) -> dict[str, Any]:
         has_summary = len(errors) < len(completions)
         if errors and not (has_summary and pieces[0].is_retry):
             raise EngineError(f"the language model failed on this transcript: {errors[0]}")
-        fields = summary_fields(completions, METHODS[row["method"]])
+        fields = summary_fields(completions)
     except (EngineError, AnswerError) as error:
         return error_row(row["sample_id"], row["fingerprint"], error)
     return row | fields | {"language": pieces[0].language}

@@ -11,7 +11,7 @@ from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work, error_row, result_table
-from ampere.pipeline.summarize.rows import missing_row, transcripts
+from ampere.pipeline.summarize.rows import missing_row, model_name, transcripts
 from ampere.records import SUMMARIES
 from ampere.text.clean import clean
 from ampere.text.normalize import readable_text
@@ -34,7 +34,7 @@ def extracts(
         attempts=ATTEMPTS_BEFORE_ISOLATION,
         fn_constructor_kwargs={
             "settings": settings,
-            "model": extractor_identity(settings),
+            "weights": extractor_identity(settings),
             "uri": samples.uri,
             "version": samples.version,
         },
@@ -47,7 +47,7 @@ def extracts(
 
 
 def extractor_identity(settings: SummarizeSettings) -> str | None:
-    """Name of a method's model in the table; None if the method has no model."""
+    """Identity of the files of a method's model; None if the method has no model."""
     source = {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method)
     return source and model_identity(source)
 
@@ -57,15 +57,16 @@ class ExtractBatch:
 
     Args:
         settings: of the stage.
-        model: of the rows; None: the method has no model.
+        weights: identity of the model's files; None: the method has no model.
         uri: of the samples table.
         version: of the samples table that the positions refer to.
     """
 
     def __init__(
-        self, settings: SummarizeSettings, model: str | None, uri: str, version: int
+        self, settings: SummarizeSettings, weights: str | None, uri: str, version: int
     ) -> None:
-        self.origin = {"method": settings.method, "model": model}
+        self.key = {"method": settings.method, "model": model_name(settings)}
+        self.weights = weights
         self.samples = lance.dataset(uri, version=version)
         self.summarizer = summarizer(settings)
 
@@ -84,10 +85,11 @@ class ExtractBatch:
 
         cleaned = clean(text)
         if not readable_text(cleaned):
-            return missing_row(**row, method=str(self.origin["method"]))
+            return missing_row(**row, **self.key)
         fields = self.summarizer(text)
         name, features = fields.get("product_name"), fields.get("product_features")
-        return row | self.origin | {"flags": audit(cleaned, name or "", features or ())} | fields
+        made = {"weights": self.weights, "flags": audit(cleaned, name or "", features or ())}
+        return row | self.key | made | fields
 
 
 def summarizer(settings: SummarizeSettings) -> Callable[[str], dict[str, Any]]:

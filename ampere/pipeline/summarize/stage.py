@@ -24,13 +24,13 @@ from ampere.pipeline.summarize.dedupe import Duplicates
 from ampere.pipeline.summarize.engine import completions
 from ampere.pipeline.summarize.engine_rows import EngineError, join_pieces
 from ampere.pipeline.summarize.extract import extractor_identity, extracts
-from ampere.pipeline.summarize.rows import missing_row
+from ampere.pipeline.summarize.rows import missing_row, model_name
 from ampere.records import SAMPLES, SUMMARIES, Domain
-from ampere.store.table import Table
+from ampere.store.table import Table, sql_in
 from ampere.store.workspace import Workspace
 from ampere.text.language_models import check_quantization, local_folder
 from ampere.text.normalize import NORMALIZATION, readable_text
-from ampere.text.summary import METHODS, TEXT_VERSION, Status, Summary, summary_columns
+from ampere.text.summary import TEXT_VERSION, Status
 
 if TYPE_CHECKING:
     import ray.data
@@ -47,11 +47,11 @@ ROWS_PER_COMMIT = 20_000  # of rows that need no engine
 
 
 class SummarizeStage(Stage):
-    """The summarize stage of one method over the clips of a workspace.
+    """The summarize stage of one method and model over the clips of a workspace.
 
     Args:
         workspace: with the samples.
-        settings: of the stage; they name the method.
+        settings: of the stage; they name the method and its model.
 
     Raises:
         ValueError: an unknown prompt, or a model or a quantization that vLLM does not run.
@@ -64,8 +64,8 @@ class SummarizeStage(Stage):
     def __init__(self, workspace: Workspace, settings: SummarizeSettings) -> None:
         check_models(settings)
         self.settings = settings
-        self.method = settings.method
-        self.has_engine = settings.method in METHODS
+        self.key = {"method": settings.method, "model": model_name(settings)}
+        self.has_engine = settings.method == "llm"
         self.content_key = content_key(settings)
         self.samples = workspace.table(SAMPLES).dataset()
         self.summaries = workspace.table(SUMMARIES)
@@ -79,9 +79,9 @@ class SummarizeStage(Stage):
         """A row per clip, with the columns of `INPUT_SCHEMA`."""
         return input_rows(self.samples, self.content_key)
 
-    def owned_rows(self) -> str | None:
-        """The rows of the method."""
-        return f"method = '{self.method}'"
+    def owned_rows(self) -> str:
+        """The rows of the method and model."""
+        return f"method = '{self.key['method']}' AND {sql_in('model', [self.key['model']])}"
 
     def without_work(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:
         """Split off clips without a text to read and transcripts that have a summary already.
@@ -94,9 +94,9 @@ class SummarizeStage(Stage):
         self.duplicates = Duplicates(rows)
         unreadable, rows = self._split_unreadable(self.duplicates.first)
         results = chain(
-            (missing_rows(chunk, self.method) for chunk in chunks(missing)),
+            (missing_rows(chunk, self.key) for chunk in chunks(missing)),
             known_results,
-            (self.expand(missing_rows(chunk, self.method)) for chunk in chunks(unreadable)),
+            (self.expand(missing_rows(chunk, self.key)) for chunk in chunks(unreadable)),
         )
         return results, rows
 
@@ -122,7 +122,7 @@ class SummarizeStage(Stage):
 
     def finish(self, output: Table, report: Report) -> None:
         """Report how many clips have a summary, why the others have none, and the flags."""
-        report.notes.append(describe(output, self.method))
+        report.notes.append(describe(output, self.owned_rows()))
 
     def _split_known(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:
         """Result rows of transcripts that have a summary already, and the other rows."""
@@ -133,7 +133,7 @@ class SummarizeStage(Stage):
         place = pc.index_in(rows["fingerprint"], value_set=fingerprints.combine_chunks())
         is_known = pc.is_valid(place)
         known = rows.append_column("place", place).filter(is_known)
-        results = (known_rows(chunk, summaries, self.method) for chunk in chunks(known))
+        results = (known_rows(chunk, summaries, self.key) for chunk in chunks(known))
         return results, rows.filter(pc.invert(is_known))
 
     def _split_unreadable(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -165,7 +165,7 @@ def check_models(settings: SummarizeSettings) -> None:
         ValueError: the installed vLLM does not have the quantization.
         FileNotFoundError: the method's model is a path, and there is no model at it.
     """
-    if settings.method in METHODS and settings.quantization is not None:
+    if settings.method == "llm" and settings.quantization is not None:
         check_quantization(settings.quantization)
     elif settings.method == "keybert":
         local_folder("summarize.encoder", settings.encoder)
@@ -180,7 +180,7 @@ def stage_name(method: SummaryMethod) -> str:
 
 def content_key(settings: SummarizeSettings) -> list[Any]:
     """Everything but the transcript that decides the summary."""
-    if settings.method in METHODS:
+    if settings.method == "llm":
         return model.content_key(settings)
     return [settings.method, TEXT_VERSION, NORMALIZATION, extractor_identity(settings)]
 
@@ -211,44 +211,32 @@ def chunks(rows: pa.Table) -> Iterator[pa.Table]:
     return (rows.slice(at, ROWS_PER_COMMIT) for at in range(0, rows.num_rows, ROWS_PER_COMMIT))
 
 
-def missing_rows(rows: pa.Table, method: str) -> pa.Table:
-    """Result rows of clips without a transcript that can be read."""
+def missing_rows(rows: pa.Table, key: dict[str, str]) -> pa.Table:
+    """Result rows of clips without a transcript that can be read; `key` has method and model."""
     keys = rows.select(["sample_id", "fingerprint"]).to_pylist()
-    return result_table(SUMMARIES, [missing_row(**row, method=method) for row in keys])
+    return result_table(SUMMARIES, [missing_row(**row, **key) for row in keys])
 
 
-def known_rows(rows: pa.Table, summaries: lance.LanceDataset, method: str) -> pa.Table:
+def known_rows(rows: pa.Table, summaries: lance.LanceDataset, key: dict[str, str]) -> pa.Table:
     """Result rows of samples whose transcript has a summary at row `place` of the table.
 
     Args:
         rows: with sample_id and place.
         summaries: the table at the version that the places refer to.
-        method: of the result rows; the summary may be of another one with equal answers.
+        key: method and model of the result rows; the summary may be of the same model under
+            another name.
     """
     made = summaries.take(rows["place"].to_pylist()).to_pylist()
     ids = rows["sample_id"].to_pylist()
     return result_table(
         SUMMARIES,
-        [
-            row | {"sample_id": sample_id, "method": method} | _as_method(row, method)
-            for row, sample_id in zip(made, ids, strict=True)
-        ],
+        [row | {"sample_id": sample_id} | key for row, sample_id in zip(made, ids, strict=True)],
     )
 
 
-def _as_method(row: dict[str, Any], method: str) -> dict[str, Any]:
-    """Columns of a row that differ for another method; such methods have equal fingerprints."""
-    if method not in METHODS or method == row["method"] or row["status"] == Status.MISSING:
-        return {}
-    summary = Summary(
-        product_name=row["product_name"], product_features=tuple(row["product_features"])
-    )
-    return summary_columns(summary, METHODS[method](summary))
-
-
-def describe(summaries: Table, method: str) -> str:
-    """A line on a method's rows: how many have a summary, why the others have none, the flags."""
-    rows = summaries.read(["status", "flags"], f"method = '{method}'")
+def describe(summaries: Table, where: str) -> str:
+    """A line on some rows: how many have a summary, why the others have none, the flags."""
+    rows = summaries.read(["status", "flags"], where)
     status = Counter(rows["status"].to_pylist())
     kinds = (flag.split(":")[0] for flags in rows["flags"].to_pylist() for flag in flags or ())
     flags = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kinds).items()))

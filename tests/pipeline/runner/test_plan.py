@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ampere.pipeline.embed import input_rows
+from ampere.config.embed import EmbedSettings
+from ampere.models.model_folder import SETTINGS_FILE
+from ampere.pipeline.embed import EmbedStage, input_rows
 from ampere.pipeline.runner.plan import Plan, fingerprint, make_plan
 from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES
 from ampere.store.frames import LanceFrames
@@ -254,3 +256,22 @@ def test_changed_input_of_an_embedding_changes_its_fingerprint(
     for model in ("m@1", "m@2"):
         (row,) = input_rows(workspace, folder, model, LanceFrames(workspace)).to_pylist()
         assert (row["fingerprint"] == after) == (model == "m@1")
+
+
+def test_summaries_of_another_model_are_embedded_again(workspace: Workspace) -> None:
+    """The language model of the training, unless `embed.summary_model` names another."""
+    folder = embedding_model(workspace)
+    train = {"text": "llm", "summary_model": "a"}
+    (folder / SETTINGS_FILE).write_text(json.dumps({"train": train}))
+    workspace.table(SAMPLES).append([{"sample_id": "s", "domain": "live", "text": "words"}])
+    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"jpeg"]}])
+    rows = [("a", "by a"), ("b", "by b")]
+    workspace.table(SUMMARIES).append(
+        [{"sample_id": "s", "method": "llm", "model": m, "text": t} for m, t in rows]
+    )
+    trained, other = (
+        EmbedStage(workspace, EmbedSettings(model=folder.name, summary_model=name)).inputs()
+        for name in ("", "b")
+    )
+    assert trained["text"].to_pylist() == ["by a"] and other["text"].to_pylist() == ["by b"]
+    assert trained["fingerprint"] != other["fingerprint"]

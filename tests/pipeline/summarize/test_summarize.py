@@ -1,6 +1,7 @@
 """The summarize stage around its engines: pending rows, known rows, completions to rows."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from ampere.pipeline.summarize.engine_rows import (
 )
 from ampere.pipeline.summarize.extract import ExtractBatch, extractor_identity
 from ampere.pipeline.summarize.model import language_model, prompt_builder
-from ampere.pipeline.summarize.rows import missing_row
+from ampere.pipeline.summarize.rows import model_name
 from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
 from ampere.store.workspace import Workspace
+from ampere.text.language_models import find_model
 from ampere.text.summary import NO_PRODUCT, TEXT_VERSION, Status, Summary
 from tests.helpers.encoders import write_bert, write_uie
 from tests.helpers.quantized import write_quantized
@@ -40,7 +42,7 @@ ROWS = [
 ]
 SHIPPED = SummarizeSettings(dtype="float32")
 RAW = SummarizeSettings(method="raw")
-ORIGIN = {"model": "small_lm@1", "prompt_version": "bare@2"}
+ORIGIN = {"model": "shipped", "weights": "small_lm@1", "prompt_version": "bare@2"}
 
 
 @pytest.fixture
@@ -62,15 +64,17 @@ def answered(
     more = {"text": summary.text, "status": "ok", "flags": [], "raw_output": summary.to_json()}
     workspace.table(SUMMARIES).append(
         [
-            {"sample_id": sample_id, "method": settings.method, "fingerprint": fingerprint}
+            {"sample_id": sample_id, "fingerprint": fingerprint}
+            | {"method": settings.method, "model": model_name(settings)}
             | columns
             | more
         ]
     )
 
 
-def made(workspace: Workspace, method: str) -> dict[str, Any]:
-    rows = workspace.table(SUMMARIES).read(where=f"method = '{method}'").to_pylist()
+def made(workspace: Workspace, method: str, model: str | None = None) -> dict[str, Any]:
+    where = f"method = '{method}'" + (f" AND model = '{model}'" if model is not None else "")
+    rows = workspace.table(SUMMARIES).read(where=where).to_pylist()
     return {row["sample_id"]: row for row in rows}
 
 
@@ -166,20 +170,35 @@ def test_rows_that_need_no_engine_are_committed_in_chunks(
     assert run_stage(SummarizeStage(workspace, SHIPPED), workspace).done == 3
 
 
-def test_three_methods_share_one_completion(clips: Workspace) -> None:
+def test_summaries_of_two_language_models_stand_side_by_side(
+    clips: Workspace, tmp_path: Path
+) -> None:
     clips.table(SAMPLES).delete("sample_id = 's4'")
-    answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛", "防水")))
-    for method in ("llm-name", "llm-features"):
-        report = run_stage(
-            SummarizeStage(clips, SummarizeSettings(method=method, dtype="float32")), clips
-        )
-        assert report.done == 4
-    assert [made(clips, m)["s5"]["text"] for m in ("llm-name", "llm-features")] == [
-        "松石牙刷",
-        "软毛 防水",
-    ]
-    assert made(clips, "llm")["s1"]["text"] == "松石牙刷 软毛 防水"
-    assert made(clips, "llm-name")["s1"]["raw_output"] == made(clips, "llm")["s1"]["raw_output"]
+    other = SummarizeSettings(dtype="float32", model=str(tmp_path / "other"))
+    shutil.copytree(find_model("shipped").source, tmp_path / "other")
+    # Other weights: equal ones would share their answers.
+    (tmp_path / "other" / "generation_config.json").write_text("{}")
+    answered(clips, "s1", Summary(product_name="松石牙刷", product_features=()))
+    answered(clips, "s1", Summary(product_name="牙刷", product_features=()), other)
+    for settings in (SHIPPED, other):
+        assert run_stage(SummarizeStage(clips, settings), clips).done == 3
+    texts = {model: made(clips, "llm", model)["s5"]["text"] for model in ("shipped", "other")}
+    assert texts == {"shipped": "松石牙刷", "other": "牙刷"}
+    # A run of one model leaves the rows of the other alone, also when samples lose their input.
+    clips.table(SAMPLES).delete("sample_id = 's5'")
+    run_stage(SummarizeStage(clips, SHIPPED), clips)
+    assert "s5" not in made(clips, "llm", "shipped") and "s5" in made(clips, "llm", "other")
+
+
+def test_one_model_under_two_names_shares_its_answers(clips: Workspace, tmp_path: Path) -> None:
+    clips.table(SAMPLES).delete("sample_id = 's4'")
+    answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛",)))
+    folder = tmp_path / "small_lm"
+    shutil.copytree(find_model("shipped").source, folder)
+    same = SummarizeSettings(dtype="float32", model=str(folder), prompt="bare")
+    assert run_stage(SummarizeStage(clips, same), clips).done == 4  # without an engine
+    row = made(clips, "llm", "small_lm")["s5"]
+    assert (row["text"], row["model"], row["method"]) == ("松石牙刷 软毛", "small_lm", "llm")
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -223,7 +242,8 @@ def test_extract_actor_writes_rows_of_its_method(
     assert (
         row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
     )
-    assert row["model"].startswith("model@") and len(row["model"]) == len("model@") + 12
+    assert row["model"] == "model"  # its folder's name
+    assert row["weights"].startswith("model@") and len(row["weights"]) == len("model@") + 12
     broken = rows.set_column(2, "position", pa.array([3]))  # null instead of a transcript
     assert actor(broken).to_pylist()[0]["error_type"]
     actor.summarizer = lambda text: {
@@ -258,9 +278,7 @@ def test_unreadable_transcripts_are_missing_without_an_engine(workspace: Workspa
     ]
     assert remaining["sample_id"].to_pylist() == ["u3"]
     raw = ExtractBatch(RAW, None, samples.uri, samples.version)(rows.slice(0, 1)).to_pylist()
-    assert [(row["method"], row["status"], row["model"]) for row in raw] == [
-        ("raw", "missing", None)
-    ]
+    assert [(row["method"], row["status"], row["model"]) for row in raw] == [("raw", "missing", "")]
     size = engine_size_for(rows.slice(0, 2), SHIPPED, samples)
     assert size.max_num_seqs >= 1  # no prompt at all, and yet a size
 
@@ -270,17 +288,6 @@ def test_samples_with_one_unreadable_transcript_are_all_missing(workspace: Works
     workspace.table(SAMPLES).append(rows)
     assert run_stage(SummarizeStage(workspace, SHIPPED), workspace).done == 3
     assert {row["status"] for row in made(workspace, "llm").values()} == {"missing"}
-
-
-def test_missing_row_is_missing_for_every_method(workspace: Workspace) -> None:
-    unreadable(workspace)
-    inputs = SummarizeStage(workspace, SHIPPED).inputs().to_pylist()
-    rows = [missing_row(row["sample_id"], row["fingerprint"], "llm") for row in inputs]
-    workspace.table(SUMMARIES).append(rows)
-    run_stage(
-        SummarizeStage(workspace, SummarizeSettings(dtype="float32", method="llm-name")), workspace
-    )
-    assert {row["status"] for row in made(workspace, "llm-name").values()} == {"missing"}
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -294,9 +301,8 @@ def test_engine_with_quantized_weights(workspace: Workspace, tmp_path: Path) -> 
     report = run_stage(SummarizeStage(workspace, settings), workspace)
     rows = made(workspace, "llm")
     assert (report.done, rows["u1"]["status"], rows["u2"]["status"]) == (3, "missing", "missing")
-    assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"].startswith(
-        "eight-bits@"
-    )
+    assert rows["u3"]["product_name"] == "松石牙刷" and rows["u3"]["model"] == "eight-bits"
+    assert rows["u3"]["weights"].startswith("eight-bits@")
 
 
 def test_failed_prompt_fails_its_own_row(clips: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +472,7 @@ def test_completions_become_result_rows() -> None:
         and rows["a"]["flags"] == []
         and rows["a"]["language"] == "zh"
     )
-    assert (rows["a"]["model"], rows["a"]["prompt_version"]) == ("small_lm@1", "bare@2")
+    assert {name: rows["a"][name] for name in ORIGIN} == ORIGIN
     assert (rows["a"]["prompt_tokens"], rows["a"]["finish_reason"], rows["a"]["raw_output"]) == (
         10,
         "stop",

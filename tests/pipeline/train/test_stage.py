@@ -7,6 +7,7 @@ import pytest
 
 from ampere.cli import main
 from ampere.config.train import TrainSettings
+from ampere.models.model_folder import summary_model
 from ampere.pipeline.train import stage
 from ampere.pipeline.train.stage import (
     check_frame_count,
@@ -47,7 +48,7 @@ def test_training_fingerprint_has_not_changed(workspace: Workspace) -> None:
     store(workspace, frames)
     train = small_job(training_set).train
     value = training_fingerprint(LanceFrames(workspace), training_set, SIZES, train, None)
-    assert value == "7b9a2b8952f602f9"
+    assert value == "5e1432b6ce36ca90"
 
 
 def test_training_fingerprint_depends_on_products_domains_and_validation(
@@ -182,6 +183,30 @@ def test_partly_summarized_clips_are_reported(
     for text in ("raw", "none"):
         changed = dataclasses.replace(settings, text=text)  # type: ignore[arg-type]
         assert run_training(filled, SIZES, changed).notes == []
+
+
+def test_training_records_whose_summaries_it_read(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only model is the same training as that model by name; another one is not."""
+    monkeypatch.setattr(stage, "train_on_ray", lambda *_, **__: {"step": 1.0})
+    clips = [f"{domain}-0{product}-1" for domain in ("short", "live") for product in range(4)]
+    filled.table(SUMMARIES).append(
+        [{"sample_id": name, "method": "llm", "model": "qwen", "text": "brush"} for name in clips]
+    )
+    settings = small_job(small_set(4)[0], validation_share=0.0).train
+    assert run_training(filled, SIZES, settings).done == 4
+    assert summary_model(filled.fetch("models/ampere")) == "qwen"
+    by_name = dataclasses.replace(settings, summary_model="qwen")
+    assert run_training(filled, SIZES, by_name).skipped == 4
+    filled.table(SUMMARIES).append(
+        [{"sample_id": name, "method": "llm", "model": "other", "text": "comb"} for name in clips]
+    )
+    with pytest.raises(ValueError, match="several models found for method llm: other, qwen"):
+        run_training(filled, SIZES, settings)
+    assert run_training(filled, SIZES, by_name).skipped == 4
+    other = dataclasses.replace(settings, summary_model="other")
+    assert run_training(filled, SIZES, other).done == 4
 
 
 def test_catalog_without_transcripts_needs_no_summaries(
