@@ -27,8 +27,7 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     """
     arguments = dataclasses.asdict(settings)
     host, port = arguments.pop("host"), arguments.pop("port")
-    if cluster_address() is None and not proxy_runs():
-        check_port(host, port)
+    require_free_port(host, port)
     from ray import serve
 
     from serve.app import SearchArgs, build_app
@@ -49,12 +48,25 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     return f"http://{host}:{port}"
 
 
+def require_free_port(host: str, port: int) -> None:
+    """Check that this machine's Ray can listen on a port; it need not run yet.
+
+    Raises:
+        RuntimeError: the port is in use.
+    """
+    if cluster_address() is None and not proxy_runs():
+        check_port(host, port)
+
+
 def proxy_runs() -> bool:
     """Whether Serve listens already in the Ray of this process; endpoints share its port."""
     import ray
+
+    if not ray.is_initialized():
+        return False
     from ray import serve
 
-    return ray.is_initialized() and bool(serve.status().proxies)
+    return bool(serve.status().proxies)
 
 
 def check_port(host: str, port: int) -> None:

@@ -43,7 +43,10 @@ def run_demo(main: Main, *, folder: Path, products: int, seed: int, port: int) -
         seed: of the catalog.
         port: of the endpoint, on this machine.
     """
+    from serve.run import require_free_port
+
     start = time.monotonic()
+    require_free_port(ServeSettings.host, port)  # now, not after minutes at step 7
     catalog, uri = folder / "catalogue", str(folder / "workspace")
     print(f"ampere demo: 7 steps in {folder}/; a rerun skips what is done", flush=True)
     print(f"\n1/7 generate a catalog of {products} products (seed {seed})", flush=True)

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -198,6 +199,19 @@ def test_endpoint_checks_port_and_model_before_ray_starts(
     monkeypatch.setattr("serve.run.check_port", lambda *_: None)
     with pytest.raises(FileNotFoundError, match="model 'ampere' not found"):
         start(workspace, ServeSettings())
+
+
+def test_demo_checks_its_port_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    silent_port: int,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("serve.run.proxy_runs", lambda: False)
+    assert main(["demo", "--folder", f"{tmp_path}/demo", "--port", str(silent_port)]) == 1
+    assert f"cannot bind 127.0.0.1:{silent_port}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
