@@ -49,6 +49,11 @@ def frame_size(folder: Path | str) -> int:
     return fields.get("sizes", fields)["image_size"]
 
 
+def reads_frames(folder: Path | str) -> bool:
+    """Whether the vectors of a folder's network depend on frames."""
+    return load_config(folder).get("sizes", {}).get("use_vision", True)
+
+
 def frozen_tower(folder: Path | str) -> str:
     """Name of the frozen vision tower in a folder, whose features may be stored; "" if none is."""
     return load_config(folder).get("frozen_tower", "")

@@ -99,6 +99,17 @@ def ampere_config(
     )
 
 
+def input_size(sizes: ModelSettings) -> int:
+    """Height and width, in pixels, of the frames that the network of some settings reads.
+
+    Raises:
+        ValueError, OSError: as `build_network`.
+    """
+    if sizes.network == "cn-clip":
+        return AutoConfig.from_pretrained(sizes.weights).vision_config.image_size
+    return resolve_vision(sizes)[0].image_size if sizes.network == "ampere" else sizes.image_size
+
+
 def resolve_vision(sizes: ModelSettings) -> tuple[ModelSettings, ImageEncoderConfig | None]:
     """Return the settings with the vision tower's image size, and the tower's config if it has one.
 

@@ -26,6 +26,7 @@ from ampere.models.model_folder import (
     embedding_name,
     frame_size,
     frozen_tower,
+    reads_frames,
     stored_tower_name,
     summary_model,
     text_source,
@@ -44,7 +45,7 @@ from ampere.pipeline.runner.stage import (
 )
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
 from ampere.store.features import LanceFeatures
-from ampere.store.frames import LanceFrames
+from ampere.store.frames import LanceFrames, enlarged_note
 from ampere.store.models import load_embedder, model_folder
 from ampere.store.table import Table
 from ampere.store.texts import missing_summary_warnings, sample_texts, text_array
@@ -108,6 +109,9 @@ class EmbedStage(Stage):
             self.summary_model,
             rows["sample_id"].to_pylist(),
         )
+        if reads_frames(self.folder):
+            size = frame_size(self.folder)
+            self.warnings += enlarged_note("embed", self.frames, self.settings.model, size)
         return rows.append_column("feature_position", self._feature_positions(rows))
 
     def _feature_positions(self, rows: pa.Table) -> pa.Array:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import lance
+import numpy as np
+import pyarrow.compute as pc
 
 from ampere.records import FRAMES
 from ampere.store.workspace import Workspace
@@ -64,3 +66,27 @@ class LanceFrames:
 
     def __getstate__(self) -> dict[str, object]:
         return {"uri": self.uri, "version": self.version, "_position": None, "_dataset": None}
+
+
+def enlarged_note(stage: str, frames: LanceFrames, model: str, size: int) -> list[str]:
+    """Report that a model would enlarge most samples' frames, which are stored smaller than it reads.
+
+    Args:
+        stage: that reads the frames.
+        frames: stored.
+        model: name of the model.
+        size: height and width of the frames that it reads, in pixels.
+
+    Returns:
+        A line, or nothing.
+    """
+    rows = frames.dataset().to_table(columns=["width", "height"])
+    sides = pc.min_element_wise(rows["width"], rows["height"]).drop_null().to_numpy()
+    small = int((sides < size).sum())
+    if 2 * small <= len(sides):
+        return []
+    return [
+        f"{stage}: {model} reads frames of {size} pixels, but those of {small} of {len(sides)} "
+        f"samples are stored with a shorter side of {np.median(sides):.0f} (median) and are "
+        f"enlarged; decode again with --decode.short-side {size} or more"
+    ]

@@ -13,7 +13,7 @@ def embedding_model(workspace: Workspace, name: str = "m") -> Path:
     folder = Path(workspace.uri) / "models" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS_FILE).write_text("weights")
-    (folder / CONFIG_FILE).write_text("{}")
+    (folder / CONFIG_FILE).write_text(json.dumps({"image_size": 32}))
     (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
     return folder
 

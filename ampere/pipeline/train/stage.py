@@ -26,6 +26,7 @@ from ampere.models.model_folder import (
 from ampere.models.networks import (
     check_weights,
     frozen_tower,
+    input_size,
     pretrained_tokenizer,
     resolve_vision,
 )
@@ -38,7 +39,7 @@ from ampere.pipeline.train.trackers import Progress, check_trackers
 from ampere.pipeline.train.worker import TrainInputs
 from ampere.records import CLIP_DOMAINS, SAMPLES, Domain, Split
 from ampere.store.features import LanceFeatures
-from ampere.store.frames import LanceFrames
+from ampere.store.frames import LanceFrames, enlarged_note
 from ampere.store.models import model_folder
 from ampere.store.texts import chosen_model, missing_summary_warnings, sample_texts
 from ampere.store.workspace import Workspace
@@ -99,6 +100,8 @@ def run_training(workspace: Workspace, model: ModelSettings, settings: TrainSett
         settings.summary_model,
         training_set.texts.keys(),
     )
+    if model.use_vision:
+        notes += enlarged_note("train", stored, settings.name, input_size(model))
     check_frame_count(training_set, pictures, model.num_frames)
     start = start_folder(workspace, settings.start_from)
     made_from = training_fingerprint(stored, training_set, model, settings, start)

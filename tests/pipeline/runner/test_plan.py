@@ -264,14 +264,17 @@ def test_summaries_of_another_model_are_embedded_again(workspace: Workspace) -> 
     train = {"text": "llm", "summary_model": "a"}
     (folder / SETTINGS_FILE).write_text(json.dumps({"train": train}))
     workspace.table(SAMPLES).append([{"sample_id": "s", "domain": "live", "text": "words"}])
-    workspace.table(FRAMES).append([{"sample_id": "s", "fingerprint": "f", "frames": [b"jpeg"]}])
+    frame = {"sample_id": "s", "fingerprint": "f", "frames": [b"jpeg"]}
+    workspace.table(FRAMES).append([frame | {"width": 20, "height": 20}])
     rows = [("a", "by a"), ("b", "by b")]
     workspace.table(SUMMARIES).append(
         [{"sample_id": "s", "method": "llm", "model": m, "text": t} for m, t in rows]
     )
-    trained, other = (
-        EmbedStage(workspace, EmbedSettings(model=folder.name, summary_model=name)).inputs()
+    stages = [
+        EmbedStage(workspace, EmbedSettings(model=folder.name, summary_model=name))
         for name in ("", "b")
-    )
+    ]
+    trained, other = (stage.inputs() for stage in stages)
+    assert "embed: m reads frames of 32 pixels, but those of 1 of 1" in stages[0].warnings[0]
     assert trained["text"].to_pylist() == ["by a"] and other["text"].to_pylist() == ["by b"]
     assert trained["fingerprint"] != other["fingerprint"]

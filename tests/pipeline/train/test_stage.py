@@ -209,6 +209,20 @@ def test_training_records_whose_summaries_it_read(
     assert run_training(filled, SIZES, other).done == 4
 
 
+def test_frames_that_are_smaller_than_the_input_are_reported(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "train_on_ray", lambda *_, **__: {"step": 1.0})
+    rows = filled.table(FRAMES).read().to_pylist()
+    filled.table(FRAMES).upsert([row | {"width": 20, "height": 31} for row in rows])
+    settings = small_job(small_set(4)[0], validation_share=0.0, text="none").train
+    (note,) = run_training(filled, SIZES, settings).notes
+    assert note.startswith("train: ampere reads frames of 32 pixels, but those of 24 of 24 samples")
+    text_only = dataclasses.replace(SIZES, use_vision=False)
+    settings = dataclasses.replace(settings, text="raw")
+    assert run_training(filled, text_only, settings).notes == []
+
+
 def test_catalog_without_transcripts_needs_no_summaries(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
