@@ -69,7 +69,7 @@ class LanceFrames:
 
 
 def enlarged_note(stage: str, frames: LanceFrames, model: str, size: int) -> list[str]:
-    """Report that a model would enlarge most samples' frames, which are stored smaller than it reads.
+    """Report that a model would enlarge the stored frames of most samples.
 
     Args:
         stage: that reads the frames.
