@@ -50,7 +50,7 @@ def run_interruptible(program: str, run: Callable[[], int]) -> int:
             return status
     except KeyboardInterrupt as error:
         outcome = str(error) or RESUME
-    except Exception:  # what is closed after a signal may fail
+    except (Exception, SystemExit):  # what is closed after a signal may fail
         if _received is None:
             raise
     finally:
@@ -61,7 +61,7 @@ def run_interruptible(program: str, run: Callable[[], int]) -> int:
     _report(outcome)
     if _received is None:
         return 128 + signal.SIGINT
-    for function in _at_exit:
+    for function in (lambda: sys.stdout.flush(), *_at_exit):
         with contextlib.suppress(Exception):
             function()
     # Ray's own end takes many seconds, in which its threads print errors. The daemons of a local
