@@ -12,19 +12,10 @@ from typing import Any
 from ampere.config.summarize import SHIPPED_MODEL
 from ampere.text.prompts import BARE, EXAMPLE, Prompt
 
-# Baichuan 2 has no template in its files; its own code puts a reserved token before each turn.
-BAICHUAN_MARKS = ("<reserved_106>", "<reserved_107>")
-BAICHUAN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message.role == 'user' %}<reserved_106>"
-    "{% elif message.role == 'assistant' %}<reserved_107>{% endif %}"
-    "{{ message.content }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<reserved_107>{% endif %}"
-)
 # Some models, such as Qwen3 and its derivatives, write their thoughts by default, and the answer's
 # grammar does not allow that.
 NO_THINKING = {"enable_thinking": False}
+BITSANDBYTES = "bitsandbytes"  # four bits while loading, by a plugin of vLLM since its release 0.28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +29,7 @@ class LanguageModel:
         quantization: quantization while loading, by vLLM's name. Weights that are stored quantized
             (AWQ, GPTQ, FP8, compressed-tensors) declare it themselves and need none.
         trust_remote_code: run the Python code that comes with the weights.
-        chat_template: for a model without one in its files.
         template_options: variables for the chat template, which ignores those that it does not use.
-        marks: strings of the template's tokens that its tokenizer does not list as special.
-        removed_in: the first vLLM release that does not run the model.
     """
 
     source: str
@@ -49,26 +37,17 @@ class LanguageModel:
     dtype: str = "auto"
     quantization: str | None = None
     trust_remote_code: bool = False
-    chat_template: str | None = None
     template_options: Mapping[str, Any] = field(default_factory=lambda: NO_THINKING)
-    marks: tuple[str, ...] = ()
-    removed_in: tuple[int, int] | None = None
-
-
-def _baichuan(size: str) -> LanguageModel:
-    return LanguageModel(
-        source=f"baichuan-inc/Baichuan2-{size}-Chat",
-        quantization="bitsandbytes",
-        trust_remote_code=True,
-        chat_template=BAICHUAN_TEMPLATE,
-        marks=BAICHUAN_MARKS,
-        removed_in=(0, 23),
-    )
 
 
 KNOWN_MODELS = {
-    "baichuan2-13b-4bit": _baichuan("13B"),  # the paper's three (section IV-B)
-    "baichuan2-7b-4bit": _baichuan("7B"),
+    # The paper's three (section IV-B).
+    "baichuan2-13b-4bit": LanguageModel(
+        source="baichuan-inc/Baichuan2-13B-Chat", quantization=BITSANDBYTES
+    ),
+    "baichuan2-7b-4bit": LanguageModel(
+        source="baichuan-inc/Baichuan2-7B-Chat", quantization=BITSANDBYTES
+    ),
     "qwen2-1.5b": LanguageModel(source="Qwen/Qwen2-1.5B-Instruct"),
     "qwen3-4b": LanguageModel(source="Qwen/Qwen3-4B"),
     "qwen3-8b": LanguageModel(source="Qwen/Qwen3-8B"),
@@ -118,12 +97,19 @@ def local_folder(setting: str, name: str) -> Path | None:
 
 
 def check_quantization(name: str) -> None:
-    """Refuse a quantization that the installed vLLM does not support.
+    """Refuse a quantization that the installed vLLM and its plugins do not support.
 
     Raises:
-        ValueError: it supports none of this name.
+        ValueError: they support none of this name.
     """
+    if name == BITSANDBYTES and find_spec("vllm_bnb_plugin") is not None:
+        return
     supported = quantizations()
+    if name == BITSANDBYTES and supported and name not in supported:
+        raise ValueError(
+            "the quantization bitsandbytes requires the package vllm-bnb-plugin, which was not "
+            "found. requirements/gpu.txt has it; elsewhere `uv pip install vllm-bnb-plugin`"
+        )
     if supported and name not in supported:
         raise ValueError(
             f"summarize.quantization is {name!r}; expected a quantization of the installed vLLM "

@@ -11,6 +11,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
+from ampere.text.baichuan import check_plugin, register_config
+from ampere.text.baichuan.tokenizer import BaichuanTokenizer
 from ampere.text.checks.audit import Flag, audit
 from ampere.text.clean import clean
 from ampere.text.language import Language, language_of
@@ -81,7 +83,7 @@ class PromptBuilder:
         self.tokenizer = load_tokenizer(model)
         self.model = model
         self.prompt = prompt
-        if model.chat_template is None and self.tokenizer.chat_template is None:
+        if self.tokenizer.chat_template is None:
             raise ValueError(
                 f"summarize.model {model.source} has no chat template; expected an instruction "
                 "(chat) model"
@@ -111,6 +113,7 @@ class PromptBuilder:
         # It imports half of torch, which takes seconds, and not every process needs it.
         from transformers import AutoConfig
 
+        register_config()
         config = AutoConfig.from_pretrained(
             self.model.source, trust_remote_code=self.model.trust_remote_code
         )
@@ -129,7 +132,7 @@ class PromptBuilder:
             for token in self.tokenizer.added_tokens_decoder.values()
             if token.special or (len(str(token)) > 1 and not str(token).isalnum())
         ]
-        return (*own, *self.model.marks, *self.prompt.marks)
+        return (*own, *self.prompt.marks)
 
     @cached_property
     def overhead(self) -> int:
@@ -176,7 +179,6 @@ class PromptBuilder:
     def _render(self, messages: Messages) -> list[int]:
         return self.tokenizer.apply_chat_template(
             messages,
-            chat_template=self.model.chat_template,
             add_generation_prompt=True,
             return_dict=False,
             **self.model.template_options,
@@ -194,6 +196,9 @@ def load_tokenizer(model: LanguageModel) -> Any:
     named = json.loads(Path(path).read_text("utf-8")).get("tokenizer_class") if path else None
     if named in ("PreTrainedTokenizerFast", PreTrainedTokenizerFast.__name__):
         return PreTrainedTokenizerFast.from_pretrained(model.source)
+    if named == BaichuanTokenizer.__name__:
+        check_plugin()
+        return BaichuanTokenizer.from_pretrained(model.source)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)

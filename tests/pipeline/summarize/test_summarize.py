@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from ampere.pipeline.summarize.engine_rows import (
     join_pieces,
 )
 from ampere.pipeline.summarize.extract import ExtractBatch, extractor_identity
-from ampere.pipeline.summarize.model import language_model, prompt_builder
+from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.rows import model_name
 from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
 from ampere.store.workspace import Workspace
+from ampere.text import language_models
 from ampere.text.language_models import find_model
 from ampere.text.summary import NO_PRODUCT, TEXT_VERSION, Status, Summary
 from tests.helpers.encoders import write_bert, write_uie
@@ -390,31 +392,18 @@ def test_engine_config() -> None:
     assert spread.engine_kwargs["tensor_parallel_size"] == 2
 
 
-def test_model_that_vllm_no_longer_runs_is_refused(
-    clips: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = SummarizeSettings(model="baichuan2-13b-4bit")
-    with pytest.raises(
-        ValueError, match=r"needs a vLLM before 0.23; installed is 0.32. Use another"
-    ):
-        SummarizeStage(clips, old)
-    monkeypatch.setattr(model_module, "_vllm_version", lambda: (0, 22))
-    assert language_model(old)[0].quantization == "bitsandbytes"
-
-
-def test_unknown_quantization_is_refused(
-    clips: Workspace,
-) -> None:
-    with pytest.raises(
-        ValueError,
-        match="summarize.quantization is 'bitsandbytes'; expected",
-    ):
-        SummarizeStage(clips, SummarizeSettings(quantization="bitsandbytes"))
+def test_unknown_quantization_is_refused(clips: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="summarize.quantization is 'fp5'; expected"):
+        SummarizeStage(clips, SummarizeSettings(quantization="fp5"))
     assert SummarizeStage(clips, SummarizeSettings(quantization="fp8")).name == "summarize"
     assert (
-        SummarizeStage(clips, SummarizeSettings(method="raw", quantization="bitsandbytes")).name
+        SummarizeStage(clips, SummarizeSettings(method="raw", quantization="fp5")).name
         == "summarize-raw"
     )
+    # Also a quantization that a preset names.
+    monkeypatch.setattr(language_models, "find_spec", {"vllm": find_spec("vllm")}.get)
+    with pytest.raises(ValueError, match="requires the package vllm-bnb-plugin"):
+        SummarizeStage(clips, SummarizeSettings(model="baichuan2-13b-4bit"))
 
 
 @pytest.mark.parametrize(("method", "setting"), [("keybert", "encoder"), ("uie", "extractor")])
