@@ -18,11 +18,13 @@ Letters: B batch, F frames, L tokens, H width of the language model, D embedding
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -38,6 +40,8 @@ from transformers import (
 
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network, in_float32
+
+MAX_KEPT_FEATURES = 1_000_000  # in training; each takes 2 to 8 kB
 
 PROMPT = "以上画面取自同一件商品的展示。"
 PROMPT_TEXT = "商品文字：{text}"
@@ -108,6 +112,8 @@ class MLLMEmbedder(Network):
         self.embedding_dim = config.embedding_dim or hidden
         self.num_frames, self.image_size = config.num_frames, config.image_size
         self.max_text_tokens, self.reads_text = 0, True
+        self.is_frozen_encoder = True
+        self.kept: dict[bytes, Tensor] = {}  # features by content, of training
 
     def forward(
         self,
@@ -139,9 +145,26 @@ class MLLMEmbedder(Network):
     def features(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
         """Last hidden state of the last token, float32 [B, H], for the arguments of `forward`.
 
-        Equal inputs have equal features, also in training. They are not cached all the same:
-        training crops its frames differently in each epoch.
+        Training keeps features, up to `MAX_KEPT_FEATURES`: the linear layer sees each input once
+        an epoch, and the frozen model, which takes nearly all the time, once in all.
         """
+        if not self.training:
+            return self._encode(frames, texts)
+        keys = [_content(*row) for row in zip(frames.cpu().numpy(), texts, strict=True)]
+        rows = {key: row for row, key in enumerate(keys) if key not in self.kept}
+        new: dict[bytes, Tensor] = {}
+        if rows:
+            places = list(rows.values())
+            encoded = self._encode(frames[places], [texts[place] for place in places])
+            # Lossless: the hidden states have the base's dtype.
+            new = dict(zip(rows, encoded.to(self.base.dtype).cpu(), strict=True))
+        features = [self.kept[key] if key in self.kept else new[key] for key in keys]
+        if len(self.kept) + len(new) <= MAX_KEPT_FEATURES:
+            self.kept |= new
+        return torch.stack(features).to(self.base.device).float()
+
+    def _encode(self, frames: Tensor, texts: Sequence[str | None]) -> Tensor:
+        """As `features`, by the frozen model."""
         batch = self.read(frames, texts).to(self.base.device, self.base.dtype)
         # Without the output layer, whose logits for all tokens would take more memory than the
         # rest of the pass.
@@ -259,6 +282,13 @@ def load_mllm(config: MLLMConfig) -> MLLMEmbedder:
         raise ValueError(f"weights of {config.source} do not fit the model: {missing}")
     processor = AutoProcessor.from_pretrained(config.source, **config.processor)
     return MLLMEmbedder(base, processor, config).eval()
+
+
+def _content(frames: np.ndarray, text: str | None) -> bytes:
+    """A hash of one row's input."""
+    digest = hashlib.blake2b(np.ascontiguousarray(frames).data, digest_size=16)
+    digest.update(repr((frames.shape, text)).encode())
+    return digest.digest()
 
 
 def last_tokens(mask: Tensor) -> Tensor:

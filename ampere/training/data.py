@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ampere.config.train import TrainSettings
+from ampere.media.images import model_input
 from ampere.records import CLIP_DOMAINS, Domain
 from ampere.training.augment import augmented_input
 
@@ -124,6 +125,7 @@ class ProductBatches(Dataset[Batch]):
         *,
         num_frames: int,
         image_size: int,
+        augment: bool = True,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -131,7 +133,7 @@ class ProductBatches(Dataset[Batch]):
         self.names = sorted(training_set.products)
         self.batch_size = min(train.batch_size, len(self.names) - len(self.names) % ranks)
         self.rank, self.ranks = rank, ranks
-        self.num_frames, self.image_size = num_frames, image_size
+        self.num_frames, self.image_size, self.augment = num_frames, image_size, augment
         self.crop_scale, self.color_jitter = train.crop_scale, train.colour_jitter
         self.text_dropout, self.frame_dropout = train.text_dropout, train.frame_dropout
         self.seed = train.seed
@@ -232,9 +234,10 @@ class ProductBatches(Dataset[Batch]):
     def _pixels(
         self, picks: Sequence[Pick], jpegs: Mapping[str, Sequence[bytes]], domain: Domain
     ) -> Tensor:
-        """Augment the frames of n picks of one domain: uint8 [n, F, 3, H, W].
+        """Read and augment the frames of n picks of one domain: uint8 [n, F, 3, H, W].
 
-        An image stored for a clip is repeated in all F frames.
+        Without `augment` they are those of embedding. An image stored for a clip is repeated in all
+        F frames.
         """
         num_frames = self.num_frames if domain in CLIP_DOMAINS else 1
         shape = (len(picks), num_frames, 3, self.image_size, self.image_size)
@@ -247,9 +250,12 @@ class ProductBatches(Dataset[Batch]):
                     f"{num_frames}. Set --decode.num-frames to --model.num-frames, and run "
                     "`ampere decode` to the end."
                 )
-            pixels[number] = augmented_input(
-                frames, self.image_size, rng, self.crop_scale, self.color_jitter
-            )
+            if self.augment:
+                pixels[number] = augmented_input(
+                    frames, self.image_size, rng, self.crop_scale, self.color_jitter
+                )
+            else:
+                pixels[number] = model_input(frames, self.image_size)
         return torch.from_numpy(pixels)
 
 

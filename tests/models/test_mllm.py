@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+from ampere.models import mllm
 from ampere.models.mllm import PROMPT, PROMPT_END, MLLMConfig, MLLMEmbedder, last_tokens, load_mllm
 from ampere.models.model_folder import model_identity
 from tests.helpers.models import (
@@ -142,6 +143,33 @@ def test_bfloat16_autocast_gives_float32_unit_vectors() -> None:
     assert vectors.dtype == torch.float32
     assert [output.dtype for output in outputs] == [torch.float32]
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2), rtol=0, atol=1e-6)
+
+
+def test_training_encodes_equal_inputs_once() -> None:
+    model, frames = build(embedding_dim=5), random_frames(3, 2)
+    frames[1] = frames[0]
+    encoded = outputs_of(model.base.base_model)
+    rows = lambda: [len(output.last_hidden_state) for output in encoded]  # noqa: E731
+    expected = model.features(frames, ["牙刷", "牙刷", None])
+    model.features(frames, ["牙刷", "牙刷", None])
+    assert rows() == [3, 3]  # outside of training nothing is kept
+    model.train()
+    for _ in range(2):
+        features = model.features(frames, ["牙刷", "牙刷", None])
+        torch.testing.assert_close(features, expected)
+    assert rows() == [3, 3, 2]
+    changed = model.features(frames[1:], ["牙", None])  # other text, same frames
+    assert rows() == [3, 3, 2, 1] and (changed[0] - expected[1]).abs().max() > 1e-4
+
+
+def test_kept_features_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mllm, "MAX_KEPT_FEATURES", 2)
+    model, frames = build(embedding_dim=5).train(), random_frames(3, 2)
+    expected = model.features(frames, TEXTS)
+    assert len(model.kept) == 0
+    torch.testing.assert_close(model.features(frames, TEXTS), expected)
+    model.features(frames[:2], TEXTS[:2])
+    assert len(model.kept) == 2
 
 
 def test_linear_probing_trains_only_the_linear_layer() -> None:

@@ -106,6 +106,11 @@ def test_mllm_trains_its_linear_layer_only(mllm: ModelSettings, tmp_path: Path) 
     base = build_model(job).base.state_dict()
     result, history = trained(job, frames)
     assert loss_falls(history)
+    # Every sample was encoded once, with the pixels of embedding, though each was drawn 20 times.
+    samples = sum(
+        len(ids) for domains in training_set.products.values() for ids in domains.values()
+    )
+    assert len(result.model.kept) <= samples
     assert all(
         torch.equal(weight, base[name]) for name, weight in result.model.base.state_dict().items()
     )
