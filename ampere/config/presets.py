@@ -63,7 +63,7 @@ def demo() -> Settings:
 def rope() -> Settings:
     """The paper's setup: X-CLIP-B/16, RoBERTa and an LLM from the hub; one GPU per worker."""
     return Settings(
-        # vLLM no longer runs Baichuan2-13B-Chat, which the paper uses: docs/guides/summaries.md.
+        # The paper's model is baichuan2-13b-4bit: docs/guides/summaries.md.
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(
             vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"
