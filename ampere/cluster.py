@@ -90,9 +90,9 @@ def check_reachable(address: str) -> None:
     if address != "auto" and not (host and "/" not in address and is_port):
         raise ValueError(
             f"RAY_ADDRESS is {address!r}; expected HOST:PORT of the head node (port 6379 by "
-            "default), or auto on a machine of the cluster. The addresses http://... of the "
-            "dashboard and ray://... of Ray Client are for `ray job submit`; unset RAY_ADDRESS to "
-            "run on this machine"
+            "default), or auto on a machine of the cluster. The dashboard's http://... is for `ray "
+            "job submit`, and Ray Client (ray://...) is not supported; unset RAY_ADDRESS to run on "
+            "this machine"
         )
     try:
         reached = canonicalize_bootstrap_address(address)
@@ -103,9 +103,9 @@ def check_reachable(address: str) -> None:
     except (OSError, grpc.RpcError) as error:
         cause = error.details() if isinstance(error, grpc.Call) else str(error)
         raise RuntimeError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({cause}). Check that its head node "
-            "runs, that this is its address and port (6379 by default), and that no firewall is "
-            "between; unset RAY_ADDRESS to run on this machine"
+            f"cannot reach the Ray cluster at RAY_ADDRESS={address} ({cause}). Check that its head "
+            "node runs, that this is its address and port (6379 by default), that no firewall is "
+            "between, and the token if it uses one; unset RAY_ADDRESS to run on this machine"
         ) from error
 
 

@@ -227,7 +227,9 @@ def test_cluster_that_does_not_answer_is_named(
 ) -> None:
     address = f"127.0.0.1:{request.getfixturevalue(port)}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    expected = f"no Ray cluster answers at RAY_ADDRESS={address} .*Check that its head node runs"
+    expected = (
+        f"cannot reach the Ray cluster at RAY_ADDRESS={address} .*Check that its head node runs"
+    )
     with pytest.raises(RuntimeError, match=expected):
         connect()
 
@@ -242,7 +244,9 @@ def test_cluster_that_is_not_found_is_named(
     if address == "auto":  # other tests of this machine may run a Ray
         monkeypatch.setattr("ray._private.services.get_ray_address_from_environment", no_cluster)
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(RuntimeError, match=f"no Ray cluster answers at RAY_ADDRESS={address}"):
+    with pytest.raises(
+        RuntimeError, match=f"cannot reach the Ray cluster at RAY_ADDRESS={address}"
+    ):
         connect()
 
 
