@@ -73,7 +73,8 @@ def bare_rate(workspace: Workspace, settings: EmbedSettings, clips: int) -> floa
         Path(workspace.uri) / "models" / "full", bf16=settings.bf16, fixed_batch_size=fixed
     )
     stored = LanceFrames(workspace).take([f"s{i}" for i in range(clips)])
-    pixels = [model_input(jpegs, embedder.model.image_size) for jpegs in stored]
+    model = embedder.model
+    pixels = [model_input(jpegs, model.image_size, model.view) for jpegs in stored]
     (embedder.compile if settings.compile else embedder.warm_up)()
     start = time.perf_counter()
     for at in range(0, clips, settings.batch_size):

@@ -8,6 +8,9 @@ from ampere.config.checks import make_absolute, require
 FusionChoice = Literal["ours", "authors", "sum", "cat", "xa-t-as-q", "xa-v-as-q", "coa"]
 
 
+View = Literal["center", "whole"]
+
+
 Combine = Literal["visual", "mean", "concat"]
 
 
@@ -42,6 +45,10 @@ class ModelSettings:
     False for ampere: the vector is the mean of the vision tower's frame features."""
     image_size: int = 224
     """Side of the square input image, in pixels."""
+    view: View = "center"
+    """What embedding, validation and queries show the network of a frame. Training crops at random.
+    center: the largest centered square.
+    whole: the whole frame, squeezed to a square, as COPE and Chinese-CLIP do."""
     patch_size: int = 16
     """Side of an image patch of the vision tower, in pixels."""
     num_frames: int = 8

@@ -13,6 +13,7 @@ import pillow_heif.HeifImagePlugin  # noqa: F401  # adds HEIC to Pillow's format
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ampere.config.model import View
 from ampere.media.decoder import (
     DEFAULT_MAX_PIXELS,
     MediaError,
@@ -198,6 +199,11 @@ def center_square(image: Image.Image) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
+def whole_frame(image: Image.Image) -> tuple[float, float, float, float]:
+    """All of an image, as (left, top, right, bottom) in pixels."""
+    return 0, 0, image.width, image.height
+
+
 def to_array(
     image: Image.Image, box: tuple[float, float, float, float], size: int
 ) -> NDArray[np.uint8]:
@@ -206,11 +212,17 @@ def to_array(
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-def model_input(jpegs: Sequence[bytes], size: int) -> NDArray[np.uint8]:
-    """The model input for one sample's stored frames: the centered square of each.
+def model_input(jpegs: Sequence[bytes], size: int, view: View = "center") -> NDArray[np.uint8]:
+    """The model input for one sample's stored frames.
+
+    Args:
+        jpegs: F frames.
+        size: height and width of the result, in pixels.
+        view: center: the centered square of each frame. whole: each frame, squeezed to a square.
 
     Returns:
         uint8 [F, 3, size, size], RGB.
     """
     images = [decode_jpeg(jpeg) for jpeg in jpegs]
-    return np.stack([to_array(image, center_square(image), size) for image in images])
+    box_of = center_square if view == "center" else whole_frame
+    return np.stack([to_array(image, box_of(image), size) for image in images])

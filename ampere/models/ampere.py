@@ -74,7 +74,7 @@ class AMPere(Network):
             )
         self.config = config
         self.embedding_dim = sizes.embedding_dim
-        self.image_size = sizes.image_size
+        self.image_size, self.view = sizes.image_size, sizes.view
         self.num_frames = sizes.num_frames
         self.reads_text = config.use_text
         self.max_text_tokens = sizes.max_text_tokens

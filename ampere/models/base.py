@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ampere.config.model import View
+
 
 class Network(nn.Module, ABC):
     """An embedding network: frames and text in, one vector per sample out.
@@ -21,6 +23,7 @@ class Network(nn.Module, ABC):
     Attributes:
         embedding_dim: D.
         image_size: height and width of the frames, in pixels.
+        view: what of a frame is read when it is embedded; see `ampere.media.images.model_input`.
         num_frames: frames of a clip (a short or a live); a page has one frame.
         reads_text: whether the embedding depends on text.
         embeds_alone: whether it also embeds a sample's frames alone and its text alone.
@@ -32,6 +35,7 @@ class Network(nn.Module, ABC):
 
     embedding_dim: int
     image_size: int
+    view: View = "center"
     num_frames: int
     reads_text: bool
     max_text_tokens: int

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ChineseCLIPConfig, ChineseCLIPModel, PreTrainedTokenizerBase
 
-from ampere.config.model import Combine
+from ampere.config.model import Combine, View
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network, check_tokens, in_float32
 from ampere.models.towers.base import check_frames, normalize_pixels
@@ -49,6 +49,7 @@ class CNCLIPConfig:
         combine: visual: the video feature alone. mean: the normalized mean of video and text
             feature. concat: both concatenated and scaled, so that a dot product is the mean of the
             two similarities.
+        view: what of a frame is read; see `ModelSettings`.
 
     Raises:
         ValueError: `num_frames` is below 1, or `combine` is unknown.
@@ -57,6 +58,7 @@ class CNCLIPConfig:
     clip: dict[str, Any]
     num_frames: int
     combine: Combine
+    view: View = "center"
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -82,7 +84,7 @@ class CNCLIP(Network):
         self.config = config
         self.clip = ChineseCLIPModel(ChineseCLIPConfig.from_dict(config.clip))
         self.clip.logit_scale.requires_grad_(False)
-        self.num_frames = config.num_frames
+        self.num_frames, self.view = config.num_frames, config.view
         positions: int = self.clip.config.text_config.max_position_embeddings
         self.max_text_tokens = min(MAX_TEXT_TOKENS, positions)
         self.image_size = self.clip.config.vision_config.image_size
@@ -212,7 +214,7 @@ class CNCLIP(Network):
         return model.eval()
 
 
-def load_cn_clip(source: str, num_frames: int, combine: Combine) -> CNCLIP:
+def load_cn_clip(source: str, num_frames: int, combine: Combine, view: View = "center") -> CNCLIP:
     """Load a model with published weights, on the CPU and in evaluation mode.
 
     Args:
@@ -220,6 +222,7 @@ def load_cn_clip(source: str, num_frames: int, combine: Combine) -> CNCLIP:
             `OFA-Sys/chinese-clip-vit-base-patch16`.
         num_frames: frames of a clip.
         combine: see `CNCLIPConfig`.
+        view: see `CNCLIPConfig`.
 
     Raises:
         ValueError: a weight is missing; the message names it.
@@ -231,7 +234,8 @@ def load_cn_clip(source: str, num_frames: int, combine: Combine) -> CNCLIP:
     )
     pretrained, info = loaded
     clip = pretrained.config.to_diff_dict()
-    model = CNCLIP(CNCLIPConfig(clip=clip, num_frames=num_frames, combine=combine))
+    config = CNCLIPConfig(clip=clip, num_frames=num_frames, combine=combine, view=view)
+    model = CNCLIP(config)
     weights = checkpoint.weights_from_files(pretrained.state_dict(), info["missing_keys"])
     checkpoint.copy_weights(model.clip, weights, source=source)
     return model.eval()

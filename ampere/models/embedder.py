@@ -114,8 +114,8 @@ class Embedder:
         check_frame_counts(
             [len(jpegs) for jpegs in frames if jpegs is not None], self.model.num_frames
         )
-        side = self.model.image_size
-        pixels = [None if jpegs is None else model_input(jpegs, side) for jpegs in frames]
+        side, view = self.model.image_size, self.model.view
+        pixels = [None if jpegs is None else model_input(jpegs, side, view) for jpegs in frames]
         return self.embed_pixels(pixels, texts, domains)
 
     def embed_pixels(

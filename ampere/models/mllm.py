@@ -38,6 +38,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from ampere.config.model import View
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network, in_float32
 
@@ -60,6 +61,7 @@ class MLLMConfig:
         num_frames: frames of a clip that callers should pass; any number is accepted.
         image_size: height and width that callers should pass, in pixels; the processor scales
             frames to what the model reads.
+        view: what of a frame callers should pass; see `ModelSettings`.
         processor: settings of the processor that override the source's, such as
             `{"do_image_splitting": False}` for Idefics3 and SmolVLM, which would otherwise split
             each frame into many.
@@ -73,6 +75,7 @@ class MLLMConfig:
     embedding_dim: int | None = None
     num_frames: int = 8
     image_size: int = 224
+    view: View = "center"
     processor: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class MLLMEmbedder(Network):
         self.probe = nn.Linear(hidden, config.embedding_dim) if config.embedding_dim else None
         self.embedding_dim = config.embedding_dim or hidden
         self.num_frames, self.image_size = config.num_frames, config.image_size
+        self.view = config.view
         self.max_text_tokens, self.reads_text = 0, True
         self.is_frozen_encoder = True
         self.kept: dict[bytes, Tensor] = {}  # features by content, of training

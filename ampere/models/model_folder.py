@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ampere.config.model import View
 from ampere.config.summarize import TextSource
 
 WEIGHTS_FILE = "model.safetensors"
@@ -47,6 +48,12 @@ def frame_size(folder: Path | str) -> int:
 
         return ChineseCLIPConfig(**fields["clip"]).vision_config.image_size
     return fields.get("sizes", fields)["image_size"]
+
+
+def frame_view(folder: Path | str) -> View:
+    """What of a frame a folder's network reads."""
+    fields = load_config(folder)
+    return fields.get("sizes", fields).get("view", "center")
 
 
 def reads_frames(folder: Path | str) -> bool:

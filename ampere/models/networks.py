@@ -49,7 +49,7 @@ def build_network(
     """
     if sizes.network == "cn-clip":
         combine = sizes.combine if use_text else "visual"
-        return load_cn_clip(sizes.weights, sizes.num_frames, combine)
+        return load_cn_clip(sizes.weights, sizes.num_frames, combine, sizes.view)
     if sizes.network == "mllm":
         return load_mllm(
             MLLMConfig(
@@ -58,6 +58,7 @@ def build_network(
                 embedding_dim=sizes.embedding_dim if sizes.linear_layer else None,
                 num_frames=sizes.num_frames,
                 image_size=sizes.image_size,
+                view=sizes.view,
             )
         )
     assert tokenizer is not None
@@ -158,7 +159,8 @@ def frozen_tower(sizes: ModelSettings) -> str:
         identity = f"{EFFICIENTNET}@{WEIGHTS_SHA256[:12]}"
     else:
         identity = model_folder.model_identity(sizes.vision_weights)
-    return f"{identity}-{sizes.image_size}px"
+    view = "" if sizes.view == "center" else f"-{sizes.view}"
+    return f"{identity}-{sizes.image_size}px{view}"
 
 
 def pretrained_tokenizer(sizes: ModelSettings) -> PreTrainedTokenizerBase | None:

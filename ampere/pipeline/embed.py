@@ -19,12 +19,14 @@ import pyarrow.compute as pc
 
 from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
+from ampere.config.model import View
 from ampere.huge_pages import use_huge_pages
 from ampere.media.images import model_input
 from ampere.models.model_folder import (
     architecture,
     embedding_name,
     frame_size,
+    frame_view,
     frozen_tower,
     reads_frames,
     stored_tower_name,
@@ -141,6 +143,7 @@ class EmbedStage(Stage):
                 "uri": self.frames.uri,
                 "version": self.frames.version,
                 "size": frame_size(self.folder),
+                "view": frame_view(self.folder),
                 "features": self.features.location if self.features else None,
             },
             batch_format="pyarrow",
@@ -263,13 +266,18 @@ _frames_table = functools.lru_cache(maxsize=1)(lance.dataset)
 
 
 def read_inputs(
-    batch: pa.Table, uri: str, version: int, size: int, features: tuple[str, int] | None = None
+    batch: pa.Table,
+    uri: str,
+    version: int,
+    size: int,
+    view: View,
+    features: tuple[str, int] | None = None,
 ) -> pa.Table:
     """Read what the model takes of some samples: stored features, or else frames.
 
     Args:
         batch: columns of `EmbedStage.inputs`.
-        uri, version, size: see `read_pixels`.
+        uri, version, size, view: see `read_pixels`.
         features: URI and version of the features table; None: all samples have frames alone.
 
     Returns:
@@ -277,7 +285,7 @@ def read_inputs(
         float16 [F, V] as bytes, and `num_frames` is F.
     """
     stored = pc.is_valid(batch["feature_position"])
-    pictures = read_pixels(batch.filter(pc.invert(stored)), uri, version, size)
+    pictures = read_pixels(batch.filter(pc.invert(stored)), uri, version, size, view)
     rows = batch.filter(stored).drop(["position"])
     if features is None or not rows.num_rows:
         return pictures.append_column("num_frames", pa.nulls(pictures.num_rows, pa.int32()))
@@ -292,7 +300,9 @@ def read_inputs(
 _features_table = functools.lru_cache(maxsize=1)(lance.dataset)
 
 
-def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
+def read_pixels(
+    batch: pa.Table, uri: str, version: int, size: int, view: View = "center"
+) -> pa.Table:
     """Read the frames of some samples, in the size that the model takes.
 
     Args:
@@ -300,6 +310,7 @@ def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
         uri: of the frames table.
         version: of the frames table that the positions refer to.
         size: height and width of the model's frames, in pixels.
+        view: what of a frame the model reads.
 
     Returns:
         The batch without `position`, with `pixels`, uint8 [F, 3, size, size] as bytes, and the
@@ -311,7 +322,7 @@ def read_pixels(batch: pa.Table, uri: str, version: int, size: int) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for jpegs in stored["frames"].to_pylist():
         try:
-            rows.append({"pixels": model_input(jpegs, size).tobytes()})
+            rows.append({"pixels": model_input(jpegs, size, view).tobytes()})
         except Exception as error:  # the per-row edge: broken frames fail only their own row
             rows.append(error_columns(error))
     schema = pa.schema([("pixels", pa.large_binary()), *ERROR_COLUMNS])

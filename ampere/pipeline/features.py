@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
-from ampere.config.model import ModelSettings
+from ampere.config.model import ModelSettings, View
 from ampere.huge_pages import use_huge_pages
 from ampere.models.model_folder import (
     embedding_name,
+    frame_view,
     frozen_tower,
     load_config,
     stored_tower_name,
@@ -51,6 +52,7 @@ class FeaturesStage(Stage):
         image_size: height and width of the tower's frames, in pixels.
         settings: batch size, pool, device and dtype.
         samples: ids of the samples to process; None: all.
+        view: what of a frame the tower reads.
 
     Raises:
         FileNotFoundError: the workspace has no frames.
@@ -66,9 +68,12 @@ class FeaturesStage(Stage):
         image_size: int,
         settings: EmbedSettings,
         samples: Collection[str] | None = None,
+        *,
+        view: View = "center",
     ) -> None:
         self.workspace, self.tower, self.source = workspace, tower, source
-        self.image_size, self.settings, self.samples = image_size, settings, samples
+        self.image_size, self.view = image_size, view
+        self.settings, self.samples = settings, samples
         self.frames = LanceFrames(workspace)
         self.min_workers, self.max_workers = worker_range(
             "embed.workers", settings.workers, least=0
@@ -105,6 +110,7 @@ class FeaturesStage(Stage):
                 uri=self.frames.uri,
                 version=self.frames.version,
                 size=self.image_size,
+                view=self.view,
             ),
             batch_format="pyarrow",
             batch_size=None,
@@ -234,7 +240,9 @@ def train_features(
     Raises:
         RuntimeError: some samples have no features.
     """
-    stage = FeaturesStage(workspace, tower, model, model.image_size, settings, samples)
+    stage = FeaturesStage(
+        workspace, tower, model, model.image_size, settings, samples, view=model.view
+    )
     report = run_stage(stage, workspace, prune_orphans=False)
     if report.unprocessed or report.failed:
         raise RuntimeError(
@@ -260,5 +268,6 @@ def embed_features(workspace: Workspace, settings: EmbedSettings) -> Report | No
     sizes = load_config(folder)["sizes"]
     if not sizes["linear_layer"]:
         return None
-    stage = FeaturesStage(workspace, tower, embedding_name(folder), sizes["image_size"], settings)
+    name, view = embedding_name(folder), frame_view(folder)
+    stage = FeaturesStage(workspace, tower, name, sizes["image_size"], settings, view=view)
     return run_stage(stage, workspace)

@@ -249,7 +249,7 @@ def attention_clips(folder: Path, gallery: Gallery, count: int) -> list[Clip]:
     ]
     for name in np.concatenate(names)[:count]:
         (jpegs,) = gallery.frames.take([name])
-        pixels = model_input(jpegs, network.image_size)
+        pixels = model_input(jpegs, network.image_size, network.view)
         attention = cls_attention(network, torch.from_numpy(pixels)[None])[0]
         clips.append((str(name), np.moveaxis(pixels, 1, -1), attention.numpy()))
     return clips

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ampere.config.model import View
 from ampere.config.train import TrainSettings
 from ampere.media.images import model_input
 from ampere.records import CLIP_DOMAINS, Domain
@@ -125,6 +126,7 @@ class ProductBatches(Dataset[Batch]):
         *,
         num_frames: int,
         image_size: int,
+        view: View = "center",
         augment: bool = True,
         rank: int = 0,
         ranks: int = 1,
@@ -133,7 +135,8 @@ class ProductBatches(Dataset[Batch]):
         self.names = sorted(training_set.products)
         self.batch_size = min(train.batch_size, len(self.names) - len(self.names) % ranks)
         self.rank, self.ranks = rank, ranks
-        self.num_frames, self.image_size, self.augment = num_frames, image_size, augment
+        self.num_frames, self.image_size, self.view = num_frames, image_size, view
+        self.augment = augment
         self.crop_scale, self.color_jitter = train.crop_scale, train.colour_jitter
         self.text_dropout, self.frame_dropout = train.text_dropout, train.frame_dropout
         self.seed = train.seed
@@ -255,7 +258,7 @@ class ProductBatches(Dataset[Batch]):
                     frames, self.image_size, rng, self.crop_scale, self.color_jitter
                 )
             else:
-                pixels[number] = model_input(frames, self.image_size)
+                pixels[number] = model_input(frames, self.image_size, self.view)
         return torch.from_numpy(pixels)
 
 

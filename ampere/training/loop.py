@@ -140,6 +140,7 @@ class Training:
             settings,
             num_frames=self.model.num_frames,
             image_size=self.model.image_size,
+            view=self.model.view,
             augment=not self.model.is_frozen_encoder,
             rank=rank,
             ranks=ranks,

@@ -67,7 +67,9 @@ def validation_score(
         ids, _, domains = zip(*own_rows[start : start + BATCH_SIZE], strict=True)
         texts = [training_set.texts.get(sample_id) for sample_id in ids]
         inputs: list[Any] = [
-            stored if isinstance(stored, np.ndarray) else model_input(stored, model.image_size)
+            stored
+            if isinstance(stored, np.ndarray)
+            else model_input(stored, model.image_size, model.view)
             for stored in take_stored(frames, ids)
         ]
         with torch.autocast(

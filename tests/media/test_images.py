@@ -321,6 +321,19 @@ def test_model_input_is_the_middle_of_the_picture() -> None:
     assert pixels.mean() > 245
 
 
+def test_whole_view_squeezes_the_frame() -> None:
+    """A 9:16 frame, black but for its upper fifth: the centered square does not contain that."""
+    tall = Image.new("RGB", (90, 160), (0, 0, 0))
+    tall.paste((255, 255, 255), (0, 0, 90, 32))
+    jpegs = [encode_jpeg(tall, 95), encode_jpeg(tall.resize((180, 320)), 95)]
+    center, whole = model_input(jpegs, 40), model_input(jpegs, 40, "whole")
+    assert center.shape == whole.shape == (2, 3, 40, 40)
+    assert center.max() < 20
+    assert whole[:, :, :7].min() > 235 and whole[:, :, 9:].max() < 20  # a fifth of 40 rows
+    square = [encode_jpeg(noise(50, 50), 90)]
+    assert np.array_equal(model_input(square, 32), model_input(square, 32, "whole"))
+
+
 def test_array_order_is_channels_rows_columns() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
     image.putpixel((6, 1), (200, 100, 50))  # column 6, row 1

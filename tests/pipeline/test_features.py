@@ -145,7 +145,7 @@ def embed_inputs(workspace: Workspace) -> pa.Table:
     rows = stage.inputs()
     location = stage.features.location if stage.features else None
     frames = stage.frames
-    return read_inputs(rows, frames.uri, frames.version, FROZEN.image_size, location)
+    return read_inputs(rows, frames.uri, frames.version, FROZEN.image_size, "center", location)
 
 
 def test_vectors_from_features_and_from_pixels_agree(decoded: Workspace) -> None:

@@ -14,7 +14,7 @@ from ampere.config.model import ModelSettings
 from ampere.models.cn_clip import CNCLIP
 from ampere.models.embedder import Embedder
 from ampere.models.mllm import MLLMEmbedder
-from ampere.models.model_folder import SETTINGS_FILE
+from ampere.models.model_folder import SETTINGS_FILE, frame_view
 from ampere.models.networks import load_network, pretrained_tokenizer
 from ampere.pipeline.train.worker import save_model
 from ampere.records import Domain
@@ -119,6 +119,18 @@ def test_mllm_trains_its_linear_layer_only(mllm: ModelSettings, tmp_path: Path) 
     with_text = embedded(ours, frames, ["product 0", "product 1", None])
     assert with_text.shape == (3, SIZES.embedding_dim)
     assert not np.array_equal(with_text, embedded(ours, frames, [None] * 3))
+
+
+def test_baselines_read_the_view_of_their_settings(
+    clip: ModelSettings, mllm: ModelSettings, tmp_path: Path
+) -> None:
+    training_set, _ = small_set(4)
+    for sizes in (clip, mllm):
+        job = job_of(dataclasses.replace(sizes, view="whole"), training_set, text="raw", epochs=0)
+        model = build_model(job)
+        folder = tmp_path / sizes.network
+        model.save_pretrained(folder, job.tokenizer)
+        assert model.view == load_network(folder).view == frame_view(folder) == "whole"
 
 
 def test_mllm_without_linear_layer_has_nothing_to_train(

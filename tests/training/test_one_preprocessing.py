@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -13,12 +14,16 @@ from PIL import Image
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg, model_input
 from ampere.models.embedder import Embedder
-from ampere.models.model_folder import SETTINGS_FILE, embedding_name, text_source
-from ampere.records import Domain
+from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frame_view, text_source
+from ampere.pipeline.embed import read_pixels
+from ampere.records import FRAMES, Domain
+from ampere.store.frames import LanceFrames
+from ampere.store.workspace import Workspace
 from ampere.training import data
 from ampere.training.data import ProductBatches, TrainingSet
 from ampere.training.loop import TrainJob, build_model
 from ampere.training.step import ProductModel, Step
+from ampere.training.validation import validation_score
 from tests.helpers.training import SIZES, MemoryFrames, small_job, small_set
 
 DOMAINS = [Domain.SHORT, Domain.PAGE, Domain.LIVE, Domain.PAGE]
@@ -162,6 +167,57 @@ def test_embedder_feeds_model_input(
     stored = noisy(5, SIZES.num_frames)
     embedder.embed([stored], ["product 1"], DOMAINS[:1])
     assert np.array_equal(fed[0][0].numpy(), model_input(stored, SIZES.image_size))
+
+
+def test_view_of_a_frame_is_the_same_in_validation_batches_and_queries(
+    saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Frames of 9:16, of which the centered square shows half."""
+    folder, job, training_set, _ = saved
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (64, 36, 3), np.uint8)) for _ in range(4)]
+    stored = [encode_jpeg(image, 90) for image in images][: SIZES.num_frames]
+    expected = model_input(stored, SIZES.image_size, "whole")
+    assert np.abs(expected - model_input(stored, SIZES.image_size).astype(float)).mean() > 10
+
+    whole = dataclasses.replace(job, model=dataclasses.replace(SIZES, view="whole"))
+    model = build_model(whole).eval()
+    model.save_pretrained(folder, job.tokenizer)
+    assert frame_view(folder) == Embedder(folder).model.view == "whole"
+
+    # Queries, and whatever else an Embedder embeds.
+    fed: list[torch.Tensor] = []
+    embedder = Embedder(folder)
+    for network in (embedder.model, model):
+        network.video.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    embedder.embed([stored], ["product 1"], DOMAINS[:1])
+    # Validation.
+    held_out = TrainingSet(
+        products={}, texts={}, validation={"p": {Domain.SHORT: ["a"], Domain.LIVE: ["a"]}}
+    )
+    validation_score(model, job.tokenizer, held_out, MemoryFrames({"a": stored}))
+    assert len(fed) == 2
+    assert all(np.array_equal(frames[0].numpy(), expected) for frames in fed)
+    # Batch jobs.
+    workspace.table(FRAMES).append([{"sample_id": "a", "frames": stored}])
+    frames = LanceFrames(workspace)
+    batch = pa.table({"sample_id": ["a"], "position": [0]})
+    read = read_pixels(batch, frames.uri, frames.version, SIZES.image_size, frame_view(folder))
+    assert read["pixels"].to_pylist() == [expected.tobytes()]
+    # Training without crops, as of a frozen model.
+    products = {name: {Domain.SHORT: ["a"], Domain.LIVE: ["a"]} for name in ("p", "q")}
+    batches = ProductBatches(
+        TrainingSet(products=products, texts={}),
+        MemoryFrames({"a": stored}),
+        job.train,
+        num_frames=SIZES.num_frames,
+        image_size=SIZES.image_size,
+        view="whole",
+        augment=False,
+    )
+    assert np.array_equal(batches[0].frames[Domain.LIVE][0].numpy(), expected)
 
 
 def test_bfloat16_vectors_are_close_to_float32(
