@@ -16,6 +16,7 @@ import tyro
 
 from ampere import commands
 from ampere.config.checks import require_port
+from ampere.config.presets import DEFAULT_PRESET
 from ampere.config.settings import Settings
 from ampere.config.systems import named_settings
 from ampere.huge_pages import use_huge_pages
@@ -222,13 +223,13 @@ def is_absolute(path: str) -> bool:
 
 
 def find_preset(given: str | None, workspace: str | None) -> str:
-    """The preset given as a flag, else that of the workspace, else `demo`."""
+    """The preset given as a flag, else that of the workspace, else the default."""
     if given is not None:
         return given
     try:
-        return Workspace.open(workspace).preset if workspace else "demo"
+        return Workspace.open(workspace).preset if workspace else DEFAULT_PRESET
     except FileNotFoundError:
-        return "demo"  # `prepare` creates the workspace; all other commands will refuse it
+        return DEFAULT_PRESET  # `prepare` creates the workspace; all other commands will refuse it
 
 
 def defaults(command: type[AnyCommand], settings: Settings) -> Any:

@@ -23,6 +23,7 @@ from ampere.config.model import ModelSettings
 from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
+from ampere.config.systems import named_settings
 from ampere.config.train import TrainSettings
 from ampere.store.workspace import Workspace
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ampere.pipeline.runner.report import Report
     from ampere.pipeline.runner.stage import Stage
 
-PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}[+SYSTEM]")]
+PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{small,demo,rope}[+SYSTEM]")]
 
 
 @dataclass(kw_only=True)
@@ -63,8 +64,8 @@ def finish(report: "Report") -> int:
 class Prepare(Command):
     """Read a catalog into the workspace: a manifest, or ROPE's nine files per split."""
 
-    preset: Annotated[str | None, tyro.conf.arg(metavar="{demo,rope}")] = None
-    """Preset of the workspace's settings; a new workspace gets demo by default."""
+    preset: Annotated[str | None, tyro.conf.arg(metavar="{small,demo,rope}")] = None
+    """Preset of the workspace's settings; a new workspace gets small by default."""
     rope: str | None = None
     """Folder or cloud URI with ROPE's files."""
     images: str | None = None
@@ -160,9 +161,7 @@ class Summarize(StageCommand):
 
         stage = SummarizeStage(workspace, self.summarize)
         report = self.run_stage(stage, workspace, self.summarize)
-        report.notes.append(
-            f"review page: {write_summary_page(workspace, stage)}"
-        )
+        report.notes.append(f"review page: {write_summary_page(workspace, stage)}")
         return finish(report)
 
 
@@ -239,11 +238,22 @@ class Embed(StageCommand):
         from ampere.pipeline.embed import EmbedStage
         from ampere.pipeline.features import embed_features
 
+        self._save_untrained(workspace)
         features = embed_features(workspace, self.embed)
         if features is not None and features.processed:
             print(features, flush=True)
         stage = EmbedStage(workspace, self.embed)
         return finish(self.run_stage(stage, workspace, self.embed))
+
+    def _save_untrained(self, workspace: Workspace) -> None:
+        """Save the model of a preset that trains nothing, unless the workspace has it."""
+        settings = named_settings(self.preset or workspace.preset)
+        if settings.train.epochs or settings.train.name != self.embed.model:
+            return
+        from ampere.pipeline.train.untrained import save_untrained
+
+        if save_untrained(workspace, settings):
+            print(f"embed: saved the untrained model {self.embed.model}", flush=True)
 
 
 @dataclass(kw_only=True)

@@ -70,7 +70,7 @@ def test_prepare_end_to_end(
     assert "2 failed (" in shown[-1] and f"Result: {tmp_path}/w/samples.lance" in shown[-1]
     assert "catalog.csv:5: duplicate sample_id b (first at catalog.csv:3, kept)" in shown
     workspace = Workspace.open(tmp_path / "w")
-    assert workspace.preset == "demo"
+    assert workspace.preset == "small"
     assert workspace.table(SAMPLES).count() == 3
     assert status("status", "--workspace", tmp_path / "w") == 0
     assert "prepare 3 0 2 0" in plain(capsys.readouterr().out)
@@ -166,7 +166,7 @@ def test_unknown_preset_is_a_usage_error(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(name, "--workspace", tmp_path / "w", "--preset", "huge") == 2
-    assert f"ampere {name}: --preset is 'huge'; expected demo, rope" in capsys.readouterr().err
+    assert f"ampere {name}: --preset is 'huge'; expected small, demo, rope" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "serve"])

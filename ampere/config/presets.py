@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
-from ampere.config.model import ModelSettings
+from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
@@ -60,6 +60,47 @@ def demo() -> Settings:
     )
 
 
+def small() -> Settings:
+    """Real pictures on a CPU, without model downloads: the default of `ampere prepare`.
+
+    A frozen EfficientNet-Lite0 sees; all that follows it is trained on its stored features, in
+    seconds to a minute. Tuned on training products of a real catalog (docs/research/results.md).
+    """
+    return Settings(
+        decode=DecodeSettings(num_frames=4, short_side=256, batch_size=32),
+        model=ModelSettings(
+            vision_weights=EFFICIENTNET,
+            freeze_vision=True,
+            num_frames=4,
+            text_width=128,
+            text_layers=2,
+            text_heads=4,
+            temporal_layers=0,
+            embedding_dim=256,
+            # A few products teach attention too little: the visual features pass it unharmed in a
+            # sum only.
+            fusion="sum",
+            missing_frames="learned",
+        ),
+        train=TrainSettings(
+            epochs=120,
+            batch_size=128,
+            warmup_epochs=2.0,
+            lr_text=3e-4,
+            lr_video=1e-4,
+            lr_fusion=1e-4,
+            lr_rest=1e-4,
+            temperature=0.1,
+            classifier_weight=0.0,
+            text_dropout=0.5,
+            alone_weight=0.5,
+            validation_share=0.0,
+            loader_workers=0,
+        ),
+        serve=ServeSettings(cpus=0.5),
+    )
+
+
 def rope() -> Settings:
     """The paper's setup: X-CLIP-B/16, RoBERTa and an LLM from the hub; one GPU per worker."""
     return Settings(
@@ -75,4 +116,5 @@ def rope() -> Settings:
     )
 
 
-PRESETS: dict[str, Callable[[], Settings]] = {"demo": demo, "rope": rope}
+PRESETS: dict[str, Callable[[], Settings]] = {"small": small, "demo": demo, "rope": rope}
+DEFAULT_PRESET = "small"  # of a new workspace

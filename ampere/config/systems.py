@@ -113,6 +113,11 @@ SYSTEMS: dict[str, System] = {
         {"text": "raw"},
         ("L2P",),
     ),
+    "zero-shot": System(
+        "mean of the vision tower's frame features, untrained",
+        {"linear_layer": False, "temporal_layers": 0},
+        {"text": "none"} | _ZERO_SHOT,
+    ),
     "mllm-0": System(
         "multimodal language model, untrained", _MLLM | {"linear_layer": False}, _ZERO_SHOT
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ampere.config.presets import PRESETS
+from ampere.config.presets import DEFAULT_PRESET, PRESETS
 from ampere.interrupts import at_exit
 from ampere.records import SCHEMA_VERSION, TableSpec
 from ampere.store.table import Table
@@ -68,7 +68,7 @@ class Workspace:
 
         Args:
             uri: local folder or cloud URI.
-            preset: its preset from now on; None: unchanged, or demo for a new workspace.
+            preset: its preset from now on; None: unchanged, or small for a new workspace.
 
         Raises:
             ValueError: the preset is unknown, or the workspace has another schema version.
@@ -79,7 +79,7 @@ class Workspace:
             workspace = cls.open(uri)
             if preset is None or preset == workspace.preset:
                 return workspace
-        preset = preset or "demo"
+        preset = preset or DEFAULT_PRESET
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
         workspace = cls(uri, preset)
@@ -241,6 +241,6 @@ def _parse_meta(content: bytes, uri: str) -> dict[str, Any]:
         raise ValueError(
             f"{uri} is damaged: {content[:80]!r}; expected a JSON object with schema_version and "
             f"preset. If the tables beside it are intact, write "
-            f'{{"schema_version": {SCHEMA_VERSION}, "preset": "demo"}} to it; otherwise delete the '
-            "folder and prepare again"
+            f'{{"schema_version": {SCHEMA_VERSION}, "preset": "{DEFAULT_PRESET}"}} to it; '
+            "otherwise delete the folder and prepare again"
         ) from error

@@ -230,8 +230,11 @@ class ProductBatches(Dataset[Batch]):
         num_frames = self.num_frames if domain in CLIP_DOMAINS else 1
         width = next(iter(stored.values())).shape[1]
         features = np.empty((len(picks), num_frames, width), np.float16)
-        for number, (sample_id, _) in enumerate(picks):
-            features[number] = stored[sample_id]  # an image stored for a clip is repeated
+        for number, (sample_id, rng) in enumerate(picks):
+            # In place of crops, a clip is a random choice of its frames, in order of time; an image
+            # stored for a clip is repeated.
+            frames = range(len(stored[sample_id]))
+            features[number] = stored[sample_id][sorted(rng.choices(frames, k=num_frames))]
         return torch.from_numpy(features)
 
     def _pixels(

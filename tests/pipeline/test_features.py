@@ -12,11 +12,14 @@ import torch
 
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import EFFICIENTNET, ModelSettings
+from ampere.config.systems import named_settings
 from ampere.media.images import model_input
 from ampere.models.ampere import AMPere
+from ampere.models.embedder import Embedder
 from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frozen_tower
 from ampere.pipeline.embed import EmbedBatch, EmbedStage, read_inputs, read_pixels
 from ampere.pipeline.features import FeatureBatch, FeaturesStage, embed_features
+from ampere.pipeline.train.untrained import save_untrained
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, Domain
 from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
@@ -211,3 +214,25 @@ def test_stage_processes_what_is_missing_and_reruns_do_nothing(
     assert not decoded.table(FAILURES).count()
     again = embed_features(decoded, SETTINGS)
     assert again is not None and (again.skipped, again.done) == (PRODUCTS * 6, 0)
+
+
+def test_search_without_training(decoded: Workspace) -> None:
+    """`small+zero-shot` embeds without labels, training or Ray, and its vectors are features."""
+    settings = named_settings("small+zero-shot")
+    assert save_untrained(decoded, settings)
+    assert not save_untrained(decoded, settings)  # once
+    folder = Path(decoded.uri) / "models" / "zero-shot"
+    assert (folder / "README.md").exists()
+    embedder = Embedder(folder)
+    frames = LanceFrames(decoded).take(["page-00-0", "page-01-0", "page-00-1"])
+    vectors = embedder.embed(frames, [None] * 3, [Domain.PAGE] * 3)
+    assert vectors.shape == (3, WIDTH)
+    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1]  # of one product, of two
+    assert embed_features(decoded, EmbedSettings(model="zero-shot")) is None
+    names = EmbedStage(decoded, EmbedSettings(model="zero-shot")).inputs()["sample_id"]
+    assert len(names) == PRODUCTS * 6
+
+
+def test_systems_that_train_are_not_saved_untrained(decoded: Workspace) -> None:
+    assert not save_untrained(decoded, named_settings("small"))
+    assert decoded.names("models") == ["m"]

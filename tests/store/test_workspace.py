@@ -39,7 +39,7 @@ def test_create_then_open(tmp_path: Path) -> None:
 
 
 def test_create_keeps_the_preset_by_default(tmp_path: Path) -> None:
-    assert Workspace.create(tmp_path / "w").preset == "demo"
+    assert Workspace.create(tmp_path / "w").preset == "small"
     assert Workspace.create(tmp_path / "w", "rope").preset == "rope"
     assert Workspace.create(tmp_path / "w").preset == "rope"
     assert Workspace.open(tmp_path / "w").preset == "rope"
@@ -51,7 +51,7 @@ def test_changing_the_preset_keeps_the_tables(workspace: Workspace) -> None:
 
 
 def test_unknown_preset_creates_no_workspace(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'huge'; expected one of demo, rope"):
+    with pytest.raises(ValueError, match="'huge'; expected one of small, demo, rope"):
         Workspace.create(tmp_path / "w", "huge")
     assert not (tmp_path / "w").exists()
 
