@@ -203,6 +203,26 @@ def test_search_command_ranks_the_query_clip_first(
     assert len(hits["page"]) == len(hits["live"]) == 3
 
 
+def test_words_alone_are_searched_and_evaluated(
+    demo: DemoRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = demo.workspace.table(SAMPLES).read(["text"], "domain = 'page' AND split = 'test'")
+    answers = []
+    for title in pages["text"].to_pylist()[:2]:
+        flags = ["--text", title, "--json", "--k", "3", "--workspace", demo.workspace.uri]
+        assert main(["search", *flags]) == 0
+        hits = json.loads(capsys.readouterr().out)
+        assert [len(hits[domain]) for domain in Domain] == [3, 3, 3]
+        answers.append([hit["sample_id"] for domain in Domain for hit in hits[domain]])
+    assert answers[0] != answers[1]
+    report = json.loads(demo.workspace.read_report("evaluation.json") or "")
+    assert report["alone"].keys() == {"frames", "text"}
+    # Each test sample with text asks in two tasks, but for those without an answer.
+    with_text = report["groups"]["text"]["with text"]["queries"]
+    assert report["alone"]["text"]["queries"] == report["alone"]["frames"]["queries"] == with_text
+    assert report["compared"][1]["alone"] == {}  # the model of pictures alone
+
+
 def test_summaries_are_scored_for_all_and_for_test_products(demo: DemoRun) -> None:
     text = summary_scores(demo.workspace, demo.folder / "catalogue" / "gold.jsonl")
     assert text in demo.output
