@@ -129,9 +129,10 @@ def summarize_clips(workspace: Workspace, settings: SummarizeSettings) -> Report
     """
     from transformers import AutoConfig
 
+    stage = SummarizeStage(workspace, settings)  # checks local folders
     if source := {"keybert": settings.encoder, "uie": settings.extractor}.get(settings.method):
         AutoConfig.from_pretrained(source)  # before actors start, which would each find out
-    return run_stage(SummarizeStage(workspace, settings), workspace)
+    return run_stage(stage, workspace)
 
 
 def make_summaries(

@@ -54,15 +54,16 @@ def test_ablation_of_the_demo_is_complete_and_resumes(
     workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", tmp_path / "workspace"))
     monkeypatch.setattr(ablate, "TABLES", {"V": {"visual": 56.9, "uie": 57.8}})
     flags = ["--workspace", workspace.uri, "--ablate.tables", "V", "--train.epochs", "1"]
+    flags += ["--summarize.extractor", str(tmp_path / "uie")]
     assert main(["ablate", *flags]) == 0
     first = capsys.readouterr().out
     assert "train: 10 products done" in first
-    assert "ablate: uie has no result: OSError: " in first  # no such model here
+    assert "ablate: uie has no result: FileNotFoundError: summarize.extractor is " in first
     report = json.loads((tmp_path / "workspace" / "reports" / "ablation.json").read_text("utf-8"))
     visual, uie = report["systems"]["visual"], report["systems"]["uie"]
     low, high = visual["interval"]
     assert 0 <= low <= visual["mR1"] <= high <= 100 and visual["paper_on_ROPE"] == {"V": 56.9}
-    assert uie["mR1"] is None and "OSError" in uie["reason"]
+    assert uie["mR1"] is None and "folder not found" in uie["reason"]
     assert "visual-0" in workspace.names("models")
     assert main(["ablate", *flags]) == 0
     again = capsys.readouterr().out

@@ -57,7 +57,9 @@ def test_vllm_names_products_unseen_in_its_training(demo: DemoRun) -> None:
     scores = score_summaries([(row, truth[row["sample_id"]]) for row in rows])
     assert scores.count >= 0.9 * CLIP_COUNT
     assert scores.name_accuracy.value >= 0.50
-    assert all(row["model"].startswith("small_lm@") for row in rows if row["status"] == "ok")
+    made = [row for row in rows if row["status"] == "ok"]
+    assert {row["model"] for row in made} == {"shipped"}
+    assert all(row["weights"].startswith("small_lm@") for row in made)
 
 
 def test_summaries_of_clips_without_a_transcript_are_missing(demo: DemoRun) -> None:
