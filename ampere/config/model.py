@@ -28,13 +28,16 @@ EFFICIENTNET = "efficientnet-lite0"
 class ModelSettings:
     """The network and its sizes. The defaults are the paper's (section IV-B)."""
 
-    network: Literal["ampere", "cn-clip", "mllm"] = "ampere"
+    network: Literal["ampere", "cn-clip", "mllm", "embedder"] = "ampere"
     """Network to use; the sizes of the baselines come from their weights.
     ampere: the paper's network.
     cn-clip: baseline, Chinese-CLIP features of frames and text.
-    mllm: baseline, last hidden state of a multimodal language model."""
+    mllm: baseline, last hidden state of a multimodal language model.
+    embedder: an off-the-shelf embedder of images and text, through sentence-transformers."""
     weights: str = ""
-    """Hub name or folder of the baseline's weights, for cn-clip and mllm only."""
+    """Hub name or folder of the weights of cn-clip, mllm or embedder."""
+    truncate_dim: int = 0
+    """Dimensions that the vectors of an embedder are cut to; 0: all."""
     combine: Combine = "mean"
     """How cn-clip combines its two features.
     visual: frame features only.
@@ -119,9 +122,9 @@ class ModelSettings:
         )
         require(
             (self.network == "ampere") == (not self.weights),
-            f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip and "
-            "mllm require the name or folder of their weights, ampere takes vision_weights and "
-            "text_weights instead",
+            f"model.network is {self.network} and model.weights is {self.weights!r}; cn-clip, "
+            "mllm and embedder require the name or folder of their weights, ampere takes "
+            "vision_weights and text_weights instead",
         )
         for frozen, weights in (
             ("freeze_vision", "vision_weights"),

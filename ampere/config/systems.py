@@ -48,6 +48,7 @@ _NO_TEXT_DROPOUT = {"text_dropout": 0.0}
 _CN_CLIP = {"network": "cn-clip", "weights": CN_CLIP}
 _MLLM = {"network": "mllm", "weights": MLLM}
 _ZERO_SHOT = {"epochs": 0}
+_EMBEDDER = {"network": "embedder"}
 _DROPOUT = {"text_dropout": 0.2}
 
 SYSTEMS: dict[str, System] = {
@@ -117,6 +118,21 @@ SYSTEMS: dict[str, System] = {
         "mean of the vision tower's frame features, untrained",
         {"linear_layer": False, "temporal_layers": 0},
         {"text": "none"} | _ZERO_SHOT,
+    ),
+    "embedding-gemma": System(
+        "EmbeddingGemma 2 with summaries, untrained",
+        _EMBEDDER | {"weights": "google/embeddinggemma-2", "truncate_dim": 256},
+        _ZERO_SHOT,
+    ),
+    "qwen3-vl-embedding": System(
+        "Qwen3-VL-Embedding with summaries, untrained",
+        _EMBEDDER | {"weights": "Qwen/Qwen3-VL-Embedding-2B", "truncate_dim": 512},
+        _ZERO_SHOT,
+    ),
+    "siglip2": System(
+        "SigLIP 2 with summaries, untrained",
+        _EMBEDDER | {"weights": "google/siglip2-base-patch16-224"},
+        _ZERO_SHOT,
     ),
     "mllm-0": System(
         "multimodal language model, untrained", _MLLM | {"linear_layer": False}, _ZERO_SHOT

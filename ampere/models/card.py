@@ -14,6 +14,7 @@ from ampere.models.ampere import AMPere, AMPereConfig
 from ampere.models.base import Network
 from ampere.models.cn_clip import CNCLIP
 from ampere.models.mllm import MLLMEmbedder
+from ampere.models.sentence_embedder import SentenceEmbedder
 
 CARD_FILE = "README.md"
 PREFIX = "a page's title; of a clip, "
@@ -61,6 +62,8 @@ def write_model_card(
         card = comparison_card(name, {"Combination": network.config.combine}, facts)
     elif isinstance(network, MLLMEmbedder):
         card = comparison_card(name, {"Language model": network.config.source}, facts)
+    elif isinstance(network, SentenceEmbedder):
+        card = comparison_card(name, {"Embedder": network.config.source}, facts)
     else:
         raise TypeError(f"no model card for {name}; add one to {__name__}")
     card.save(Path(folder) / CARD_FILE)

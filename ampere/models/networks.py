@@ -21,6 +21,11 @@ from ampere.models.base import Network
 from ampere.models.cn_clip import CNCLIP, load_cn_clip
 from ampere.models.mllm import MLLMConfig, MLLMEmbedder, load_mllm
 from ampere.models.pretrained import load_pretrained_towers, load_vision_tower
+from ampere.models.sentence_embedder import (
+    SentenceEmbedder,
+    SentenceEmbedderConfig,
+    load_sentence_embedder,
+)
 from ampere.models.tokenizer import encode
 from ampere.models.towers.efficientnet import WEIGHTS_SHA256, load_efficientnet_weights
 from ampere.models.towers.image_encoder import ImageEncoderConfig, read_image_encoder
@@ -29,7 +34,12 @@ from ampere.models.video import VideoBranch, build_vision_tower
 from ampere.models.xclip_checkpoint import XCLIP_SUFFIXES
 from ampere.text.normalize import readable_text
 
-NETWORKS: Mapping[str, type[Network]] = {"AMPere": AMPere, "CNCLIP": CNCLIP, "MLLM": MLLMEmbedder}
+NETWORKS: Mapping[str, type[Network]] = {
+    "AMPere": AMPere,
+    "CNCLIP": CNCLIP,
+    "MLLM": MLLMEmbedder,
+    "SentenceEmbedder": SentenceEmbedder,
+}
 """Architecture name in config.json -> class."""
 
 
@@ -56,6 +66,18 @@ def build_network(
                 source=sizes.weights,
                 identity=model_folder.model_identity(sizes.weights),
                 embedding_dim=sizes.embedding_dim if sizes.linear_layer else None,
+                num_frames=sizes.num_frames,
+                image_size=sizes.image_size,
+                view=sizes.view,
+            )
+        )
+    if sizes.network == "embedder":
+        return load_sentence_embedder(
+            SentenceEmbedderConfig(
+                source=sizes.weights,
+                identity=model_folder.model_identity(sizes.weights),
+                use_text=use_text,
+                truncate_dim=sizes.truncate_dim,
                 num_frames=sizes.num_frames,
                 image_size=sizes.image_size,
                 view=sizes.view,
@@ -165,7 +187,7 @@ def frozen_tower(sizes: ModelSettings) -> str:
 
 def pretrained_tokenizer(sizes: ModelSettings) -> PreTrainedTokenizerBase | None:
     """Load the tokenizer of the weights that the settings name; None if they have none."""
-    source = {"ampere": sizes.text_weights, "cn-clip": sizes.weights, "mllm": ""}[sizes.network]
+    source = {"ampere": sizes.text_weights, "cn-clip": sizes.weights}.get(sizes.network, "")
     return AutoTokenizer.from_pretrained(source) if source else None
 
 

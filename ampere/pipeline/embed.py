@@ -192,7 +192,7 @@ def check_compile(folder: Path, settings: EmbedSettings) -> None:
     Raises:
         ValueError: the network reads texts of any length, and `embed.compile` is set.
     """
-    if settings.compile and architecture(folder) == "MLLM":
+    if settings.compile and architecture(folder) in ("MLLM", "SentenceEmbedder"):
         raise ValueError(
             f"embed.compile is set, but {settings.model} is a multimodal language model, which "
             "reads texts of any length and cannot be compiled. Use --embed.no-compile"
