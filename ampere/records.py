@@ -165,7 +165,7 @@ FEATURES = TableSpec(
         ("tower", pa.string()),  # name of the frozen tower with its weights and input size
         ("fingerprint", pa.string()),  # of the frames row
         ("num_frames", pa.int32()),  # of the sample
-        ("features", pa.list_(pa.float16())),  # of each frame in turn, num_frames x width
+        ("features", pa.list_(pa.float16())),  # all frames in turn: num_frames x width values
     ),
     rows_per_file=65_536,  # about 1 GB
 )
