@@ -164,7 +164,7 @@ FEATURES = TableSpec(
         ("sample_id", pa.string()),
         ("tower", pa.string()),  # name of the frozen tower with its weights and input size
         ("fingerprint", pa.string()),  # of the frames row
-        ("num_frames", pa.int32()),  # of the sample
+        ("num_frames", pa.int32()),  # one for a page
         ("features", pa.list_(pa.float16())),  # all frames in turn: num_frames x width values
     ),
     rows_per_file=65_536,  # about 1 GB
