@@ -70,9 +70,7 @@ def test_status_counts_by_stage(prepared: Workspace) -> None:
     prepared.table(FAILURES).upsert([failed])
     (first, *_) = SummarizeStage(prepared, DEMO.summarize).inputs().to_pylist()
     first_keys = {name: first[name] for name in ("sample_id", "fingerprint")}
-    prepared.table(SUMMARIES).upsert(
-        [first_keys | {"method": "llm", "model": "shipped"}]
-    )
+    prepared.table(SUMMARIES).upsert([first_keys | {"method": "llm", "model": "shipped"}])
     text = format_status(prepared, DEMO)
     assert table_of(text) == {
         "prepare": [4, 0, 1, 0],

@@ -172,10 +172,9 @@ def test_embedder_feeds_model_input(
 def test_view_of_a_frame_is_the_same_in_validation_batches_and_queries(
     saved: tuple[Path, TrainJob, TrainingSet, MemoryFrames],
     workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Frames of 9:16, of which the centered square shows half."""
-    folder, job, training_set, _ = saved
+    folder, job, *_ = saved
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (64, 36, 3), np.uint8)) for _ in range(4)]
     stored = [encode_jpeg(image, 90) for image in images][: SIZES.num_frames]
