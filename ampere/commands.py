@@ -312,6 +312,8 @@ class Ablate(Command):
     """Compute the paper's tables: train, embed and evaluate every system in them."""
 
     ablate: AblateSettings
+    summarize: SummarizeSettings
+    """How summaries are made of a method that a system reads and no clip has."""
     model: ModelSettings
     train: TrainSettings
     embed: EmbedSettings
@@ -323,7 +325,11 @@ class Ablate(Command):
         from ampere.workflows.ablate import run_ablation
 
         settings = Settings(
-            ablate=self.ablate, model=self.model, train=self.train, embed=self.embed
+            ablate=self.ablate,
+            summarize=self.summarize,
+            model=self.model,
+            train=self.train,
+            embed=self.embed,
         )
         return finish(run_ablation(workspace, settings))
 
