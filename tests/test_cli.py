@@ -166,7 +166,8 @@ def test_unknown_preset_is_a_usage_error(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(name, "--workspace", tmp_path / "w", "--preset", "huge") == 2
-    assert f"ampere {name}: --preset is 'huge'; expected small, demo, rope" in capsys.readouterr().err
+    message = f"ampere {name}: --preset is 'huge'; expected small, demo, rope"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "serve"])

@@ -187,9 +187,10 @@ def test_actor_is_warm_before_it_is_ready(
     monkeypatch.setattr("ampere.pipeline.embed.time.time", lambda: next(clock))
     warmed: list[tuple[str, int | None, int]] = []
     for name in ("compile", "warm_up"):
-        note = lambda self, name=name, **_: warmed.append(
-            (name, self.fixed_batch_size, next(clock))
-        )  # noqa: E731
+
+        def note(self: Embedder, name: str = name, **_: object) -> None:
+            warmed.append((name, self.fixed_batch_size, next(clock)))
+
         monkeypatch.setattr(Embedder, name, note)
     embed = actor(filled, compile=compiled, batch_size=5)
     [(name, fixed, when)] = warmed
