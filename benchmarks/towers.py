@@ -4,7 +4,7 @@
     python benchmarks/towers.py --dtype bfloat16
 
 The plain loop is the simplest code: the package's network as it is, one image at a time. A training
-step has 16 products with a page, a short and a live each; end to end it also decodes, crops and
+step has 8 products with a page, a short and a live each; end to end it also decodes, crops and
 encodes their pictures. All calls alternate, so that noise of the machine affects them alike.
 """
 
@@ -28,7 +28,7 @@ from ampere.records import Domain
 from ampere.training.data import FrameSource, TrainingSet
 from ampere.training.loop import Training, TrainJob
 
-PRODUCTS = 16
+PRODUCTS = 8
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     settings = named_settings("small")

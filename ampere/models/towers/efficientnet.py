@@ -30,7 +30,7 @@ class EfficientNetTower(VisionTower):
         super().__init__()
         self.network = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
         del self.network._fc
-        # CPUs compute its convolutions twice as fast in this layout.
+        # The layout that CPUs and GPUs compute convolutions in.
         self.network.to(memory_format=torch.channels_last)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
