@@ -48,7 +48,7 @@ def test_training_fingerprint_has_not_changed(workspace: Workspace) -> None:
     store(workspace, frames)
     train = small_job(training_set).train
     value = training_fingerprint(LanceFrames(workspace), training_set, SIZES, train, None)
-    assert value == "d80d095202a15fd8"
+    assert value == "d198ad470c6ef928"
 
 
 def test_training_fingerprint_depends_on_products_domains_and_validation(
