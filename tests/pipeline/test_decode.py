@@ -38,7 +38,8 @@ def broken(tmp_path: Path, catalog: Path) -> Workspace:
 def prepared_from(tmp_path: Path) -> str:
     """The workspace of `manifest.csv`, brought up to date with it."""
     uri = str(tmp_path / "workspace")
-    assert main(["prepare", "--manifest", str(tmp_path / "manifest.csv"), "--workspace", uri]) == 0
+    flags = ["--preset", "demo", "--manifest", str(tmp_path / "manifest.csv")]
+    assert main(["prepare", *flags, "--workspace", uri]) == 0
     return uri
 
 

@@ -32,7 +32,8 @@ ONE_WORKER = ["--train.workers", "1"]
 def decoded(tmp_path_factory: pytest.TempPathFactory, catalog: Path, local_ray: None) -> Workspace:
     """A workspace with the frames of the generated catalog."""
     uri = str(tmp_path_factory.mktemp("train") / "workspace")
-    assert main(["prepare", "--manifest", str(catalog / "manifest.csv"), "--workspace", uri]) == 0
+    flags = ["--preset", "demo", "--manifest", str(catalog / "manifest.csv")]
+    assert main(["prepare", *flags, "--workspace", uri]) == 0
     assert main(["decode", "--workspace", uri]) == 0
     return Workspace.open(uri)
 
