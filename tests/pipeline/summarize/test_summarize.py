@@ -292,6 +292,7 @@ def test_samples_with_one_unreadable_transcript_are_all_missing(workspace: Works
     assert {row["status"] for row in made(workspace, "llm").values()} == {"missing"}
 
 
+@pytest.mark.nightly  # an engine of its own; `make test` checks the names of quantizations
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_engine_with_quantized_weights(workspace: Workspace, tmp_path: Path) -> None:
