@@ -27,7 +27,7 @@ def too_large(max_upload_mb: int) -> HTTPException:
 
 
 class Uploads:
-    """The pool of a replica's uploads: so many run, and a bounded number waits.
+    """The pool of a replica's uploads: `RUNNING` at a time, and at most `QUEUED` that wait.
 
     It is not Serve's own pool, whose places all requests share: health checks must not wait.
     """

@@ -204,7 +204,7 @@ def _parquet_columns(schema: pa.Schema, uri: str) -> dict[str, str]:
     Further columns are read only if they are text, numbers or lists of text; others may be large.
 
     Raises:
-        ValueError: a column is missing, is there twice, or has a type without values for a row.
+        ValueError: a required column is missing, a name is duplicate, or a type is not supported.
     """
     columns = _column_names(schema.names)
     _check_columns(columns, uri)

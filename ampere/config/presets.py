@@ -63,8 +63,9 @@ def demo() -> Settings:
 def small() -> Settings:
     """Real pictures on a CPU, without model downloads: the default of `ampere prepare`.
 
-    A frozen EfficientNet-Lite0 sees; all that follows it is trained on its stored features, in
-    seconds to a minute. Tuned on training products of a real catalog (docs/research/results.md).
+    The vision tower is a frozen EfficientNet-Lite0. Everything after it is trained on its stored
+    features, in seconds to a minute. Tuned on training products of a real catalog
+    (docs/research/results.md).
     """
     return Settings(
         decode=DecodeSettings(num_frames=4, short_side=256, batch_size=32),
@@ -77,8 +78,8 @@ def small() -> Settings:
             text_heads=4,
             temporal_layers=0,
             embedding_dim=256,
-            # A few products teach attention too little: the visual features pass it unharmed in a
-            # sum only.
+            # With few products, fusion blocks from scratch lose what the frozen tower knows; a sum
+            # passes its features on.
             fusion="sum",
             missing_frames="learned",
         ),

@@ -27,8 +27,8 @@ class Network(nn.Module, ABC):
         num_frames: frames of a clip (a short or a live); a page has one frame.
         reads_text: whether the embedding depends on text.
         embeds_alone: whether it also embeds a sample's frames alone and its text alone.
-        is_frozen_encoder: whether all that reads frames is frozen, so that training on frames that
-            are cropped anew in each epoch would only compute the same features again.
+        is_frozen_encoder: whether every part that reads frames is frozen. Training then reads
+            features that are computed once, and no random crops.
         max_text_tokens: maximum L, with CLS and SEP; longer texts are truncated. 0: the network
             takes strings instead of token ids.
     """

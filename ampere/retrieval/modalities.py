@@ -9,7 +9,7 @@ from ampere.records import Domain
 from ampere.retrieval.evaluation import evaluate_tasks, mean_recall, mr1_interval
 from ampere.retrieval.metrics import Vectors
 
-QUERIES = {"frames": "a picture or clip alone", "text": "words alone"}
+QUERIES = {"frames": "a picture or clip", "text": "words"}
 MAX_NEIGHBOR_QUERIES = 1000  # so that a large test split is measured in seconds
 
 
@@ -68,15 +68,15 @@ def neighbors_without_text(gallery: Mapping[Domain, Vectors]) -> dict[str, float
 def format_alone(name: str, entry: Mapping[str, Any]) -> Sequence[str]:
     """Return lines on a model's queries of one modality, and on its samples without text."""
     lines = [
-        f"{name}, {QUERIES[modality]} against whole samples: mR1 {scores['mR1']:.1f} "
-        f"({scores['mR1_interval'][0]:.1f} to {scores['mR1_interval'][1]:.1f}; "
+        f"{name}: mR1 of queries that are {QUERIES[modality]} alone: {scores['mR1']:.1f} "
+        f"({scores['mR1_interval'][0]:.1f} to {scores['mR1_interval'][1]:.1f}, "
         f"{scores['queries']} queries)"
         for modality, scores in entry["alone"].items()
     ]
     if (cluster := entry["without_text"]) is not None:
         lines.append(
-            f"{name}, samples without text: the nearest is another product's without text for "
-            f"{cluster['cross_product']:.0f} % of {cluster['samples']:.0f}; "
-            f"{cluster['share']:.0f} % of all samples have none"
+            f"{name}: {cluster['samples']:.0f} samples ({cluster['share']:.0f} %) have no text; "
+            f"for {cluster['cross_product']:.0f} % of these, the nearest sample is another "
+            "product's without text"
         )
     return lines

@@ -72,6 +72,24 @@ def two_products(workspace: Workspace) -> Workspace:
     return workspace
 
 
+def test_queries_of_one_modality_are_those_of_their_samples(two_products: Workspace) -> None:
+    """Whatever the order of the rows: the frames of p are found, those of q are taken for p's."""
+    name = embedding_name(model_folder(two_products, "m"))
+    rows = [
+        {"sample_id": f"{domain}-{product}", "model": name, "product_id": product}
+        | {"domain": str(domain), "vector": vector, "frames_vector": [1.0, 0.0]}
+        for product, vector in (("q", [0.0, 1.0]), ("p", [1.0, 0.0]))
+        for domain in reversed(Domain)
+    ]
+    two_products.table(EMBEDDINGS).delete("true")
+    two_products.table(EMBEDDINGS).append(rows)
+    text = str(evaluate(two_products, EvaluateSettings(models=("m",))))
+    report = json.loads(two_products.read_report("evaluation.json") or "")
+    assert report["alone"].keys() == {"frames"}  # no sample has a vector of its text alone
+    assert (report["alone"]["frames"]["mR1"], report["alone"]["frames"]["queries"]) == (50.0, 12)
+    assert "m: mR1 of queries that are a picture or clip alone: 50.0 (" in text
+
+
 def test_samples_without_embedding_are_reported(two_products: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
     assert "no embedding" not in str(evaluate(two_products, settings))

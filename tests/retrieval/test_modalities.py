@@ -28,8 +28,8 @@ def test_queries_alone_by_hand() -> None:
     low, high = scores["frames"]["mR1_interval"]
     assert low < 50 < high
     lines = format_alone("m", {"alone": scores, "without_text": None})
-    assert lines[0].startswith("m, a picture or clip alone against whole samples: mR1 50.0 (")
-    assert lines[1].startswith("m, words alone against whole samples: mR1 100.0 (100.0 to 100.0; 6")
+    assert lines[0].startswith("m: mR1 of queries that are a picture or clip alone: 50.0 (")
+    assert lines[1] == "m: mR1 of queries that are words alone: 100.0 (100.0 to 100.0, 6 queries)"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_neighbors_without_text_by_hand(rows: list[list[int]], cluster: float) -
     found = neighbors_without_text(gallery)
     assert found == {"samples": 2, "share": pytest.approx(100 / 3), "cross_product": cluster}
     (line,) = format_alone("m", {"alone": {}, "without_text": found})
-    assert f"without text for {cluster:.0f} % of 2; 33 % of all samples have none" in line
+    assert f"2 samples (33 %) have no text; for {cluster:.0f} % of these, the nearest" in line
 
 
 @pytest.mark.parametrize("texts", ["tt", "--"])
