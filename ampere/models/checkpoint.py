@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ampere.models.model_folder import ARCHITECTURE, CONFIG_FILE, WEIGHTS_FILE
 
+SHOWN_PROBLEMS = 5  # of weights that do not fit
+
 
 def save(folder: Path | str, config: Any, weights: Mapping[str, Tensor]) -> None:
     """Write a config dataclass and named weights to a folder, creating it if needed.
@@ -55,8 +57,8 @@ def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, so
         source: where the weights come from, for messages.
 
     Raises:
-        ValueError: weights are missing, unexpected or of another shape. The message names them,
-            and nothing is copied.
+        ValueError: weights are missing, unexpected or of another shape. The message names some of
+            them, and nothing is copied.
     """
     problems = [f"missing {name}" for name in own.keys() - weights.keys()]
     problems += [f"unexpected {name}" for name in weights.keys() - own.keys()]
@@ -66,7 +68,9 @@ def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, so
         if weights[name].shape != own[name].shape
     ]
     if problems:
-        raise ValueError(f"weights of {source} do not fit the model: {'; '.join(sorted(problems))}")
+        shown = sorted(problems)[:SHOWN_PROBLEMS]
+        more = f"; and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+        raise ValueError(f"weights of {source} do not fit the model: {'; '.join(shown)}{more}")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])

@@ -101,7 +101,7 @@ class FigureData:
         summaries: of each model, as `evaluate_model` returns them.
         examples: by task, queries of the first model drawn at random.
         worst: the first model's worst failures over all tasks.
-        clips: for the attention maps; empty if the first model has no frame tower.
+        clips: for the attention maps; empty if the first model has no X-CLIP.
     """
 
     workspace: str
@@ -180,6 +180,10 @@ def draw_figures(workspace: Workspace, settings: FiguresSettings) -> Report:
         workspace.write_bytes(f"reports/figures/{name}.png", image)
     where = workspace.write_report("index.html", render(data, plots))
     notes = [] if font else [NO_FONT]
+    if not data.clips:
+        notes.append(
+            f"figures: no attention maps, since {settings.models[0]} has no X-CLIP as vision tower"
+        )
     return Report("figures", where, done=len(plots), unit="figures", notes=notes)
 
 

@@ -69,7 +69,7 @@ class LanceFrames:
 
 
 def enlarged_note(stage: str, frames: LanceFrames, model: str, size: int) -> list[str]:
-    """Report that a model would enlarge the stored frames of most samples.
+    """Report that a model would enlarge the stored frames of most samples more than twice.
 
     Args:
         stage: that reads the frames.
@@ -82,11 +82,12 @@ def enlarged_note(stage: str, frames: LanceFrames, model: str, size: int) -> lis
     """
     rows = frames.dataset().to_table(columns=["width", "height"])
     sides = pc.min_element_wise(rows["width"], rows["height"]).drop_null().to_numpy()
-    small = int((sides < size).sum())
+    small = int((2 * sides < size).sum())
     if 2 * small <= len(sides):
         return []
     return [
         f"{stage}: {model} reads frames of {size} pixels, but those of {small} of {len(sides)} "
-        f"samples are stored with a shorter side of {np.median(sides):.0f} (median) and are "
-        f"enlarged; decode again with --decode.short-side {size} or more"
+        f"samples are stored with a shorter side of less than half of that ({np.median(sides):.0f} "
+        "in the median), and show little when enlarged. If the files are larger, decode again with "
+        f"--decode.short-side {size} or more"
     ]

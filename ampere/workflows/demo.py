@@ -75,7 +75,7 @@ def steps(manifest: Path) -> list[tuple[str, list[list[str]]]]:
             "prepare: read the manifest into a workspace",
             [["prepare", "--preset", "demo", "--manifest", str(manifest)]],
         ),
-        ("decode: 8 frames of every clip", [["decode"]]),
+        ("decode: 2 frames of every clip", [["decode"]]),
         (
             "summarize: product names and features from transcripts, by a language model (vLLM)",
             [["summarize"]],

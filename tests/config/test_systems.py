@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ampere.config.presets import PRESETS
+from ampere.config.settings import Settings
 from ampere.config.summarize import SummaryMethod, TextSource
 from ampere.config.systems import (
     SYSTEMS,
@@ -65,9 +66,15 @@ def test_unknown_presets_and_systems_are_refused(name: str, words: str) -> None:
         named_settings(name)
 
 
-@pytest.mark.parametrize("preset", ["demo", "rope"])  # small fuses by sum, one of the tables' rows
-def test_presets_of_any_size_are_bases_of_the_tables(preset: str) -> None:
+def table_base(preset: str) -> Settings:
+    """A preset with the paper's fusion, which `small` and `demo` do not have."""
     settings = PRESETS[preset]()
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, fusion="ours"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_any_size_are_bases_of_the_tables(preset: str) -> None:
+    settings = table_base(preset)
     check_base(settings)
     sized = dataclasses.replace(settings.model, temporal_layers=2)
     check_base(
@@ -85,21 +92,29 @@ def test_presets_of_any_size_are_bases_of_the_tables(preset: str) -> None:
         (
             "model",
             {"fusion": "sum"},
-            r"model.fusion is 'sum'; .* start from 'ours'. Leave out --model.fusion, and",
+            r"model.fusion is 'sum'; .* start from 'ours'. Pass --model.fusion ours, and",
         ),
         (
             "model",
             {"share_last_layer": False},
             r"model.share_last_layer is False; .* --model.share-last-layer",
         ),
-        ("train", {"text": "raw"}, "train.text is 'raw'; .* start from 'llm'"),
-        ("train", {"domains": ("page", "short")}, r"train.domains is \('page', 'short'\)"),
+        (
+            "train",
+            {"text": "raw"},
+            "train.text is 'raw'; .* start from 'llm'. Pass --train.text llm, and",
+        ),
+        (
+            "train",
+            {"domains": ("page", "short")},
+            r"train.domains is \('page', 'short'\); .* Pass --train.domains page short live",
+        ),
     ],
 )
 def test_base_with_changes_of_a_system_is_refused(
     part: str, changed: dict[str, object], words: str
 ) -> None:
-    settings = PRESETS["demo"]()
+    settings = table_base("demo")
     changes = {part: dataclasses.replace(getattr(settings, part), **changed)}
     with pytest.raises(ValueError, match=words):
         check_base(dataclasses.replace(settings, **changes))
@@ -155,7 +170,7 @@ def test_every_text_source_is_of_a_system() -> None:
 
 
 def test_language_model_of_a_base_is_read_by_systems_that_read_summaries() -> None:
-    base = PRESETS["demo"]()
+    base = table_base("demo")
     base = dataclasses.replace(base, train=dataclasses.replace(base.train, summary_model="qwen"))
     check_base(base)
     chosen = {name: with_system(base, name).train.summary_model for name in TABLES["V"]}

@@ -30,6 +30,14 @@ def test_missing_and_unexpected_weights_are_named(model: AMPere, tmp_path: Path)
         AMPere.from_pretrained(tmp_path)
 
 
+def test_message_names_only_the_first_of_many_weights(model: AMPere, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    strays = {f"stray{number}": torch.zeros(1) for number in range(10)}
+    change_weights(tmp_path, lambda weights: weights.update(strays))
+    with pytest.raises(ValueError, match="unexpected stray4; and 5 more$"):
+        AMPere.from_pretrained(tmp_path)
+
+
 def test_misshapen_weight_is_named(model: AMPere, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     change_weights(tmp_path, lambda weights: weights.update({"embed.bias": torch.zeros(5)}))

@@ -54,6 +54,9 @@ def test_ablation_of_the_demo_is_complete_and_resumes(
     workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", tmp_path / "workspace"))
     monkeypatch.setattr(ablate, "TABLES", {"V": {"visual": 56.9, "uie": 57.8}})
     flags = ["--workspace", workspace.uri, "--ablate.tables", "V", "--train.epochs", "1"]
+    assert main(["ablate", *flags]) == 2
+    assert "Pass --model.fusion ours" in capsys.readouterr().err
+    flags += ["--model.fusion", "ours"]
     flags += ["--summarize.extractor", str(tmp_path / "uie")]
     assert main(["ablate", *flags]) == 0
     first = capsys.readouterr().out
@@ -250,7 +253,7 @@ def test_base_that_is_a_system_is_rejected_first(workspace: Workspace) -> None:
     with pytest.raises(
         ValueError, match=r"model.share_last_layer is False; .* give --preset without a \+SYSTEM"
     ):
-        run_ablation(workspace, named_settings("demo+cope"))  # before frames are required
+        run_ablation(workspace, named_settings("rope+cope"))  # before frames are required
 
 
 def test_text_source_without_summaries_is_missing(

@@ -83,7 +83,7 @@ def fold_batch_norms(network: Any) -> Any:
                 setattr(part, convolution, pad_in_convolution(folded))
                 setattr(part, norm, nn.Identity())
         part._swish = nn.ReLU6(inplace=True)
-    return network
+    return network.requires_grad_(True)  # new biases follow the old, which are none
 
 
 def pad_in_convolution(convolution: Any) -> Any:
