@@ -54,7 +54,8 @@ _DROPOUT = {"text_dropout": 0.2}
 
 SYSTEMS: dict[str, System] = {
     "ampere": System(
-        "the paper's system: LLM summaries, self-attention fusion, one shared last layer"
+        "the paper's system: LLM summaries, self-attention fusion, one shared last layer",
+        {"fusion": "ours"},
     ),
     "cope": System(
         "frames only, a last layer per domain", {"share_last_layer": False}, {"text": "none"}
