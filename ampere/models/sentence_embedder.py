@@ -25,6 +25,11 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config.model import View
 from ampere.models import checkpoint, model_folder
 from ampere.models.base import Network
+from ampere.models.picture_processors import picture_processors
+
+# Their text vector is the last position's, which must be padding at full length, as in training.
+# Padded to the longest text of the batch, it would depend on the other texts.
+PADDED_TEXT = ("siglip", "siglip2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +130,32 @@ class SentenceEmbedder(Network):
         images = [
             Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in frames.flatten(0, 1)
         ]
-        vectors = self._encode(images).unflatten(0, frames.shape[:2])
+        # Each in a list of its own: EmbeddingGemma 2's processor takes a plain list of pictures for
+        # one input of many.
+        vectors = self._encode([{"image": [image]} for image in images])
+        vectors = vectors.unflatten(0, frames.shape[:2])
         return functional.normalize(vectors.mean(dim=1), dim=-1)
 
     def _encode_texts(self, texts: Sequence[str | None], like: Tensor) -> Tensor:
         """Vectors of texts, in the shape of `like`; zero for a missing text."""
         vectors = torch.zeros_like(like)
-        if rows := [row for row, text in enumerate(texts) if text]:
-            vectors[rows] = self._encode([str(texts[row]) for row in rows])
+        words = {row: self._without_special_tokens(text) for row, text in enumerate(texts) if text}
+        if words:
+            # Not as plain strings: one that is the path or the address of a picture would be read
+            # as that picture.
+            vectors[list(words)] = self._encode([{"text": text} for text in words.values()])
         return vectors
 
-    def _encode(self, inputs: list[Any]) -> Tensor:
+    def _without_special_tokens(self, text: str) -> str:
+        """Blank out special tokens such as `<|image|>`, which would request a picture."""
+        for token in self.base.tokenizer.all_special_tokens:
+            text = text.replace(token, " ")
+        return text
+
+    def _encode(self, inputs: list[dict[str, Any]]) -> Tensor:
         """Vectors of images or texts: float32 [N, D] of length 1."""
         vectors: Tensor = self.base.encode(
             inputs,
-            batch_size=len(inputs),
             show_progress_bar=False,
             convert_to_tensor=True,
             truncate_dim=self.embedding_dim,
@@ -192,12 +208,22 @@ class SentenceEmbedder(Network):
 
 
 def load_sentence_embedder(config: SentenceEmbedderConfig) -> SentenceEmbedder:
-    """Load an embedder with published weights, on the CPU and in evaluation mode.
+    """Load an embedder with published weights in their own dtype, on the CPU, in evaluation mode.
 
     Raises:
         ValueError: see `SentenceEmbedder`.
         OSError: the hub or the folder does not have such a model.
+        ImportError: its processor requires a package, which the message names.
     """
     from sentence_transformers import SentenceTransformer  # seconds
 
-    return SentenceEmbedder(SentenceTransformer(config.source, device="cpu"), config)
+    with picture_processors():
+        base = SentenceTransformer(config.source, device="cpu")
+    transformer: Any = base[0]
+    if transformer.config.model_type in PADDED_TEXT:
+        text = transformer.processing_kwargs.get("text", {})
+        length = transformer.config.text_config.max_position_embeddings
+        transformer.processing_kwargs["text"] = {
+            "padding": "max_length", "max_length": length, **text,
+        }  # fmt: skip
+    return SentenceEmbedder(base, config)
