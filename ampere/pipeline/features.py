@@ -7,6 +7,7 @@ embed` for all others. Both then read the features and no pictures.
 import functools
 import logging
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -252,22 +253,29 @@ def train_features(
     return report
 
 
+def stored_tower(folder: Path, *, bf16: bool) -> str:
+    """Name of the tower whose features are stored for the model in a folder.
+
+    "" if the model has no frozen tower, or nothing behind it that could be trained again.
+    """
+    tower = stored_tower_name(frozen_tower(folder), bf16=bf16)
+    return tower if tower and load_config(folder)["sizes"]["linear_layer"] else ""
+
+
 def embed_features(workspace: Workspace, settings: EmbedSettings) -> Report | None:
     """Store the features of all samples that a model with a frozen tower embeds.
 
     Returns:
-        None if the model has no frozen tower, or nothing behind it that could be trained again.
+        None if no features are stored for the model; see `stored_tower`.
 
     Raises:
         FileNotFoundError: the workspace has no such model, or no frames.
     """
     folder = model_folder(workspace, settings.model)
-    tower = stored_tower_name(frozen_tower(folder), bf16=settings.bf16)
+    tower = stored_tower(folder, bf16=settings.bf16)
     if not tower:
         return None
     sizes = load_config(folder)["sizes"]
-    if not sizes["linear_layer"]:
-        return None
     name, view = embedding_name(folder), frame_view(folder)
     stage = FeaturesStage(workspace, tower, name, sizes["image_size"], settings, view=view)
     return run_stage(stage, workspace)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import get_args
 
@@ -12,11 +13,14 @@ import pyarrow.compute as pc
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummaryMethod
 from ampere.pipeline.decode import DecodeStage
+from ampere.pipeline.embed import EmbedStage
+from ampere.pipeline.features import FeaturesStage, stored_tower
 from ampere.pipeline.runner.stage import Stage
 from ampere.pipeline.summarize.stage import SummarizeStage, stage_name
-from ampere.records import FAILURES, FRAMES, SAMPLES
+from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES
 from ampere.reports.text_table import new_table, render_table
 from ampere.store.indexes import current_meta, current_version
+from ampere.store.models import model_folder
 from ampere.store.settings import last_settings, settings_report
 from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
@@ -25,7 +29,7 @@ STATES = ("done", "pending", "failed", "stale")
 
 
 def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], Stage]]:
-    """The row-by-row stages by name: decode, summarize, and embed for each model.
+    """The row-by-row stages by name: decode, summarize, features of each frozen tower, embed.
 
     Each stage has the settings of its last run, so that rows made with other flags than the
     preset's are not reported as stale. A stage whose settings are no longer valid, for example
@@ -38,9 +42,11 @@ def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], S
     def summarize(name: str) -> Stage:
         return SummarizeStage(workspace, last_settings(workspace, name, settings.summarize))
 
-    def embed(name: str) -> Stage:
-        from ampere.pipeline.embed import EmbedStage  # torch takes seconds to import
+    def features(tower: str) -> Stage:
+        # What the stage counts depends neither on where actors load the tower nor on its pixels.
+        return FeaturesStage(workspace, tower, "", 0, settings.embed)
 
+    def embed(name: str) -> Stage:
         return EmbedStage(workspace, dataclasses.replace(settings.embed, model=name))
 
     by_name: dict[str, Callable[[], Stage]] = {"decode": decode}
@@ -52,8 +58,27 @@ def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], S
         ):
             by_name[name] = partial(summarize, name)
     if workspace.table(FRAMES).count():
+        towers = frozen_towers(workspace, bf16=settings.embed.bf16)
+        by_name |= {f"features-{tower}": partial(features, tower) for tower in towers}
         by_name |= {f"embed-{name}": partial(embed, name) for name in workspace.names("models")}
     return by_name
+
+
+def frozen_towers(workspace: Workspace, *, bf16: bool) -> list[str]:
+    """Names of the towers that have stored features, or of which a model needs them.
+
+    Args:
+        bf16: dtype of the features of models that have none yet.
+    """
+    stored = set(workspace.table(FEATURES).read(["tower"])["tower"].unique().to_pylist())
+    needed = set()
+    for model in workspace.names("models"):
+        with suppress(FileNotFoundError, ValueError):  # the line of embed says what is wrong
+            folder = model_folder(workspace, model)
+            names = {dtype: stored_tower(folder, bf16=dtype) for dtype in (False, True)}
+            if names[bf16] and not stored.intersection(names.values()):
+                needed.add(names[bf16])
+    return sorted(stored | needed)
 
 
 def format_status(workspace: Workspace, settings: Settings) -> str:

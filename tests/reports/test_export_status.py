@@ -10,12 +10,12 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.presets import PRESETS
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
-from ampere.models.model_folder import embedding_name
+from ampere.models.model_folder import CONFIG_FILE, embedding_name
 from ampere.pipeline.decode import DecodeStage
 from ampere.pipeline.embed import EmbedStage
 from ampere.pipeline.prepare.stage import prepare
 from ampere.pipeline.summarize.stage import SummarizeStage
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SUMMARIES, TABLES
+from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SUMMARIES, TABLES
 from ampere.reports.export import export_tables
 from ampere.reports.status import format_failures, format_status, stages
 from ampere.store.settings import settings_report
@@ -146,6 +146,65 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     assert "models:  m\n" in text
     assert "index m v000003: 2 page, 1 live, of model m@123" in text
     assert "index killed: no version is published" in text
+
+
+TOWER = {"frozen_tower": "eye@1-32px", "sizes": {"linear_layer": True, "image_size": 32}}
+
+
+def features_rows(workspace: Workspace) -> dict[str, list[int]]:
+    """As `table_of`, of the features stages."""
+    rows = table_of(format_status(workspace, DEMO))
+    return {name: counts for name, counts in rows.items() if name.startswith("features")}
+
+
+def test_status_shows_the_features_of_every_frozen_tower(prepared: Workspace) -> None:
+    """Of a model that needs them, and of towers that no model uses any more."""
+    prepared.table(FRAMES).upsert(
+        [{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in "abcd"]
+    )
+    folder = embedding_model(prepared)
+    assert features_rows(prepared) == {}
+    (folder / CONFIG_FILE).write_text(json.dumps(TOWER))
+    assert features_rows(prepared) == {"features-eye@1-32px": [0, 4, 0, 0]}
+    keys = {"a": "f", "b": "frames of another decoding"}
+    prepared.table(FEATURES).upsert(
+        [
+            {"sample_id": name, "fingerprint": value, "tower": tower, "features": [0.0]}
+            for name, value in keys.items()
+            for tower in ("eye@1-32px", "old@2-32px")
+        ]
+    )
+    failed = {
+        "stage": "features-eye@1-32px",
+        "sample_id": "c",
+        "fingerprint": "f",
+        "error_type": "UnidentifiedImageError",
+    }
+    prepared.table(FAILURES).upsert([failed])
+    assert features_rows(prepared) == {
+        "features-eye@1-32px": [1, 1, 1, 1],
+        "features-old@2-32px": [1, 2, 0, 1],
+    }
+    errors = "features-eye@1-32px failures: 1 UnidentifiedImageError (see --failures)"
+    assert errors in format_status(prepared, DEMO)
+
+
+def test_status_shows_features_in_the_dtype_that_they_have(prepared: Workspace) -> None:
+    prepared.table(FRAMES).upsert([{"sample_id": "a", "fingerprint": "f", "frames": [b"x"]}])
+    (embedding_model(prepared) / CONFIG_FILE).write_text(json.dumps(TOWER))
+    row = {"sample_id": "a", "fingerprint": "f", "tower": "eye@1-32px-bf16", "features": [0.0]}
+    prepared.table(FEATURES).upsert([row])
+    assert features_rows(prepared) == {"features-eye@1-32px-bf16": [1, 0, 0, 0]}
+
+
+def test_towers_without_a_trainable_network_store_no_features(prepared: Workspace) -> None:
+    """As of `zero-shot`; and a broken model does not end the status."""
+    prepared.table(FRAMES).upsert([{"sample_id": "a", "fingerprint": "f", "frames": [b"x"]}])
+    config = TOWER | {"sizes": {"linear_layer": False, "image_size": 32}}
+    (embedding_model(prepared) / CONFIG_FILE).write_text(json.dumps(config))
+    (embedding_model(prepared, "broken") / CONFIG_FILE).write_text("{")
+    text = format_status(prepared, DEMO)
+    assert "features" not in text and "embed-broken: state unknown" in text
 
 
 def test_other_settings_make_rows_stale(prepared: Workspace) -> None:
