@@ -98,7 +98,7 @@ class AMPere(Network):
         # Replaces the visual features of a sample without frames.
         learned = both and sizes.missing_frames == "learned"
         self.no_frames = nn.Parameter(0.02 * torch.randn(sizes.width)) if learned else None
-        self.embeds_alone = both and self.no_text is not None
+        self.embeds_alone = both
 
     def _fused_width(self) -> int:
         """Width of what the last layer reads."""
@@ -147,18 +147,21 @@ class AMPere(Network):
             visual = self._encode_frames(frames, has_frames)
             text = self._encode_text(token_ids, token_mask, len(frames))
             if alone:
-                return self._embed_alone(visual, text, domains)
+                return self._embed_alone(visual, text, self._missing_text(*text, token_ids), domains)
             fused = self.fusion(*visual, *text)
         return functional.normalize(self._last_layer(fused, domains), dim=-1)
 
     def _embed_alone(
-        self, visual: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], domains: Tensor | None
+        self,
+        visual: tuple[Tensor, Tensor],
+        text: tuple[Tensor, Tensor],
+        no_text: tuple[Tensor, Tensor],
+        domains: Tensor | None,
     ) -> Tensor:
         """Vectors of whole samples, of their frames alone, of their text alone: [3, B, D]."""
-        (v, z), (tokens, visible) = visual, text
+        (v, z), (tokens, visible), (no_tokens, no_visible) = visual, text, no_text
         assert self.fusion is not None
         no_v, no_z = self._missing_frames(v, z)
-        no_tokens, no_visible = self._missing_text(tokens)
         fused = self.fusion(
             torch.cat([v, v, no_v]),
             torch.cat([z, z, no_z]),
@@ -192,11 +195,20 @@ class AMPere(Network):
         black_v, black_z = self.video(black)
         return black_v.expand_as(v), black_z.expand_as(z)
 
-    def _missing_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _missing_text(
+        self, tokens: Tensor, visible: Tensor, token_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Text features of samples without text, in the shape of `tokens`, and their mask."""
-        assert self.no_text is not None
-        visible = torch.arange(tokens.shape[1], device=tokens.device) == 0
-        return self.no_text.to(tokens.dtype).expand_as(tokens), visible.expand(tokens.shape[:2])
+        if self.no_text is not None:
+            visible = torch.arange(tokens.shape[1], device=tokens.device) == 0
+            return self.no_text.to(tokens.dtype).expand_as(tokens), visible.expand(tokens.shape[:2])
+        assert token_ids is not None
+        # The empty string: CLS and SEP, which are the first and the last token of any text.
+        is_token = token_ids != self.config.pad_token_id
+        last = is_token.sum(dim=1, keepdim=True) - 1
+        empty = torch.full_like(token_ids, self.config.pad_token_id)
+        empty[:, :1], empty[:, 1:2] = token_ids[:, :1], token_ids.gather(1, last)
+        return self._encode_text(empty, torch.zeros_like(token_ids), len(token_ids))
 
     def _encode_text(
         self, token_ids: Tensor | None, token_mask: Tensor | None, batch: int

@@ -379,6 +379,23 @@ def test_parts_alone_are_those_of_samples_without_the_other(
     assert (whole - frames_alone).abs().max() > 1e-3 and (whole - text_alone).abs().max() > 1e-3
 
 
+def test_frames_alone_have_the_empty_string_where_it_stands_for_missing_text(
+    config: AMPereConfig,
+) -> None:
+    model = variant(config, missing_text="empty", missing_frames="learned")
+    frames, (ids, mask) = random_frames(2, 4), random_tokens(2, 7)
+    pad = config.pad_token_id
+    ids[1, 5:], mask[1, 5:] = pad, 0  # texts of 7 and of 5 tokens, CLS and SEP included
+    _, frames_alone, text_alone = model(frames, ids, mask, alone=True)
+    empty = torch.full_like(ids, pad)
+    empty[:, 0], empty[0, 1], empty[1, 1] = ids[:, 0], ids[0, 6], ids[1, 4]
+    no_text = model(frames, empty, torch.zeros_like(mask))
+    torch.testing.assert_close(frames_alone, no_text, atol=1e-5, rtol=0)
+    hidden = model(frames, ids, mask, has_frames=torch.zeros(2, dtype=torch.bool))
+    torch.testing.assert_close(text_alone, hidden, atol=1e-5, rtol=0)
+    assert (frames_alone - text_alone).abs().max() > 1e-3
+
+
 def test_missing_frames_hide_their_row_alone(config: AMPereConfig) -> None:
     model = variant(config, missing_frames="learned")
     frames, tokens = random_frames(3, 4), random_tokens(3, 7)
@@ -396,4 +413,4 @@ def test_learned_missing_frames_are_one_vector(config: AMPereConfig) -> None:
     count = sum(p.numel() for p in learned.parameters())
     assert count - sum(p.numel() for p in black.parameters()) == config.sizes.width
     assert learned.embeds_alone and black.embeds_alone and not visual_only(config).embeds_alone
-    assert not variant(config, missing_text="empty").embeds_alone
+    assert variant(config, missing_text="empty").embeds_alone
