@@ -80,6 +80,8 @@ class AMPere(Network):
         self.max_text_tokens = sizes.max_text_tokens
 
         self.video = VideoBranch(sizes, config.image_encoder) if sizes.use_vision else None
+        if self.video is not None and sizes.freeze_vision:
+            self.feature_width = self.video.tower.width
         self.text = build_text_tower(config) if config.use_text else None
         if self.text is not None and sizes.freeze_text:
             self.text.requires_grad_(False)
@@ -147,7 +149,9 @@ class AMPere(Network):
             visual = self._encode_frames(frames, has_frames)
             text = self._encode_text(token_ids, token_mask, len(frames))
             if alone:
-                return self._embed_alone(visual, text, self._missing_text(*text, token_ids), domains)
+                return self._embed_alone(
+                    visual, text, self._missing_text(*text, token_ids), domains
+                )
             fused = self.fusion(*visual, *text)
         return functional.normalize(self._last_layer(fused, domains), dim=-1)
 

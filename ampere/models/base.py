@@ -29,6 +29,8 @@ class Network(nn.Module, ABC):
         embeds_alone: whether it also embeds a sample's frames alone and its text alone.
         is_frozen_encoder: whether every part that reads frames is frozen. Training then reads
             features that are computed once, and no random crops.
+        feature_width: V, if `forward` also takes a frozen tower's features, float16 [B, F, V], in
+            place of frames; 0: it does not.
         max_text_tokens: maximum L, with CLS and SEP; longer texts are truncated. 0: the network
             takes strings instead of token ids.
     """
@@ -41,6 +43,7 @@ class Network(nn.Module, ABC):
     max_text_tokens: int
     embeds_alone: bool = False
     is_frozen_encoder: bool = False
+    feature_width: int = 0
 
     __call__: Callable[..., Tensor]
 

@@ -58,7 +58,7 @@ class Embedder:
         self.text_source = text_source(folder)
 
     def compile(self, backend: str = "inductor", *, alone: bool = False) -> None:
-        """Compile the network for its two input shapes, pages and clips, and warm it up.
+        """Compile the network for pages and clips, each as frames and as features, and warm it up.
 
         This takes minutes. Weights become constants of the compiled code, in its dtype and memory
         layout: later changes of the weights have no effect, and each shape holds its own copy.
@@ -83,11 +83,16 @@ class Embedder:
             self.warm_up(alone=alone)
 
     def warm_up(self, *, alone: bool = False) -> None:
-        """Embed a black page and a black clip, so that no later batch pays for first use."""
-        side = self.model.image_size
+        """Embed a black page and a black clip, so that no later batch pays for first use.
+
+        A model that takes stored features embeds those, too.
+        """
+        side, width = self.model.image_size, self.model.feature_width
         for count, domain in ((1, Domain.PAGE), (self.model.num_frames, Domain.SHORT)):
-            pixels = [np.zeros((count, 3, side, side), np.uint8)]
-            self.embed_pixels(pixels, [""], [domain], alone=alone)
+            inputs = [np.zeros((count, 3, side, side), np.uint8)]
+            inputs += [np.zeros((count, width), np.float16)] * bool(width)
+            for frames in inputs:
+                self.embed_pixels([frames], [""], [domain], alone=alone)
 
     def embed(
         self,
