@@ -342,24 +342,26 @@ class Search(Command):
     """Image or video to search with."""
     text: str | None = None
     """Words to search with: alone, or as the title of the image or the summary of the speech."""
-    model: str = "ampere"
-    """Name of the model under models/ whose index is searched."""
+    model: str = ""
+    """Name of the model under models/ whose index is searched; default: that of the preset."""
     k: int = 5
     """Number of results per domain."""
     json: bool = False
     """Print JSON instead of a table."""
+    settings: tyro.conf.Suppress[Settings]
 
     name: ClassVar[str] = "search"
 
     def run(self) -> int:
-        require_name("--model", self.model)
+        model = self.model or self.settings.index.model
+        require_name("--model", model)
         workspace = self.open()
         from ampere.reports.search import format_hits, search
         from ampere.retrieval.request import SearchRequest
 
         media = None if self.file is None else self.file.read_bytes()
         request = SearchRequest(media=media, text=self.text, k=self.k)
-        hits = search(workspace, self.model, request)
+        hits = search(workspace, model, request)
         print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
         return 0
 

@@ -161,6 +161,15 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
     assert f"ampere {name}" in shown
 
 
+def test_search_asks_the_model_of_its_preset(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--workspace", workspace.uri, "--text", "a"]
+    for preset, model in (("small+zero-shot", "zero-shot"), ("small", "ampere")):
+        assert main(["search", *flags, "--preset", preset]) == 2
+        assert f"model '{model}' not found in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["prepare", *STAGES])
 def test_unknown_preset_is_a_usage_error(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -76,7 +76,7 @@ class AMPere(Network):
         self.embedding_dim = sizes.embedding_dim
         self.image_size, self.view = sizes.image_size, sizes.view
         self.num_frames = sizes.num_frames
-        self.reads_text = config.use_text
+        self.reads_frames, self.reads_text = sizes.use_vision, config.use_text
         self.max_text_tokens = sizes.max_text_tokens
 
         self.video = VideoBranch(sizes, config.image_encoder) if sizes.use_vision else None

@@ -25,6 +25,7 @@ class Network(nn.Module, ABC):
         image_size: height and width of the frames, in pixels.
         view: what of a frame is read when it is embedded; see `ampere.media.images.model_input`.
         num_frames: frames of a clip (a short or a live); a page has one frame.
+        reads_frames: whether the embedding depends on frames.
         reads_text: whether the embedding depends on text.
         embeds_alone: whether it also embeds a sample's frames alone and its text alone.
         is_frozen_encoder: whether every part that reads frames is frozen. Training then reads
@@ -39,11 +40,17 @@ class Network(nn.Module, ABC):
     image_size: int
     view: View = "center"
     num_frames: int
+    reads_frames: bool = True
     reads_text: bool
     max_text_tokens: int
     embeds_alone: bool = False
     is_frozen_encoder: bool = False
     feature_width: int = 0
+
+    @property
+    def embeds_words(self) -> bool:
+        """Whether it embeds a text without a picture, not a text with a black one."""
+        return self.reads_text and (self.embeds_alone or not self.reads_frames)
 
     __call__: Callable[..., Tensor]
 

@@ -114,7 +114,7 @@ class Embedder:
 
         Raises:
             ValueError: a sample has neither one frame nor `num_frames`, or it has words alone and
-                the model reads no text.
+                the model does not embed words.
         """
         check_frame_counts(
             [len(jpegs) for jpegs in frames if jpegs is not None], self.model.num_frames
@@ -174,10 +174,11 @@ def embed_pixels(
 
     Raises:
         ValueError: a sample has neither one frame nor `num_frames`, or it has words alone and the
-            model reads no text.
+            model does not embed words.
     """
-    if not model.reads_text and any(frames is None for frames in pixels):
-        raise ValueError("this model reads no text, so it cannot embed words; give a picture")
+    if not model.embeds_words and any(frames is None for frames in pixels):
+        does = "embeds texts together with frames only" if model.reads_text else "reads no text"
+        raise ValueError(f"this model {does}, so it cannot embed words alone; give a picture")
     device = next(model.parameters()).device
     views = 3 if alone else 1
     vectors = np.empty((views, len(pixels), model.embedding_dim), dtype=np.float32)

