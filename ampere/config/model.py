@@ -49,7 +49,8 @@ class ModelSettings:
     image_size: int = 224
     """Side of the square input image, in pixels."""
     view: View = "center"
-    """What embedding, validation and queries show the network of a frame. Training crops at random.
+    """What embedding, validation and queries show the network of a frame.
+    Training crops at random, except before a frozen vision tower.
     center: the largest centered square.
     whole: the whole frame, squeezed to a square, as COPE and Chinese-CLIP do."""
     patch_size: int = 16
@@ -101,15 +102,16 @@ class ModelSettings:
     learned: a learned vector, for trainings with `train.alone_weight` or `train.frame_dropout`.
     black: a black picture; the paper's samples all have frames."""
     vision_weights: str = ""
-    """Vision tower to start from: hub name, folder or original .pth file of an X-CLIP; hub name or
-    folder of another image encoder of transformers, such as SigLIP 2, CLIP, DINOv3 or ConvNeXt; or
-    efficientnet-lite0, which is installed with ampere. Empty: an X-CLIP from scratch."""
+    """Vision tower to start from. Empty: an X-CLIP from scratch.
+    X-CLIP: hub name, folder or original .pth file.
+    Another image encoder of transformers, such as SigLIP 2, CLIP or DINOv3: hub name or folder.
+    EfficientNet-Lite0, which is installed with ampere: efficientnet-lite0."""
     text_weights: str = ""
     """Text tower to start from: hub name or folder of a BERT or another encoder of transformers.
     Empty: a BERT from scratch, with a vocabulary built from the training text."""
     freeze_vision: bool = False
-    """Do not train the vision tower. Its frame features are stored in the table `features`, from
-    which training and embedding read them; requires vision_weights."""
+    """Do not train the vision tower; requires vision_weights.
+    Its frame features are stored in the table `features`, which training and embedding read."""
     freeze_text: bool = False
     """Do not train the text tower; requires text_weights."""
 

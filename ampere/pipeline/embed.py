@@ -194,8 +194,8 @@ def check_compile(folder: Path, settings: EmbedSettings) -> None:
     """
     if settings.compile and architecture(folder) in ("MLLM", "SentenceEmbedder"):
         raise ValueError(
-            f"embed.compile is set, but {settings.model} is a multimodal language model, which "
-            "reads texts of any length and cannot be compiled. Use --embed.no-compile"
+            f"embed.compile is set, but {settings.model} reads texts of any length, so it cannot "
+            "be compiled. Use --embed.no-compile"
         )
 
 
