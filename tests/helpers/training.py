@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
-from ampere.config.model import ModelSettings
+from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.config.train import TrainSettings
 from ampere.media.images import encode_jpeg
 from ampere.models.tokenizer import build_tokenizer
@@ -32,6 +33,10 @@ SIZES = ModelSettings(
     fusion_layers=1,
     embedding_dim=16,
 )
+FROZEN = ModelSettings(
+    **vars(SIZES) | {"vision_weights": EFFICIENTNET, "freeze_vision": True, "temporal_layers": 0}
+)
+"""As SIZES, on a frozen tower whose features are stored."""
 
 
 class MemoryFrames:
@@ -90,6 +95,11 @@ def small_job(training_set: TrainingSet, **train: object) -> TrainJob:
         model=SIZES,
         train=TrainSettings(**settings | train),  # type: ignore[arg-type]
     )
+
+
+def frozen_job(training_set: TrainingSet, **train: object) -> TrainJob:
+    """As `small_job`, with the network of FROZEN."""
+    return replace(small_job(training_set, **train), model=FROZEN)
 
 
 MIXED = {

@@ -1,6 +1,7 @@
 """Stored features of frozen towers: the stage, and training and embedding that read them."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,12 @@ import pytest
 import torch
 
 from ampere.config.embed import EmbedSettings
-from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.config.systems import named_settings
 from ampere.media.images import model_input
 from ampere.models.ampere import AMPere
 from ampere.models.embedder import Embedder
 from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frozen_tower
-from ampere.pipeline.embed import EmbedBatch, EmbedStage, read_inputs, read_pixels
+from ampere.pipeline.embed import EmbedBatch, EmbedStage, read_inputs
 from ampere.pipeline.features import FeatureBatch, FeaturesStage, embed_features
 from ampere.pipeline.train.untrained import save_untrained
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, Domain
@@ -25,19 +25,12 @@ from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.training.data import ProductBatches
-from ampere.training.loop import Training, TrainJob, build_model
-from tests.helpers.training import SIZES, small_job, small_set
+from ampere.training.loop import Training, build_model
+from tests.helpers.features import computed_features, features_stage
+from tests.helpers.training import FROZEN, frozen_job, small_set
 
 PRODUCTS, WIDTH = 4, 1280
-FROZEN = ModelSettings(
-    **vars(SIZES) | {"vision_weights": EFFICIENTNET, "freeze_vision": True, "temporal_layers": 0}
-)
 SETTINGS = EmbedSettings(model="m", batch_size=8)
-
-
-def frozen_job(**train: Any) -> TrainJob:
-    job = small_job(small_set(PRODUCTS)[0], **train)
-    return TrainJob(**vars(job) | {"model": FROZEN})
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def decoded(workspace: Workspace) -> Workspace:
             for name, jpegs in frames.frames.items()
         ]
     )
-    job = frozen_job()
+    job = frozen_job(training_set)
     torch.manual_seed(0)
     folder = Path(workspace.uri) / "models" / "m"
     build_model(job).save_pretrained(folder, job.tokenizer)
@@ -70,16 +63,13 @@ def model_path(workspace: Workspace) -> Path:
     return Path(workspace.uri) / "models" / "m"
 
 
-def features_stage(workspace: Workspace, samples: Sequence[str] | None = None) -> FeaturesStage:
-    tower = frozen_tower(model_path(workspace))
-    return FeaturesStage(workspace, tower, FROZEN, FROZEN.image_size, SETTINGS, samples)
+def stage_of(workspace: Workspace) -> FeaturesStage:
+    return features_stage(workspace, frozen_tower(model_path(workspace)), SETTINGS)
 
 
 def computed(workspace: Workspace) -> pa.Table:
     """Result rows of all samples, without Ray."""
-    stage = features_stage(workspace)
-    pixels = read_pixels(stage.inputs(), stage.frames.uri, stage.frames.version, stage.image_size)
-    return FeatureBatch(workspace.uri, FROZEN, FROZEN.image_size, SETTINGS)(pixels)
+    return computed_features(workspace, frozen_tower(model_path(workspace)), SETTINGS)
 
 
 @pytest.fixture
@@ -107,11 +97,10 @@ def test_stored_features_are_those_of_the_models_tower(stored: Workspace) -> Non
 
 
 def test_features_of_changed_frames_are_stale(stored: Workspace) -> None:
-    stage = features_stage(stored)
-    assert stage.plan(stored).counts()["done"] == PRODUCTS * 6
+    assert stage_of(stored).plan(stored).counts()["done"] == PRODUCTS * 6
     changed = {"sample_id": "page-00-0", "fingerprint": "other", "frames": [b"x"]}
     stored.table(FRAMES).upsert([changed])
-    assert features_stage(stored).plan(stored).counts()["stale"] == 1
+    assert stage_of(stored).plan(stored).counts()["stale"] == 1
     assert "page-00-0" not in lance_features(stored)
     assert "page-00-1" in lance_features(stored)
 
@@ -177,8 +166,10 @@ def test_training_on_features_equals_training_on_uncropped_pictures(stored: Work
         def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
             return LanceFrames(stored).take(sample_ids)
 
+    job = frozen_job(small_set(PRODUCTS)[0], crop_scale=1.0, text="none")
+
     def losses(frames: Any) -> list[float]:
-        training = Training(frozen_job(crop_scale=1.0, text="none"), frames)
+        training = Training(job, frames)
         metrics: list[dict[str, float]] = []
         training.run(metrics.append)
         return [row["contrastive"] for row in metrics]
@@ -193,7 +184,7 @@ def test_batches_of_features(stored: Workspace) -> None:
     """Pages have one row of features, clips `num_frames`; a domain without samples none."""
     training_set, _ = small_set(3, {0: (Domain.PAGE, Domain.SHORT), 1: (Domain.PAGE, Domain.SHORT)})
     del training_set.products["p02"]  # type: ignore[attr-defined]
-    train = frozen_job().train
+    train = frozen_job(training_set).train
     batch = ProductBatches(
         training_set, lance_features(stored), train, num_frames=2, image_size=32
     )[0]
@@ -203,17 +194,48 @@ def test_batches_of_features(stored: Workspace) -> None:
     assert batch.frames[Domain.PAGE].dtype == torch.float16
 
 
-def test_stage_processes_what_is_missing_and_reruns_do_nothing(
-    decoded: Workspace, local_ray: None
+class Breaks(FeatureBatch):
+    """Fails the job in the second batch, when the first was committed."""
+
+    def __init__(self, uri: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(uri, *args, **kwargs)
+        self.table, self.calls = Workspace.open(uri).table(FEATURES), 0
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        self.calls += 1
+        while self.calls == 2:
+            if self.table.count():
+                raise RuntimeError("broken")
+            time.sleep(0.02)
+        return super().__call__(batch)
+
+
+def test_reruns_compute_what_is_missing(
+    decoded: Workspace, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for the samples that training did not need."""
-    decoded.table(FEATURES).upsert(computed(decoded).slice(0, 2))
+    """A job that broke is finished without a row lost, doubled or computed again.
+
+    `tests/pipeline/kill/test_train_embed.py` kills one.
+    """
+    rows = PRODUCTS * 6
+    with monkeypatch.context() as broken:
+        broken.setattr("ampere.pipeline.features.FeatureBatch", Breaks)
+        with pytest.raises(RuntimeError, match="rerun to resume"):
+            embed_features(decoded, SETTINGS)
+    done = decoded.table(FEATURES).count()
+    assert done == SETTINGS.batch_size
     report = embed_features(decoded, SETTINGS)
     assert report is not None and report.succeeded
-    assert (report.skipped, report.done) == (2, PRODUCTS * 6 - 2)
+    assert (report.skipped, report.done) == (done, rows - done)
     assert not decoded.table(FAILURES).count()
+    stored = decoded.table(FEATURES).read().to_pylist()
+    expected = {row["sample_id"]: row for row in computed(decoded).to_pylist()}
+    assert sorted(row["sample_id"] for row in stored) == sorted(expected)
+    for row in stored:
+        features = expected[row["sample_id"]]["features"]
+        np.testing.assert_allclose(row["features"], features, rtol=2e-3, atol=1e-4)
     again = embed_features(decoded, SETTINGS)
-    assert again is not None and (again.skipped, again.done) == (PRODUCTS * 6, 0)
+    assert again is not None and (again.skipped, again.done) == (rows, 0)
 
 
 def test_search_without_training(decoded: Workspace) -> None:

@@ -5,16 +5,19 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ampere.cli import main
-from ampere.models.model_folder import SETTINGS_FILE, embedding_name
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
+from ampere.config.embed import EmbedSettings
+from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frozen_tower
+from ampere.records import EMBEDDINGS, FEATURES, FRAMES, SAMPLES
 from ampere.store.workspace import Workspace
-from ampere.training.loop import build_model
+from ampere.training.loop import TrainJob, build_model
+from tests.helpers.features import computed_features
 from tests.helpers.processes import ids, kill_half_way, start, wait_until
-from tests.helpers.training import small_job, small_set
+from tests.helpers.training import frozen_job, small_job, small_set
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -46,18 +49,50 @@ def filled(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def test_kill_embed(filled: Workspace) -> None:
-    """The committed rows are kept, and the rerun embeds the others."""
-    job = small_job(small_set(PRODUCTS)[0])
+FLAGS = ["--embed.model", "m", "--embed.batch-size", "1"]
+
+
+def save_model(workspace: Workspace, job: TrainJob) -> Path:
+    """Save a network with random weights as model `m`."""
     torch.manual_seed(0)
-    folder = Path(filled.uri) / "models" / "m"
+    folder = Path(workspace.uri) / "models" / "m"
     build_model(job).save_pretrained(folder, job.tokenizer)
     (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
-    flags = ["--embed.model", "m", "--embed.batch-size", "1"]
-    done = kill_half_way("embed", filled, EMBEDDINGS, flags)
+    return folder
+
+
+def test_kill_embed(filled: Workspace) -> None:
+    """The committed rows are kept, and the rerun embeds the others."""
+    folder = save_model(filled, small_job(small_set(PRODUCTS)[0]))
+    done = kill_half_way("embed", filled, EMBEDDINGS, FLAGS)
     assert 0 < done < PRODUCTS * 6
-    assert main(["embed", "--workspace", filled.uri, *flags]) == 0
+    assert main(["embed", "--workspace", filled.uri, *FLAGS]) == 0
     assert ids(filled, EMBEDDINGS, f"model = '{embedding_name(folder)}'") == ids(filled, SAMPLES)
+
+
+def stored_features(workspace: Workspace) -> dict[str, np.ndarray]:
+    """Features by sample; fails if a sample has two rows."""
+    rows = workspace.table(FEATURES).read(["sample_id", "features"]).to_pylist()
+    assert ids(workspace, FEATURES) == sorted({row["sample_id"] for row in rows})
+    return {row["sample_id"]: np.array(row["features"]) for row in rows}
+
+
+@pytest.mark.nightly
+def test_kill_features(filled: Workspace) -> None:
+    """The committed features are kept; the others are those of an undisturbed run."""
+    folder = save_model(filled, frozen_job(small_set(PRODUCTS)[0]))
+    done = kill_half_way("embed", filled, FEATURES, FLAGS)
+    assert 0 < done < PRODUCTS * 6
+    kept = stored_features(filled)
+    assert main(["embed", "--workspace", filled.uri, *FLAGS]) == 0
+    features = stored_features(filled)
+    assert sorted(features) == ids(filled, SAMPLES)
+    assert all(np.array_equal(features[name], array) for name, array in kept.items())
+    undisturbed = computed_features(filled, frozen_tower(folder), EmbedSettings(batch_size=1))
+    for row in undisturbed.to_pylist():
+        # In one process with other threads, sums differ in the last bit.
+        np.testing.assert_allclose(features[row["sample_id"]], row["features"], rtol=2e-3)
+    assert ids(filled, EMBEDDINGS) == ids(filled, SAMPLES)
 
 
 def test_kill_train(filled: Workspace, tmp_path: Path) -> None:
