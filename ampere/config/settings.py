@@ -15,7 +15,7 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
 from ampere.config.index import IndexSettings
-from ampere.config.model import ModelSettings
+from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.config.serve import ServeSettings
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.train import TrainSettings
@@ -53,6 +53,21 @@ class Settings:
             "model.linear_layer is False, which leaves the frame features alone; set --train.text "
             "none",
         )
+        require(
+            not self.train.lora_rank or self._has_lora_tower(),
+            f"train.lora_rank is {self.train.lora_rank}, but no tower can have adapters: "
+            f"model.network is {self.model.network}, vision_weights {self.model.vision_weights!r}, "
+            f"text_weights {self.model.text_weights!r}; expected a published Transformer in use "
+            "that is not frozen. Set --train.lora-rank 0",
+        )
+
+    def _has_lora_tower(self) -> bool:
+        """Whether a tower in use has published weights and attention, and is not frozen."""
+        model = self.model
+        published = model.vision_weights not in ("", EFFICIENTNET)
+        vision = model.use_vision and published and not model.freeze_vision
+        text = self.train.text != "none" and bool(model.text_weights) and not model.freeze_text
+        return model.network == "ampere" and (vision or text)
 
 
 def to_json(settings: Any) -> str:

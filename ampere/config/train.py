@@ -26,6 +26,9 @@ class TrainSettings:
     start_from: str = ""
     """Name of a model under models/ to start from; weights of other shapes are skipped.
     Empty: from scratch."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters, which are trained in place of a tower's published weights.
+    0: train all weights, as in the paper. Frozen towers and those from scratch have no adapters."""
     domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
     """Domains to train on; at least two."""
     data_share: float = 1.0
@@ -72,8 +75,8 @@ class TrainSettings:
     text_dropout: float = 0.0
     """Share of texts dropped in training (0-1), to learn to work without text; not in the paper."""
     frame_dropout: float = 0.0
-    """Share of samples with text whose frames are dropped in training (0-1), to learn to work with
-    words alone; not in the paper."""
+    """Share of samples with text whose frames are dropped in training (0-1); not in the paper.
+    The model learns to work with words alone."""
     alone_weight: float = 0.0
     """Weight of two further contrastive losses: frames alone, and text alone, find whole samples.
     0: none, as in the paper. Models of one modality have none."""
@@ -117,6 +120,7 @@ class TrainSettings:
             f"train.domains is {self.domains}; name at least two domains",
         )
         for name in (
+            "lora_rank",
             "chunk_size",
             "loader_workers",
             "validate_every",

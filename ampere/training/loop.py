@@ -28,6 +28,7 @@ from ampere.losses.gather import rank_and_world_size
 from ampere.losses.partial_fc import PartialFC, build_classifier_optimizer
 from ampere.models.base import Network
 from ampere.models.checkpoint import copy_fitting_weights, copy_tensors, load_weights
+from ampere.models.lora import add_lora, merge_lora, without_adapters
 from ampere.models.networks import build_network
 from ampere.training.data import (
     Batch,
@@ -70,7 +71,7 @@ class Trained:
     Attributes:
         model: the `Network`, with the weights of the best validation score; the last weights where
             there is no validation.
-        last: the last trainable weights, if they differ from the best; otherwise None.
+        last: the last trained weights, if they differ from the best; otherwise None.
         classifier: this rank's class centers; None if there was no training.
         scores: `step` and, if it was validated, `validation_mR1` of the model.
     """
@@ -251,12 +252,16 @@ class Training:
         self.done, self.best, self.history = progress["done"], progress["best"], progress["history"]
 
     def finish(self) -> Trained:
-        """Restore the best weights, and return the result on the CPU."""
+        """Restore the best weights, fold in the adapters, and return the result on the CPU."""
         scores: Metrics = {"step": self.done} if self.best_weights is None else self.best
         last = None
         if self.best_weights is not None and self.best["step"] != self.done:
             last = self.weights()
+            if self.settings.lora_rank:
+                last = without_adapters(self.model, last)
             copy_tensors(trainable(self.model), self.best_weights, source="the best step")
+        if self.settings.lora_rank:
+            merge_lora(self.model)
         return Trained(
             model=self.model.cpu().eval(),
             last=last,
@@ -363,12 +368,14 @@ def build_model(job: TrainJob) -> Network:
     """Build the `Network` with its initial weights, in training mode.
 
     Raises:
-        ValueError: there are epochs to train, and no trainable weights.
+        ValueError: there are epochs to train, and no trainable weights; or no layers for LoRA.
         OSError: pretrained weights are not found.
     """
     model = build_network(job.model, job.tokenizer, use_text=job.train.text != "none").train()
     if job.start is not None:
         copy_fitting_weights(model, load_weights(job.start), source=str(job.start))
+    if job.train.epochs and job.train.lora_rank:
+        add_lora(model, job.train.lora_rank)
     if job.train.epochs and not trainable(model):
         raise ValueError(
             f"model.network {job.model.network} has no weights to train with these settings, and "

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ampere.training.validation import validation_score
 from tests.helpers.models import llava
 from tests.helpers.ranks import run_on_ranks
 from tests.helpers.training import MIXED, SIZES, MemoryFrames, small_job, small_set
+from tests.training.test_lora import lora_job, save_towers
 
 
 class StepFrames(MemoryFrames):
@@ -36,19 +38,32 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     for part in llava():
         part.save_pretrained(folder / "mllm")
-    return run_on_ranks(on_this_rank, folder, str(folder / "mllm"))
+    towers = save_towers(folder / "towers")
+    return run_on_ranks(on_this_rank, folder, str(folder / "mllm"), str(towers))
 
 
-def on_this_rank(rank: int, mllm: str) -> dict[str, Any]:
+def on_this_rank(rank: int, mllm: str, towers: str) -> dict[str, Any]:
     assert rank_and_world_size() == (rank, 2)
     return {
         "training": train(),
         "gradients": gradients(chunk_size=1, workers=2),
         "score": score(),
         "frozen": train_frozen(mllm),
+        "adapters": train_adapters(Path(towers)),
+        "alone": train_alone(),
         "times": close_window(rank),
         "error": initial_weights_error(rank),
     }
+
+
+def train_alone() -> list[float]:
+    """Losses of a training on parts alone, with the empty string for a missing text."""
+    training_set, frames = small_set(7, MIXED)
+    job = small_job(training_set, batch_size=4, workers=2, epochs=2, alone_weight=1.0)
+    sizes = dataclasses.replace(SIZES, missing_text="empty", missing_frames="learned")
+    training = Training(dataclasses.replace(job, model=sizes), frames)
+    training.run(lambda _: None)
+    return [row["contrastive"] for row in training.history]
 
 
 def train() -> dict[str, Any]:
@@ -140,6 +155,25 @@ def test_network_without_trainable_weights_runs_on_two_ranks(
     assert [rank["frozen"] for rank in ranks] == [{"step": 0}] * 2
 
 
+def train_adapters(towers: Path) -> dict[str, Any]:
+    """With all that saves memory; DDP raises for a trainable weight without a gradient."""
+    savings = {"bf16": True, "gradient_checkpointing": True, "chunk_size": 1}
+    job, frames = lora_job(towers, workers=2, batch_size=4, **savings)
+    weights = Training(job, frames).run(lambda metrics: None).model.state_dict()
+    plain = dataclasses.replace(job, train=dataclasses.replace(job.train, epochs=0))
+    before = build_model(plain).state_dict()
+    changed = [name for name in weights if not torch.equal(weights[name], before[name])]
+    return {"weights": weights, "changed": changed}
+
+
+def test_two_ranks_train_the_same_adapters(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["adapters"] for rank in ranks)
+    for name, weight in one["weights"].items():
+        assert torch.equal(weight, other["weights"][name]), name
+    in_towers = [name for name in one["changed"] if name.startswith(("video.tower.", "text."))]
+    assert len(in_towers) == 12  # of two layers and one: queries, keys, values and outputs
+
+
 def initial_weights_error(rank: int) -> str:
     """Only the second rank has pretrained weights to load, and their file is missing."""
     training_set, frames = small_set(4)
@@ -172,3 +206,11 @@ def test_times_are_those_of_the_slowest_rank(ranks: list[dict[str, Any]]) -> Non
     assert one == other
     assert (one["contrastive"], one["classifier"], one["gradient_norm"]) == (1.0, 1.0, 3.0)
     assert one["seconds_per_step"] >= 10 and 0.4 < one["waiting_share"] <= 0.5
+
+
+def test_parts_alone_train_with_the_empty_string_for_missing_text(
+    ranks: list[dict[str, Any]],
+) -> None:
+    """Every weight gets a gradient on every rank, or the second step would stop."""
+    first, second = (rank["alone"] for rank in ranks)
+    assert first and first == second

@@ -48,7 +48,7 @@ def test_training_fingerprint_has_not_changed(workspace: Workspace) -> None:
     store(workspace, frames)
     train = small_job(training_set).train
     value = training_fingerprint(LanceFrames(workspace), training_set, SIZES, train, None)
-    assert value == "d198ad470c6ef928"
+    assert value == "ff5114c959663af5"
 
 
 def test_training_fingerprint_depends_on_products_domains_and_validation(
