@@ -128,8 +128,8 @@ class AMPere(Network):
             token_mask: bool or int64 [B, L]; zero marks padding. A row of zeros has no text.
             domains: int64 [B], index of each row's domain in `Domain`; only a model with one last
                 layer per domain reads it.
-            has_frames: bool [B]; False: the sample has no picture, and its frames are black. None:
-                all have.
+            has_frames: bool [B]; False: the sample has no picture, and its frames are black, or
+                their stored features zero. None: all have.
             alone: also embed each row's frames alone and its text alone, from the same features.
                 Requires `embeds_alone`.
 
@@ -180,7 +180,11 @@ class AMPere(Network):
         """Visual features v, float [B, W], and z, float [B, n, W]."""
         assert self.video is not None
         v, z = self.video(frames)
-        if has_frames is None or self.no_frames is None:
+        if has_frames is None:
+            return v, z
+        # Black pixels give the features of a black picture; zeros in place of stored features
+        # do not.
+        if self.no_frames is None and (frames.dtype == torch.uint8 or has_frames.all()):
             return v, z
         no_v, no_z = self._missing_frames(v, z)
         return (

@@ -72,7 +72,8 @@ class Batch:
         frames: domain -> uint8 [n, F, 3, H, W] for the n products that have the domain; F is 1
             for pages. With a frozen tower its features, float16 [n, F, V].
         texts: domain -> n texts.
-        has_frames: domain -> bool [n], False where the frames were dropped and are black.
+        has_frames: domain -> bool [n], False where the frames were dropped and are black, or their
+            features zero, which the network replaces.
         present: domain -> bool [B], which products have the domain.
         labels: int64 [B], class of each product.
     """

@@ -25,7 +25,7 @@ from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.training.data import ProductBatches
-from ampere.training.loop import Training, build_model
+from ampere.training.loop import Training, TrainJob, build_model
 from tests.helpers.features import computed_features, features_stage
 from tests.helpers.training import FROZEN, frozen_job, small_set
 
@@ -159,23 +159,41 @@ def test_embedding_reads_no_pictures_of_samples_with_features(stored: Workspace)
         assert len(row["pixels"]) == 2 * WIDTH * row["num_frames"]
 
 
-def test_training_on_features_equals_training_on_uncropped_pictures(stored: Workspace) -> None:
+def training_losses(job: TrainJob, frames: Any) -> list[float]:
+    """The contrastive loss of every step of a training."""
+    metrics: list[dict[str, float]] = []
+    Training(job, frames).run(metrics.append)
+    return [row["contrastive"] for row in metrics]
+
+
+class Pictures:
+    """Stored frames without their features."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.frames = LanceFrames(workspace)
+
+    def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
+        return self.frames.take(sample_ids)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        pytest.param({"text": "none"}, id="frames"),
+        # All but 1 % of the samples with text: crops and features draw other random numbers, so
+        # that a smaller share would drop other samples.
+        pytest.param({"text": "raw", "frame_dropout": 0.99}, id="dropped frames"),
+    ],
+)
+def test_training_on_features_equals_training_on_uncropped_pictures(
+    stored: Workspace, train: dict[str, Any]
+) -> None:
     """The same losses in every step, and no picture is read."""
-
-    class Pictures:
-        def take(self, sample_ids: Sequence[str]) -> list[list[bytes]]:
-            return LanceFrames(stored).take(sample_ids)
-
-    job = frozen_job(small_set(PRODUCTS)[0], crop_scale=1.0, text="none")
-
-    def losses(frames: Any) -> list[float]:
-        training = Training(job, frames)
-        metrics: list[dict[str, float]] = []
-        training.run(metrics.append)
-        return [row["contrastive"] for row in metrics]
-
+    assert FROZEN.missing_frames == "black"
     # Frames of one color look the same in any crop.
-    on_pictures, on_features = losses(Pictures()), losses(lance_features(stored))
+    job = frozen_job(small_set(PRODUCTS)[0], crop_scale=1.0, **train)
+    on_pictures = training_losses(job, Pictures(stored))
+    on_features = training_losses(job, lance_features(stored))
     assert len(on_features) == 2 and on_features[1] < on_features[0]
     np.testing.assert_allclose(on_features, on_pictures, rtol=1e-3)
 
