@@ -115,18 +115,22 @@ class SentenceEmbedder(Network):
 
         Returns:
             float32 [B, D], each of length 1. With `alone` [3, B, D]: whole samples, their frames
-            alone, their text alone; zero where a row has no text.
+            alone, their text alone; zero where a row has no frames or no text.
         """
-        visual = self._encode_frames(frames)
+        visual = self._encode_frames(frames, has_frames)
         if not self.reads_text or texts is None:
             return visual
         text = self._encode_texts(texts, visual)
-        shown = visual if has_frames is None else visual * has_frames[:, None]
-        whole = functional.normalize(shown + text, dim=-1)
+        whole = functional.normalize(visual + text, dim=-1)
         return torch.stack([whole, visual, text]) if alone else whole
 
-    def _encode_frames(self, frames: Tensor) -> Tensor:
-        """uint8 [B, F, 3, height, width] -> float32 [B, D] of length 1."""
+    def _encode_frames(self, frames: Tensor, has_frames: Tensor | None) -> Tensor:
+        """uint8 [B, F, 3, height, width] -> float32 [B, D] of length 1; zero without frames."""
+        if has_frames is not None:
+            vectors = torch.zeros(len(frames), self.embedding_dim, device=frames.device)
+            if has_frames.any():
+                vectors[has_frames] = self._encode_frames(frames[has_frames], None)
+            return vectors
         images = [
             Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in frames.flatten(0, 1)
         ]

@@ -92,6 +92,25 @@ def test_words_alone_are_the_text_vector(source: Path) -> None:
     assert abs(vectors[0] @ vectors[1]) < 0.999
 
 
+def test_words_alone_encode_no_picture(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The black frames in their place would cost more than the words."""
+    model = load_sentence_embedder(config(folders["clip"]))
+    encode, kinds = model.base.encode, []
+
+    def recorded(inputs: list[dict[str, object]], **options: object) -> torch.Tensor:
+        kinds.extend(kind for entry in inputs for kind in entry)
+        return encode(inputs, **options)
+
+    monkeypatch.setattr(model.base, "encode", recorded)
+    picture = random_frames(1, 1)[0].numpy()
+    embed_pixels(model, None, [None, None], ["a b", "a"], [Domain.PAGE] * 2)
+    assert kinds == ["text", "text"]
+    embed_pixels(model, None, [None, picture], ["a b", None], [Domain.PAGE] * 2)
+    assert kinds[2:] == ["image", "text"]
+
+
 def test_saved_and_loaded_by_its_name(source: Path, tmp_path: Path) -> None:
     settings = ModelSettings(
         network="embedder", weights=str(source), image_size=32, num_frames=4, truncate_dim=8
