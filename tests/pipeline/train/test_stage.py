@@ -214,7 +214,7 @@ def test_frames_that_are_smaller_than_the_input_are_reported(
 ) -> None:
     monkeypatch.setattr(stage, "train_on_ray", lambda *_, **__: {"step": 1.0})
     rows = filled.table(FRAMES).read().to_pylist()
-    filled.table(FRAMES).upsert([row | {"width": 20, "height": 31} for row in rows])
+    filled.table(FRAMES).upsert([row | {"width": 15, "height": 31} for row in rows])
     settings = small_job(small_set(4)[0], validation_share=0.0, text="none").train
     (note,) = run_training(filled, SIZES, settings).notes
     assert note.startswith("train: ampere reads frames of 32 pixels, but those of 24 of 24 samples")
