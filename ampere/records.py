@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5  # of the tables below; workspaces of other versions are refused
+SCHEMA_VERSION = 6  # of the tables below; workspaces of other versions are refused
 
 
 class Domain(StrEnum):
@@ -72,7 +72,10 @@ class Sample:
                 )
 
     def to_row(self) -> dict[str, Any]:
-        """Convert to a row of the `samples` table, without its fingerprint."""
+        """Convert to a row of the `samples` table, without its fingerprint.
+
+        `extra` is JSON, or None without further columns.
+        """
         return asdict(self) | {
             "extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None
         }
@@ -85,12 +88,14 @@ class TableSpec:
     Attributes:
         key: the columns that together identify a row.
         rows_per_file: small files are compacted to this many rows; larger files are not rewritten.
+        has_extra_columns: whether a workspace's table may have columns behind those of `schema`.
     """
 
     name: str
     key: tuple[str, ...]
     schema: pa.Schema
     rows_per_file: int = 1_000_000
+    has_extra_columns: bool = False
 
 
 def _columns(*columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -109,9 +114,10 @@ SAMPLES = TableSpec(
         ("media_kind", pa.string()),
         ("media_uris", pa.list_(pa.string())),
         ("timestamps_s", pa.list_(pa.float64())),
-        ("extra", pa.string()),  # JSON of the catalog's further columns, or null
         ("fingerprint", pa.string()),  # of the other columns
     ),
+    # The catalog's further columns follow, with the types of `ampere.catalog.extra_columns`.
+    has_extra_columns=True,
 )
 # In the tables below, `fingerprint` is a hash of the inputs and settings that a row was made from.
 # A row is stale if its current inputs and settings have another fingerprint.

@@ -267,13 +267,19 @@ def field_docs(owner: type) -> dict[str, str]:
 # Tables
 
 
+EXTRA_COLUMNS = (
+    "The catalog's further columns follow ([Catalog](../guides/catalog.md#the-manifest)): `bool`, "
+    "`double`, `timestamp[us, tz=UTC]`, `list<string>` or `string`."
+)
+
+
 def tables_page() -> str:
     """Return the page of all tables."""
     comments = column_comments()
     return join(
         "# Tables",
         NOTE,
-        "A workspace holds five Lance tables, one folder `NAME.lance` each. `ampere export` writes "
+        "A workspace holds six Lance tables, one folder `NAME.lance` each. `ampere export` writes "
         f"them as Parquet. Schema version: {records.SCHEMA_VERSION}; a workspace of another "
         "version is refused.",
         "Each row's `fingerprint` is a hash of the inputs and settings that it was made from. A "
@@ -293,6 +299,7 @@ def table_section(spec: records.TableSpec, comments: dict[str, str]) -> str:
         f"## {spec.name}",
         f"Key: {', '.join(f'`{column}`' for column in spec.key)}.",
         table(("column", "type", "meaning"), rows),
+        *([EXTRA_COLUMNS] if spec.has_extra_columns else []),
     )
 
 

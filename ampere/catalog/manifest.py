@@ -3,7 +3,7 @@
 Required columns are sample_id, domain (page, short or live) and media. Optional columns, whose
 cells may be empty, are product_id, text and split (train or test). `media` is one image or video,
 or several frames in time order: a JSON list, or in CSV names separated by `|`. Relative media paths
-are resolved against the manifest's folder. Other columns are stored in `extra`.
+are resolved against the manifest's folder. Other columns with a name are stored in `extra`.
 
 The line number of a CSV row is the line it ends on; that of a Parquet row is its number from 1.
 Without a split, a product's checksum puts one product in five into the test split.
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ampere.catalog import parquet_cells
 from ampere.catalog.csv_records import read_records
+from ampere.catalog.extra_columns import Cell
 from ampere.catalog.lines import Lines
 from ampere.catalog.problem import Located, Problem
 from ampere.records import Domain, MediaKind, Sample, Split
@@ -153,7 +154,10 @@ def _row(cells: list[str], columns: list[str]) -> dict[str, Any] | str:
     """
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         return f"{len(cells)} fields; expected {len(columns)} as in the header"
-    return dict(zip(columns, cells, strict=False))
+    return {
+        name: cell if name in (*REQUIRED, *OPTIONAL) else Cell(cell)
+        for name, cell in zip(columns, cells, strict=False)
+    }
 
 
 def _looks_like_row(cells: list[str], columns: list[str]) -> bool:
@@ -269,7 +273,7 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
         text=fields["text"],
         media_kind=MediaKind.FRAMES if len(media) > 1 else MediaKind.FILE,
         media_uris=tuple(media),
-        extra={k: v for k, v in row.items() if k not in (*REQUIRED, *OPTIONAL)},
+        extra={k: v for k, v in row.items() if k not in (*REQUIRED, *OPTIONAL) and k.strip()},
     )
     _check_unicode(sample)
     return sample

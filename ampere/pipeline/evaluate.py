@@ -179,8 +179,10 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     Raises:
         ValueError: no test sample has an embedding.
     """
-    columns = ["sample_id", "product_id", "domain", "extra"]
-    samples = workspace.table(SAMPLES).read(columns, TEST_SAMPLES).sort_by("sample_id")
+    table = workspace.table(SAMPLES)
+    columns = ["sample_id", "product_id", "domain"]
+    columns += [name for name in table.schema().names if name == CATEGORY]
+    samples = table.read(columns, TEST_SAMPLES).sort_by("sample_id")
     embedded = workspace.table(EMBEDDINGS).read(
         ["sample_id", "vector"], f"model = '{embedding_name(folder)}'"
     )
@@ -192,7 +194,8 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
             f"Run `ampere embed --embed.model {folder.name}`"
         )
     ids = samples["sample_id"].to_pylist()
-    groups = query_groups(workspace, folder, ids, samples["extra"].to_pylist())
+    categories = samples[CATEGORY].to_pylist() if CATEGORY in columns else []
+    groups = query_groups(workspace, folder, ids, categories)
     vectors = stacked_vectors(embedded["vector"].take(at))
     domains = np.array(samples["domain"].to_pylist())
     products = np.array(samples["product_id"].to_pylist(), dtype=str)
@@ -216,9 +219,13 @@ def missing_embeddings_note(name: str, count: int, total: int) -> str:
 
 
 def query_groups(
-    workspace: Workspace, folder: Path, ids: list[str], extras: list[str | None]
+    workspace: Workspace, folder: Path, ids: list[str], categories: list[Any]
 ) -> dict[str, NDArray[np.str_]]:
-    """Return groups of samples: with or without text for the model, and by catalog category."""
+    """Return groups of samples: with or without text for the model, and by catalog category.
+
+    Args:
+        categories: of the samples; empty if the catalog has none.
+    """
     groups = {}
     source = text_source(folder)
     if source != "none":
@@ -226,7 +233,6 @@ def query_groups(
         groups["text"] = np.array(
             ["with text" if texts.get(sample_id) else "without" for sample_id in ids]
         )
-    categories = [json.loads(extra).get(CATEGORY) if extra else None for extra in extras]
     if any(categories):
         groups[CATEGORY] = np.array(
             [str(category or "none")[:MAX_CATEGORY_LENGTH] for category in categories]

@@ -26,10 +26,11 @@ def export_tables(workspace: Workspace, out: Path, names: Sequence[str]) -> Repo
     out.mkdir(parents=True, exist_ok=True)
     report = Report("export", str(out.resolve()))
     for name in names:
-        dataset = workspace.table(TABLES[name]).dataset()
-        with pq.ParquetWriter(out / f"{name}.parquet", TABLES[name].schema) as writer:
+        table = workspace.table(TABLES[name])
+        dataset, schema = table.dataset(), table.schema()
+        with pq.ParquetWriter(out / f"{name}.parquet", schema) as writer:
             for batch in dataset.to_batches() if dataset is not None else ():
-                writer.write_batch(batch.cast(TABLES[name].schema))
+                writer.write_batch(batch.cast(schema))
                 report.done += batch.num_rows
     report.seconds = time.monotonic() - start
     return report

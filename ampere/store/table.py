@@ -44,11 +44,29 @@ class Table:
         """
         dataset = self.dataset()
         if dataset is None:
-            schema = self.spec.schema
+            schema = self.schema()
             return (
                 schema if columns is None else pa.schema([schema.field(c) for c in columns])
             ).empty_table()
         return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+
+    def schema(self) -> pa.Schema:
+        """The columns of the table, with the catalog's further ones if it has any."""
+        return pa.schema([*self.spec.schema, *self.extra_columns()])
+
+    def extra_columns(self) -> list[pa.Field]:
+        """The catalog's further columns, behind those of the spec."""
+        dataset = self.dataset() if self.spec.has_extra_columns else None
+        return [] if dataset is None else list(dataset.schema)[len(self.spec.schema) :]
+
+    def add_columns(self, fields: Sequence[pa.Field]) -> None:
+        """Add further columns that the table does not have, null in every row."""
+        names = self.schema().names
+        if new := [field for field in fields if field.name not in names]:
+            self.create()
+            dataset = self.dataset()
+            assert dataset is not None
+            dataset.add_columns(pa.schema(new))
 
     def count(self, where: str | None = None) -> int:
         """Number of rows that meet an SQL condition; None: of all rows."""
@@ -87,13 +105,14 @@ class Table:
     def _append(self, rows: pa.Table) -> None:
         if rows.num_rows:
             mode = "create" if self.dataset() is None else "append"
-            lance.write_dataset(rows, self.uri, schema=self.spec.schema, mode=mode)
+            lance.write_dataset(rows, self.uri, schema=rows.schema, mode=mode)
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
         """Cast rows to the table's schema and check that their keys are unique."""
+        schema = self.schema()
         if not isinstance(rows, pa.Table):
-            rows = pa.Table.from_pylist(list(rows), schema=self.spec.schema)
-        rows = rows.select(self.spec.schema.names).cast(self.spec.schema).combine_chunks()
+            rows = pa.Table.from_pylist(list(rows), schema=schema)
+        rows = rows.select(schema.names).cast(schema).combine_chunks()
         keys = rows.select(list(self.spec.key))
         if keys.group_by(keys.column_names).aggregate([]).num_rows != rows.num_rows:
             raise ValueError(

@@ -4,6 +4,7 @@ DuckDB compares ids and fingerprints, spilling to disk beyond its memory limit. 
 only streamed.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ampere.catalog.extra_columns import ColumnTypes
 from ampere.catalog.problem import Problem
 from ampere.records import SAMPLES
 
 MEMORY_LIMIT = "1GB"  # of DuckDB
 CHUNK = 500  # rows in memory at once
-SPOOL_SCHEMA = SAMPLES.schema.append(pa.field("place", pa.string()))
+# `extra` is JSON of the further columns, or null.
+SPOOL_SCHEMA = pa.schema(
+    [*SAMPLES.schema, pa.field("extra", pa.string()), pa.field("place", pa.string())]
+)
 
 
 class Changes:
@@ -32,15 +37,16 @@ class Changes:
         spool: a Parquet file of `SPOOL_SCHEMA`: samples, and their places in the catalog. DuckDB
             may spill to its folder.
         samples: the table; None: it does not exist yet.
+        types: of the further columns.
     """
 
-    def __init__(self, spool: Path, samples: lance.LanceDataset | None) -> None:
+    def __init__(self, spool: Path, samples: lance.LanceDataset | None, types: ColumnTypes) -> None:
         config: dict[str, Any] = {
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(spool.parent),
             "preserve_insertion_order": False,
         }
-        self._spool = spool
+        self._spool, self._types = spool, types
         self._database = duckdb.connect(config=config)
         columns = ["sample_id", "fingerprint"]
         batches = samples.to_batches(columns=columns) if samples is not None else iter(())
@@ -108,12 +114,20 @@ class Changes:
         selected = np.sort(np.concatenate([np.empty(0, np.int64), *row_numbers]))
         start = 0
         with pq.ParquetFile(self._spool) as file:
-            for batch in file.iter_batches(CHUNK, columns=SAMPLES.schema.names):
+            for batch in file.iter_batches(CHUNK, columns=[*SAMPLES.schema.names, "extra"]):
                 stop = start + batch.num_rows
                 here = selected[np.searchsorted(selected, start) : np.searchsorted(selected, stop)]
                 if len(here):
-                    yield pa.Table.from_batches([batch]).take(here - start)
+                    yield self._with_columns(pa.Table.from_batches([batch]).take(here - start))
                 start = stop
+
+    def _with_columns(self, rows: pa.Table) -> pa.Table:
+        """Samples with their further columns in place of the JSON."""
+        extra = [json.loads(text) if text else {} for text in rows["extra"].to_pylist()]
+        rows = rows.drop(["extra"])
+        for name, array in self._types.arrays(extra).items():
+            rows = rows.append_column(name, array)
+        return rows
 
     def _query(self, query: str) -> Iterator[pa.RecordBatch]:
         """Rows of a query; no other query may run before they are consumed."""

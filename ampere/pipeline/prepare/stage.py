@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ampere.catalog.extra_columns import ColumnTypes
 from ampere.catalog.problem import Located, Problem
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.plan import fingerprint
@@ -57,6 +58,7 @@ def prepare(
 
     Raises:
         RuntimeError: another job is writing the samples, or with `prune` another table.
+        ValueError: a further column has cells of different types; nothing is written.
     """
     table = workspace.table(SAMPLES)
     report, before = Report("prepare", table.uri), table.count()
@@ -66,8 +68,10 @@ def prepare(
     with workspace.lock(SAMPLES.name), tempfile.TemporaryDirectory(prefix="ampere-") as name:
         folder = Path(name)
         problems = Problems(folder / PROBLEMS_REPORT)
-        count = _spool(rows, folder / "spool.parquet", problems)
-        with Changes(folder / "spool.parquet", table.dataset()) as changes:
+        types = ColumnTypes(table.extra_columns())
+        count = _spool(rows, folder / "spool.parquet", problems, types)
+        table.add_columns(types.fields())
+        with Changes(folder / "spool.parquet", table.dataset(), types) as changes:
             problems.add(changes.duplicates())
             problems.publish(workspace)  # first, so that they are reported even if a write fails
             added = _write(table.append, changes.added())
@@ -174,7 +178,7 @@ def _in_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
-def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
+def _spool(rows: Iterable[Located], path: Path, problems: Problems, types: ColumnTypes) -> int:
     """Write all samples of a catalog, with their places, to a file; returns their number."""
     count = 0
 
@@ -183,6 +187,7 @@ def _spool(rows: Iterable[Located], path: Path, problems: Problems) -> int:
             if isinstance(row, Problem):
                 problems.add([(place, row)])
             else:
+                types.add(row.extra, place)
                 yield place, row
 
     valid = samples(rows)

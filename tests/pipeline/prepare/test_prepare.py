@@ -1,4 +1,5 @@
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,11 @@ def sample(name: str, text: str | None = None) -> Sample:
     )
 
 
+def line(name: str) -> dict[str, object]:
+    """A row of a JSONL manifest."""
+    return {"sample_id": name, "domain": "page", "media": f"{name}.jpg"}
+
+
 def texts(workspace: Workspace) -> dict[str, str | None]:
     rows = workspace.table(SAMPLES).read().to_pylist()
     assert len({r["sample_id"] for r in rows}) == len(rows)
@@ -64,10 +70,48 @@ def test_sample_is_stored_as_a_row(workspace: Workspace, tmp_path: Path) -> None
             "media_kind": "file",
             "media_uris": [f"{tmp_path}/a.jpg"],
             "timestamps_s": [],
-            "extra": '{"price": "9"}',
             "fingerprint": "",
+            "price": 9.0,
         }
     )
+
+
+def test_further_columns_have_types_and_grow(workspace: Workspace, tmp_path: Path) -> None:
+    """A later catalog may bring columns; earlier rows have nulls there. No type changes."""
+    first = [json.dumps(line("a") | {"price": 9.5, "tags": ["red"], "vip": True})]
+    (tmp_path / "m.jsonl").write_text("\n".join(first))
+    prepare(workspace, read_manifest(str(tmp_path / "m.jsonl")))
+    second = [*first, json.dumps(line("b") | {"listed": "2026-11-29", "price": 3})]
+    (tmp_path / "m.jsonl").write_text("\n".join(second))
+    report = prepare(workspace, read_manifest(str(tmp_path / "m.jsonl")))
+    assert report.done == 1  # a is as it was
+    table = workspace.table(SAMPLES)
+    columns = ["sample_id", "price", "tags", "vip", "listed"]
+    a, b = table.read(columns).sort_by("sample_id").to_pylist()
+    assert a == {"sample_id": "a", "price": 9.5, "tags": ["red"], "vip": True, "listed": None}
+    assert (b["price"], b["tags"], b["listed"].isoformat()) == (
+        3,
+        None,
+        "2026-11-29T00:00:00+00:00",
+    )
+    assert table.read(["sample_id"], "price > 5 AND vip").to_pylist() == [{"sample_id": "a"}]
+
+    changed = [json.dumps(line("a") | {"price": 7}), second[1]]
+    (tmp_path / "m.jsonl").write_text("\n".join(changed))
+    assert prepare(workspace, read_manifest(str(tmp_path / "m.jsonl"))).done == 1
+    assert table.read(["price", "tags"], "sample_id = 'a'").to_pylist() == [
+        {"price": 7, "tags": None}
+    ]
+
+
+def test_conflicting_types_stop_before_anything_is_written(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    lines = [json.dumps(line("a") | {"price": 9}), json.dumps(line("b") | {"price": "cheap"})]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"m.jsonl:2: the column price has text .* in m.jsonl:1"):
+        prepare(workspace, read_manifest(str(tmp_path / "m.jsonl")))
+    assert workspace.table(SAMPLES).count() == 0
 
 
 def test_first_of_duplicate_ids_is_kept(workspace: Workspace, tmp_path: Path) -> None:
