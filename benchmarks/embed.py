@@ -111,6 +111,7 @@ def plain_loop(
 ) -> Callable[[], Tensor]:
     """Return a call that embeds clips one by one, with eager attention and weights of a type."""
     plain = copy.deepcopy(model).to(dtype)
+    plain.embed.float()  # the last layer runs in float32 in any case
     for tower in (plain.video.tower, plain.text):
         tower.set_attn_implementation("eager")
 
