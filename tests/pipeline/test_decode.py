@@ -1,13 +1,16 @@
 """The decode stage under Ray Data: bad files, reruns, changed settings."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ampere.cli import main
 from ampere.config.decode import DecodeSettings
+from ampere.config.presets import PRESETS
 from ampere.pipeline.decode import DecodeStage
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
@@ -160,6 +163,6 @@ def test_changed_settings_make_rows_stale_and_replace_them(prepared: Workspace) 
     assert {min(row["width"], row["height"]) for row in frames.to_pylist()} == {32}
 
 
-def demo_decode(short_side: int = 72) -> DecodeSettings:
+def demo_decode(**changes: Any) -> DecodeSettings:
     """The settings of the demo preset, which `decode` uses."""
-    return DecodeSettings(short_side=short_side, batch_size=32)
+    return dataclasses.replace(PRESETS["demo"]().decode, **changes)

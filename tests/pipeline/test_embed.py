@@ -222,9 +222,7 @@ def test_missing_summaries_are_an_error_or_a_warning(filled: Workspace) -> None:
 
 def test_network_without_fixed_shapes_is_not_compiled(filled: Workspace) -> None:
     (model_path(filled) / CONFIG_FILE).write_text(json.dumps({"architecture": "MLLM"}))
-    with pytest.raises(
-        ValueError, match=r"m is a multimodal language model.*Use --embed.no-compile"
-    ):
+    with pytest.raises(ValueError, match=r"m reads texts of any length.*Use --embed.no-compile"):
         EmbedStage(filled, EmbedSettings(model="m", compile=True))
 
 

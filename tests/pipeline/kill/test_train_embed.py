@@ -61,6 +61,7 @@ def save_model(workspace: Workspace, job: TrainJob) -> Path:
     return folder
 
 
+@pytest.mark.nightly  # the runner is the one that test_kill_decode kills
 def test_kill_embed(filled: Workspace) -> None:
     """The committed rows are kept, and the rerun embeds the others."""
     folder = save_model(filled, small_job(small_set(PRODUCTS)[0]))

@@ -265,7 +265,7 @@ def test_summaries_of_another_model_are_embedded_again(workspace: Workspace) -> 
     (folder / SETTINGS_FILE).write_text(json.dumps({"train": train}))
     workspace.table(SAMPLES).append([{"sample_id": "s", "domain": "live", "text": "words"}])
     frame = {"sample_id": "s", "fingerprint": "f", "frames": [b"jpeg"]}
-    workspace.table(FRAMES).append([frame | {"width": 20, "height": 20}])
+    workspace.table(FRAMES).append([frame | {"width": 15, "height": 20}])
     rows = [("a", "by a"), ("b", "by b")]
     workspace.table(SUMMARIES).append(
         [{"sample_id": "s", "method": "llm", "model": m, "text": t} for m, t in rows]

@@ -25,6 +25,11 @@ from tests.helpers.train_stage import DyingFrames, train_in_process
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = ["--train.epochs", "2", "--train.text", "raw", "--train.batch-size", "8"]
+FROM_SCRATCH = [
+    *("--model.vision-weights", "", "--model.no-freeze-vision", "--model.missing-frames", "black"),
+    *("--model.image-size", "64", "--model.vision-width", "128", "--model.vision-layers", "3"),
+    *("--model.vision-heads", "4"),
+]
 ONE_WORKER = ["--train.workers", "1"]
 
 
@@ -164,11 +169,12 @@ def test_model_trained_on_frames_is_the_start_of_another(
 ) -> None:
     monkeypatch.setattr(stage, "train_on_ray", train_in_process)
     warm = ["--train.name", "warm", "--train.supervision", "frames", "--train.text", "none"]
+    warm += FROM_SCRATCH
     assert main(["train", "--workspace", decoded.uri, *warm, "--train.epochs", "1"]) == 0
     ids = decoded.table(SAMPLES).read(["sample_id"])["sample_id"].to_pylist()
     # Those of the test split too, since no label is read.
     assert model_settings(decoded, "warm")["products"] == sorted(ids)
-    cold = ["--train.name", "cold", "--train.epochs", "0", "--train.text", "raw"]
+    cold = ["--train.name", "cold", "--train.epochs", "0", "--train.text", "raw", *FROM_SCRATCH]
     assert main(["train", "--workspace", decoded.uri, *cold, "--train.start-from", "warm"]) == 0
     note = re.search(
         r"started from warm with (\d+) of (\d+) weights; newly initialized, .*: (.*)",
