@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,7 +55,7 @@ def main() -> int:
     decoded = set(workspace.table(FRAMES).read(["sample_id"])["sample_id"].to_pylist())
     rows = (
         workspace.table(SAMPLES)
-        .read(["sample_id", "product_id", "domain"], f"split = '{Split.TEST}'")
+        .read(["sample_id", "product_id", "domain"], pc.field("split") == Split.TEST)
         .to_pylist()
     )
     rows = [row for row in rows if row["product_id"] is not None and row["sample_id"] in decoded]

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.compute as pc
 from bars import check_bars
 from engines import engines_of
 from summarize import workspace_of
@@ -72,12 +73,14 @@ def main() -> int:
                     flush=True,
                 )
             print(job.communicate()[0], end="")
-        failed = workspace.table(FAILURES).count("error_type != 'AnswerError'")
+        failed = workspace.table(FAILURES).count(pc.field("error_type") != "AnswerError")
         print(
             f"{summaries.count()} of {args.rows} rows answered, {failed} failed; "
             f"exit status {job.returncode}"
         )
-        answered = summaries.count() + workspace.table(FAILURES).count("error_type = 'AnswerError'")
+        answered = summaries.count() + workspace.table(FAILURES).count(
+            pc.field("error_type") == "AnswerError"
+        )
     return job.returncode or check_bars(
         ("engines that died", died, 1), ("share of rows answered", answered / args.rows, 1.0)
     )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from bars import check_bars
 
@@ -87,7 +88,7 @@ def measure(workspace: Workspace, preset: str, seed: int) -> Results:
     else:
         model = build_model(job).eval()
     rows = workspace.table(SAMPLES).read(
-        ["sample_id", "product_id", "domain"], f"split = '{Split.TEST}'"
+        ["sample_id", "product_id", "domain"], pc.field("split") == Split.TEST
     )
     rows = [row for row in rows.to_pylist() if row["sample_id"] in decoded]
     texts = sample_texts(workspace, train.text)

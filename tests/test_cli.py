@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -111,7 +112,11 @@ def test_prepare_reads_rope(tmp_path: Path) -> None:
     )
     workspace = Workspace.open(tmp_path / "w")
     assert workspace.preset == "rope"
-    uris = workspace.table(SAMPLES).read(where="sample_id = 'page-10001'")["media_uris"].to_pylist()
+    uris = (
+        workspace.table(SAMPLES)
+        .read(where=pc.field("sample_id") == "page-10001")["media_uris"]
+        .to_pylist()
+    )
     assert uris == [["https://cdn/x/p1.jpg"]]
 
 

@@ -124,9 +124,9 @@ class EmbedStage(Stage):
         found = [positions.get(sample_id) for sample_id in rows["sample_id"].to_pylist()]
         return pa.array(found, pa.int64())
 
-    def owned_rows(self) -> str | None:
+    def owned_rows(self) -> pc.Expression:
         """The rows of these weights."""
-        return f"model = '{self.model}'"
+        return pc.field("model") == self.model
 
     def transform(self, work: Work) -> "ray.data.Dataset":
         """Read frames in tasks, embed in actors."""
@@ -179,7 +179,8 @@ class EmbedStage(Stage):
 
         Nothing reads superseded embeddings but an index, which has a copy of its own.
         """
-        superseded = f"starts_with(model, '{self.settings.model}@') AND model <> '{self.model}'"
+        model = pc.field("model")
+        superseded = pc.starts_with(model, f"{self.settings.model}@") & (model != self.model)
         if not report.unprocessed and (count := output.count(superseded)):
             output.delete(superseded)
             report.notes.append(f"{self.name}: removed {count} rows of superseded model versions")
@@ -226,7 +227,7 @@ def input_rows(
     frame_fingerprints = dict(
         zip(stored["sample_id"].to_pylist(), stored["fingerprint"].to_pylist(), strict=True)
     )
-    where = None if split is None else f"split = '{split}'"
+    where = None if split is None else pc.field("split") == split
     samples = workspace.table(SAMPLES).read(["sample_id", "product_id", "domain", "split"], where)
     with_frames = stored["sample_id"].combine_chunks()
     samples = samples.filter(pc.is_in(samples["sample_id"], value_set=with_frames))

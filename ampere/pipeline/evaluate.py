@@ -38,7 +38,7 @@ from ampere.store.workspace import Workspace
 
 CATEGORY = "category"  # queries are grouped by this catalog column, if there is one
 MAX_CATEGORY_LENGTH = 100  # a numpy array stores every string at the length of the longest
-TEST_SAMPLES = f"split = '{Split.TEST}' AND product_id IS NOT NULL"
+TEST_SAMPLES = (pc.field("split") == Split.TEST) & pc.field("product_id").is_valid()
 
 
 def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
@@ -125,7 +125,7 @@ def alone_vectors(
         modality: `frames` or `text`.
     """
     column = f"{modality}_vector"
-    where = f"model = '{embedding_name(folder)}' AND {column} IS NOT NULL"
+    where = (pc.field("model") == embedding_name(folder)) & pc.field(column).is_valid()
     rows = workspace.table(EMBEDDINGS).read(["sample_id", column], where)
     if not rows.num_rows:
         return {}
@@ -184,7 +184,7 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     columns += [name for name in table.schema().names if name == CATEGORY]
     samples = table.read(columns, TEST_SAMPLES).sort_by("sample_id")
     embedded = workspace.table(EMBEDDINGS).read(
-        ["sample_id", "vector"], f"model = '{embedding_name(folder)}'"
+        ["sample_id", "vector"], pc.field("model") == embedding_name(folder)
     )
     at = pc.index_in(samples["sample_id"], value_set=embedded["sample_id"].combine_chunks())
     samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))

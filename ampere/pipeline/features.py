@@ -94,9 +94,9 @@ class FeaturesStage(Stage):
             rows = rows.filter(pc.is_in(rows["sample_id"], value_set=ids))
         return rows
 
-    def owned_rows(self) -> str | None:
+    def owned_rows(self) -> pc.Expression:
         """The rows of this tower."""
-        return f"tower = '{self.tower}'"
+        return pc.field("tower") == self.tower
 
     def transform(self, work: Work) -> "ray.data.Dataset":
         """Read frames in tasks, compute features in actors."""

@@ -231,9 +231,9 @@ def reusable_base(folder: Path, meta: dict[str, Any]) -> Path | None:
     return base if all(stored.get(name) == meta[name] for name in ("model", "settings")) else None
 
 
-def split_filter(split: str) -> str | None:
+def split_filter(split: str) -> pc.Expression | None:
     """Return the filter on the samples of a split; None: all samples."""
-    return None if split == "all" else f"split = '{split}'"
+    return None if split == "all" else pc.field("split") == split
 
 
 def missing_embeddings_note(
@@ -258,7 +258,7 @@ def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
     """Return the embeddings of a model with the columns that a hit shows of each sample."""
     columns = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
     embeddings = (
-        workspace.table(EMBEDDINGS).read(columns, f"model = '{model}'").sort_by("sample_id")
+        workspace.table(EMBEDDINGS).read(columns, pc.field("model") == model).sort_by("sample_id")
     )
     samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], split_filter(split))
     at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ampere.media.film_strip import draw_strip, format_time
 from ampere.media.images import decode_jpeg
 from ampere.pipeline.runner.report import Report
 from ampere.records import FAILURES, FRAMES, SAMPLES, MediaKind
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 EXAMPLES = 3
@@ -47,7 +48,7 @@ def find_sample(workspace: Workspace, sample_id: str) -> dict[str, Any]:
         ValueError: no such sample.
     """
     table = workspace.table(SAMPLES)
-    rows = table.read(where=sql_in("sample_id", [sample_id])).to_pylist()
+    rows = table.read(where=pc.field("sample_id") == sample_id).to_pylist()
     if rows:
         return rows[0]
     dataset = table.dataset()
@@ -71,10 +72,10 @@ def find_frames(workspace: Workspace, sample_id: str) -> dict[str, Any]:
     Raises:
         ValueError: the sample has no frames; the message says why.
     """
-    rows = workspace.table(FRAMES).read(where=sql_in("sample_id", [sample_id])).to_pylist()
+    rows = workspace.table(FRAMES).read(where=pc.field("sample_id") == sample_id).to_pylist()
     if rows:
         return rows[0]
-    where = f"stage = 'decode' AND {sql_in('sample_id', [sample_id])}"
+    where = (pc.field("stage") == "decode") & (pc.field("sample_id") == sample_id)
     failures = workspace.table(FAILURES).read(["error_type", "message"], where).to_pylist()
     if failures:
         error = f"{failures[0]['error_type']}: {failures[0]['message']}"

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 
@@ -18,16 +18,15 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     Raises:
         FileNotFoundError: no such sample.
     """
-    where = sql_in("sample_id", [sample_id])
+    where = pc.field("sample_id") == sample_id
     samples = workspace.table(SAMPLES).read(["domain", "product_id", "text"], where).to_pylist()
     if not samples:
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
     sample = samples[0]
     order = [("method", "ascending"), ("model", "ascending")]
     summaries = workspace.table(SUMMARIES).read(where=where).sort_by(order).to_pylist()
-    failures = (
-        workspace.table(FAILURES).read(where=f"stage LIKE 'summarize%' AND {where}").to_pylist()
-    )
+    of_stage = pc.starts_with(pc.field("stage"), "summarize")
+    failures = workspace.table(FAILURES).read(where=of_stage & where).to_pylist()
     product = sample["product_id"] or "(unknown)"
     # As Text: in a string, brackets of an id would be markup.
     table = Table(title=Text(f"{sample_id}, {sample['domain']} of product {product}"), expand=True)

@@ -22,7 +22,6 @@ from ampere.reports.text_table import new_table, render_table
 from ampere.store.indexes import current_meta, current_version
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings, settings_report
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 STATES = ("done", "pending", "failed", "stale")
@@ -85,7 +84,7 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
     """The rows of each stage by state, failures by error, and the models and indexes."""
     table = new_table("stage", right=STATES)
     samples = workspace.table(SAMPLES).count()
-    invalid = workspace.table(FAILURES).count("stage = 'prepare'")
+    invalid = workspace.table(FAILURES).count(pc.field("stage") == "prepare")
     table.add_row("prepare", str(samples), "0", str(invalid), "0")
     problems = [format_errors(workspace, "prepare")]
     for name, stage in stages(workspace, settings).items():
@@ -128,7 +127,7 @@ def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | No
         failed: ids of the rows to count, since the failures table also holds rows that are pending
             again; None counts all.
     """
-    rows = workspace.table(FAILURES).read(["sample_id", "error_type"], sql_in("stage", [stage]))
+    rows = workspace.table(FAILURES).read(["sample_id", "error_type"], pc.field("stage") == stage)
     if failed is not None:
         rows = rows.filter(pc.is_in(rows["sample_id"], value_set=failed.combine_chunks()))
     counts = Counter(rows["error_type"].to_pylist())

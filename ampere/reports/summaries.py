@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import FAILURES, SAMPLES, SUMMARIES, Domain
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 PAGE_REPORT = "summaries.html"
@@ -52,7 +51,7 @@ def write_summary_page(workspace: Workspace, stage: SummarizeStage) -> str:
     return workspace.write_report(PAGE_REPORT, text)
 
 
-def text_lengths(workspace: Workspace, where: str) -> dict[str, np.ndarray]:
+def text_lengths(workspace: Workspace, where: pc.Expression) -> dict[str, np.ndarray]:
     """Lengths in characters of the original texts by domain, and of the summaries.
 
     Returns:
@@ -66,7 +65,7 @@ def text_lengths(workspace: Workspace, where: str) -> dict[str, np.ndarray]:
         for domain in Domain:
             texts = with_text.filter(pc.equal(with_text["domain"], str(domain)))["text"]
             parts[original(domain)].append(pc.utf8_length(texts).to_numpy(zero_copy_only=False))
-    summaries = workspace.table(SUMMARIES).read(["text"], f"{where} AND text IS NOT NULL")
+    summaries = workspace.table(SUMMARIES).read(["text"], where & pc.field("text").is_valid())
     parts["short and live, summary"] = [
         pc.utf8_length(summaries["text"].combine_chunks()).to_numpy(zero_copy_only=False)
     ]
@@ -103,11 +102,11 @@ def length_plot(lengths: dict[str, np.ndarray]) -> str:
         return file.getvalue()[file.getvalue().index("<svg") :]
 
 
-def random_rows(workspace: Workspace, ids: list[str], where: str) -> list[dict[str, Any]]:
+def random_rows(workspace: Workspace, ids: list[str], where: pc.Expression) -> list[dict[str, Any]]:
     """Rows drawn at random, with their transcripts; the same rows while the table is the same."""
     chosen = random.Random(0).sample(sorted(ids), min(SHOWN, len(ids)))
-    condition = sql_in("sample_id", chosen)
-    summaries = workspace.table(SUMMARIES).read(where=f"{where} AND {condition}").to_pylist()
+    condition = pc.field("sample_id").isin(pa.array(chosen, pa.string()))
+    summaries = workspace.table(SUMMARIES).read(where=where & condition).to_pylist()
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"], condition)
     sample_of = {row["sample_id"]: row for row in samples.to_pylist()}
     rows = [
@@ -120,7 +119,7 @@ def random_rows(workspace: Workspace, ids: list[str], where: str) -> list[dict[s
 def failed_rows(workspace: Workspace, stage: str) -> list[dict[str, Any]]:
     """The failed rows of the stage by error, each error with its count and one example."""
     rows: pa.Table = workspace.table(FAILURES).read(
-        ["error_type", "sample_id", "message"], sql_in("stage", [stage])
+        ["error_type", "sample_id", "message"], pc.field("stage") == stage
     )
     errors: dict[str, dict[str, Any]] = {}
     for row in rows.to_pylist():

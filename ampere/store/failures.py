@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ampere.records import FAILURES
-from ampere.store.table import IDS_PER_CONDITION, sql_in
+from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
 
 
@@ -20,7 +21,7 @@ def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
     table = workspace.table(FAILURES)
     ids = rows["sample_id"].to_pylist()
     before = table.read(
-        ["sample_id", "attempts"], f"stage = '{stage}' AND {sql_in('sample_id', ids)}"
+        ["sample_id", "attempts"], (pc.field("stage") == stage) & pc.field("sample_id").isin(ids)
     )
     attempts = dict(
         zip(before["sample_id"].to_pylist(), before["attempts"].to_pylist(), strict=True)
@@ -46,11 +47,11 @@ def record_failures(workspace: Workspace, stage: str, rows: pa.Table) -> None:
 def clear_failures(workspace: Workspace, stage: str, ids: list[str]) -> None:
     """Delete the failures of rows that are done now."""
     table = workspace.table(FAILURES)
-    if not table.count(f"stage = '{stage}'"):
+    if not table.count(pc.field("stage") == stage):
         return
     for start in range(0, len(ids), IDS_PER_CONDITION):
         chunk = ids[start : start + IDS_PER_CONDITION]
-        condition = f"stage = '{stage}' AND {sql_in('sample_id', chunk)}"
+        condition = (pc.field("stage") == stage) & pc.field("sample_id").isin(chunk)
         if table.count(condition):
             with workspace.lock(FAILURES.name, wait=True):
                 table.delete(condition)

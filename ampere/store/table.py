@@ -12,6 +12,7 @@ from typing import Any
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ampere.records import TableSpec
 
@@ -35,12 +36,14 @@ class Table:
                 raise
             return None
 
-    def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+    def read(
+        self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.Table:
         """Read rows in storage order.
 
         Args:
             columns: names of the columns; None: all.
-            where: an SQL condition such as "domain = 'page'"; None: all rows.
+            where: a condition such as `pc.field("domain") == "page"`; None: all rows.
         """
         dataset = self.dataset()
         if dataset is None:
@@ -68,8 +71,8 @@ class Table:
             assert dataset is not None
             dataset.add_columns(pa.schema(new))
 
-    def count(self, where: str | None = None) -> int:
-        """Number of rows that meet an SQL condition; None: of all rows."""
+    def count(self, where: pc.Expression | None = None) -> int:
+        """Number of rows that meet a condition; None: of all rows."""
         dataset = self.dataset()
         return 0 if dataset is None else dataset.count_rows(filter=where)
 
@@ -120,8 +123,8 @@ class Table:
             )
         return rows
 
-    def delete(self, where: str) -> None:
-        """Delete the rows that meet an SQL condition."""
+    def delete(self, where: pc.Expression) -> None:
+        """Delete the rows that meet a condition."""
         dataset = self.dataset()
         if dataset is not None:
             dataset.delete(where)
@@ -150,11 +153,7 @@ class Table:
                 dataset.cleanup_old_versions(versions=old)
 
 
-# Ids per SQL condition; one longer condition takes more time and memory than several.
-IDS_PER_CONDITION = 500
-
-
-def sql_in(column: str, values: Sequence[str]) -> str:
-    """SQL condition that `column` is one of `values`; quotes in values are escaped."""
-    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-    return f"{column} IN ({quoted})"
+# Ids per condition. Longer conditions are not faster and take more memory: to delete 500,000 of
+# 1,000,000 rows took 9.3 s and 0.1 GB with 5,000 ids per condition, 3.2 s and 0.1 GB with 50,000,
+# 2.9 s and 0.9 GB with one condition. An index on the ids changes little.
+IDS_PER_CONDITION = 50_000

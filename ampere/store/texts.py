@@ -3,10 +3,10 @@
 from collections.abc import Collection
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
 from ampere.records import SAMPLES, SUMMARIES, Domain
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
 from ampere.text.summary import LLM_TEXTS
@@ -19,7 +19,7 @@ def method_of(source: TextSource) -> TextSource:
 
 def summary_models(workspace: Workspace, source: TextSource) -> list[str]:
     """Sorted names of the models that have rows of a source's method; "" for one without a name."""
-    rows = workspace.table(SUMMARIES).read(["model"], f"method = '{method_of(source)}'")
+    rows = workspace.table(SUMMARIES).read(["model"], pc.field("method") == method_of(source))
     return sorted(name or "" for name in rows["model"].unique().to_pylist())
 
 
@@ -46,10 +46,10 @@ def chosen_model(workspace: Workspace, source: TextSource, model: str = "") -> s
     return names[0] if names else ""
 
 
-def summary_rows(source: TextSource, model: str) -> str:
-    """SQL condition on the summaries that a source reads of a model; "": rows without a name."""
-    method = f"method = '{method_of(source)}'"
-    return f"{method} AND {sql_in('model', [model])}" if model else method
+def summary_rows(source: TextSource, model: str) -> pc.Expression:
+    """Condition on the summaries that a source reads of a model; "": rows without a name."""
+    of_method = pc.field("method") == method_of(source)
+    return of_method & (pc.field("model") == model) if model else of_method
 
 
 def sample_texts(
@@ -126,7 +126,7 @@ def count_unsummarized(
     """
     if source in ("raw", "none"):
         return 0, 0
-    has_transcript = f"domain <> '{Domain.PAGE}' AND text IS NOT NULL AND text <> ''"
+    has_transcript = (pc.field("domain") != Domain.PAGE) & (pc.field("text") != "")
     rows = workspace.table(SAMPLES).read(["sample_id"], has_transcript)
     clips = set(rows["sample_id"].to_pylist())
     clips = clips if ids is None else clips.intersection(ids)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from ampere.config.serve import ServeSettings
@@ -119,7 +120,7 @@ def summary_scores(workspace: Workspace, gold: Path) -> str:
     """
     truth = read_gold(str(gold))
     summaries = summaries_by_method(workspace, truth).get("llm", {})
-    test = workspace.table(SAMPLES).read(["sample_id"], f"split = '{Split.TEST}'")
+    test = workspace.table(SAMPLES).read(["sample_id"], pc.field("split") == Split.TEST)
     test_ids = set(test["sample_id"].to_pylist())
     lines = []
     for name, chosen in (
@@ -158,14 +159,14 @@ def search_over_http(workspace: Workspace, port: int) -> str:
 def first_test_clip(workspace: Workspace) -> dict[str, Any]:
     """The first live clip of a test product that has a summary, with the summary as `text`."""
     summaries = workspace.table(SUMMARIES).read(
-        ["sample_id", "text"], "method = 'llm' AND text IS NOT NULL"
+        ["sample_id", "text"], (pc.field("method") == "llm") & pc.field("text").is_valid()
     )
     texts = dict(
         zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True)
     )
     lives = workspace.table(SAMPLES).read(
         ["sample_id", "product_id", "media_uris"],
-        f"split = '{Split.TEST}' AND domain = '{Domain.LIVE}'",
+        (pc.field("split") == Split.TEST) & (pc.field("domain") == Domain.LIVE),
     )
     clip = next(row for row in lives.sort_by("sample_id").to_pylist() if row["sample_id"] in texts)
     return clip | {"text": texts[clip["sample_id"]]}

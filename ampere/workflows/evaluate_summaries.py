@@ -8,6 +8,8 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from ampere.config.summarize import SummarizeSettings
@@ -16,7 +18,6 @@ from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import CLIP_DOMAINS, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 from ampere.text.checks.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
@@ -94,7 +95,8 @@ def summaries_by_method(workspace: Workspace, gold: Gold) -> dict[str, dict[str,
     missing has no summary.
     """
     columns = ["sample_id", "method", "model", "product_name", "product_features", "text", "status"]
-    rows = workspace.table(SUMMARIES).read(columns, sql_in("sample_id", list(gold))).to_pylist()
+    labeled = pc.field("sample_id").isin(pa.array(gold, pa.string()))
+    rows = workspace.table(SUMMARIES).read(columns, labeled).to_pylist()
     models: dict[str, set[str]] = {}
     for row in rows:
         models.setdefault(row["method"], set()).add(row["model"])

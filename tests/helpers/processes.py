@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+import pyarrow.compute as pc
 import pytest
 
 from ampere.records import TableSpec
@@ -42,7 +43,7 @@ def kill_half_way(stage: str, workspace: Workspace, output: TableSpec, flags: Se
     return table.count()
 
 
-def ids(workspace: Workspace, spec: TableSpec, where: str | None = None) -> list[str]:
+def ids(workspace: Workspace, spec: TableSpec, where: pc.Expression | None = None) -> list[str]:
     """Sorted sample ids of a table's rows."""
     return sorted(workspace.table(spec).read(["sample_id"], where)["sample_id"].to_pylist())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -208,7 +209,7 @@ def test_missing_summaries_are_an_error_or_a_warning(filled: Workspace) -> None:
         EmbedStage(filled, EmbedSettings(model="m")).inputs()
     spoken = (
         filled.table(SAMPLES)
-        .read(["sample_id"], "domain <> 'page' AND text <> ''")["sample_id"]
+        .read(["sample_id"], (pc.field("domain") != "page") & (pc.field("text") != ""))["sample_id"]
         .to_pylist()
     )
     filled.table(SUMMARIES).upsert([{"sample_id": spoken[0], "method": "llm", "text": "a"}])
@@ -334,14 +335,14 @@ def test_stage_embeds_records_failures_and_reports_its_pool(filled: Workspace) -
     assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
     removed, note = report.notes
     assert removed == "embed-m: removed 1 rows of superseded model versions"
-    assert filled.table(EMBEDDINGS).count("model = 'n@old'") == 1
-    filled.table(EMBEDDINGS).delete("model = 'n@old'")
+    assert filled.table(EMBEDDINGS).count(pc.field("model") == "n@old") == 1
+    filled.table(EMBEDDINGS).delete(pc.field("model") == "n@old")
     assert filled.table(EMBEDDINGS).read(["sample_id"]).num_rows == report.done
     assert "/2 workers" in note and "at 3 an hour)" in note
     again = run_stage(EmbedStage(filled, settings), filled)
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])
     # A sample without frames, such as one whose new picture cannot be decoded, loses its vector.
-    filled.table(FRAMES).delete("sample_id = 'page-00-0'")
+    filled.table(FRAMES).delete(pc.field("sample_id") == "page-00-0")
     filled.table(EMBEDDINGS).upsert(
         [{"sample_id": "page-00-0", "model": "other", "vector": [1.0], "domain": "page"}]
     )

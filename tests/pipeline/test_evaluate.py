@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from ampere.config.evaluate import EvaluateSettings
@@ -81,7 +82,7 @@ def test_queries_of_one_modality_are_those_of_their_samples(two_products: Worksp
         for product, vector in (("q", [0.0, 1.0]), ("p", [1.0, 0.0]))
         for domain in reversed(Domain)
     ]
-    two_products.table(EMBEDDINGS).delete("true")
+    two_products.table(EMBEDDINGS).delete(pc.scalar(True))
     two_products.table(EMBEDDINGS).append(rows)
     text = str(evaluate(two_products, EvaluateSettings(models=("m",))))
     report = json.loads(two_products.read_report("evaluation.json") or "")
@@ -94,10 +95,10 @@ def test_samples_without_text_are_queries_by_frames_alone(two_products: Workspac
     """Their whole vector is that of their frames: here only p's page has a text."""
     name = embedding_name(model_folder(two_products, "m"))
     table = two_products.table(EMBEDDINGS)
-    page = table.read(where="sample_id = 'page-p'").to_pylist()[0]
+    page = table.read(where=pc.field("sample_id") == "page-p").to_pylist()[0]
     table.upsert([page | {"model": name, "frames_vector": [0.0, 1.0], "text_vector": [1.0, 0.0]}])
     two_products.table(SAMPLES).upsert(
-        two_products.table(SAMPLES).read(where="sample_id = 'page-p'").to_pylist()[0]
+        two_products.table(SAMPLES).read(where=pc.field("sample_id") == "page-p").to_pylist()[0]
         | {"text": "a title"}
         for _ in range(1)
     )
@@ -111,7 +112,7 @@ def test_samples_without_text_are_queries_by_frames_alone(two_products: Workspac
 def test_samples_without_embedding_are_reported(two_products: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
     assert "no embedding" not in str(evaluate(two_products, settings))
-    two_products.table(EMBEDDINGS).delete("sample_id = 'live-q'")
+    two_products.table(EMBEDDINGS).delete(pc.field("sample_id") == "live-q")
     text = str(evaluate(two_products, settings))
     note = "m: 1 of 6 test samples have no embedding from the current weights and are excluded"
     assert f"{note}; run `ampere embed --embed.model m`" in text

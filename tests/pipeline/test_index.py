@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from ampere.cli import main
@@ -96,7 +97,7 @@ def test_base_replaces_a_delta_without_changes(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
     put(embedded, range(40, 41))
     assert "2 changes to base" in str(build_index(embedded, SETTINGS))
-    embedded.table(EMBEDDINGS).delete("sample_id IN ('page-40', 'short-40')")
+    embedded.table(EMBEDDINGS).delete(pc.field("sample_id").isin(["page-40", "short-40"]))
     merged = IndexSettings(model="m", delta_share=0.0)
     assert "delta with" not in str(build_index(embedded, merged))
     assert "80 were done before" in str(build_index(embedded, merged))
@@ -111,7 +112,7 @@ def test_samples_without_embedding_are_reported(embedded: Workspace) -> None:
         [{"sample_id": name, "fingerprint": "f", "frames": [b"x"]} for name in names]
     )
     assert "cannot be found" not in str(build_index(embedded, SETTINGS))
-    embedded.table(EMBEDDINGS).delete("sample_id IN ('page-41', 'page-42', 'short-1')")
+    embedded.table(EMBEDDINGS).delete(pc.field("sample_id").isin(["page-41", "page-42", "short-1"]))
     note = (
         "2 of 6 samples with frames have no embedding from the current weights and cannot be found"
     )
@@ -147,7 +148,7 @@ def test_gpu_setting_without_a_gpu_fails(
 
 def test_deleted_sample_is_not_returned(embedded: Workspace) -> None:
     build_index(embedded, SETTINGS)
-    embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
+    embedded.table(EMBEDDINGS).delete(pc.field("sample_id") == "page-7")
     assert "1 changes to base v000001" in str(build_index(embedded, SETTINGS))
     assert len(page_scores(embedded)) == 39 and "page-7" not in page_scores(embedded)
 
@@ -187,7 +188,7 @@ def test_delta_that_returns_deleted_rows_is_not_published(
     embedded: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(embedded, SETTINGS)
-    embedded.table(EMBEDDINGS).delete("sample_id = 'page-7'")
+    embedded.table(EMBEDDINGS).delete(pc.field("sample_id") == "page-7")
     monkeypatch.setattr("ampere.retrieval.index.read_ids", lambda _: set())
     report = str(build_index(embedded, SETTINGS))
     assert "returned deleted or stale rows" in report and "sample 'page-7'" in report

@@ -2,6 +2,7 @@
 
 import re
 
+import pyarrow.compute as pc
 import pytest
 
 from ampere.cli import main
@@ -99,14 +100,14 @@ def test_the_same_rows_are_drawn_on_each_run(workspace: Workspace) -> None:
     workspace.table(SUMMARIES).append(
         [{"sample_id": i, "method": "raw", "status": "ok"} for i in ids]
     )
-    drawn = [row["sample_id"] for row in random_rows(workspace, ids, "method = 'raw'")]
+    drawn = [row["sample_id"] for row in random_rows(workspace, ids, pc.field("method") == "raw")]
     assert len(set(drawn)) == SHOWN and drawn != sorted(drawn)
-    again = random_rows(workspace, ids[::-1], "method = 'raw'")
+    again = random_rows(workspace, ids[::-1], pc.field("method") == "raw")
     assert [row["sample_id"] for row in again] == drawn and again[0]["sample"]["text"] is None
 
 
 def test_lengths_ignore_missing_texts(summarized: Workspace) -> None:
-    lengths = text_lengths(summarized, "method = 'raw'")
+    lengths = text_lengths(summarized, pc.field("method") == "raw")
     assert lengths["page, title"].tolist() == [4]
     assert sorted(lengths["live, transcript"]) == [5, 10, 15]
     assert sorted(lengths["short and live, summary"]) == [5, 10, len(TRANSCRIPT)]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import yaml
 from ray.serve._private.deploy_utils import get_app_code_version
@@ -46,7 +47,7 @@ def client(demo: DemoRun, local_ray: None) -> Iterator[httpx.Client]:
 def clip(demo: DemoRun) -> dict:
     return (
         demo.workspace.table(SAMPLES)
-        .read(None, "domain = 'live' AND split = 'test'")
+        .read(None, (pc.field("domain") == "live") & (pc.field("split") == "test"))
         .to_pylist()[0]
     )
 
@@ -83,13 +84,15 @@ def test_served_vectors_equal_those_of_the_batch_job(
     workspace = demo.workspace
     texts = sample_texts(workspace, "llm")
     for sample in (
-        workspace.table(SAMPLES).read(None, f"domain = '{domain}'").slice(0, 3).to_pylist()
+        workspace.table(SAMPLES).read(None, pc.field("domain") == domain).slice(0, 3).to_pylist()
     ):
         stored = (
             workspace.table(EMBEDDINGS)
-            .read(["vector"], f"sample_id = '{sample['sample_id']}' AND model LIKE 'ampere@%'")[
-                "vector"
-            ][0]
+            .read(
+                ["vector"],
+                (pc.field("sample_id") == sample["sample_id"])
+                & pc.starts_with(pc.field("model"), "ampere@"),
+            )["vector"][0]
             .as_py()
         )
         fields = {"text": texts[sample["sample_id"]]} if texts[sample["sample_id"]] else {}

@@ -3,11 +3,11 @@
 import pickle
 import random
 
+import pyarrow.compute as pc
 import pytest
 
 from ampere.records import FRAMES
 from ampere.store.frames import LanceFrames
-from ampere.store.table import sql_in
 from ampere.store.workspace import Workspace
 
 
@@ -31,7 +31,7 @@ def test_reads_are_right_after_updates_deletions_and_compaction(workspace: Works
         table.upsert([row(name, frame) for name, frame in changed.items()])
         if step % 4 == 3:
             deleted = rng.sample(sorted(expected), 4)
-            table.delete(sql_in("sample_id", deleted))
+            table.delete(pc.field("sample_id").isin(deleted))
             expected = {name: frame for name, frame in expected.items() if name not in deleted}
         if step == 6:
             table.compact()
@@ -44,7 +44,7 @@ def test_reads_one_table_version_while_the_table_changes(workspace: Workspace) -
     table.upsert([row("a", b"1"), row("b", b"2")])
     frames = LanceFrames(workspace)
     table.upsert([row("a", b"new"), row("c", b"3")])
-    table.delete("sample_id = 'b'")
+    table.delete(pc.field("sample_id") == "b")
     assert frames.take(["b", "a"]) == [[b"2"], [b"1"]]
     assert LanceFrames(workspace).take(["a", "c"]) == [[b"new"], [b"3"]]
 

@@ -32,14 +32,14 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
     assert sorted(frames) == sorted(ids)
     clips = samples.filter(pc.not_equal(samples["domain"], str(Domain.PAGE)))
     summarized = demo.workspace.table(SUMMARIES).read(["sample_id"])["sample_id"].to_pylist()
-    failures = demo.workspace.table(FAILURES).read(["sample_id"], "stage = 'summarize'")
+    failures = demo.workspace.table(FAILURES).read(["sample_id"], pc.field("stage") == "summarize")
     assert sorted(summarized + failures["sample_id"].to_pylist()) == sorted(
         clips["sample_id"].to_pylist()
     )
     embeddings = demo.workspace.table(EMBEDDINGS).read(["sample_id", "model"])
     assert embeddings.num_rows == 3 * SAMPLE_COUNT  # three models
     assert embeddings.group_by(["sample_id", "model"]).aggregate([]).num_rows == 3 * SAMPLE_COUNT
-    assert demo.workspace.table(FAILURES).count("stage != 'summarize'") == 0
+    assert demo.workspace.table(FAILURES).count(pc.field("stage") != "summarize") == 0
 
 
 def test_pages_have_one_frame_and_clips_two(demo: DemoRun) -> None:
@@ -66,7 +66,7 @@ def test_summaries_of_clips_without_a_transcript_are_missing(demo: DemoRun) -> N
     texts = demo.workspace.table(SAMPLES).read(["sample_id", "text", "domain"]).to_pylist()
     blank = {row["sample_id"] for row in texts if row["text"] is None}
     summaries = demo.workspace.table(SUMMARIES)
-    missing = summaries.read(["sample_id", "text"], "status = 'missing'").to_pylist()
+    missing = summaries.read(["sample_id", "text"], pc.field("status") == "missing").to_pylist()
     assert {row["sample_id"] for row in missing} == blank
     assert all(row["text"] is None for row in missing)
 
@@ -194,9 +194,11 @@ def test_status_shows_all_stages(demo: DemoRun, capsys: pytest.CaptureFixture[st
 def test_search_command_ranks_the_query_clip_first(
     demo: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shorts = demo.workspace.table(SAMPLES).read(None, "domain = 'short' AND split = 'test'")
+    shorts = demo.workspace.table(SAMPLES).read(
+        None, (pc.field("domain") == "short") & (pc.field("split") == "test")
+    )
     clip = shorts.to_pylist()[0]
-    where = f"sample_id = '{clip['sample_id']}'"
+    where = pc.field("sample_id") == clip["sample_id"]
     summary = demo.workspace.table(SUMMARIES).read(["text"], where)["text"][0].as_py()
     flags = ["--file", clip["media_uris"][0], *(["--text", summary] if summary else [])]
     flags += ["--json", "--k", "3", "--workspace", demo.workspace.uri]
@@ -213,7 +215,9 @@ def test_search_command_ranks_the_query_clip_first(
 def test_words_alone_are_searched_and_evaluated(
     demo: DemoRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pages = demo.workspace.table(SAMPLES).read(["text"], "domain = 'page' AND split = 'test'")
+    pages = demo.workspace.table(SAMPLES).read(
+        ["text"], (pc.field("domain") == "page") & (pc.field("split") == "test")
+    )
     answers = []
     for title in pages["text"].to_pylist()[:2]:
         flags = ["--text", title, "--json", "--k", "3", "--workspace", demo.workspace.uri]

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ampere.catalog.extra_columns import ColumnTypes
@@ -22,13 +23,13 @@ from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
 from ampere.store.failures import record_failures
-from ampere.store.table import sql_in
+from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
 
 # Limits of one commit; the first that is reached applies.
 COMMIT_ROWS = 20_000
 COMMIT_BYTES = 8_000_000
-# Rows held as Python objects, or ids per SQL condition. A clip can have hundreds of frames.
+# Rows held as Python objects at once. A clip can have hundreds of frames.
 CHUNK = 500
 ROWS_PER_GROUP = 10_000  # of the spool file; the writer holds metadata of each group in memory
 MAX_PROBLEMS_SHOWN = 20  # all are in the report file and in the failures table
@@ -155,7 +156,7 @@ class Problems:
         """Replace the problems of the last run in the report file and the failures table."""
         workspace.put_report(PROBLEMS_REPORT, self.path if self.count else None)
         with workspace.lock(FAILURES.name, wait=True):
-            workspace.table(FAILURES).delete("stage = 'prepare'")
+            workspace.table(FAILURES).delete(pc.field("stage") == "prepare")
         with self.path.open(encoding="utf-8") as file:
             while lines := list(islice(file, COMMIT_ROWS)):
                 places, types, messages = zip(
@@ -231,10 +232,10 @@ def _delete(workspace: Workspace, ids: list[str]) -> None:
     with ExitStack() as locks:
         for spec in derived:
             locks.enter_context(workspace.lock(spec.name))
-        for start in range(0, len(ids), CHUNK):
-            condition = sql_in("sample_id", ids[start : start + CHUNK])
+        for start in range(0, len(ids), IDS_PER_CONDITION):
+            condition = pc.field("sample_id").isin(ids[start : start + IDS_PER_CONDITION])
             for spec in derived:
                 workspace.table(spec).delete(condition)
             with workspace.lock(FAILURES.name, wait=True):
-                workspace.table(FAILURES).delete(f"stage != 'prepare' AND {condition}")
+                workspace.table(FAILURES).delete((pc.field("stage") != "prepare") & condition)
             workspace.table(SAMPLES).delete(condition)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage
 from ampere.store.failures import clear_failures, record_failures
-from ampere.store.table import IDS_PER_CONDITION, Table, sql_in
+from ampere.store.table import IDS_PER_CONDITION, Table
 from ampere.store.workspace import Workspace
 
 COMMITS_PER_COMPACTION = 256
@@ -61,14 +61,14 @@ class Committer:
             output.compact()
 
 
-def remove_rows(output: Table, ids: Sequence[str], where: str | None) -> None:
+def remove_rows(output: Table, ids: Sequence[str], where: pc.Expression | None) -> None:
     """Delete the rows of some samples.
 
     Args:
         output: the table.
         ids: sample ids.
-        where: SQL condition that the rows must meet as well; None: no condition.
+        where: condition that the rows must meet as well; None: no condition.
     """
     for start in range(0, len(ids), IDS_PER_CONDITION):
-        condition = sql_in("sample_id", ids[start : start + IDS_PER_CONDITION])
-        output.delete(condition if where is None else f"{condition} AND {where}")
+        condition = pc.field("sample_id").isin(ids[start : start + IDS_PER_CONDITION])
+        output.delete(condition if where is None else condition & where)

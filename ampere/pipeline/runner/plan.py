@@ -77,7 +77,7 @@ def make_plan(
     stage: str,
     output: Table,
     inputs: pa.Table,
-    where: str | None = None,
+    where: pc.Expression | None = None,
     retryable: Collection[str] = (),
 ) -> Plan:
     """Compare what a stage wants with its output table and with the failures table.
@@ -87,13 +87,13 @@ def make_plan(
         stage: name of the stage in the failures table.
         output: the stage's table.
         inputs: sample_id, fingerprint, and any further columns.
-        where: SQL condition on the rows of `output` that are this stage's, such as
-            "method = 'llm'"; None: all.
+        where: condition on the rows of `output` that are this stage's, such as
+            `pc.field("method") == "llm"`; None: all.
         retryable: error types that may pass by themselves.
     """
     rows = output.read(["sample_id", "fingerprint"], where)
     failures = workspace.table(FAILURES).read(
-        ["sample_id", "fingerprint", "error_type"], f"stage = '{stage}'"
+        ["sample_id", "fingerprint", "error_type"], pc.field("stage") == stage
     )
     wanted, made = inputs["fingerprint"], _values_of(inputs, rows)
     done = pc.fill_null(pc.equal(made, wanted), False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ampere.pipeline.runner.plan import Plan, make_plan
 from ampere.pipeline.runner.report import Report
@@ -93,8 +94,8 @@ class Stage(ABC):
     def transform(self, work: Work) -> "ray.data.Dataset":
         """Rows to result rows, in any order; called only if a row needs work."""
 
-    def owned_rows(self) -> str | None:
-        """SQL condition on the output rows that belong to this stage; None: all."""
+    def owned_rows(self) -> pc.Expression | None:
+        """Condition on the output rows that belong to this stage; None: all."""
         return None
 
     def without_work(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:

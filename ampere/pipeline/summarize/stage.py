@@ -26,7 +26,7 @@ from ampere.pipeline.summarize.engine_rows import EngineError, join_pieces
 from ampere.pipeline.summarize.extract import extractor_identity, extracts
 from ampere.pipeline.summarize.rows import missing_row, model_name
 from ampere.records import SAMPLES, SUMMARIES, Domain
-from ampere.store.table import Table, sql_in
+from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 from ampere.text.language_models import check_quantization, local_folder
 from ampere.text.normalize import NORMALIZATION, readable_text
@@ -79,9 +79,10 @@ class SummarizeStage(Stage):
         """A row per clip, with the columns of `INPUT_SCHEMA`."""
         return input_rows(self.samples, self.content_key)
 
-    def owned_rows(self) -> str:
+    def owned_rows(self) -> pc.Expression:
         """The rows of the method and model."""
-        return f"method = '{self.key['method']}' AND {sql_in('model', [self.key['model']])}"
+        method, model = self.key["method"], self.key["model"]
+        return (pc.field("method") == method) & (pc.field("model") == model)
 
     def without_work(self, rows: pa.Table) -> tuple[Iterator[pa.Table], pa.Table]:
         """Split off clips without a text to read and transcripts that have a summary already.
@@ -236,7 +237,7 @@ def known_rows(rows: pa.Table, summaries: lance.LanceDataset, key: dict[str, str
     )
 
 
-def describe(summaries: Table, where: str) -> str:
+def describe(summaries: Table, where: pc.Expression) -> str:
     """A line on some rows: how many have a summary, why the others have none, the flags."""
     rows = summaries.read(["status", "flags"], where)
     status = Counter(rows["status"].to_pylist())

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from ampere.config.embed import EmbedSettings
@@ -213,7 +214,7 @@ def training_data(
         training_set = read_training_set(workspace, decoded, settings)
         check_enough(training_set, settings)
         return training_set, frames
-    split = None if settings.supervision == "frames" else f"split = '{Split.TRAIN}'"
+    split = None if settings.supervision == "frames" else pc.field("split") == Split.TRAIN
     samples = workspace.table(SAMPLES).read(["sample_id", "domain"], split).sort_by("sample_id")
     counts = [
         (row["sample_id"], 1 if row["domain"] == Domain.PAGE else model.num_frames)
@@ -294,7 +295,8 @@ def read_training_set(
 ) -> TrainingSet:
     """Read the training split's products that have decoded samples in two domains or more."""
     rows = workspace.table(SAMPLES).read(
-        ["sample_id", "product_id", "domain"], f"split = '{Split.TRAIN}' AND product_id IS NOT NULL"
+        ["sample_id", "product_id", "domain"],
+        (pc.field("split") == Split.TRAIN) & pc.field("product_id").is_valid(),
     )
     grouped: dict[str, dict[Domain, list[str]]] = {}
     for row in rows.sort_by("sample_id").to_pylist():

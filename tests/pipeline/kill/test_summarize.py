@@ -4,6 +4,7 @@ import random
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
@@ -51,7 +52,7 @@ def test_kill_engine(workspace: Workspace, demo: DemoRun, tmp_path: Path, engine
     assert sorted(answered) == ids(workspace, SAMPLES)
     # Answers that are no summary may fail, but no row fails because an engine died.
     assert len(ids(workspace, FAILURES)) < len(transcripts) // 6
-    assert workspace.table(FAILURES).count("error_type != 'AnswerError'") == 0
+    assert workspace.table(FAILURES).count(pc.field("error_type") != "AnswerError") == 0
     again = answers(workspace)
     # Batches of other sizes round differently, which may change a close choice: in the past, of
     # one answer in a hundred at most.
@@ -62,11 +63,12 @@ def answers(workspace: Workspace) -> dict[str, str]:
     """Transcript -> raw output of the language model, of all clips with a summary."""
     texts = (
         workspace.table(SAMPLES)
-        .read(["sample_id", "text"], "domain != 'page' AND text IS NOT NULL")
+        .read(["sample_id", "text"], (pc.field("domain") != "page") & pc.field("text").is_valid())
         .to_pylist()
     )
     rows = workspace.table(SUMMARIES).read(
-        ["sample_id", "raw_output"], "method = 'llm' AND raw_output IS NOT NULL"
+        ["sample_id", "raw_output"],
+        (pc.field("method") == "llm") & pc.field("raw_output").is_valid(),
     )
     output = dict(zip(rows["sample_id"].to_pylist(), rows["raw_output"].to_pylist(), strict=True))
     return {row["text"]: output[row["sample_id"]] for row in texts if row["sample_id"] in output}

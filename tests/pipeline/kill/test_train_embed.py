@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -68,7 +69,9 @@ def test_kill_embed(filled: Workspace) -> None:
     done = kill_half_way("embed", filled, EMBEDDINGS, FLAGS)
     assert 0 < done < PRODUCTS * 6
     assert main(["embed", "--workspace", filled.uri, *FLAGS]) == 0
-    assert ids(filled, EMBEDDINGS, f"model = '{embedding_name(folder)}'") == ids(filled, SAMPLES)
+    assert ids(filled, EMBEDDINGS, pc.field("model") == embedding_name(folder)) == ids(
+        filled, SAMPLES
+    )
 
 
 def stored_features(workspace: Workspace) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from ampere.catalog.manifest import read_manifest
@@ -53,7 +54,7 @@ def texts(workspace: Workspace) -> dict[str, str | None]:
 
 def failures(workspace: Workspace) -> dict[str, str]:
     """Place -> error of the failed rows of `prepare`."""
-    rows = workspace.table(FAILURES).read(where="stage = 'prepare'").to_pylist()
+    rows = workspace.table(FAILURES).read(where=pc.field("stage") == "prepare").to_pylist()
     return {r["sample_id"]: f"{r['error_type']}: {r['message']}" for r in rows}
 
 
@@ -94,12 +95,14 @@ def test_further_columns_have_types_and_grow(workspace: Workspace, tmp_path: Pat
         None,
         "2026-11-29T00:00:00+00:00",
     )
-    assert table.read(["sample_id"], "price > 5 AND vip").to_pylist() == [{"sample_id": "a"}]
+    assert table.read(["sample_id"], (pc.field("price") > 5) & pc.field("vip")).to_pylist() == [
+        {"sample_id": "a"}
+    ]
 
     changed = [json.dumps(line("a") | {"price": 7}), second[1]]
     (tmp_path / "m.jsonl").write_text("\n".join(changed))
     assert prepare(workspace, read_manifest(str(tmp_path / "m.jsonl"))).done == 1
-    assert table.read(["price", "tags"], "sample_id = 'a'").to_pylist() == [
+    assert table.read(["price", "tags"], pc.field("sample_id") == "a").to_pylist() == [
         {"price": 7, "tags": None}
     ]
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,7 +166,11 @@ def test_rows_of_other_methods_do_not_count(workspace: Workspace) -> None:
         ]
     )
     plan = make_plan(
-        workspace, "summarize", workspace.table(SUMMARIES), inputs(a="1", b="1"), "method = 'llm'"
+        workspace,
+        "summarize",
+        workspace.table(SUMMARIES),
+        inputs(a="1", b="1"),
+        pc.field("method") == "llm",
     )
     assert states(plan) == {"a": "pending", "b": "done"}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ampere.config.summarize import SummarizeSettings
@@ -75,7 +76,9 @@ def answered(
 
 
 def made(workspace: Workspace, method: str, model: str | None = None) -> dict[str, Any]:
-    where = f"method = '{method}'" + (f" AND model = '{model}'" if model is not None else "")
+    where = pc.field("method") == method
+    if model is not None:
+        where &= pc.field("model") == model
     rows = workspace.table(SUMMARIES).read(where=where).to_pylist()
     return {row["sample_id"]: row for row in rows}
 
@@ -123,7 +126,7 @@ def test_changed_code_makes_rows_stale(
 
 
 def test_missing_and_known_transcripts_start_no_engine(clips: Workspace) -> None:
-    clips.table(SAMPLES).delete("sample_id = 's4'")
+    clips.table(SAMPLES).delete(pc.field("sample_id") == "s4")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛",)))
     report = run_stage(SummarizeStage(clips, SHIPPED), clips)
     rows = made(clips, "llm")
@@ -175,7 +178,7 @@ def test_rows_that_need_no_engine_are_committed_in_chunks(
 def test_summaries_of_two_language_models_stand_side_by_side(
     clips: Workspace, tmp_path: Path
 ) -> None:
-    clips.table(SAMPLES).delete("sample_id = 's4'")
+    clips.table(SAMPLES).delete(pc.field("sample_id") == "s4")
     other = SummarizeSettings(dtype="float32", model=str(tmp_path / "other"))
     shutil.copytree(find_model("shipped").source, tmp_path / "other")
     # Other weights: equal ones would share their answers.
@@ -187,13 +190,13 @@ def test_summaries_of_two_language_models_stand_side_by_side(
     texts = {model: made(clips, "llm", model)["s5"]["text"] for model in ("shipped", "other")}
     assert texts == {"shipped": "松石牙刷", "other": "牙刷"}
     # A run of one model leaves the rows of the other alone, also when samples lose their input.
-    clips.table(SAMPLES).delete("sample_id = 's5'")
+    clips.table(SAMPLES).delete(pc.field("sample_id") == "s5")
     run_stage(SummarizeStage(clips, SHIPPED), clips)
     assert "s5" not in made(clips, "llm", "shipped") and "s5" in made(clips, "llm", "other")
 
 
 def test_one_model_under_two_names_shares_its_answers(clips: Workspace, tmp_path: Path) -> None:
-    clips.table(SAMPLES).delete("sample_id = 's4'")
+    clips.table(SAMPLES).delete(pc.field("sample_id") == "s4")
     answered(clips, "s1", Summary(product_name="松石牙刷", product_features=("软毛",)))
     folder = tmp_path / "small_lm"
     shutil.copytree(find_model("shipped").source, folder)

@@ -6,6 +6,7 @@ import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -80,7 +81,7 @@ def test_two_workers_train_a_model_that_embeds(decoded: Workspace, two_workers: 
 
 
 def test_only_training_products_are_trained_on(decoded: Workspace, two_workers: list[str]) -> None:
-    rows = decoded.table(SAMPLES).read(["product_id"], f"split = '{Split.TRAIN}'")
+    rows = decoded.table(SAMPLES).read(["product_id"], pc.field("split") == Split.TRAIN)
     products = sorted(set(rows["product_id"].to_pylist()))
     assert model_settings(decoded, "ampere")["products"] == products
 
@@ -160,7 +161,9 @@ def test_cn_clip_is_trained_embedded_indexed_and_evaluated(
     for command in ("embed", "index", "evaluate"):
         assert main([command, *flags]) == 0, command
     assert "cn-clip-m0" in capsys.readouterr().out
-    rows = decoded.table(EMBEDDINGS).read(["vector"], "model LIKE 'cn-clip-m0@%'")
+    rows = decoded.table(EMBEDDINGS).read(
+        ["vector"], pc.starts_with(pc.field("model"), "cn-clip-m0@")
+    )
     assert {len(vector) for vector in rows["vector"].to_pylist()} == {12}
 
 
@@ -191,7 +194,7 @@ def test_model_trained_on_frames_is_the_start_of_another(
 def test_training_frames_are_those_of_the_training_split(decoded: Workspace) -> None:
     settings = TrainSettings(supervision="training-frames", text="none")
     training_set, _ = training_data(decoded, LanceFrames(decoded), ModelSettings(), settings)
-    rows = decoded.table(SAMPLES).read(["sample_id"], f"split = '{Split.TRAIN}'")
+    rows = decoded.table(SAMPLES).read(["sample_id"], pc.field("split") == Split.TRAIN)
     assert sorted(training_set.products) == sorted(rows["sample_id"].to_pylist())
 
 
