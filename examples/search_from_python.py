@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ampere.retrieval.index import Hit
+
 from ampere.config.presets import PRESETS
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.records import Domain
-from ampere.retrieval.index import Hit
 from ampere.retrieval.index_types import set_blas_threshold
 from ampere.store.indexes import open_index
 from ampere.store.models import model_folder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ampere.config.evaluate import EvaluateSettings
 from ampere.models.model_folder import embedding_name, summary_model, text_source
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.records import SAMPLES, Domain, Split
 from ampere.retrieval.evaluation import (
     Results,
     compare,
@@ -23,7 +23,6 @@ from ampere.retrieval.evaluation import (
     evaluate_tasks,
     same_samples,
 )
-from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.retrieval.modalities import (
     QUERIES,
@@ -31,7 +30,9 @@ from ampere.retrieval.modalities import (
     format_alone,
     neighbors_without_text,
 )
+from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
+from ampere.store.embeddings import embeddings_spec
 from ampere.store.models import model_folder
 from ampere.store.texts import sample_texts
 from ampere.store.workspace import Workspace
@@ -125,8 +126,8 @@ def alone_vectors(
         modality: `frames` or `text`.
     """
     column = f"{modality}_vector"
-    where = (pc.field("model") == embedding_name(folder)) & pc.field(column).is_valid()
-    rows = workspace.table(EMBEDDINGS).read(["sample_id", column], where)
+    table = workspace.table(embeddings_spec(embedding_name(folder)))
+    rows = table.read(["sample_id", column], pc.field(column).is_valid())
     if not rows.num_rows:
         return {}
     by_domain = {}
@@ -183,9 +184,8 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     columns = ["sample_id", "product_id", "domain"]
     columns += [name for name in table.schema().names if name == CATEGORY]
     samples = table.read(columns, TEST_SAMPLES).sort_by("sample_id")
-    embedded = workspace.table(EMBEDDINGS).read(
-        ["sample_id", "vector"], pc.field("model") == embedding_name(folder)
-    )
+    embeddings = workspace.table(embeddings_spec(embedding_name(folder)))
+    embedded = embeddings.read(["sample_id", "vector"])
     at = pc.index_in(samples["sample_id"], value_set=embedded["sample_id"].combine_chunks())
     samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     if samples.num_rows == 0:

@@ -141,7 +141,7 @@ def _search_selected(
 
 
 def exact_index(index: faiss.Index) -> faiss.Index | None:
-    """The flat index that an index is, or that a graph keeps its vectors in; None: there is none."""
+    """The flat index that an index is, or that a graph keeps its vectors in; None for others."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexHNSWFlat):
         return faiss.downcast_index(index.storage)

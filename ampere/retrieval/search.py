@@ -19,7 +19,7 @@ from ampere.retrieval.lexical import TEXT_COLUMN, Ranking, rank_by_words
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.segments import stacked_vectors
-from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
+from ampere.retrieval.snapshot import Snapshot, rows_by_id
 
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
@@ -124,9 +124,7 @@ def check_column(name: str, schema: pa.Schema) -> None:
         raise ValueError(f"no column {name!r} to group or count by; there are {', '.join(names)}")
 
 
-def stored_vector(
-    dataset: lance.LanceDataset, sample_id: str
-) -> tuple[int, NDArray[np.float32]]:
+def stored_vector(dataset: lance.LanceDataset, sample_id: str) -> tuple[int, NDArray[np.float32]]:
     """Row id and vector of a stored sample.
 
     Raises:
@@ -138,14 +136,6 @@ def stored_vector(
     if not rows.num_rows:
         raise ValueError(f"no sample {sample_id!r} in the search table")
     return rows["_rowid"][0].as_py(), stacked_vectors(rows["vector"])[0]
-
-
-def passing_rows(snapshot: Snapshot, condition: str) -> NDArray[np.bool_]:
-    """The rows that pass an SQL condition, bool [largest row id + 1]; the snapshot keeps it."""
-    if condition not in snapshot.passing:
-        rows = snapshot.dataset.scanner(columns=[], filter=condition, with_row_id=True).to_table()
-        snapshot.remember(condition, id_mask(rows["_rowid"].to_numpy()))
-    return snapshot.passing[condition]
 
 
 def count_values(
@@ -190,7 +180,9 @@ class _Run:
     ) -> None:
         self.snapshot, self.request, self.vectors = snapshot, request, vectors
         self.condition = condition
-        self.passing = passing_rows(snapshot, condition) if request.filter and condition else None
+        self.passing = None
+        if request.filter and condition:
+            self.passing = snapshot.passing_rows(condition)
         self.wanted = request.offset + request.k
         self.itself = (
             stored_vector(snapshot.dataset, request.sample_id)[0]
@@ -359,9 +351,7 @@ def _rows_of(ranking: Ranking, domain: Domain) -> dict[int, tuple[float, str]]:
     }
 
 
-def make_hit(
-    row: dict[str, Any], score: float, group: Any, explanation: Explanation | None
-) -> Hit:
+def make_hit(row: dict[str, Any], score: float, group: Any, explanation: Explanation | None) -> Hit:
     """A hit from the columns of its row."""
     fixed = {"sample_id", "product_id", "domain", "text", "media_uri"}
     own: Sequence[str] = EMBEDDINGS.schema.names

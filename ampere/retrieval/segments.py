@@ -8,6 +8,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -105,7 +106,7 @@ def _merged(first: Segment, second: Segment) -> Segment:
 
 def stored_vectors(index: faiss.Index) -> NDArray[np.float32]:
     """The vectors of a flat index, float32 [N, D], without a copy."""
-    flat = faiss.downcast_index(index)
+    flat: Any = faiss.downcast_index(index)
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
 

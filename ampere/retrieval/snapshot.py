@@ -5,8 +5,7 @@ that depends on the number of changes; the two share all that is equal.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import lance
 import numpy as np
@@ -26,6 +25,8 @@ from ampere.retrieval.segments import (
     with_added,
 )
 
+MAX_FILTERS = 16  # whose rows a snapshot remembers, a byte for each row of the table
+IDS_PER_READ = 1000  # Lance takes longer for each of more
 CHANGED_COLUMNS = ["sample_id", "domain", "split", "fingerprint"]
 
 
@@ -37,11 +38,13 @@ class Snapshot:
         base: the FAISS base.
         dataset: the table at this version, for filters, words and the columns of hits.
         domains: domain -> index over the base's rows and those that came since.
+        passing: the rows that pass recent filters; see `passing_rows`.
     """
 
     base: Base
     dataset: lance.LanceDataset
     domains: dict[Domain, DomainIndex]
+    passing: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # condition -> row mask
 
     @classmethod
     def of_base(cls, base: Base, dataset: lance.LanceDataset) -> "Snapshot":
@@ -78,6 +81,17 @@ class Snapshot:
         added = sum(segment.count for segment in segments if not segment.is_base)
         deleted = sum(len(s.row_ids) - s.count for s in segments if s.is_base)
         return added + deleted
+
+    def passing_rows(self, condition: str) -> NDArray[np.bool_]:
+        """The rows that pass an SQL condition, bool [largest row id + 1]."""
+        mask = self.passing.get(condition)
+        if mask is None:
+            rows = self.dataset.scanner(columns=[], filter=condition, with_row_id=True).to_table()
+            mask = id_mask(rows["_rowid"].to_numpy())
+            if len(self.passing) >= MAX_FILTERS:
+                self.passing.clear()
+            self.passing[condition] = mask
+        return mask
 
     def count(self, domain: Domain) -> int:
         """Number of rows of a domain."""
@@ -157,10 +171,11 @@ def rows_by_id(
     dataset: lance.LanceDataset, row_ids: NDArray[np.uint64], columns: list[str]
 ) -> pa.Table:
     """Columns of some rows, in the order of the given row ids, all of which must exist."""
-    wanted = [*columns, "_rowid"]
-    if not len(row_ids):
-        return dataset.scanner(columns=wanted, limit=0).to_table().drop(["_rowid"])
-    condition = f"_rowid IN ({', '.join(map(str, row_ids.tolist()))})"
-    rows: Any = dataset.scanner(columns=columns, filter=condition, with_row_id=True).to_table()
-    at = pc.index_in(pa.array(row_ids), value_set=rows["_rowid"].combine_chunks())
+    parts = [dataset.scanner(columns=columns, with_row_id=True, limit=0).to_table()]
+    for start in range(0, len(row_ids), IDS_PER_READ):
+        names = ", ".join(map(str, row_ids[start : start + IDS_PER_READ].tolist()))
+        scanner = dataset.scanner(columns=columns, filter=f"_rowid IN ({names})", with_row_id=True)
+        parts.append(scanner.to_table())
+    rows = pa.concat_tables(parts)
+    at = pc.index_in(pa.array(row_ids, pa.uint64()), value_set=rows["_rowid"].combine_chunks())
     return rows.drop(["_rowid"]).take(at)

@@ -55,12 +55,13 @@ class Table:
 
     def schema(self) -> pa.Schema:
         """The columns of the table, with the catalog's further ones if it has any."""
-        return pa.schema([*self.spec.schema, *self.extra_columns()])
+        dataset = self.dataset() if self.spec.has_extra_columns else None
+        return self.spec.schema if dataset is None else dataset.schema
 
     def extra_columns(self) -> list[pa.Field]:
         """The catalog's further columns, behind those of the spec."""
-        dataset = self.dataset() if self.spec.has_extra_columns else None
-        return [] if dataset is None else list(dataset.schema)[len(self.spec.schema) :]
+        own = set(self.spec.schema.names)
+        return [field for field in self.schema() if field.name not in own]
 
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add further columns that the table does not have, null in every row."""
@@ -89,6 +90,18 @@ class Table:
         elif rows.num_rows:
             merge = dataset.merge_insert(list(self.spec.key))
             merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+    def update_columns(self, rows: pa.Table) -> None:
+        """Write some columns of rows that exist, in one commit; the other columns stay.
+
+        Args:
+            rows: the key columns and those to write.
+        """
+        dataset = self.dataset()
+        if dataset is not None and rows.num_rows:
+            fields = [dataset.schema.field(name) for name in rows.column_names]
+            merge = dataset.merge_insert(list(self.spec.key)).when_matched_update_all()
+            merge.execute(rows.cast(pa.schema(fields)))
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
         """Insert rows with new keys in one commit, whose cost does not depend on the table's size.

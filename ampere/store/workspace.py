@@ -114,7 +114,9 @@ class Workspace:
             yield
             return
         # No soft lock where the file system has no flock: it would outlive a killed job.
-        lock = FileLock(f"{self.uri}/.{name}.lock", blocking=wait, fallback_to_soft=False)
+        lock = FileLock(
+            f"{self.uri}/.{name.replace('/', '-')}.lock", blocking=wait, fallback_to_soft=False
+        )
         try:
             held = lock.acquire()
         except Timeout as error:

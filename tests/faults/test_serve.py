@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from ampere.retrieval.index import Hit
 from fastapi import FastAPI, UploadFile
 
 from ampere.cli import main
-from ampere.retrieval.index import Hit
 from ampere.store.workspace import Workspace
 from serve import middleware
 from serve.gateway import ONGOING, answer_of, without_empty

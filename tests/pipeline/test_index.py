@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from ampere.retrieval.index import SearchIndex
 
 from ampere.cli import main
 from ampere.config.index import IndexSettings
@@ -16,7 +17,6 @@ from ampere.pipeline import index
 from ampere.pipeline.index import build_index, roll_back
 from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
 from ampere.reports import search
-from ampere.retrieval.index import SearchIndex
 from ampere.retrieval.request import SearchRequest
 from ampere.store.indexes import current_version, open_index, version_folder, versions
 from ampere.store.models import model_folder

@@ -5,12 +5,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from ampere.config.index import IndexSettings
-from ampere.records import Domain
-from ampere.retrieval import index_types
 from ampere.retrieval.index import (
     MISSING_SCORE,
     DomainIndex,
@@ -28,6 +22,12 @@ from ampere.retrieval.index_build import (
     write_base,
     write_delta,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ampere.config.index import IndexSettings
+from ampere.records import Domain
+from ampere.retrieval import index_types
 from ampere.retrieval.index_types import MIN_TRAIN_ROWS
 from tests.helpers.index_rows import DIM, alike, rows
 

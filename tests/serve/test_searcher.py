@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ampere.retrieval.index import stacked_vectors
+from ampere.retrieval.index_build import write_base
 
 from ampere.config.index import IndexSettings
 from ampere.records import Domain
-from ampere.retrieval.index import stacked_vectors
-from ampere.retrieval.index_build import write_base
 from ampere.store.workspace import Workspace
 from serve.searcher import SearcherDeployment, best_of
 from tests.helpers.index_rows import alike, rows

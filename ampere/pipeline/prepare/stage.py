@@ -21,7 +21,8 @@ from ampere.catalog.problem import Located, Problem
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
+from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
+from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.failures import record_failures
 from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
@@ -228,7 +229,8 @@ def _delete(workspace: Workspace, ids: list[str]) -> None:
     """
     if not ids:
         return
-    derived = (FRAMES, SUMMARIES, FEATURES, EMBEDDINGS)
+    embeddings = [embeddings_spec(name) for name in embedding_tables(workspace)]
+    derived = (FRAMES, SUMMARIES, FEATURES, *embeddings)
     with ExitStack() as locks:
         for spec in derived:
             locks.enter_context(workspace.lock(spec.name))
