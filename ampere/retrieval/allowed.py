@@ -82,15 +82,22 @@ def search_allowed(
         extra: results beyond the `k`, for which ivf-pq rescores no further candidates.
     """
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
-    if allowed is None or allowed.count == len(allowed.mask):
-        return search(index, queries, k, effort, extra=extra)
     wanted = k + extra
+    if allowed is None:
+        allowed = Allowed(np.ones(index.ntotal, bool))
     if not allowed.count:
         shape = (len(queries), wanted)
         return np.zeros(shape, np.float32), np.full(shape, -1, np.int64)
-    if 1 - allowed.share <= DROPPED_SHARE:
-        return _search_and_drop(index, queries, k, effort, allowed, extra)
-    return _search_selected(index, queries, k, effort, allowed, extra)
+    if allowed.count == len(allowed.mask):
+        scores, places = search(index, queries, k, effort, extra=extra)
+    elif 1 - allowed.share <= DROPPED_SHARE:
+        scores, places = _search_and_drop(index, queries, k, effort, allowed, extra)
+    else:
+        scores, places = _search_selected(index, queries, k, effort, allowed, extra)
+    few = (places >= 0).sum(axis=1) < min(wanted, allowed.count)
+    if few.any():
+        scores[few], places[few] = _search_all(index, queries[few], k, allowed, extra)
+    return scores, places
 
 
 def _search_and_drop(
@@ -101,10 +108,7 @@ def _search_and_drop(
     allowed: Allowed,
     extra: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Search for spare results and drop the excluded ones.
-
-    Queries that keep too few results are repeated with a selector.
-    """
+    """Search for spare results and drop the excluded ones; too few may remain."""
     wanted = k + extra
     spare = math.ceil(2 * wanted * (1 - allowed.share)) + SPARE_RESULTS
     scores, places = search(index, queries, k, effort, extra=extra + spare)
@@ -113,10 +117,6 @@ def _search_and_drop(
     order = np.argsort(~remaining, axis=1, kind="stable")[:, :wanted]
     scores = np.take_along_axis(scores, order, axis=1)
     places = np.take_along_axis(np.where(remaining, places, -1), order, axis=1)
-    few = remaining.sum(axis=1) < min(wanted, allowed.count)
-    if few.any():
-        repeated = _search_selected(index, queries[few], k, effort, allowed, extra)
-        scores[few], places[few] = repeated
     return scores, places
 
 
@@ -129,20 +129,43 @@ def _search_selected(
     extra: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Search with a selector: exactly if there are few allowed items, else with more effort."""
-    wanted = k + extra
+    if allowed.count <= COMPARED_ITEMS or isinstance(faiss.downcast_index(index), faiss.IndexFlat):
+        return _search_all(index, queries, k, allowed, extra)
+    factor = min(MAX_EFFORT_FACTOR, 1 / allowed.share)
+    parameters = search_parameters(
+        index, effort, allowed.bitmap, k, k + extra, effort_factor=factor
+    )
+    return index.search(queries, k + extra, params=parameters)
+
+
+def _search_all(
+    index: faiss.Index,
+    queries: NDArray[np.float32],
+    k: int,
+    allowed: Allowed,
+    extra: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Compare the queries with all allowed items."""
     exact = exact_index(index)
-    few = allowed.count <= max(COMPARED_ITEMS, wanted)
-    if exact is not None and (few or exact is index):
-        parameters = _untyped.SearchParameters(sel=allowed.listed if few else allowed.bitmap)
-        return exact.search(queries, wanted, params=parameters)
-    factor = math.inf if few else min(MAX_EFFORT_FACTOR, 1 / allowed.share)
-    parameters = search_parameters(index, effort, allowed.bitmap, k, wanted, effort_factor=factor)
-    return index.search(queries, wanted, params=parameters)
+    if exact is not None:
+        # Only a flat index goes through a list without looking at the other items.
+        is_list = isinstance(exact, faiss.IndexFlat) and allowed.count <= COMPARED_ITEMS
+        selector = allowed.listed if is_list else allowed.bitmap
+        return exact.search(queries, k + extra, params=_untyped.SearchParameters(sel=selector))
+    parameters = search_parameters(
+        index, 1, allowed.bitmap, k, k + extra, effort_factor=index.ntotal
+    )
+    return index.search(queries, k + extra, params=parameters)
 
 
 def exact_index(index: faiss.Index) -> faiss.Index | None:
-    """The flat index that an index is, or that a graph keeps its vectors in; None for others."""
+    """What an index keeps whole vectors in, to compare a query with each; None: it has only lists.
+
+    That of ivf-pq has 16-bit floats, from which the index itself takes its similarities.
+    """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexHNSWFlat):
         return faiss.downcast_index(index.storage)
+    if isinstance(index, faiss.IndexRefine):
+        return faiss.downcast_index(index.refine_index)
     return index if isinstance(index, faiss.IndexFlat) else None

@@ -18,8 +18,8 @@ from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
 from ampere.retrieval.lexical import TEXT_COLUMN, Ranking, rank_by_words
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
-from ampere.retrieval.segments import stacked_vectors
-from ampere.retrieval.snapshot import Snapshot, rows_by_id
+from ampere.retrieval.segments import looked_up, stacked_vectors
+from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
 
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
@@ -96,8 +96,10 @@ def search(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) ->
             filter is invalid.
     """
     schema = snapshot.dataset.schema
-    for name in (*request.facets, *([request.group_by] if request.group_by else [])):
+    for name in request.facets:
         check_column(name, schema)
+    if request.group_by:
+        check_group_column(request.group_by, schema)
     condition = search_condition(snapshot, request)
     run = _Run(snapshot, request, vectors, condition)
     candidates = {domain: run.best(domain) for domain in request.domains}
@@ -122,6 +124,13 @@ def check_column(name: str, schema: pa.Schema) -> None:
     names = [n for n in schema.names if n not in INTERNAL_COLUMNS]
     if name not in names:
         raise ValueError(f"no column {name!r} to group or count by; there are {', '.join(names)}")
+
+
+def check_group_column(name: str, schema: pa.Schema) -> None:
+    """Raise ValueError if rows cannot be grouped by a column."""
+    check_column(name, schema)
+    if pa.types.is_list(schema.field(name).type):
+        raise ValueError(f"cannot group by {name}: a row has a list of values; count it by facets")
 
 
 def stored_vector(dataset: lance.LanceDataset, sample_id: str) -> tuple[int, NDArray[np.float32]]:
@@ -191,7 +200,7 @@ class _Run:
         )
         self.rankings: dict[int, Ranking] = {}  # depth -> ranking by words over all domains
 
-    def best(self, domain: Domain) -> list[tuple[Hashable, list[Candidate]]]:
+    def best(self, domain: Domain) -> list[tuple[Any, list[Candidate]]]:
         """The groups, or single rows, from `offset` on, each with its candidates."""
         depth = DEPTH
         while depth < DEPTH_PER_HIT * self.wanted * self.request.group_size:
@@ -199,17 +208,34 @@ class _Run:
         while True:
             candidates, is_complete = self._ranked(domain, depth)
             groups = self._grouped(candidates)
-            if is_complete or self._has_enough(groups):
-                return list(groups.items())[self.request.offset : self.wanted]
+            if is_complete or len(groups) >= self.wanted:
+                chosen = list(groups.items())[self.request.offset : self.wanted]
+                if self.request.group_size > 1 and self.request.ranking == "vector":
+                    chosen = [(key, self._filled(domain, key, few)) for key, few in chosen]
+                return chosen
             depth *= 4
 
-    def _has_enough(self, groups: dict[Hashable, list[Candidate]]) -> bool:
-        """Whether further candidates would change nothing but the sizes of small groups."""
-        return len(groups) >= self.wanted
+    def _filled(self, domain: Domain, key: Any, candidates: list[Candidate]) -> list[Candidate]:
+        """The best rows of a group, of which too few may be among those ranked so far."""
+        kind, value = key
+        size = self.request.group_size
+        if kind == "row" or len(candidates) == size:
+            return candidates
+        rows = self.snapshot.dataset.to_table(
+            columns=[], filter=pc.field(self.request.group_by) == value, with_row_id=True
+        )
+        of_group = id_mask(rows["_rowid"].to_numpy())
+        if self.passing is not None:
+            of_group &= looked_up(self.passing, np.arange(len(of_group), dtype=np.uint64))
+        nearest, _ = self._nearest(domain, size + 1, of_group)
+        known = {candidate.row_id: candidate for candidate in candidates}
+        return [
+            known.get(row) or Candidate(row, name, score) for row, (score, name) in nearest.items()
+        ][:size]
 
     def _grouped(self, candidates: list[Candidate]) -> dict[Hashable, list[Candidate]]:
         if not self.request.group_by:
-            return {candidate.row_id: [candidate] for candidate in candidates}
+            return {("row", candidate.row_id): [candidate] for candidate in candidates}
         column = self.request.group_by
         row_ids = np.array([candidate.row_id for candidate in candidates], np.uint64)
         values = rows_by_id(self.snapshot.dataset, row_ids, [column])[column].to_pylist()
@@ -217,8 +243,6 @@ class _Run:
 
         def group_of(candidate: Candidate) -> Hashable:
             value = of_row[candidate.row_id]
-            if isinstance(value, list):
-                value = tuple(value)
             return ("row", candidate.row_id) if value is None else ("value", value)
 
         return best_of_groups(candidates, group_of, self.request.group_size)
@@ -259,9 +283,14 @@ class _Run:
 
     def _by_vector(self, domain: Domain, depth: int) -> tuple[dict[int, tuple[float, str]], bool]:
         """Row id -> similarity and sample id, best first; and whether there are no others."""
+        return self._nearest(domain, depth, self.passing)
+
+    def _nearest(
+        self, domain: Domain, depth: int, passing: NDArray[np.bool_] | None
+    ) -> tuple[dict[int, tuple[float, str]], bool]:
         index = self.snapshot.domains[domain]
         assert self.vectors.query is not None, "the mode needs a vector"
-        scores, places = index.nearest(self.vectors.query[None], depth, self.passing)
+        scores, places = index.nearest(self.vectors.query[None], depth, passing)
         found = places[0] >= 0
         scores, places = scores[0][found], places[0][found]
         is_complete = len(places) < depth
