@@ -127,7 +127,8 @@ def alone_vectors(
     """
     column = f"{modality}_vector"
     table = workspace.table(embeddings_spec(embedding_name(folder)))
-    rows = table.read(["sample_id", column], pc.field(column).is_valid())
+    rows = table.read(["sample_id", column])
+    rows = rows.filter(pc.is_valid(rows[column]))
     if not rows.num_rows:
         return {}
     by_domain = {}

@@ -104,7 +104,11 @@ def index_type(field: pa.Field) -> str | None:
 def maintain(table: Table) -> None:
     """Merge small files, and take rows that came since into the indexes."""
     table.compact()
-    if (dataset := table.dataset()) is not None:
+    dataset = table.dataset()
+    if dataset is None:
+        return
+    rows = dataset.count_rows()
+    if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
         dataset.optimize.optimize_indices()
 
 

@@ -19,7 +19,8 @@ from ray.serve.schema import ServeDeploySchema
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.models.model_folder import embedding_name
-from ampere.records import EMBEDDINGS, SAMPLES
+from ampere.records import SAMPLES
+from ampere.store.models import model_folder
 from ampere.store.texts import sample_texts
 from ampere.store.workspace import Workspace
 from serve import embedder
@@ -28,6 +29,7 @@ from serve.middleware import QUEUED, RUNNING
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
 from tests.helpers.demo import DemoRun
+from tests.helpers.embeddings import embeddings_of
 from tests.helpers.processes import free_port
 from tests.helpers.workspaces import embedding_model
 
@@ -86,15 +88,11 @@ def test_served_vectors_equal_those_of_the_batch_job(
     for sample in (
         workspace.table(SAMPLES).read(None, pc.field("domain") == domain).slice(0, 3).to_pylist()
     ):
-        stored = (
-            workspace.table(EMBEDDINGS)
-            .read(
-                ["vector"],
-                (pc.field("sample_id") == sample["sample_id"])
-                & pc.starts_with(pc.field("model"), "ampere@"),
-            )["vector"][0]
-            .as_py()
+        name = embedding_name(model_folder(workspace, "ampere"))
+        rows = embeddings_of(workspace, name).read(
+            ["vector"], pc.field("sample_id") == sample["sample_id"]
         )
+        stored = rows["vector"][0].as_py()
         fields = {"text": texts[sample["sample_id"]]} if texts[sample["sample_id"]] else {}
         answer = post(client, "/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
         np.testing.assert_allclose(answer.json()["vector"], stored, atol=1e-5)

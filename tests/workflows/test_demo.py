@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from ampere.cli import main
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
+from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.retrieval.metrics import TASKS
+from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.text.checks.scores import score_summaries
 from ampere.workflows.demo import summary_scores
 from ampere.workflows.evaluate_summaries import read_gold
 from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, demo_command
+from tests.helpers.embeddings import embeddings_of
 from tests.helpers.processes import free_port
 
 pytestmark = pytest.mark.timeout(1200)
@@ -36,9 +38,11 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
     assert sorted(summarized + failures["sample_id"].to_pylist()) == sorted(
         clips["sample_id"].to_pylist()
     )
-    embeddings = demo.workspace.table(EMBEDDINGS).read(["sample_id", "model"])
-    assert embeddings.num_rows == 3 * SAMPLE_COUNT  # three models
-    assert embeddings.group_by(["sample_id", "model"]).aggregate([]).num_rows == 3 * SAMPLE_COUNT
+    models = embedding_tables(demo.workspace)
+    assert len(models) == 3
+    for model in models:
+        embedded = embeddings_of(demo.workspace, model).read(["sample_id"])["sample_id"]
+        assert sorted(embedded.to_pylist()) == sorted(ids)
     assert demo.workspace.table(FAILURES).count(pc.field("stage") != "summarize") == 0
 
 
@@ -174,8 +178,9 @@ def test_rerun_skips_what_is_done(
 
 
 def table_versions(demo: DemoRun) -> list[int]:
+    embeddings = [embeddings_spec(name) for name in embedding_tables(demo.workspace)]
     return [
-        demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, EMBEDDINGS)
+        demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, *embeddings)
     ]
 
 

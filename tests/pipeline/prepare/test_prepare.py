@@ -14,7 +14,6 @@ from ampere.catalog.rope import DOMAIN_FILES
 from ampere.pipeline.prepare import stage as module
 from ampere.pipeline.prepare.stage import MAX_PROBLEMS_SHOWN, PROBLEMS_REPORT, prepare
 from ampere.records import (
-    EMBEDDINGS,
     FAILURES,
     FRAMES,
     SAMPLES,
@@ -26,6 +25,7 @@ from ampere.records import (
 )
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
+from tests.helpers.embeddings import write_embeddings
 from tests.helpers.workspaces import HEADER, manifest, row
 
 
@@ -68,6 +68,7 @@ def test_sample_is_stored_as_a_row(workspace: Workspace, tmp_path: Path) -> None
             "domain": "page",
             "split": "train",
             "text": "云岚, 洗发水",
+            "origin": "catalog",
             "media_kind": "file",
             "media_uris": [f"{tmp_path}/a.jpg"],
             "timestamps_s": [],
@@ -220,16 +221,14 @@ def test_prune_deletes_samples_from_every_table(workspace: Workspace) -> None:
     for name in ("keep", "go", "it's"):
         workspace.table(FRAMES).append([{"sample_id": name}])
         workspace.table(SUMMARIES).append([{"sample_id": name, "method": "llm"}])
-        workspace.table(EMBEDDINGS).append(
-            [{"sample_id": name, "model": "m", "vector": [0.0] * 128}]
-        )
+        embeddings = write_embeddings(workspace, "m@1", [{"sample_id": name, "vector": [0.0] * 8}])
         workspace.table(FAILURES).append([{"stage": "decode", "sample_id": name}])
     shrunk: list[Located] = [("f:1", sample("keep"))]
     assert prepare(workspace, shrunk).notes == ["samples: 0 added, 0 updated, 0 deleted"]
     assert len(texts(workspace)) == 3  # nothing is deleted by default
     report = prepare(workspace, shrunk, prune=True)
     assert report.notes == ["samples: 0 added, 0 updated, 2 deleted"] and report.succeeded
-    for spec in (SAMPLES, FRAMES, SUMMARIES, EMBEDDINGS, FAILURES):
+    for spec in (SAMPLES, FRAMES, SUMMARIES, embeddings.spec, FAILURES):
         assert workspace.table(spec).read(["sample_id"])["sample_id"].to_pylist() == ["keep"]
 
 
@@ -256,9 +255,10 @@ def test_rope_ids_without_product_do_not_block_prune(workspace: Workspace) -> No
 def test_prune_deletes_nothing_while_another_job_writes(workspace: Workspace) -> None:
     prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
     workspace.table(FRAMES).append([{"sample_id": "b"}])
+    embeddings = write_embeddings(workspace, "m@1", [{"sample_id": "b", "vector": [0.0] * 8}])
     with (
-        workspace.lock("embeddings"),
-        pytest.raises(RuntimeError, match="another job is writing embeddings"),
+        workspace.lock(embeddings.spec.name),
+        pytest.raises(RuntimeError, match="another job is writing embeddings/m@1"),
     ):
         prepare(workspace, [("f:1", sample("a")), ("f:3", sample("c"))], prune=True)
     assert texts(workspace).keys() == {"a", "b", "c"}
