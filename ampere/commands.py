@@ -7,7 +7,7 @@ fields as help texts, with their line breaks.
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -345,12 +345,12 @@ class Search(Command):
     """Words to search with: alone, or as the title of the image or the summary of the speech."""
     like: str | None = None
     """Id of a stored sample to find similar ones of."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each part of the query, such as `--weights file 1 words 0.5 sample 2`; each is then
-    embedded alone. Default: a file and its words are embedded together."""
+    weights: tuple[str, ...] = ()
+    """Weight of each part of the query, such as file=1 words=0.5 sample=2; each is then embedded
+    alone. Default: a file and its words are embedded together."""
     model: str = ""
     """Name of the model under models/ whose index is searched; default: that of the preset."""
-    domains: tuple[Domain, ...] = tuple(Domain)
+    domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
     """Domains to search."""
     k: int = 5
     """Number of results per domain, or of groups."""
@@ -388,8 +388,8 @@ class Search(Command):
             media=None if self.file is None else self.file.read_bytes(),
             text=self.text,
             sample_id=self.like,
-            weights=self.weights,
-            domains=self.domains,
+            weights=dict(map(weight, self.weights)),
+            domains=tuple(map(Domain, self.domains)),
             k=self.k,
             offset=self.offset,
             filter=self.filter,
@@ -407,6 +407,21 @@ class Search(Command):
             else format_hits(answer)
         )
         return 0
+
+
+def weight(text: str) -> tuple[str, float]:
+    """A part of a query and its weight, from NAME=NUMBER.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError as error:
+        raise ValueError(
+            f"--weights has {text!r}; expected NAME=NUMBER, such as words=0.5"
+        ) from error
 
 
 @dataclass(kw_only=True)

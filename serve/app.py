@@ -25,7 +25,7 @@ class SearchArgs(BaseModel):
     Attributes:
         workspace: folder or URI that every node can reach.
         revision: any text; change it so that `serve deploy` restarts the application, for example
-            to open a new index.
+            after a training.
         model: a model of the workspace that has an index.
     """
 

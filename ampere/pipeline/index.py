@@ -21,6 +21,7 @@ from ampere.records import FRAMES, SAMPLES
 from ampere.retrieval.base import META_FILE, Base, check_files, read_meta, write_base, write_meta
 from ampere.retrieval.gate import check_snapshot, searched_rows, shown
 from ampere.retrieval.index_types import check_gpu, set_blas_threshold
+from ampere.retrieval.searcher import set_serving
 from ampere.retrieval.snapshot import Snapshot
 from ampere.store.embeddings import embeddings_spec, index_columns, maintain
 from ampere.store.indexes import (
@@ -34,8 +35,8 @@ from ampere.store.indexes import (
     open_searcher,
     remove_old,
     remove_superseded,
+    search_table,
     serving,
-    set_serving,
 )
 from ampere.store.models import model_folder
 from ampere.store.table import Table
@@ -83,7 +84,7 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         except NewBaseNeeded as needed:
             reason = str(needed)
         version, rows, lines = new_base(workspace, name, table, settings, before)
-        set_serving(workspace, name, version)
+        set_serving(search_table(workspace, name), version)
         remove_old(workspace, name, settings.keep, before)
         notes = [f"index: new base {base_name(version)}: {reason}", *lines, *notes]
         if removed := remove_superseded(workspace, name):
@@ -230,7 +231,7 @@ def roll_back(workspace: Workspace, model: str) -> str:
                 f"{base_name(current)} stays current. To roll back to an earlier base, remove "
                 f"{FOLDER}/{name}/{base_name(goal)} and try again"
             ) from error
-        set_serving(workspace, name, goal)
+        set_serving(search_table(workspace, name), goal)
     return base_name(goal)
 
 

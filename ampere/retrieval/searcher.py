@@ -119,3 +119,11 @@ def serving_version(dataset: lance.LanceDataset) -> int:
     if SERVING_TAG not in tags:
         raise ValueError("the search table has no published base; run `ampere index`")
     return tags[SERVING_TAG]["version"]
+
+
+def set_serving(dataset: lance.LanceDataset, version: int) -> None:
+    """Publish the base that was built at a version: searchers change to it at their next look."""
+    if SERVING_TAG in dataset.tags.list():
+        dataset.tags.update(SERVING_TAG, version)
+    else:
+        dataset.tags.create(SERVING_TAG, version)

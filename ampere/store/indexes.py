@@ -117,15 +117,6 @@ def serving_meta(workspace: Workspace, model: str) -> dict[str, Any]:
     return base_meta(workspace, name, serving(workspace, name))
 
 
-def set_serving(workspace: Workspace, name: str, version: int) -> None:
-    """Publish a base: searchers change to it at their next look."""
-    tags = search_table(workspace, name).tags
-    if SERVING_TAG in tags.list():
-        tags.update(SERVING_TAG, version)
-    else:
-        tags.create(SERVING_TAG, version)
-
-
 def open_searcher(
     workspace: Workspace, name: str, shards: Sequence[int] | None = None, **options: Any
 ) -> Searcher:

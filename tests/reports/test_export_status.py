@@ -19,7 +19,8 @@ from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, TABLES
 from ampere.reports.export import export_tables
 from ampere.reports.status import format_failures, format_status, stages
-from ampere.store.indexes import base_name, search_table, set_serving
+from ampere.retrieval.searcher import set_serving
+from ampere.store.indexes import base_name, search_table
 from ampere.store.settings import settings_report
 from ampere.store.workspace import Workspace
 from tests.helpers.embeddings import write_embeddings
@@ -140,7 +141,7 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     prepared.write_text(
         f"indexes/{name}/{base_name(version)}/index.json", json.dumps({"domains": domains})
     )
-    set_serving(prepared, name, version)
+    set_serving(search_table(prepared, name), version)
     # A build that died before publication.
     prepared.write_text("indexes/killed@1/v000001/index.json", "{}")
     text = format_status(prepared, DEMO)
