@@ -28,7 +28,7 @@ def filled(workspace: Workspace) -> Workspace:
         ("removed from the catalog", "llm", "x"),
     ]  # fmt: skip
     workspace.table(SUMMARIES).upsert(
-        [{"sample_id": i, "method": m, "text": t} for i, m, t in summaries]
+        [{"sample_id": i, "method": m, "model": "", "text": t} for i, m, t in summaries]
     )
     return workspace
 
