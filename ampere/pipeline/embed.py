@@ -59,7 +59,7 @@ from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames, enlarged_note
 from ampere.store.models import load_embedder, model_folder
 from ampere.store.table import Table
-from ampere.store.texts import missing_summary_warnings, sample_texts, text_array
+from ampere.store.texts import missing_summary_warnings, texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NORMALIZATION
 
@@ -237,27 +237,27 @@ def input_rows(
     samples = samples.filter(pc.is_in(samples["sample_id"], value_set=with_frames))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
-    texts = sample_texts(workspace, text_source(folder), summaries_of)
+    texts = texts_of(workspace, text_source(folder), ids, summaries_of)
     alone = [
-        split == Split.TEST and texts.get(sample_id) is not None
-        for sample_id, split in zip(ids, samples["split"].to_pylist(), strict=True)
+        split == Split.TEST and text.is_valid
+        for split, text in zip(samples["split"].to_pylist(), texts, strict=True)
     ]
     # Not the product and other columns: they are updated without embedding again.
     fingerprints = [
         fingerprint(
             frame_fingerprints[row["sample_id"]],
-            texts.get(row["sample_id"]),
+            text.as_py(),
             model,
             row["domain"],
             NORMALIZATION,
             is_alone,
         )
-        for row, is_alone in zip(samples.to_pylist(), alone, strict=True)
+        for row, text, is_alone in zip(samples.to_pylist(), texts, alone, strict=True)
     ]
     positions = pc.index_in(samples["sample_id"], value_set=with_frames)
     return (
         samples.drop(["split"])
-        .append_column("text", text_array(texts, ids))
+        .append_column("text", texts.cast(pa.string()))
         .append_column("alone", pa.array(alone, pa.bool_()))
         .append_column("fingerprint", pa.array(fingerprints, pa.string()))
         .append_column("position", positions)

@@ -34,7 +34,7 @@ from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.models import model_folder
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 
 CATEGORY = "category"  # queries are grouped by this catalog column, if there is one
@@ -230,10 +230,8 @@ def query_groups(
     groups = {}
     source = text_source(folder)
     if source != "none":
-        texts = sample_texts(workspace, source, summary_model(folder))
-        groups["text"] = np.array(
-            ["with text" if texts.get(sample_id) else "without" for sample_id in ids]
-        )
+        texts = texts_of(workspace, source, ids, summary_model(folder)).to_pylist()
+        groups["text"] = np.array(["with text" if text else "without" for text in texts])
     if any(categories):
         groups[CATEGORY] = np.array(
             [str(category or "none")[:MAX_CATEGORY_LENGTH] for category in categories]

@@ -138,7 +138,8 @@ class TableWriter:
         deleted = [name for name, row in last.items() if row is None]
         with self._lock():
             if upserted:
-                merge = lance.dataset(self._uri).merge_insert(KEY)
+                # By an index, Lance would not record the keys that another process must see.
+                merge = lance.dataset(self._uri).merge_insert(KEY).use_index(False)
                 merge = merge.when_matched_update_all().when_not_matched_insert_all()
                 merge.execute(pa.concat_tables(upserted).combine_chunks())
             if deleted:

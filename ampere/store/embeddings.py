@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ampere.config.summarize import TextSource
 from ampere.records import EMBEDDINGS, SAMPLES, TableSpec
 from ampere.store.table import Table
-from ampere.store.texts import chosen_model, sample_texts, summary_models
+from ampere.store.texts import chosen_model, summary_models, texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
 
@@ -103,13 +103,13 @@ def index_type(field: pa.Field) -> str | None:
 
 def maintain(table: Table) -> None:
     """Merge small files, and take rows that came since into the indexes."""
-    table.compact()
     dataset = table.dataset()
     if dataset is None:
         return
     rows = dataset.count_rows()
     if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
-        dataset.optimize.optimize_indices()
+        dataset.optimize.optimize_indices()  # first: files with and without index are not merged
+    table.compact()
 
 
 class SearchColumns:
@@ -126,9 +126,8 @@ class SearchColumns:
         if source == "none":  # words are searched in what a model with texts would read
             source = "llm" if summary_models(workspace, "llm") else "raw"
             summary_model = next(iter(summary_models(workspace, source)), "")
-        self._texts = sample_texts(
-            workspace, source, chosen_model(workspace, source, summary_model)
-        )
+        self._source = source
+        self._summary_model = chosen_model(workspace, source, summary_model)
         self.extra = [field.name for field in workspace.table(SAMPLES).extra_columns()]
 
     @property
@@ -144,7 +143,8 @@ class SearchColumns:
             pc.field("sample_id").isin(ids),
         )
         rows = rows.take(pc.index_in(ids, value_set=rows["sample_id"].combine_chunks()))
-        texts = [readable_text(self._texts.get(name)) for name in ids.to_pylist()]
+        stored = texts_of(self.workspace, self._source, ids, self._summary_model)
+        texts = [readable_text(text) for text in stored.to_pylist()]
         uris = [uris[0] if uris else None for uris in rows["media_uris"].to_pylist()]
         rows = rows.drop(["sample_id", "media_uris"])
         rows = rows.append_column("text", pa.array(texts, pa.string()))

@@ -1,8 +1,8 @@
 """One table of a workspace: a Lance dataset with a key.
 
-One process at a time writes a table (`Workspace.lock`): concurrent Lance upserts do not see each
-other's new keys and would duplicate rows without an error. Every write is one atomic commit, so a
-killed job leaves complete batches.
+Several processes may write a table at once. Its key is marked in the schema, so two merges that
+insert the same key conflict, and Lance repeats the later one on the new version. Every write is one
+atomic commit, so a killed job leaves complete batches.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.dataset import MergeInsertBuilder
 
 from ampere.records import TableSpec
 
@@ -68,9 +69,7 @@ class Table:
         names = self.schema().names
         if new := [field for field in fields if field.name not in names]:
             self.create()
-            dataset = self.dataset()
-            assert dataset is not None
-            dataset.add_columns(pa.schema(new))
+            self._existing().add_columns(pa.schema(new))
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of rows that meet a condition; None: of all rows."""
@@ -81,15 +80,10 @@ class Table:
         """Insert rows in one commit, replacing rows with the same key.
 
         Raises:
-            ValueError: two of the rows have the same key.
+            ValueError: a row has no key, or two of the rows have the same key.
         """
-        rows = self._checked(rows)
-        dataset = self.dataset()
-        if dataset is None:
-            self._append(rows)
-        elif rows.num_rows:
-            merge = dataset.merge_insert(list(self.spec.key))
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        if (rows := self._checked(rows)).num_rows:
+            self._merge().when_matched_update_all().execute(rows)
 
     def update_columns(self, rows: pa.Table) -> None:
         """Write some columns of rows that exist, in one commit; the other columns stay.
@@ -104,37 +98,63 @@ class Table:
             merge.execute(rows.cast(pa.schema(fields)))
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
-        """Insert rows with new keys in one commit, whose cost does not depend on the table's size.
+        """Insert rows in one commit, leaving out rows whose key is in the table already.
 
         Raises:
-            ValueError: two of the rows have the same key.
+            ValueError: a row has no key, or two of the rows have the same key.
         """
-        self._append(self._checked(rows))
+        if (rows := self._checked(rows)).num_rows:
+            self._merge().execute(rows)
 
     def create(self) -> None:
         """Create the table, empty, if it does not exist."""
-        if self.dataset() is None:
+        if self.dataset() is not None:
+            return
+        try:
             lance.write_dataset(
-                self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create"
+                self.spec.schema.empty_table(),
+                self.uri,
+                mode="create",
+                enable_stable_row_ids=self.spec.has_stable_row_ids,
             )
+        except OSError as error:
+            if "already exists" not in str(error):  # created by another process meanwhile
+                raise
 
-    def _append(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            mode = "create" if self.dataset() is None else "append"
-            lance.write_dataset(rows, self.uri, schema=rows.schema, mode=mode)
+    def _merge(self) -> MergeInsertBuilder:
+        """A merge that inserts rows with new keys; the table is created if it does not exist.
+
+        It reads all keys: 30 ms for 1,000,000, 230 ms for 10,000,000. By an index it would take
+        7 ms, but then Lance does not record the new keys, and two processes would insert the same
+        one twice. It would also copy large values: 1.5 s for 256 rows of 100 kB, not 0.1 s.
+        """
+        self.create()
+        merge = self._existing().merge_insert(list(self.spec.key)).use_index(False)
+        return merge.when_not_matched_insert_all()
+
+    def _existing(self) -> lance.LanceDataset:
+        dataset = self.dataset()
+        assert dataset is not None, f"{self.uri} was created before"
+        return dataset
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
-        """Cast rows to the table's schema and check that their keys are unique."""
-        schema = self.schema()
+        """Cast rows to the table's schema and check that their keys are there, and unique."""
+        schema, key = self.schema(), list(self.spec.key)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=schema)
-        rows = rows.select(schema.names).cast(schema).combine_chunks()
-        keys = rows.select(list(self.spec.key))
-        if keys.group_by(keys.column_names).aggregate([]).num_rows != rows.num_rows:
+        rows = rows.select(schema.names)
+        for column in key:
+            if count := rows[column].null_count:
+                raise ValueError(
+                    f"table {self.spec.name}: {count} of {rows.num_rows} rows have no {column}; "
+                    f"expected a value in each column of the key {self.spec.key}"
+                )
+        keys = rows.select(key)
+        if keys.group_by(key).aggregate([]).num_rows != rows.num_rows:
             raise ValueError(
                 f"table {self.spec.name}: two rows of one batch have the same key {self.spec.key}"
             )
-        return rows
+        return rows.cast(schema).combine_chunks()
 
     def delete(self, where: pc.Expression) -> None:
         """Delete the rows that meet a condition."""
@@ -143,19 +163,24 @@ class Table:
             dataset.delete(where)
 
     def compact(self) -> None:
-        """Merge the small files of small commits, and delete old versions without readers.
+        """Merge the small files of small commits, index their rows, and delete old versions.
 
-        If another process wrote the same files at the same time, which is possible on a cloud store
-        since it has no lock, compaction is left to the next job.
+        If another process changed the same files at the same time, compaction is left to the next
+        job.
         """
         dataset = self.dataset()
-        if dataset is not None and len(dataset.get_fragments()) > 1:
-            try:
+        if dataset is None:
+            return
+        is_fragmented = len(dataset.get_fragments()) > 1
+        try:
+            self._index(dataset)  # first: files with and without index are not merged
+            if is_fragmented:
                 dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
-            except OSError as error:
-                if "commit conflict" not in str(error):
-                    raise
-                return
+        except OSError as error:
+            if "commit conflict" not in str(error):
+                raise
+            return
+        if is_fragmented:
             # A version ages from its replacement on; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
             if old := [
@@ -163,7 +188,17 @@ class Table:
                 for version, next_version in pairwise(dataset.versions())
                 if next_version["timestamp"] < limit
             ]:
-                dataset.cleanup_old_versions(versions=old)
+                # The tagged ones, which bases of indexes were built at, stay.
+                dataset.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
+
+    def _index(self, dataset: lance.LanceDataset) -> None:
+        """Index `indexed_column`; rows that are not in the index are found by a scan."""
+        if (column := self.spec.indexed_column) is None:
+            return
+        if dataset.describe_indices():
+            dataset.optimize.optimize_indices()
+        else:
+            dataset.create_scalar_index(column, "BTREE")
 
 
 # Ids per condition. Longer conditions are not faster and take more memory: to delete 500,000 of

@@ -529,6 +529,51 @@ def _numbers(scanned: pa.Table) -> list[int]:
     return sorted((id_ >> 32) * 30 + (id_ & 0xFFFFFFFF) for id_ in ids)
 
 
+PIECES = [
+    *(
+        "price",
+        "domain",
+        "is_new",
+        "tags",
+        "sold_at",
+        "`my col`",
+        "'page'",
+        "'2024-01-01'",
+        "3",
+        "-",
+    ),
+    *("=", "<", "!=", "(", ")", "[", "]", ",", "AND", "OR", "NOT", "IN", "BETWEEN", "IS", "NULL"),
+    *(
+        "LIKE",
+        "TRUE",
+        "array_has(",
+        "array_has_any(tags, [",
+        ".",
+        ":",
+        "'",
+        '"',
+        "--",
+        "{",
+        "!",
+        ";",
+    ),
+]
+
+
+@given(text=st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join) | st.text(max_size=30))
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_text_is_refused_or_works(table: Any, text: str) -> None:
+    try:
+        condition = parse_filter(text, table.schema)
+    except ValueError as error:
+        if not str(error).startswith("filter: "):
+            raise
+    else:
+        table.count_rows(filter=lance_condition(condition))
+
+
 def test_lance_takes_no_null_for_a_value_outside_of_two_lists(table: Any) -> None:
     """Without `is not null`, Lance 14 takes two lists without common values for true."""
     wrong = "not (`domain` in ('page')) or not (`domain` in ('a'))"

@@ -21,8 +21,7 @@ class Committer:
         workspace: where the tables are.
         stage: whose rows they are.
         report: counts the rows.
-        present: ids that have an output row already. Other rows are appended, at a cost that does
-            not depend on the table's size; a merge reads every key.
+        present: ids that have an output row already, which is replaced.
     """
 
     def __init__(
