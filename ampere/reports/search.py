@@ -1,6 +1,7 @@
 """`ampere search`: one query against the index, in this process, without a server."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,15 +110,24 @@ def json_value(value: Any) -> Any:
 
 def format_hits(answer: SearchAnswer) -> str:
     """Search answers as a text table, one line per hit, and the facets below."""
-    table = new_table("domain", "score", "product", "sample", "text")
-    for domain, of_domain in answer.hits.items():
-        for hit in of_domain:
-            text = " ".join((hit.text or "").split())[:SHOWN_TEXT]
-            table.add_row(
-                str(domain), f"{hit.score:.3f}", hit.product_id or "-", hit.sample_id, text
-            )
-    lines = [render_table(table)]
+    rows = {str(domain): [vars(hit) for hit in hits] for domain, hits in answer.hits.items()}
+    lines = [hit_table(rows)]
     for name, counts in answer.facets.items():
         shown = ", ".join(f"{value} {count}" for value, count in counts.items())
         lines.append(f"{name}: {shown or 'no values'}")
     return "\n".join(lines)
+
+
+def hit_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Hits as a text table.
+
+    Args:
+        results: domain -> hits with score, product_id, sample_id and text.
+    """
+    table = new_table("domain", "score", "product", "sample", "text")
+    for domain, of_domain in results.items():
+        for hit in of_domain:
+            text = " ".join((hit["text"] or "").split())[:SHOWN_TEXT]
+            product = hit["product_id"] or "-"
+            table.add_row(domain, f"{hit['score']:.3f}", product, hit["sample_id"], text)
+    return render_table(table)

@@ -1,6 +1,5 @@
 """The endpoint over real HTTP: correct answers, clear errors, and the batch job's vectors."""
 
-import json
 import select
 import socket
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.models.model_folder import embedding_name
 from ampere.records import SAMPLES
+from ampere.retrieval.searcher import set_serving
+from ampere.store.indexes import search_table
 from ampere.store.models import model_folder
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
@@ -29,7 +30,7 @@ from serve.middleware import QUEUED, RUNNING
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
 from tests.helpers.demo import DemoRun
-from tests.helpers.embeddings import embeddings_of
+from tests.helpers.embeddings import embeddings_of, write_embeddings
 from tests.helpers.processes import free_port
 from tests.helpers.workspaces import embedding_model
 
@@ -207,11 +208,8 @@ def test_config_file_is_valid_and_a_new_revision_restarts_the_application() -> N
 def retrained(workspace: Workspace) -> tuple[Workspace, str]:
     """A workspace whose index of model `m` is of weights `m@old`, and the name of its weights."""
     name = embedding_name(embedding_model(workspace))
-    folder = Path(workspace.uri) / "indexes" / "m"
-    (folder / "v000001").mkdir(parents=True)
-    (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
-    meta = {"model": "m@old", "base": None, "shards": 1, "domains": {}, "files": {}}
-    (folder / "v000001/index.json").write_text(json.dumps(meta))
+    write_embeddings(workspace, "m@old", [{"sample_id": "s", "vector": [1.0]}])
+    set_serving(search_table(workspace, "m@old"), 1)
     return workspace, name
 
 
@@ -219,11 +217,11 @@ def test_application_with_an_index_of_other_weights_is_rejected(
     retrained: tuple[Workspace, str],
 ) -> None:
     workspace, name = retrained
-    error = f"vectors of m@old, but queries are embedded by {name}.*`ampere embed .*`ampere index"
-    with pytest.raises(ValueError, match=error):
+    error = f"no embeddings of model weights {name}.*`ampere embed .*`ampere index"
+    with pytest.raises(FileNotFoundError, match=error):
         build_app(SearchArgs(workspace=workspace.uri, model="m"))
-    with pytest.raises(ValueError, match=error):
-        SearcherDeployment.func_or_class(workspace.uri, "m", name, 0, 1)
+    with pytest.raises(FileNotFoundError, match=error):
+        SearcherDeployment.func_or_class(workspace.uri, name, 0, 1)
 
 
 def test_embedder_that_starts_after_a_new_training_is_rejected(

@@ -228,7 +228,6 @@ def test_every_row_has_one_state(
 @pytest.mark.parametrize(
     ("table", "change"),
     [
-        ("samples", {"product_id": "q"}),
         ("samples", {"domain": "live"}),
         ("samples", {"text": "other words"}),
         ("frames", {"fingerprint": "f2"}),
@@ -237,7 +236,6 @@ def test_every_row_has_one_state(
 def test_changed_input_of_an_embedding_changes_its_fingerprint(
     workspace: Workspace, table: str, change: dict[str, str]
 ) -> None:
-    """Product and domain too: the index and the evaluation read them from the embeddings."""
     sample = {
         "sample_id": "s",
         "product_id": "p",
