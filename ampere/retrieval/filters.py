@@ -199,7 +199,7 @@ def milvus_condition(condition: Filter) -> str:
     for like in condition.tree.find_all(exp.Like):
         if "\\" in like.expression.this:
             _refuse(f"Milvus has no backslash in a pattern of LIKE; got '{like.expression.this}'")
-    return _written(condition.tree, _MILVUS, _milvus_name, _milvus_value)
+    return _written(condition.tree, _MILVUS, milvus_name, _milvus_value)
 
 
 class _Tokenizer(Tokenizer):
@@ -565,7 +565,12 @@ def _lance_value(value: exp.Expr) -> str:
     return "'" + value.this.replace("'", "''") + "'" if value.is_string else value.this
 
 
-def _milvus_name(name: str) -> str:
+def milvus_name(name: str) -> str:
+    """The name of a column, if a Milvus collection and its filters can have it.
+
+    Raises:
+        ValueError: they cannot.
+    """
     if not _MILVUS_NAME.fullmatch(name) or name.lower() in _MILVUS_WORDS:
         _refuse(
             f"Milvus cannot filter by the column {name}; expected ASCII letters, digits and "

@@ -31,11 +31,11 @@ def unit_vectors(count: int, seed: int, dim: int = DIM) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def table_schema(dim: int = DIM) -> pa.Schema:
-    """The columns of a search table with `EXTRA`."""
+def table_schema(dim: int = DIM, extra: Sequence[pa.Field] = EXTRA) -> pa.Schema:
+    """The columns of a search table, with further ones."""
     vector = pa.list_(pa.float32(), dim)
     fields = [f.with_type(vector) if f.name in VECTORS else f for f in EMBEDDINGS.schema]
-    return pa.schema([*fields, *EXTRA])
+    return pa.schema([*fields, *extra])
 
 
 def row(number: int, vector: Sequence[float], **columns: Any) -> dict[str, Any]:
@@ -55,8 +55,14 @@ def row(number: int, vector: Sequence[float], **columns: Any) -> dict[str, Any]:
 class SearchTable:
     """A search table in a folder, whose bases are built on demand."""
 
-    def __init__(self, folder: Path, rows: Sequence[dict[str, Any]], dim: int = DIM) -> None:
-        self.folder, self.schema = folder, table_schema(dim)
+    def __init__(
+        self,
+        folder: Path,
+        rows: Sequence[dict[str, Any]],
+        dim: int = DIM,
+        extra: Sequence[pa.Field] = EXTRA,
+    ) -> None:
+        self.folder, self.schema = folder, table_schema(dim, extra)
         self.uri = str(folder / "table.lance")
         lance.write_dataset(
             self.schema.empty_table(), self.uri, schema=self.schema, enable_stable_row_ids=True
