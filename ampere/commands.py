@@ -18,10 +18,10 @@ from ampere.config.checks import require, require_name
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
-from ampere.config.index import IndexSettings
+from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.model import ModelSettings
 from ampere.config.serve import ServeSettings
-from ampere.config.settings import Settings
+from ampere.config.settings import Settings, to_json
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.systems import named_settings
 from ampere.config.train import TrainSettings
@@ -270,12 +270,19 @@ class Index(Command):
     def run(self) -> int:
         workspace = self.open()
         from ampere.pipeline.index import build_index, roll_back
+        from ampere.pipeline.index_milvus import roll_back_collection
+        from ampere.store.settings import settings_report
 
         if self.action == "rollback":
-            version = roll_back(workspace, self.index.model)
+            if self.index.engine == "milvus":
+                version = roll_back_collection(workspace, self.index)
+            else:
+                version = roll_back(workspace, self.index.model)
             print(f"index: rolled {self.index.model} back to {version}")
             return 0
-        return finish(build_index(workspace, self.index))
+        report = build_index(workspace, self.index)
+        workspace.write_report(settings_report("index"), to_json(self.index))
+        return finish(report)
 
 
 @dataclass(kw_only=True)
@@ -350,6 +357,10 @@ class Search(Command):
     alone. Default: a file and its words are embedded together."""
     model: str = ""
     """Name of the model under models/ whose index is searched; default: that of the preset."""
+    engine: Engine | None = None
+    """Engine that searches; default: that of the last `ampere index`, with its URI."""
+    uri: str = ""
+    """Where Milvus is; see --index.uri."""
     domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
     """Domains to search."""
     k: int = 5
@@ -380,6 +391,10 @@ class Search(Command):
     def run(self) -> int:
         model = self.model or self.settings.index.model
         require_name("--model", model)
+        if self.engine is not None:
+            require_engine("--", self.engine, self.uri)
+        elif self.uri:
+            raise ValueError(f"--uri is {self.uri}; give --engine milvus with it")
         workspace = self.open()
         from ampere.reports.search import as_json, format_hits, search
         from ampere.retrieval.request import SearchRequest
@@ -400,7 +415,7 @@ class Search(Command):
             facets=self.facets,
             explain=self.explain,
         )
-        answer = search(workspace, model, request)
+        answer = search(workspace, model, request, self.engine, self.uri)
         print(
             json.dumps(as_json(answer), ensure_ascii=False, indent=2)
             if self.json

@@ -1,7 +1,7 @@
 """The index stage: build the FAISS base of a model's search table, check it, and publish it.
 
 Searchers follow the table by themselves; a base makes them fast. Few changes since the last base
-are searched exactly and need no new one.
+are searched exactly and need no new one. For Milvus see `ampere.pipeline.index_milvus`.
 """
 
 import dataclasses
@@ -42,7 +42,8 @@ from ampere.store.models import model_folder
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 
-RUNTIME_ONLY_FIELDS = ("delta_share", "keep", "gpu")  # settings that change no search result
+# Settings that change no search result.
+RUNTIME_ONLY_FIELDS = ("engine", "uri", "delta_share", "keep", "gpu")
 
 
 def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
@@ -73,6 +74,12 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         index_columns(table)
         maintain(table)
         notes = [missing_embeddings_note(workspace, table, settings)]
+        if settings.engine == "milvus":
+            from ampere.pipeline.index_milvus import update_collection
+
+            report = update_collection(workspace, name, table, settings)
+            report.notes += filter(None, notes)
+            return report
         before, reason = None, "there was none"
         try:
             before = serving(workspace, name)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.presets import PRESETS
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
@@ -17,8 +18,8 @@ from ampere.reports.text_table import new_table, render_table
 from ampere.retrieval.index_types import set_blas_threshold
 from ampere.retrieval.query_vector import Embedding, combine, embeddings_needed
 from ampere.retrieval.request import SearchRequest
-from ampere.retrieval.search import SearchAnswer, stored_vector
-from ampere.store.indexes import open_searcher
+from ampere.retrieval.search import SearchAnswer
+from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
@@ -26,25 +27,46 @@ from ampere.store.workspace import Workspace
 SHOWN_TEXT = 40  # characters of a hit's text
 
 
-def search(workspace: Workspace, model: str, request: SearchRequest) -> SearchAnswer:
+def search(
+    workspace: Workspace,
+    model: str,
+    request: SearchRequest,
+    engine: Engine | None = None,
+    uri: str = "",
+) -> SearchAnswer:
     """The best samples of each domain for a request.
+
+    Args:
+        workspace: with the model.
+        model: its name.
+        request: what is asked for.
+        engine: that searches; None: that of the last `ampere index`, with its URI.
+        uri: of Milvus.
 
     Raises:
         ValueError: the model cannot embed the request, or a field of the request does not fit the
             search table.
         FileNotFoundError: the model or its index does not exist.
+        ConnectionError: Milvus does not answer.
         MediaError: the media are neither an image nor a video.
     """
+    if engine is None:
+        last = last_settings(workspace, "index", IndexSettings())
+        engine, uri = last.engine, last.uri
+    require_engine("--", engine, uri)
     set_blas_threshold()
     folder = model_folder(workspace, model)
-    searcher = open_searcher(workspace, embedding_name(folder))
-    embedded = {}
-    if embeddings_needed(request):
-        embedded = embed_query(workspace, Embedder(folder), request)
-    sample = None
-    if request.sample_id is not None:
-        _, sample = stored_vector(searcher.snapshot.dataset, request.sample_id)
-    return searcher.search(request, combine(request, embedded, sample))
+    opened = open_engine(workspace, embedding_name(folder), engine, uri)
+    try:
+        embedded = {}
+        if embeddings_needed(request):
+            embedded = embed_query(workspace, Embedder(folder), request)
+        sample = None
+        if request.sample_id is not None:
+            sample = opened.vector_of(request.sample_id)
+        return opened.search(request, combine(request, embedded, sample))
+    finally:
+        opened.close()
 
 
 def embed_query(

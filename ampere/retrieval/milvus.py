@@ -57,9 +57,8 @@ class MilvusEngine:
     def delete(self, sample_ids: Sequence[str]) -> None:
         """Delete rows of the published collection; no later search finds them."""
         collection = self._published()
-        if sample_ids:
-            with self._writing:
-                self.client.delete(collection.name, ids=list(sample_ids))
+        with self._writing:
+            collections.delete(self.client, collection.name, sample_ids)
 
     def search(self, request: SearchRequest, vectors: QueryVectors) -> SearchAnswer:
         """The hits of a request; see `ampere.retrieval.search.search`.
@@ -77,7 +76,8 @@ class MilvusEngine:
             ValueError: there is no such sample.
         """
         name = self._published().name
-        rows = self.client.query(name, ids=[sample_id], output_fields=["vector"])
+        condition = collections.with_ids([sample_id])
+        rows = self.client.query(name, filter=condition, output_fields=["vector"])
         if not rows:
             raise ValueError(f"no sample {sample_id!r} in the search table")
         return np.array(rows[0]["vector"], np.float32)

@@ -5,9 +5,10 @@ ampere_ampere_3f2a8c01_v000057    the collection of version 57 of the search tab
 """
 
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def connect(uri: str) -> "MilvusClient":
         from pymilvus.exceptions import MilvusException
     except ImportError as error:
         raise ImportError(INSTALL) from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises
     try:
         return MilvusClient(uri, token=os.environ.get(TOKEN_VARIABLE, ""))
     except MilvusException as error:
@@ -115,6 +117,14 @@ def publish(client: "MilvusClient", alias: str, version: int) -> None:
 def drop(client: "MilvusClient", alias: str, version: int) -> None:
     """Delete the collection of a version, which must not be the published one."""
     client.drop_collection(collection_of(alias, version))
+
+
+def drop_all(client: "MilvusClient", alias: str) -> None:
+    """Delete an alias and its collections."""
+    if published(client, alias) is not None:
+        client.drop_alias(alias)
+    for version in versions(client, alias):
+        drop(client, alias, version)
 
 
 def create(
@@ -228,7 +238,23 @@ def count(client: "MilvusClient", collection: str, domain: str = "") -> int:
 
 def in_domain(domain: str) -> str:
     """The condition that a row is of a domain."""
-    return f"domain == {json.dumps(str(domain))}"
+    return f"domain == {literal(str(domain))}"
+
+
+def with_ids(ids: Sequence[str]) -> str:
+    """The condition that a row has one of some ids; the client's `ids=` does not quote them."""
+    return f"sample_id in [{', '.join(map(literal, ids))}]"
+
+
+def literal(value: Any) -> str:
+    """A stored value as an expression of Milvus."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def delete(client: "MilvusClient", collection: str, ids: Sequence[str]) -> None:
+    """Delete rows; ids that there are not are ignored."""
+    for start in range(0, len(ids), ROWS_PER_CALL):
+        client.delete(collection, filter=with_ids(ids[start : start + ROWS_PER_CALL]))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ milvus-lite and on a server, is done here: ties, fusion, and groups. Its own gro
 first rows alone, and all rows without a value are one group.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,10 +22,13 @@ from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
 from ampere.retrieval.index_types import TIE_TOLERANCE
 from ampere.retrieval.milvus_collections import (
     BM25_FIELD,
+    ROWS_PER_CALL,
     Collection,
     in_domain,
+    literal,
     search_options,
     version_of,
+    with_ids,
 )
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 MAX_DEPTH = 16_384  # rows that a server returns at once
-IDS_PER_QUERY = 1000
 TIE_DIGITS = 6  # scores that are equal after rounding are tied, and ordered by id
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -248,9 +249,11 @@ class MilvusSearch:
         columns = [*names, "vector"] if self.request.explain else names
         ids = [candidate.sample_id for of_domain in chosen.values() for candidate in of_domain]
         rows = {}
-        for start in range(0, len(ids), IDS_PER_QUERY):
-            part = ids[start : start + IDS_PER_QUERY]
-            for row in self.client.query(self.collection.name, ids=part, output_fields=columns):
+        for start in range(0, len(ids), ROWS_PER_CALL):
+            wanted = with_ids(ids[start : start + ROWS_PER_CALL])
+            for row in self.client.query(
+                self.collection.name, filter=wanted, output_fields=columns
+            ):
                 rows[row[KEY]] = as_stored(row, self.collection.schema)
         return {
             domain: [
@@ -304,11 +307,6 @@ def conditions_of(request: SearchRequest, schema: pa.Schema) -> list[str]:
         except ValueError as error:
             raise Unsupported(f"{error}; the engine faiss has it") from error
     return conditions
-
-
-def literal(value: Any) -> str:
-    """A stored value as an expression of Milvus."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def as_stored(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:

@@ -13,9 +13,14 @@ from typing import Any
 
 import lance
 
+from ampere.config.index import Engine
 from ampere.models.model_folder import embedding_name
 from ampere.retrieval.base import META_FILE
+from ampere.retrieval.engine import FaissEngine, IndexEngine
+from ampere.retrieval.milvus import MilvusEngine
+from ampere.retrieval.milvus_collections import alias_of
 from ampere.retrieval.searcher import SERVING_TAG, Searcher
+from ampere.retrieval.writer import TableWriter
 from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
@@ -135,6 +140,27 @@ def open_searcher(
     serving(workspace, name)  # for the error
     uri = workspace.table(embeddings_spec(name)).uri
     return Searcher(uri, lambda version: base_folder(workspace, name, version), shards, **options)
+
+
+def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> IndexEngine:
+    """The engine that holds a model's index; close it at the end.
+
+    Args:
+        workspace: with the search table.
+        name: of the model with its weights, as `embedding_name`.
+        engine: faiss or milvus.
+        uri: of Milvus.
+
+    Raises:
+        FileNotFoundError: the weights have no FAISS index.
+        ValueError: a file of it does not match its checksum, or Milvus has no published collection.
+        ConnectionError: Milvus does not answer.
+        ImportError: its client is not installed.
+    """
+    if engine == "milvus":
+        return MilvusEngine(uri, alias_of(name))
+    searcher = open_searcher(workspace, name)
+    return FaissEngine(searcher, TableWriter(workspace.table(embeddings_spec(name)).uri))
 
 
 def remove_old(workspace: Workspace, name: str, keep: int, before: int | None) -> None:

@@ -4,10 +4,11 @@ import json
 from typing import TypeVar
 
 from ampere.config.decode import DecodeSettings
+from ampere.config.index import IndexSettings
 from ampere.config.summarize import SummarizeSettings
 from ampere.store.workspace import Workspace
 
-StageSettings = TypeVar("StageSettings", DecodeSettings, SummarizeSettings)
+StageSettings = TypeVar("StageSettings", DecodeSettings, SummarizeSettings, IndexSettings)
 
 
 def settings_report(stage: str) -> str:
