@@ -61,7 +61,7 @@ def update_collection(
     dataset = table.dataset()
     assert dataset is not None, "the caller found rows"
     if before is not None and is_current(client, before, dataset, settings):
-        rows = collections.count(client, before)
+        rows = collections.meta_of(client, before)["rows"]
         return Report("index", f"{settings.uri}/{before}", skipped=rows)
     dataset = marked_version(table)
     collection = collection_of(alias, dataset.version)

@@ -32,14 +32,14 @@ def reciprocal_rank_fusion(
 
 
 def best_of_groups(
-    items: Iterable[Item], group_of: Callable[[Item], Hashable], size: int
-) -> dict[Hashable, list[Item]]:
+    items: Iterable[Item], group_of: Callable[[Item], Key], size: int
+) -> dict[Key, list[Item]]:
     """The first `size` items of each group; groups in the order of their first items.
 
     >>> best_of_groups(["a1", "b1", "a2", "a3"], lambda item: item[0], 2)
     {'a': ['a1', 'a2'], 'b': ['b1']}
     """
-    groups: dict[Hashable, list[Item]] = {}
+    groups: dict[Key, list[Item]] = {}
     for item in items:
         of_group = groups.setdefault(group_of(item), [])
         if len(of_group) < size:

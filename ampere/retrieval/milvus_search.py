@@ -221,7 +221,7 @@ class MilvusSearch:
                 filter=" and ".join(terms),
                 limit=fetched,
                 search_params=search_options(field, fetched, self.collection.index_type),
-                output_fields=[self.request.group_by] if self.request.group_by else [],
+                output_fields=[self.request.group_by or KEY],
             )
             is_complete = len(found) < fetched
             # milvus-lite gives BM25 a minus sign, servers do not.

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ampere.config.checks import worker_range
 from ampere.config.decode import DecodeSettings
 from ampere.config.embed import EmbedSettings
+from ampere.config.index import IndexSettings
 from ampere.config.model import ModelSettings
 from ampere.config.presets import PRESETS
 from ampere.config.settings import Settings, to_json
@@ -145,12 +147,31 @@ def test_rope_preset_matches_the_paper() -> None:
         (EmbedSettings, {"workers": "0"}, "embed.workers is '0'", "0 <= MIN <= MAX"),
         (EmbedSettings, {"workers": "many"}, "embed.workers is 'many'", "0 <= MIN <= MAX"),
         (EmbedSettings, {"batch_size": 0}, "embed.batch_size is 0", "at least 1"),
+        (IndexSettings, {"uri": "http://m:19530"}, "index.uri is http://m:19530", "milvus?"),
+        (IndexSettings, {"engine": "milvus"}, "index.uri is ''", "http://HOST:PORT"),
+        (IndexSettings, {"engine": "milvus", "uri": "m:19530"}, "index.uri is 'm:1", "http://HOST"),
+        *(
+            (
+                IndexSettings,
+                {"engine": "milvus", "uri": "http://m:19530", name: value},
+                f"index.{name} is {value}",
+                "the engine milvus",
+            )
+            for name, value in {
+                "type": "ivf-pq",
+                "shards": 2,
+                "max_memory_gb": 1.0,
+                "max_latency_ms": 1.0,
+                "delta_share": 0.2,
+                "gpu": True,
+            }.items()
+        ),
     ],
 )
 def test_invalid_setting_error_names_value_and_expectation(
     kind: Callable[..., Any], values: dict[str, Any], got: str, expected: str
 ) -> None:
-    with pytest.raises(ValueError, match="train|decode|summarize|embed|model") as raised:
+    with pytest.raises(ValueError, match="train|decode|summarize|embed|model|index") as raised:
         kind(**values)
     assert got in str(raised.value)
     assert expected in str(raised.value).removeprefix(got)
@@ -163,6 +184,8 @@ def test_bounds_are_accepted() -> None:
     TrainSettings(epochs=1, batch_size=8, workers=4, name="a-b_2", crop_scale=1.0)
     EmbedSettings(workers="2")
     EmbedSettings(workers="0:8")
+    IndexSettings(engine="milvus", uri="https://m.example:19530", type="hnsw", target_recall=1.0)
+    assert IndexSettings(engine="milvus", uri="x.db").uri == str(Path("x.db").resolve())
 
 
 HEAVY = {"torch", "ray", "vllm", "transformers", "faiss", "decord", "av"}

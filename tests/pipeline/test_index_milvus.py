@@ -28,6 +28,7 @@ from tests.helpers.search_tables import unit_vectors
 from tests.helpers.workspaces import embedding_model
 
 pytest.importorskip("pymilvus", reason="the extra ampere[milvus] is not installed")
+from milvus_lite.server_manager import server_manager_instance
 
 VECTORS = unit_vectors(200, seed=1)
 QUERY = VECTORS[0]
@@ -36,8 +37,6 @@ REQUEST = SearchRequest(vector=tuple(QUERY.tolist()), k=1000)
 
 @pytest.fixture
 def uri(tmp_path: Path) -> Iterator[str]:
-    from milvus_lite.server_manager import server_manager_instance
-
     path = str(tmp_path / "milvus.db")
     yield path
     server_manager_instance.release_server(path)
@@ -92,6 +91,7 @@ def stored(workspace: Workspace, uri: str) -> list[int]:
 def test_collection_is_filled_once_and_again_after_a_change(embedded: Workspace, uri: str) -> None:
     report = str(build_index(embedded, settings(uri)))
     assert "80 rows done" in report and "recall@10 vs exact search: page 1.0000, short 1" in report
+    server_manager_instance.release_server(uri)  # as another process would open it again
     assert "0 rows done, 80 were done before" in str(build_index(embedded, settings(uri)))
     assert len(found(embedded, uri)) == 80 and len(stored(embedded, uri)) == 1
     put(embedded, range(80, 83))
