@@ -1,11 +1,14 @@
 """Engines of both kinds over the same rows."""
 
+import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from ampere.records import EMBEDDINGS
 from ampere.retrieval import milvus_collections as collections
@@ -43,6 +46,17 @@ def faiss_engine(
 
 
 @contextmanager
+def quick_milvus() -> Iterator[None]:
+    """The client of Milvus asks every half second whether an index is ready; here it asks often."""
+    from pymilvus.client import grpc_handler
+
+    clock = types.SimpleNamespace(**vars(time) | {"sleep": lambda _: time.sleep(0.01)})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(grpc_handler, "time", clock)
+        yield
+
+
+@contextmanager
 def milvus_engine(
     folder: Path, rows: Rows, schema: pa.Schema
 ) -> Iterator[tuple[IndexEngine, Build]]:
@@ -63,8 +77,9 @@ def milvus_engine(
         collections.publish(client, alias, built)
         return str(built)
 
-    build(rows)
-    engine = MilvusEngine(uri, alias)
-    yield engine, build
+    with quick_milvus():
+        build(rows)
+        engine = MilvusEngine(uri, alias)
+        yield engine, build
     engine.close()
     server_manager_instance.release_server(uri)

@@ -24,6 +24,7 @@ from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
 from tests.helpers.embeddings import embeddings_of, write_embeddings
+from tests.helpers.engines import quick_milvus
 from tests.helpers.search_tables import unit_vectors
 from tests.helpers.workspaces import embedding_model
 
@@ -38,7 +39,8 @@ REQUEST = SearchRequest(vector=tuple(QUERY.tolist()), k=1000)
 @pytest.fixture
 def uri(tmp_path: Path) -> Iterator[str]:
     path = str(tmp_path / "milvus.db")
-    yield path
+    with quick_milvus():
+        yield path
     server_manager_instance.release_server(path)
 
 
@@ -213,7 +215,8 @@ def test_server_is_filled_by_tasks(embedded: Workspace, tmp_path: Path, local_ra
 
     server, database, port = start_server_in_thread(str(tmp_path / "data"), "127.0.0.1", 0)
     uri = f"http://127.0.0.1:{port}"
-    assert "80 rows done" in str(build_index(embedded, settings(uri)))
+    with quick_milvus():
+        assert "80 rows done" in str(build_index(embedded, settings(uri)))
     assert len(found(embedded, uri)) == 80
     server.stop(grace=0)
     database.close()
