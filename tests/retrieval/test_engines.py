@@ -351,6 +351,20 @@ def test_equal_scores_are_ordered_by_id(opened: Opened) -> None:
         assert ids(pages(engine, replace(request, k=7))) == expected[:7]
 
 
+def test_tie_at_the_end_of_a_ranking_is_ordered_by_id(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milvus is asked for further rows until the tie is whole."""
+    monkeypatch.setattr(milvus_search, "DEPTH", 1)
+    monkeypatch.setattr(milvus_search, "DEPTH_PER_HIT", 1)
+    engine, _ = opened
+    rows = [row(number, QUERY, text="热水袋") for number in range(100, 140)]
+    engine.upsert(as_table(rows[::-1], SCHEMA))
+    eventually(lambda: engine.stats()["rows"]["page"] == 60)
+    for request in (BY_VECTOR, lexical("热水袋")):
+        assert ids(pages(engine, replace(request, k=1))) == ["s0100"]
+
+
 def test_rows_that_do_not_fit_are_refused(opened: Opened) -> None:
     engine, _ = opened
     rows = pa.Table.from_pylist([make_row(30) | {"colour": "red"}])
