@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
-from ampere.records import EMBEDDINGS, SAMPLES, TableSpec
+from ampere.records import EMBEDDINGS, SAMPLES, Domain, TableSpec
 from ampere.store.table import Table
 from ampere.store.texts import chosen_model, summary_models, texts_of
 from ampere.store.workspace import Workspace
@@ -143,8 +143,13 @@ class SearchColumns:
             pc.field("sample_id").isin(ids),
         )
         rows = rows.take(pc.index_in(ids, value_set=rows["sample_id"].combine_chunks()))
-        stored = texts_of(self.workspace, self._source, ids, self._summary_model)
-        texts = [readable_text(text) for text in stored.to_pylist()]
+        texts = texts_of(self.workspace, self._source, ids, self._summary_model).to_pylist()
+        if self._source == "raw":  # speech recognition may put a space after every character
+            is_clip = pc.not_equal(rows["domain"], str(Domain.PAGE)).to_pylist()
+            texts = [
+                readable_text(text) if clip else text
+                for text, clip in zip(texts, is_clip, strict=True)
+            ]
         uris = [uris[0] if uris else None for uris in rows["media_uris"].to_pylist()]
         rows = rows.drop(["sample_id", "media_uris"])
         rows = rows.append_column("text", pa.array(texts, pa.string()))

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage
 from ampere.store.failures import clear_failures, record_failures
+from ampere.store.samples import still_there
 from ampere.store.table import IDS_PER_CONDITION, Table
 from ampere.store.workspace import Workspace
 
@@ -32,14 +33,24 @@ class Committer:
         self.report = report
         self.present = present
         self.commits = 0
+        self.dropped = 0  # rows whose samples were deleted since the job began
 
     def commit(self, batch: pa.Table) -> None:
-        """Commit result rows, and count them in the report.
+        """Commit the result rows of samples that still exist, and count them in the report.
 
         A row leaves one table before it enters the other: if the process is killed in between, the
         row is in neither, and is pending again.
         """
         stage, output = self.stage, self.workspace.table(self.stage.output)
+        with self.workspace.commit_lock(output.spec.name):
+            exists = still_there(self.workspace, batch["sample_id"])
+            self.dropped += batch.num_rows - (pc.sum(exists).as_py() or 0)
+            self._write(batch.filter(exists), stage, output)
+        self.commits += 1
+        if self.commits % COMMITS_PER_COMPACTION == 0:
+            output.compact()
+
+    def _write(self, batch: pa.Table, stage: Stage, output: Table) -> None:
         is_error = pc.is_valid(batch["error_type"])
         results, errors = batch.filter(pc.invert(is_error)), batch.filter(is_error)
         if results.num_rows:
@@ -55,9 +66,6 @@ class Committer:
             record_failures(self.workspace, stage.name, errors)
         self.report.done += results.num_rows
         self.report.failed.update(errors["error_type"].to_pylist())
-        self.commits += 1
-        if self.commits % COMMITS_PER_COMPACTION == 0:
-            output.compact()
 
 
 def remove_rows(output: Table, ids: Sequence[str], where: pc.Expression | None) -> None:

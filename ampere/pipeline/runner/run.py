@@ -55,10 +55,10 @@ def run_stage(
         prune_orphans: remove output rows that the stage does not want any more.
 
     Raises:
-        RuntimeError: another job writes the same table, or the Ray Data pipeline failed.
+        RuntimeError: another job runs the same stage, or the Ray Data pipeline failed.
     """
     output = workspace.table(stage.output)
-    with workspace.lock(stage.output.name):
+    with workspace.lock(stage.name):
         plan = stage.plan(workspace)
         if settings is not None:
             workspace.write_report(settings_report(stage.name), to_json(settings))
@@ -75,7 +75,12 @@ def run_stage(
             committer.commit(batch)
         if remaining.num_rows:
             _process(remaining, stage, committer, total=rows.num_rows - report.processed)
-        report.unprocessed = rows.num_rows - report.processed
+        report.unprocessed = rows.num_rows - report.processed - committer.dropped
+        if committer.dropped:
+            report.notes.append(
+                f"{stage.name}: dropped {committer.dropped} rows of samples that were deleted "
+                "meanwhile"
+            )
         report.seconds = time.monotonic() - start
         stage.finish(output, report)
         output.compact()

@@ -9,7 +9,7 @@ Where those are set, the row goes to the failures table instead of the output ta
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from ampere.pipeline.runner.plan import Plan, make_plan
 from ampere.pipeline.runner.report import Report
-from ampere.records import TableSpec
+from ampere.records import SAMPLES, TableSpec
 from ampere.store.table import Table
+from ampere.store.texts import IS_LIVE
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -126,7 +127,13 @@ class Stage(ABC):
         """Compare what the stage wants with its output and with the failures table."""
         output = workspace.table(self.output)
         retryable = self.retryable | self.retry.errors
-        return make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
+        plan = make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
+        if not len(plan.orphans):
+            return plan
+        # What came live has its frames and vectors without this stage.
+        live = workspace.table(SAMPLES).read(["sample_id"], IS_LIVE)["sample_id"]
+        kept = pc.is_in(plan.orphans, value_set=live.combine_chunks())
+        return replace(plan, orphans=plan.orphans.filter(pc.invert(kept)))
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:
