@@ -102,13 +102,21 @@ def index_type(field: pa.Field) -> str | None:
 
 
 def maintain(table: Table) -> None:
-    """Merge small files, and take rows that came since into the indexes."""
+    """Merge small files, and take rows that came since into the indexes.
+
+    What conflicts with a change of another process is left to the next time.
+    """
     dataset = table.dataset()
     if dataset is None:
         return
     rows = dataset.count_rows()
-    if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
-        dataset.optimize.optimize_indices()  # first: files with and without index are not merged
+    try:
+        if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
+            # First: files with and without index are not merged.
+            dataset.optimize.optimize_indices()
+    except OSError as error:
+        if "commit conflict" not in str(error):
+            raise
     table.compact()
 
 
