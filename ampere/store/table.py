@@ -5,6 +5,7 @@ other's new keys and would duplicate rows without an error. Every write is one a
 killed job leaves complete batches.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -13,6 +14,8 @@ from typing import Any
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.file import LanceFileReader
+from lance.fragment import FragmentMetadata, write_fragments
 
 from ampere.records import TableSpec
 
@@ -97,6 +100,59 @@ class Table:
             ValueError: two of the rows have the same key.
         """
         self._append(self._checked(rows))
+
+    def write_fragment(self, rows: pa.Table) -> str:
+        """Write a data file of a table that exists; it is part of the table once it is appended.
+
+        Any process may do this. Lance deletes a file that is never appended after seven days.
+
+        Returns:
+            Metadata of the file, as JSON.
+
+        Raises:
+            ValueError: two of the rows have the same key.
+        """
+        rows = self._checked(rows)
+        (fragment,) = write_fragments(rows, self.uri, schema=rows.schema, mode="append")
+        return json.dumps(fragment.to_json())
+
+    def append_fragments(self, fragments: Sequence[str]) -> None:
+        """Insert the rows of files that `write_fragment` wrote, with new keys, in one commit."""
+        if fragments:
+            dataset = self.dataset()
+            assert dataset is not None, "the fragments were written for a table that exists"
+            rows = lance.LanceOperation.Append([FragmentMetadata.from_json(f) for f in fragments])
+            lance.LanceDataset.commit(dataset, rows, read_version=dataset.version)
+
+    def fragment_of(self, ids: Sequence[str], fragment: str) -> str:
+        """A fragment with the rows of some sample ids alone; a given one, if it has no others."""
+        metadata = FragmentMetadata.from_json(fragment)
+        if metadata.physical_rows == len(ids):
+            return fragment
+        (file,) = metadata.files
+        rows = LanceFileReader(f"{self.uri}/data/{file.path}").read_all().to_table()
+        return self.write_fragment(rows.filter(pc.field("sample_id").isin(ids)))
+
+    def newest_fragment(self) -> int:
+        """Id of the newest fragment; later ones have higher ids. -1 if there is none."""
+        dataset = self.dataset()
+        fragments = [] if dataset is None else dataset.get_fragments()
+        return max((f.fragment_id for f in fragments), default=-1)
+
+    def ids_after(self, fragment: int, where: pc.Expression | None) -> tuple[set[str], int]:
+        """Sample ids of the rows in fragments after a given one, and the id of the newest.
+
+        Args:
+            fragment: id of a fragment.
+            where: a condition on the rows; None: all rows.
+        """
+        dataset = self.dataset()
+        fragments = [] if dataset is None else dataset.get_fragments()
+        new = [f for f in fragments if f.fragment_id > fragment]
+        if not new:
+            return set(), fragment
+        rows = dataset.scanner(columns=["sample_id"], filter=where, fragments=new).to_table()
+        return set(rows["sample_id"].to_pylist()), max(f.fragment_id for f in new)
 
     def create(self) -> None:
         """Create the table, empty, if it does not exist."""

@@ -21,6 +21,7 @@ from ampere.pipeline.runner.progress import Progress
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.store.failures import compact_failures
+from ampere.store.leftovers import removed_leftovers
 from ampere.store.settings import settings_report
 from ampere.store.workspace import Workspace
 
@@ -59,6 +60,7 @@ def run_stage(
     """
     output = workspace.table(stage.output)
     with workspace.lock(stage.output.name):
+        newest_fragment = output.newest_fragment()
         plan = stage.plan(workspace)
         if settings is not None:
             workspace.write_report(settings_report(stage.name), to_json(settings))
@@ -67,18 +69,12 @@ def run_stage(
         )
         if prune_orphans:
             _remove_orphans(stage, workspace, plan, report)
-        start = time.monotonic()
         rows = plan.rows_to_process(retry_failed=retry_failed, only_retryable=only_retryable)
-        committer = Committer(workspace, stage, report, plan.present())
-        known, remaining = stage.without_work(rows)
-        for batch in known:
-            committer.commit(batch)
-        if remaining.num_rows:
-            _process(remaining, stage, committer, total=rows.num_rows - report.processed)
-        report.unprocessed = rows.num_rows - report.processed
-        report.seconds = time.monotonic() - start
-        stage.finish(output, report)
-        output.compact()
+        committer = Committer(workspace, stage, report, plan.present(), newest_fragment)
+        with removed_leftovers(workspace, output):
+            _process(rows, stage, committer)
+            stage.finish(output, report)
+            output.compact()
         compact_failures(workspace)
     return report
 
@@ -93,7 +89,19 @@ def _remove_orphans(stage: Stage, workspace: Workspace, plan: Plan, report: Repo
         )
 
 
-def _process(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) -> None:
+def _process(rows: pa.Table, stage: Stage, committer: Committer) -> None:
+    """Commit the results of all rows: those that are known without work, then the others."""
+    report, start = committer.report, time.monotonic()
+    known, remaining = stage.without_work(rows)
+    for batch in known:
+        committer.commit(batch)
+    if remaining.num_rows:
+        _process_in_tasks(remaining, stage, committer, total=rows.num_rows - report.processed)
+    report.unprocessed = rows.num_rows - report.processed
+    report.seconds = time.monotonic() - start
+
+
+def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) -> None:
     """Run the stage's Ray Data pipeline and commit its batches; retry rows that were lost.
 
     Args:
@@ -107,24 +115,23 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) 
     with Progress(stage.name, total, stage.unit, stage.startup) as progress:
         for attempt, batch_size in enumerate(batch_sizes, start=1):
             retryable = stage.retry.errors if attempt < len(batch_sizes) else ()
-            answered: list[str] = []
             batches = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)
             for batch in stage.collect(batches, report):
                 batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], retryable)))
-                answered += batch["sample_id"].to_pylist()
                 results = stage.expand(batch)
                 committer.commit(results)
                 progress.update(results.num_rows, report)
-            rows = rows.filter(pc.invert(_is_one_of(rows["sample_id"], answered)))
+            if not stage.retry.batch_sizes:
+                return
+            rows = rows.filter(pc.invert(_is_one_of(rows["sample_id"], committer.committed)))
             if not rows.num_rows:
                 return
-    if stage.retry.batch_sizes:
-        error = WorkerDied(
-            f"the worker of this row died in each of {len(batch_sizes)} attempts, in the last one "
-            "with few or no other rows"
-        )
-        lost = [error_row(*row, error) for row in _ids_and_fingerprints(rows)]
-        committer.commit(stage.expand(result_table(stage.output, lost)))
+    error = WorkerDied(
+        f"the worker of this row died in each of {len(batch_sizes)} attempts, in the last one "
+        "with few or no other rows"
+    )
+    lost = [error_row(*row, error) for row in _ids_and_fingerprints(rows)]
+    committer.commit(stage.expand(result_table(stage.output, lost)))
 
 
 def _run_pipeline(

@@ -132,7 +132,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
         )
 
     report = Report("s", "there")
-    Committer(workspace, stage, report, set()).commit(batch(bad=not bad, fingerprint="old"))
+    Committer(workspace, stage, report, set(), -1).commit(batch(bad=not bad, fingerprint="old"))
 
     def killed(*_: object) -> None:
         raise InterruptedError
@@ -140,7 +140,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
     monkeypatch.setattr(commit, "record_failures", killed)
     monkeypatch.setattr("ampere.store.table.Table.append", killed)
     with pytest.raises(InterruptedError):
-        Committer(workspace, stage, report, set() if not bad else {"a"}).commit(
+        Committer(workspace, stage, report, set() if not bad else {"a"}, -1).commit(
             batch(bad=bad, fingerprint="new")
         )
     assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
