@@ -6,7 +6,7 @@ killed job leaves complete batches.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.file import LanceFileReader
 from lance.fragment import FragmentMetadata, write_fragments
+from lance.optimize import Compaction, CompactionTask, RewriteResult
 
 from ampere.records import TableSpec
 
+MergeTask = tuple[str, int, CompactionTask]  # the arguments of `merge`
+RunTasks = Callable[[list[MergeTask]], list[RewriteResult]]
 KEEP_VERSIONS = timedelta(days=7)  # a training reads the version that it started on to its end
 
 
@@ -185,28 +188,56 @@ class Table:
         if dataset is not None:
             dataset.delete(where)
 
-    def compact(self) -> None:
+    def compact(self, run: RunTasks | None = None) -> None:
         """Merge the small files of small commits, and delete old versions without readers.
 
+        Args:
+            run: as of `merge_files`.
+        """
+        if not self.merge_files(run):
+            return
+        dataset = self.dataset()
+        assert dataset is not None
+        # A version ages from its replacement on; Lance's own limit counts from its commit.
+        limit = datetime.now() - KEEP_VERSIONS
+        if old := [
+            version["version"]
+            for version, next_version in pairwise(dataset.versions())
+            if next_version["timestamp"] < limit
+        ]:
+            dataset.cleanup_old_versions(versions=old)
+
+    def merge_files(self, run: RunTasks | None = None) -> bool:
+        """Merge the small files of small commits.
+
         If another process wrote the same files at the same time, which is possible on a cloud store
-        since it has no lock, compaction is left to the next job.
+        since it has no lock, this is left to the next job.
+
+        Args:
+            run: runs `merge` for tasks of a dataset, in any processes; None: in this one.
+
+        Returns:
+            Whether there was more than one file, and no conflict.
         """
         dataset = self.dataset()
-        if dataset is not None and len(dataset.get_fragments()) > 1:
-            try:
-                dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
-            except OSError as error:
-                if "commit conflict" not in str(error):
-                    raise
-                return
-            # A version ages from its replacement on; Lance's own limit counts from its commit.
-            limit = datetime.now() - KEEP_VERSIONS
-            if old := [
-                version["version"]
-                for version, next_version in pairwise(dataset.versions())
-                if next_version["timestamp"] < limit
-            ]:
-                dataset.cleanup_old_versions(versions=old)
+        if dataset is None or len(dataset.get_fragments()) < 2:
+            return False
+        plan = Compaction.plan(dataset, {"target_rows_per_fragment": self.spec.rows_per_file})
+        tasks = [(self.uri, plan.read_version, task) for task in plan.tasks]
+        try:
+            merged = run(tasks) if run else [merge(*task) for task in tasks]
+            if merged:
+                Compaction.commit(dataset, merged)
+        except OSError as error:
+            if "commit conflict" not in str(error):
+                raise
+            return False
+        return True
+
+
+def merge(uri: str, version: int, task: CompactionTask) -> RewriteResult:
+    """Merge some files of a table into one, that is not part of the table yet."""
+    return task.execute(lance.dataset(uri, version=version))
 
 
 # Ids per condition. Longer conditions are not faster and take more memory: to delete 500,000 of

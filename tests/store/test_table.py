@@ -133,7 +133,7 @@ def test_compaction_conflict_is_left_to_the_next_job(
     def preempted(*_: object, **__: object) -> None:
         raise OSError(errors.pop())
 
-    monkeypatch.setattr(lance.dataset(table.uri).optimize.__class__, "compact_files", preempted)
+    monkeypatch.setattr("ampere.store.table.Compaction.commit", preempted)
     errors.append("Retryable commit conflict for version 4: This Rewrite transaction was preempted")
     table.compact()
     errors.append("No space left on device")

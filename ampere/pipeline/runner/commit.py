@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.pipeline.runner.fragments import FRAGMENT, ids_by_fragment
+from ampere.pipeline.runner.fragments import FRAGMENT, ids_by_fragment, in_tasks
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage
 from ampere.store.failures import clear_failures, record_failures
@@ -69,7 +69,7 @@ class Committer:
         self.report.failed.update(errors["error_type"].to_pylist())
         if self._files >= FILES_PER_COMPACTION:
             self._files = 0
-            output.compact()
+            output.merge_files(in_tasks())
 
     def _without_doubles(self, batch: pa.Table, output: Table) -> pa.Table:
         """Leave out rows that this job has committed, or another process since the plan."""

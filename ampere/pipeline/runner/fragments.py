@@ -2,15 +2,19 @@
 
 Only the rows' ids and the metadata of the data file go to the driver, whose `Committer` makes the
 file part of the table. Until then no reader sees it; the file of a lost task is never committed.
+Small files are merged by tasks as well.
 """
 
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.optimize import RewriteResult
 
+from ampere.cluster import is_connected
+from ampere.pipeline.runner.ray_data import explained_errors
 from ampere.pipeline.runner.stage import ERROR_COLUMNS
-from ampere.store.table import Table
+from ampere.store.table import MergeTask, RunTasks, Table, merge
 
 FRAGMENT = "fragment"  # column of result rows: metadata of the fragment that a row is in
 
@@ -44,3 +48,19 @@ def ids_by_fragment(results: pa.Table) -> dict[str, list[str]]:
     for sample_id, fragment in zip(*columns, strict=True):
         groups.setdefault(fragment, []).append(sample_id)
     return groups
+
+
+def in_tasks() -> RunTasks | None:
+    """A function that merges files in Ray tasks; None if this process is not connected to Ray."""
+    if not is_connected():
+        return None
+    import ray
+
+    # The stage's own tasks may have reserved all cores for minutes, and commits wait for a merge.
+    remote_merge = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(merge)
+
+    def run(tasks: list[MergeTask]) -> list[RewriteResult]:
+        with explained_errors("merge of data files"):
+            return ray.get([remote_merge.remote(*task) for task in tasks])
+
+    return run

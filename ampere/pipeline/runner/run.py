@@ -4,7 +4,6 @@ This process is the only one that commits to the output table.
 """
 
 import queue
-import re
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -16,8 +15,10 @@ import pyarrow.compute as pc
 from ampere.cluster import connect
 from ampere.config.settings import to_json
 from ampere.pipeline.runner.commit import Committer, remove_rows
+from ampere.pipeline.runner.fragments import in_tasks
 from ampere.pipeline.runner.plan import Plan
 from ampere.pipeline.runner.progress import Progress
+from ampere.pipeline.runner.ray_data import explained_errors
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.store.failures import compact_failures
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import ray.data
 
 MAX_BLOCKS = 50_000  # of one job, since Ray keeps an entry for each
-ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
+COMMIT_INTERVAL_S = 1.0  # each commit is a version, and old versions are kept for days
 
 
 class WorkerDied(RuntimeError):
@@ -74,7 +75,7 @@ def run_stage(
         with removed_leftovers(workspace, output):
             _process(rows, stage, committer)
             stage.finish(output, report)
-            output.compact()
+            output.compact(in_tasks())
         compact_failures(workspace)
     return report
 
@@ -166,35 +167,19 @@ def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
     Raises:
         RuntimeError: the pipeline failed.
     """
-    from ray.exceptions import RayError
-
-    try:
+    with explained_errors("Ray Data pipeline"):
         yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    except RayError as error:
-        raise RuntimeError(
-            f"Ray Data pipeline failed ({type(error).__name__}: {cause_of(str(error))}). "
-            "Completed rows are saved; rerun to resume. Worker logs: "
-            "/tmp/ray/session_latest/logs on the worker's machine"
-        ) from error
 
 
-def cause_of(report: str) -> str:
-    """The last `SomeError: ...` of an error's text, and what follows it, in one line.
-
-    An actor whose constructor failed reports its cause as text alone: `RayTaskError.cause` covers
-    tasks only.
-    """
-    lines = [line for line in report.strip().splitlines() if "errors.pydantic.dev" not in line]
-    named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
-    return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())
-
-
-def prefetched(batches: Iterator[pa.Table], limit: int = 64) -> Iterator[pa.Table]:
-    """Batches in order; those that arrived meanwhile are joined, so slow commits get larger.
+def prefetched(
+    batches: Iterator[pa.Table], limit: int = 64, interval_s: float = COMMIT_INTERVAL_S
+) -> Iterator[pa.Table]:
+    """Batches in order; those that arrive within an interval, or meanwhile, are joined.
 
     Args:
         batches: read in a thread of its own.
-        limit: batches that the thread reads ahead.
+        limit: batches that the thread reads ahead; so many do not wait for the interval's end.
+        interval_s: least time between two batches, except for the last.
     """
     waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(limit)
 
@@ -208,9 +193,15 @@ def prefetched(batches: Iterator[pa.Table], limit: int = 64) -> Iterator[pa.Tabl
 
     # A daemon: if a commit fails, nobody waits for the rest.
     threading.Thread(target=read, daemon=True, name="results").start()
+    due = time.monotonic()
     while True:
-        first = waiting.get()
-        items = [first, *(waiting.get() for _ in range(waiting.qsize()))]  # this is the only reader
+        items = [waiting.get()]
+        while isinstance(items[-1], pa.Table) and len(items) < limit:
+            try:
+                items.append(waiting.get(timeout=max(0.0, due - time.monotonic())))
+            except queue.Empty:
+                break
+        due = time.monotonic() + interval_s
         if tables := [item for item in items if isinstance(item, pa.Table)]:
             yield pa.concat_tables(tables)
         last = items[-1]

@@ -11,8 +11,9 @@ from ampere.config.decode import DecodeSettings
 from ampere.pipeline.runner import commit
 from ampere.pipeline.runner.commit import Committer
 from ampere.pipeline.runner.progress import Progress
+from ampere.pipeline.runner.ray_data import cause_of
 from ampere.pipeline.runner.report import Report
-from ampere.pipeline.runner.run import cause_of, prefetched, run_stage
+from ampere.pipeline.runner.run import prefetched, run_stage
 from ampere.pipeline.runner.stage import Stage, Work, result_table
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
@@ -30,7 +31,7 @@ def test_batches_that_wait_are_joined_in_order() -> None:
             yield pa.table({"n": [n]})
         all_read.set()
 
-    results = prefetched(batches())
+    results = prefetched(batches(), interval_s=0)
     read = numbers(next(results))
     all_read.wait(timeout=30)
     read += [n for batch in results for n in numbers(batch)]
