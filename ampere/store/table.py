@@ -150,8 +150,9 @@ class Table:
             where: a condition on the rows; None: all rows.
         """
         dataset = self.dataset()
-        fragments = [] if dataset is None else dataset.get_fragments()
-        new = [f for f in fragments if f.fragment_id > fragment]
+        if dataset is None:
+            return set(), fragment
+        new = [f for f in dataset.get_fragments() if f.fragment_id > fragment]
         if not new:
             return set(), fragment
         rows = dataset.scanner(columns=["sample_id"], filter=where, fragments=new).to_table()
