@@ -17,7 +17,7 @@ frame every 2 s and every 8 s. Then measures, with one thread each:
 
 With `--fake-rows` it measures commits instead of codecs: the whole job with eight simulated workers
 and a decoder that makes eight frames of 12 kB from random bytes. It prints rows/s, the driver's
-peak memory, the bytes of the rows that came to it, and how often it committed and compacted.
+peak memory, the bytes of the rows that came to it, and how often it committed and merged files.
 """
 
 import argparse
@@ -173,13 +173,13 @@ def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
 
 def job(
     paths: list[Path], copies: int, settings: DecodeSettings, folder: Path
-) -> tuple[float, float]:
-    """Seconds per sample of the whole stage on a running Ray, and its peak memory in GB."""
+) -> tuple[float, float, "DriverStatistics"]:
+    """Seconds per sample of the whole stage on a running Ray, its peak memory in GB, its driver."""
     workspace = prepared(paths, copies, folder)
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, DriverStatistics() as driver:
         report = run_stage(DecodeStage(workspace, settings), workspace)
     assert report.done == copies * len(paths), report
-    return report.seconds / report.done, memory.peak / 1e9
+    return report.seconds / report.done, memory.peak / 1e9, driver
 
 
 def prepared(paths: list[Path], copies: int, folder: Path) -> Workspace:
@@ -227,14 +227,14 @@ class DriverStatistics:
         peak_mb: peak resident memory above that at the start.
         row_mb: total size of the rows that were handed to the committer.
         commits: calls of the committer.
-        compactions: number of files before each compaction.
-        compact_s: total time of the compactions.
+        merged: number of files before each merge of files.
+        merge_s: total time of the merges.
     """
 
     def __enter__(self) -> "DriverStatistics":
         self.peak_mb, self.row_mb, self.commits = 0.0, 0.0, 0
-        self.compactions: list[int] = []
-        self.compact_s = 0.0
+        self.merged: list[int] = []
+        self.merge_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -249,14 +249,20 @@ class DriverStatistics:
             start = time.perf_counter()
             dataset = table.dataset()
             if table.spec is FRAMES_TABLE and dataset is not None:
-                self.compactions.append(len(dataset.get_fragments()))
+                self.merged.append(len(dataset.get_fragments()))
             result = compact(table, *args)
-            self.compact_s += time.perf_counter() - start
+            self.merge_s += time.perf_counter() - start
             return result
 
         Committer.commit = counted  # type: ignore[method-assign]
         setattr(Table, MERGE, timed)
         return self
+
+    def __str__(self) -> str:
+        return (
+            f"driver {self.peak_mb:.0f} MB more memory, {self.row_mb:.1f} MB of rows in "
+            f"{self.commits} commits, merges of {self.merged} files in {self.merge_s:.1f} s"
+        )
 
     def __exit__(self, *_: object) -> None:
         Committer.commit = self._originals[0]  # type: ignore[method-assign]
@@ -293,9 +299,7 @@ def measure_commits(rows: int, batch_sizes: list[int], folder: Path) -> None:
         assert workspace.table(FRAMES_TABLE).count() == rows
         print(
             f"batch size {size}: {rows / report.seconds:.0f} rows/s, {rows / seconds:.0f} with the "
-            f"last compaction; driver {driver.peak_mb:.0f} MB more memory, {driver.row_mb:.1f} MB "
-            f"of rows in {driver.commits} commits; compactions of {driver.compactions} files in "
-            f"{driver.compact_s:.1f} s"
+            f"last merge of files; {driver}"
         )
 
 
@@ -329,15 +333,15 @@ def main() -> int:
         # Copies such that both take about the same time.
         for sampling, copies in (("uniform", args.copies), ("keyframe", 4 * args.copies)):
             settings = DecodeSettings(sampling=sampling)
-            _, small = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
+            _, small, _ = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
             loop_s = bare_loop(paths, settings)
-            job_s, large = job(paths, copies, settings, folder / f"{sampling}-large")
+            job_s, large, driver = job(paths, copies, settings, folder / f"{sampling}-large")
             print(
                 f"{sampling}: bare loop {1 / loop_s:.2f} samples/s in one process, "
                 f"job {1 / job_s:.2f} samples/s; "
                 f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}; "
                 f"peak memory {large:.2f} GB for {copies * len(paths)} samples, "
-                f"{small:.2f} GB for a quarter"
+                f"{small:.2f} GB for a quarter; {driver}"
             )
     return 0
 
