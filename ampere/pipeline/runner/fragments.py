@@ -60,7 +60,12 @@ def in_tasks() -> RunTasks | None:
     remote_merge = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(merge)
 
     def run(tasks: list[MergeTask]) -> list[RewriteResult]:
+        merged = []
         with explained_errors("merge of data files"):
-            return ray.get([remote_merge.remote(*task) for task in tasks])
+            at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            for start in range(0, len(tasks), at_once):
+                chunk = tasks[start : start + at_once]
+                merged += ray.get([remote_merge.remote(*task) for task in chunk])
+        return merged
 
     return run
