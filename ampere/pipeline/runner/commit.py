@@ -76,7 +76,7 @@ class Committer:
         added, self._newest_fragment = output.ids_after(
             self._newest_fragment, self.stage.owned_rows()
         )
-        # A compaction moves rows that are yet to be replaced to a new fragment.
+        # A merge of files moves rows that are yet to be replaced to a new fragment.
         self._of_others |= added - self.present - self.committed
         is_new = []
         for sample_id in batch["sample_id"].to_pylist():
