@@ -167,7 +167,7 @@ def test_stale_rows_are_replaced_also_after_a_merge_of_files(
     old = committer(workspace)
     for sample_id in "abcd":
         old.commit(task(frames, sample_id, fingerprint="old"))
-    monkeypatch.setattr(commit, "FILES_PER_COMPACTION", 1)  # it moves rows that are still stale
+    monkeypatch.setattr(commit, "FILES_PER_MERGE", 1)  # it moves rows that are still stale
     job = committer(workspace, present="abcd")
     job.commit(task(frames, "a", "e"))
     assert len(lance.dataset(frames.uri).get_fragments()) == 1
