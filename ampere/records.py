@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+# Lance's name for a column of the key. Concurrent merges then see each other's new keys.
+KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
 SCHEMA_VERSION = 6  # of the tables below; workspaces of other versions are refused
 
 
@@ -86,9 +88,12 @@ class TableSpec:
     """A table's name, its columns, and its key.
 
     Attributes:
-        key: the columns that together identify a row.
+        key: the columns that together identify a row; marked as such in `schema`, never null.
         rows_per_file: small files are compacted to this many rows; larger files are not rewritten.
         has_extra_columns: whether a workspace's table may have columns behind those of `schema`.
+        indexed_column: gets an index when the table is compacted, for reads of single rows.
+        has_stable_row_ids: whether a row keeps its id when it is updated or moved, which makes
+            upserts and deletions slower.
     """
 
     name: str
@@ -96,6 +101,17 @@ class TableSpec:
     schema: pa.Schema
     rows_per_file: int = 1_000_000
     has_extra_columns: bool = False
+    indexed_column: str | None = None
+    has_stable_row_ids: bool = False
+
+    def __post_init__(self) -> None:
+        fields = [
+            column.with_nullable(False).with_metadata(KEY_METADATA)
+            if column.name in self.key
+            else column
+            for column in self.schema
+        ]
+        object.__setattr__(self, "schema", pa.schema(fields))
 
 
 def _columns(*columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -118,6 +134,7 @@ SAMPLES = TableSpec(
     ),
     # The catalog's further columns follow, with the types of `ampere.catalog.extra_columns`.
     has_extra_columns=True,
+    indexed_column="sample_id",
 )
 # In the tables below, `fingerprint` is a hash of the inputs and settings that a row was made from.
 # A row is stale if its current inputs and settings have another fingerprint.
@@ -137,6 +154,7 @@ FRAMES = TableSpec(
         ("source_hash", pa.string()),  # of the media file's bytes
     ),
     rows_per_file=4096,  # about 600 MB
+    indexed_column="sample_id",
 )
 SUMMARIES = TableSpec(
     "summaries",

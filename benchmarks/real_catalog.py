@@ -30,7 +30,7 @@ from ampere.retrieval.evaluation import Results, evaluate_tasks, mean_recall, mr
 from ampere.retrieval.metrics import Vectors
 from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from ampere.training.data import TrainingSet
 from ampere.training.loop import Training, TrainJob, build_model
@@ -91,14 +91,13 @@ def measure(workspace: Workspace, preset: str, seed: int) -> Results:
         ["sample_id", "product_id", "domain"], pc.field("split") == Split.TEST
     )
     rows = [row for row in rows.to_pylist() if row["sample_id"] in decoded]
-    texts = sample_texts(workspace, train.text)
     ids = [row["sample_id"] for row in rows]
     domains = [Domain(row["domain"]) for row in rows]
     vectors = embed_pixels(
         model,
         job.tokenizer if model.reads_text else None,
         features.take_features(ids),
-        [texts.get(sample_id) for sample_id in ids],
+        texts_of(workspace, train.text, ids).to_pylist(),
         domains,
     )
     products = np.array([row["product_id"] for row in rows])

@@ -37,7 +37,7 @@ from ampere.retrieval.plots import attention_plot, distance_plot, font_with, rec
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
 from ampere.store.frames import LanceFrames
 from ampere.store.models import model_folder
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 
 TOP = 5  # answers shown per query
@@ -122,7 +122,9 @@ class Gallery:
 
     def __init__(self, workspace: Workspace, folder: Path, vectors: TestVectors) -> None:
         self.frames = LanceFrames(workspace)
-        self.texts = sample_texts(workspace, text_source(folder), summary_model(folder))
+        ids = [name for of_domain in vectors.values() for name in of_domain.samples]
+        texts = texts_of(workspace, text_source(folder), ids, summary_model(folder))
+        self.texts = dict(zip(ids, texts.to_pylist(), strict=True))
         self.vectors = vectors
 
     def check(self) -> None:
@@ -148,7 +150,7 @@ class Gallery:
         small = image.resize(
             (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
         )
-        return Picture(sample_id, encode_jpeg(small, 85), self.texts.get(sample_id), right)
+        return Picture(sample_id, encode_jpeg(small, 85), self.texts[sample_id], right)
 
     def example(self, task: str, ranking: Ranking, at: int) -> Example:
         """The `at`-th ranked query of a task, with its best answers."""

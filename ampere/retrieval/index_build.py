@@ -146,7 +146,7 @@ def base_rows(base: Path, meta: dict[str, Any], domain: Domain) -> pa.Table:
         for shard in base_shards(meta, domain)
     ]
     empty = pa.table({name: pa.array([], pa.string()) for name in columns})
-    return pa.concat_tables([empty, *tables]).combine_chunks()
+    return pa.concat_tables([empty, *tables], promote_options="default").combine_chunks()
 
 
 def finish(folder: Path, meta: dict[str, Any]) -> None:

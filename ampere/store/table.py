@@ -1,8 +1,8 @@
 """One table of a workspace: a Lance dataset with a key.
 
-One process at a time writes a table (`Workspace.lock`): concurrent Lance upserts do not see each
-other's new keys and would duplicate rows without an error. Every write is one atomic commit, so a
-killed job leaves complete batches.
+Several processes may write a table at once. Its key is marked in the schema, so two merges that
+insert the same key conflict, and Lance repeats the later one on the new version. Every write is one
+atomic commit, so a killed job leaves complete batches.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.dataset import MergeInsertBuilder
 from lance.file import LanceFileReader
 from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction, CompactionTask, RewriteResult
@@ -73,9 +74,7 @@ class Table:
         names = self.schema().names
         if new := [field for field in fields if field.name not in names]:
             self.create()
-            dataset = self.dataset()
-            assert dataset is not None
-            dataset.add_columns(pa.schema(new))
+            self._existing().add_columns(pa.schema(new))
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of rows that meet a condition; None: of all rows."""
@@ -86,23 +85,19 @@ class Table:
         """Insert rows in one commit, replacing rows with the same key.
 
         Raises:
-            ValueError: two of the rows have the same key.
+            ValueError: a row has no key, or two of the rows have the same key.
         """
-        rows = self._checked(rows)
-        dataset = self.dataset()
-        if dataset is None:
-            self._append(rows)
-        elif rows.num_rows:
-            merge = dataset.merge_insert(list(self.spec.key))
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        if (rows := self._checked(rows)).num_rows:
+            self._merge().when_matched_update_all().execute(rows)
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
-        """Insert rows with new keys in one commit, whose cost does not depend on the table's size.
+        """Insert rows in one commit, leaving out rows whose key is in the table already.
 
         Raises:
-            ValueError: two of the rows have the same key.
+            ValueError: a row has no key, or two of the rows have the same key.
         """
-        self._append(self._checked(rows))
+        if (rows := self._checked(rows)).num_rows:
+            self._merge().execute(rows)
 
     def write_fragment(self, rows: pa.Table) -> str:
         """Write a data file of a table that exists; it is part of the table once it is appended.
@@ -113,17 +108,19 @@ class Table:
             Metadata of the file, as JSON.
 
         Raises:
-            ValueError: two of the rows have the same key.
+            ValueError: a row has no key, or two of the rows have the same key.
         """
         rows = self._checked(rows)
         (fragment,) = write_fragments(rows, self.uri, schema=rows.schema, mode="append")
         return json.dumps(fragment.to_json())
 
     def append_fragments(self, fragments: Sequence[str]) -> None:
-        """Insert the rows of files that `write_fragment` wrote, with new keys, in one commit."""
+        """Insert the rows of files that `write_fragment` wrote, in one commit.
+
+        Lance does not check their keys: the caller leaves out those that are in the table already.
+        """
         if fragments:
-            dataset = self.dataset()
-            assert dataset is not None, "the fragments were written for a table that exists"
+            dataset = self._existing()
             rows = lance.LanceOperation.Append([FragmentMetadata.from_json(f) for f in fragments])
             lance.LanceDataset.commit(dataset, rows, read_version=dataset.version)
 
@@ -160,28 +157,53 @@ class Table:
 
     def create(self) -> None:
         """Create the table, empty, if it does not exist."""
-        if self.dataset() is None:
+        if self.dataset() is not None:
+            return
+        try:
             lance.write_dataset(
-                self.spec.schema.empty_table(), self.uri, schema=self.spec.schema, mode="create"
+                self.spec.schema.empty_table(),
+                self.uri,
+                mode="create",
+                enable_stable_row_ids=self.spec.has_stable_row_ids,
             )
+        except OSError as error:
+            if "already exists" not in str(error):  # created by another process meanwhile
+                raise
 
-    def _append(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            mode = "create" if self.dataset() is None else "append"
-            lance.write_dataset(rows, self.uri, schema=rows.schema, mode=mode)
+    def _merge(self) -> MergeInsertBuilder:
+        """A merge that inserts rows with new keys; the table is created if it does not exist.
+
+        It reads all keys: 30 ms for 1,000,000, 230 ms for 10,000,000. By an index it would take
+        7 ms, but then Lance does not record the new keys, and two processes would insert the same
+        one twice. It would also copy large values: 1.5 s for 256 rows of 100 kB, not 0.1 s.
+        """
+        self.create()
+        merge = self._existing().merge_insert(list(self.spec.key)).use_index(False)
+        return merge.when_not_matched_insert_all()
+
+    def _existing(self) -> lance.LanceDataset:
+        dataset = self.dataset()
+        assert dataset is not None, f"{self.uri} was created before"
+        return dataset
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
-        """Cast rows to the table's schema and check that their keys are unique."""
-        schema = self.schema()
+        """Cast rows to the table's schema and check that their keys are there, and unique."""
+        schema, key = self.schema(), list(self.spec.key)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=schema)
-        rows = rows.select(schema.names).cast(schema).combine_chunks()
-        keys = rows.select(list(self.spec.key))
-        if keys.group_by(keys.column_names).aggregate([]).num_rows != rows.num_rows:
+        rows = rows.select(schema.names)
+        for column in key:
+            if count := rows[column].null_count:
+                raise ValueError(
+                    f"table {self.spec.name}: {count} of {rows.num_rows} rows have no {column}; "
+                    f"expected a value in each column of the key {self.spec.key}"
+                )
+        keys = rows.select(key)
+        if keys.group_by(key).aggregate([]).num_rows != rows.num_rows:
             raise ValueError(
                 f"table {self.spec.name}: two rows of one batch have the same key {self.spec.key}"
             )
-        return rows
+        return rows.cast(schema).combine_chunks()
 
     def delete(self, where: pc.Expression) -> None:
         """Delete the rows that meet a condition."""
@@ -190,29 +212,35 @@ class Table:
             dataset.delete(where)
 
     def compact(self, run: RunTasks | None = None) -> None:
-        """Merge the small files of small commits, and delete old versions without readers.
+        """Merge the small files of small commits, index their rows, and delete old versions.
 
         Args:
             run: as of `merge_files`.
         """
-        if not self.merge_files(run):
-            return
         dataset = self.dataset()
-        assert dataset is not None
-        # A version ages from its replacement on; Lance's own limit counts from its commit.
-        limit = datetime.now() - KEEP_VERSIONS
-        if old := [
-            version["version"]
-            for version, next_version in pairwise(dataset.versions())
-            if next_version["timestamp"] < limit
-        ]:
-            dataset.cleanup_old_versions(versions=old)
+        if dataset is None:
+            return
+        try:
+            self._index(dataset)  # first: files with and without index are not merged
+        except OSError as error:
+            if not _is_conflict(error):
+                raise
+            return
+        if self.merge_files(run):
+            dataset = self._existing()
+            # A version ages from its replacement on; Lance's own limit counts from its commit.
+            limit = datetime.now() - KEEP_VERSIONS
+            if old := [
+                version["version"]
+                for version, next_version in pairwise(dataset.versions())
+                if next_version["timestamp"] < limit
+            ]:
+                dataset.cleanup_old_versions(versions=old)
 
     def merge_files(self, run: RunTasks | None = None) -> bool:
         """Merge the small files of small commits.
 
-        If another process wrote the same files at the same time, which is possible on a cloud store
-        since it has no lock, this is left to the next job.
+        If another process changed the same files at the same time, this is left to the next job.
 
         Args:
             run: runs `merge` for tasks of a dataset, in any processes; None: in this one.
@@ -230,15 +258,29 @@ class Table:
             if merged:
                 Compaction.commit(dataset, merged)
         except OSError as error:
-            if "commit conflict" not in str(error):
+            if not _is_conflict(error):
                 raise
             return False
         return True
+
+    def _index(self, dataset: lance.LanceDataset) -> None:
+        """Index `indexed_column`; rows that are not in the index are found by a scan."""
+        if (column := self.spec.indexed_column) is None:
+            return
+        if dataset.describe_indices():
+            dataset.optimize.optimize_indices()
+        else:
+            dataset.create_scalar_index(column, "BTREE")
 
 
 def merge(uri: str, version: int, task: CompactionTask) -> RewriteResult:
     """Merge some files of a table into one, that is not part of the table yet."""
     return task.execute(lance.dataset(uri, version=version))
+
+
+def _is_conflict(error: OSError) -> bool:
+    """Whether another process changed the same files at the same time."""
+    return "commit conflict" in str(error)
 
 
 # Ids per condition. Longer conditions are not faster and take more memory: to delete 500,000 of

@@ -13,7 +13,7 @@ from ampere.models.tokenizer import build_tokenizer
 from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES, Domain
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.checks.audit import audit
 from ampere.text.clean import clean
@@ -134,8 +134,8 @@ def test_unreadable_transcripts_ask_no_engine_and_titles_count_as_missing(tmp_pa
     assert len(missing) == len(UNREADABLE) and {row["status"] for row in missing} == {"missing"}
     assert pending["sample_id"].to_pylist() == [f"live-{len(UNREADABLE)}"]  # its equal shares it
     for source in ("raw", "llm"):
-        texts = sample_texts(workspace, source)
-        titles = [texts[f"page-{i}"] for i in range(len(UNREADABLE) + 2)]
+        pages = [f"page-{i}" for i in range(len(UNREADABLE) + 2)]
+        titles = texts_of(workspace, source, pages).to_pylist()
         assert titles == [None] * len(UNREADABLE) + [
             "洗 发 水",
             "洗发水",

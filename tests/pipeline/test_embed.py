@@ -212,7 +212,9 @@ def test_missing_summaries_are_an_error_or_a_warning(filled: Workspace) -> None:
         .read(["sample_id"], (pc.field("domain") != "page") & (pc.field("text") != ""))["sample_id"]
         .to_pylist()
     )
-    filled.table(SUMMARIES).upsert([{"sample_id": spoken[0], "method": "llm", "text": "a"}])
+    filled.table(SUMMARIES).upsert(
+        [{"sample_id": spoken[0], "method": "llm", "model": "", "text": "a"}]
+    )
     stage = EmbedStage(filled, EmbedSettings(model="m"))
     stage.inputs()
     (warning,) = stage.warnings

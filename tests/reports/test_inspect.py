@@ -76,7 +76,7 @@ def test_a_long_transcript_and_answer_are_shown_whole(
     answer = "".join(chr(0x5E00 + i) for i in range(200))
     summarized.table(SAMPLES).append([{"sample_id": "s9", "domain": "live", "text": transcript}])
     summarized.table(SUMMARIES).append(
-        [{"sample_id": "s9", "method": "llm", "status": "ok", "raw_output": answer}]
+        [{"sample_id": "s9", "method": "llm", "model": "", "status": "ok", "raw_output": answer}]
     )
     cells = [
         line.split("│")[1:3]
@@ -99,7 +99,7 @@ def test_a_text_without_a_name_is_shown(
             "text": "控油 洗发",
             "product_features": ["控油"],
         },
-        {"method": "raw", "text": "这个洗发水"},
+        {"method": "raw", "model": "", "text": "这个洗发水"},
     ]
     summarized.table(SUMMARIES).append([row | {"sample_id": "s1", "status": "ok"} for row in rows])
     shown = inspect(summarized, "s1", capsys)

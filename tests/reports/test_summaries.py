@@ -98,7 +98,7 @@ def test_transcripts_and_summaries_are_escaped(summarized: Workspace) -> None:
 def test_the_same_rows_are_drawn_on_each_run(workspace: Workspace) -> None:
     ids = [f"s{i}" for i in range(SHOWN + 12)]
     workspace.table(SUMMARIES).append(
-        [{"sample_id": i, "method": "raw", "status": "ok"} for i in ids]
+        [{"sample_id": i, "method": "raw", "model": "", "status": "ok"} for i in ids]
     )
     drawn = [row["sample_id"] for row in random_rows(workspace, ids, pc.field("method") == "raw")]
     assert len(set(drawn)) == SHOWN and drawn != sorted(drawn)

@@ -20,7 +20,7 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.models.model_folder import embedding_name
 from ampere.records import EMBEDDINGS, SAMPLES
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from serve import embedder
 from serve.app import SearchArgs, build_app
@@ -82,7 +82,6 @@ def test_served_vectors_equal_those_of_the_batch_job(
     client: httpx.Client, demo: DemoRun, domain: str
 ) -> None:
     workspace = demo.workspace
-    texts = sample_texts(workspace, "llm")
     for sample in (
         workspace.table(SAMPLES).read(None, pc.field("domain") == domain).slice(0, 3).to_pylist()
     ):
@@ -95,7 +94,8 @@ def test_served_vectors_equal_those_of_the_batch_job(
             )["vector"][0]
             .as_py()
         )
-        fields = {"text": texts[sample["sample_id"]]} if texts[sample["sample_id"]] else {}
+        (text,) = texts_of(workspace, "llm", [sample["sample_id"]]).to_pylist()
+        fields = {"text": text} if text else {}
         answer = post(client, "/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
         np.testing.assert_allclose(answer.json()["vector"], stored, atol=1e-5)
 

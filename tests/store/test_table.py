@@ -1,3 +1,7 @@
+import dataclasses
+import multiprocessing
+import pickle
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ampere.records import EMBEDDINGS, FAILURES, SAMPLES, SUMMARIES, TableSpec
-from ampere.store.table import KEEP_VERSIONS, Table
+from ampere.records import EMBEDDINGS, SUMMARIES, TABLES, TableSpec
+from ampere.store.table import KEEP_VERSIONS, MergeTask, Table, merge
 
 NUMBERS = TableSpec("numbers", ("id",), pa.schema([("id", pa.string()), ("value", pa.int64())]))
+INDEXED = TableSpec("numbers", ("id",), NUMBERS.schema, indexed_column="id")
 
 
 @pytest.fixture
@@ -69,24 +74,90 @@ def test_duplicate_keys_are_refused_and_nothing_is_written(
     assert contents(table) == {r["id"]: r["value"] for r in before}
 
 
+def test_append_keeps_rows_with_the_same_key(table: Table) -> None:
+    table.append([row("a", 1)])
+    table.append([row("a", 2), row("b", 2)])
+    table.append([row("a", 3)])
+    assert contents(table) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("rows", [[{"value": 1}], pa.table({"id": ["a", None], "value": [1, 2]})])
+def test_rows_without_a_key_are_refused(table: Table, rows: Any) -> None:
+    for write in (table.upsert, table.append):
+        with pytest.raises(ValueError, match=r"numbers: 1 of \d rows have no id; expected a value"):
+            write(rows)
+    assert table.dataset() is None
+
+
+ROUNDS = 20
+
+
+def write_rounds(uri: str, spec: TableSpec, writer: int, start: Barrier) -> None:
+    """In each round, insert rows that the other process inserts too, and one of this process."""
+    table = Table(uri, spec)
+    for at in range(ROUNDS):
+        start.wait(timeout=60)
+        write = (table.upsert, table.append)[(at + writer * (at // 2)) % 2]
+        write([row(f"{at}-{name}", writer) for name in (*"abcde", str(writer))])
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_two_processes_insert_each_key_once(tmp_path: Path, is_indexed: bool) -> None:
+    """Also where the table has an index on the key, by which merges would not see each other."""
+    table = Table(str(tmp_path / "numbers.lance"), INDEXED)
+    if is_indexed:
+        table.upsert([row("before", 0)])
+        table.compact()
+    processes = multiprocessing.get_context("spawn")
+    start = processes.Barrier(2)
+    writers = [
+        processes.Process(target=write_rounds, args=(table.uri, INDEXED, writer, start))
+        for writer in (0, 1)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    expected = {f"{at}-{name}" for at in range(ROUNDS) for name in "abcde01"}
+    assert contents(table).keys() == (expected | {"before"} if is_indexed else expected)
+
+
+def test_compaction_indexes_all_rows(tmp_path: Path) -> None:
+    table = Table(str(tmp_path / "numbers.lance"), INDEXED)
+    for at in range(3):
+        table.append([row(str(2 * at), at), row(str(2 * at + 1), at)])
+        table.compact()
+        dataset = table.dataset()
+        assert dataset is not None and len(dataset.get_fragments()) == 1
+        (index,) = dataset.describe_indices()
+        assert index.field_names == ["id"] and index.num_rows_indexed == dataset.count_rows()
+        assert table.read(["value"], pc.field("id") == "1")["value"].to_pylist() == [0]
+
+
 def test_composite_key_matches_on_all_columns(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "summaries.lance"), SUMMARIES)
     table.upsert(
         [
-            {"sample_id": "s", "method": "llm", "text": "1"},
-            {"sample_id": "s", "method": "uie", "text": "2"},
+            {"sample_id": "s", "method": "llm", "model": "", "text": "1"},
+            {"sample_id": "s", "method": "uie", "model": "", "text": "2"},
         ]
     )
     table.upsert(
         [
-            {"sample_id": "s", "method": "uie", "text": "3"},
-            {"sample_id": "t", "method": "llm", "text": "4"},
+            {"sample_id": "s", "method": "uie", "model": "", "text": "3"},
+            {"sample_id": "t", "method": "llm", "model": "", "text": "4"},
         ]
     )
     stored = {(r["sample_id"], r["method"]): r["text"] for r in table.read().to_pylist()}
     assert stored == {("s", "llm"): "1", ("s", "uie"): "3", ("t", "llm"): "4"}
     with pytest.raises(ValueError, match="same key"):
-        table.upsert([{"sample_id": "s", "method": "llm"}, {"sample_id": "s", "method": "llm"}])
+        table.upsert(
+            [
+                {"sample_id": "s", "method": "llm", "model": ""},
+                {"sample_id": "s", "method": "llm", "model": ""},
+            ]
+        )
 
 
 def test_embedding_vectors_round_trip(tmp_path: Path) -> None:
@@ -122,6 +193,28 @@ def test_compact_merges_files_and_keeps_rows(table: Table) -> None:
     assert contents(table) == before == {"0": 0, "1": 1, "2": 2, "4": 4, "5": 5, "shared": 5}
 
 
+def test_files_are_merged_by_other_processes_and_the_index_follows(tmp_path: Path) -> None:
+    spec = dataclasses.replace(INDEXED, rows_per_file=4)
+    table = Table(str(tmp_path / "numbers.lance"), spec)
+    for at in range(8):
+        table.append([row(str(at), at)])
+    table.compact()  # makes the index
+    for at in range(8, 12):
+        table.append([row(str(at), at)])
+    tasks: list[MergeTask] = []
+
+    def run(sent: list[MergeTask]) -> list[Any]:
+        tasks.extend(sent)
+        return [pickle.loads(pickle.dumps(merge(*pickle.loads(pickle.dumps(t))))) for t in sent]
+
+    table.delete(pc.field("id") == "3")
+    table.compact(run)
+    assert tasks and len(lance.dataset(table.uri).get_fragments()) == 3
+    for at in range(12):
+        values = table.read(["value"], pc.field("id") == str(at))["value"].to_pylist()
+        assert values == ([] if at == 3 else [at])
+
+
 def test_compaction_conflict_is_left_to_the_next_job(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +246,7 @@ def test_version_age_counts_from_its_replacement(
     monkeypatch.setattr("ampere.store.table.datetime", SimpleNamespace(now=lambda: now))
     table.compact()
     kept = [version["version"] for version in lance.dataset(table.uri).versions()]
-    assert kept[0] == 2 and table.dataset(2).count_rows() == 2
+    assert kept[0] == 2 and table.dataset(2).count_rows() == 1  # the first is the empty table
 
 
 def test_older_version_is_readable(table: Table) -> None:
@@ -173,9 +266,11 @@ def test_broken_table_raises_instead_of_reading_as_empty(table: Table) -> None:
         table.read()
 
 
-def test_schemas_contain_their_keys() -> None:
-    for spec in (SAMPLES, SUMMARIES, EMBEDDINGS, FAILURES):
-        assert set(spec.key) <= set(spec.schema.names)
+def test_schemas_mark_their_keys() -> None:
+    for spec in TABLES.values():
+        required = [column for column in spec.schema if not column.nullable]
+        assert {column.name for column in required} == set(spec.key)
+        assert all(column.metadata for column in required)
 
 
 NASTY = ["it's", "'", "a'; DROP TABLE x; --", '"', "云岚\\n", "a\nb", "%_", ""]

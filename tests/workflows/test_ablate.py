@@ -266,7 +266,9 @@ def test_text_source_without_summaries_is_missing(
     )
     assert missing_texts(workspace, Settings(), systems) == {}  # no transcript to summarize
     workspace.table(SAMPLES).upsert([{"sample_id": "t", "domain": "live", "text": "speech"}])
-    workspace.table(SUMMARIES).upsert([{"sample_id": "t", "method": "llm", "text": None}])
+    workspace.table(SUMMARIES).upsert(
+        [{"sample_id": "t", "method": "llm", "model": "", "text": None}]
+    )
     missing = missing_texts(workspace, Settings(), systems)
     assert list(missing) == ["keybert"] and missing["keybert"].startswith(
         "no summaries of method keybert"

@@ -51,6 +51,7 @@ def summarized(workspace: Workspace) -> Workspace:
     rows = [
         {
             "method": "llm",
+            "model": "",
             "sample_id": "a",
             "product_name": "松石牙刷",
             "product_features": ["软毛"],
@@ -58,6 +59,7 @@ def summarized(workspace: Workspace) -> Workspace:
         },
         {
             "method": "llm",
+            "model": "",
             "sample_id": "b",
             "product_name": "",
             "product_features": [],
@@ -65,14 +67,16 @@ def summarized(workspace: Workspace) -> Workspace:
         },
         {
             "method": "llm",
+            "model": "",
             "sample_id": "z",
             "product_name": "other",
             "product_features": [],
             "status": "ok",
         },
-        {"method": "raw", "sample_id": "a", "text": "松石牙刷", "status": "ok"},
+        {"method": "raw", "model": "", "sample_id": "a", "text": "松石牙刷", "status": "ok"},
         {
             "method": "keybert",
+            "model": "",
             "sample_id": "a",
             "product_features": ["软毛", "松石牙刷"],
             "status": "ok",
@@ -139,6 +143,7 @@ def test_chat_is_recognized_only_if_answered(
 ) -> None:
     row = {
         "method": "llm",
+        "model": "",
         "sample_id": "c",
         "product_name": "",
         "product_features": [],

@@ -22,8 +22,7 @@ class Committer:
         workspace: where the tables are.
         stage: whose rows they are.
         report: counts the rows.
-        present: ids that have an output row already. Other rows are appended, at a cost that does
-            not depend on the table's size; a merge reads every key.
+        present: ids that have an output row already, which is replaced.
         newest_fragment: of the output table, before `present` was read. Rows in later fragments
             are those of this job, or of another process that wrote meanwhile.
 

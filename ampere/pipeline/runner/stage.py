@@ -131,8 +131,9 @@ class Stage(ABC):
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:
-    """The columns of result rows: those of the table, and the two error columns."""
-    return pa.schema([*spec.schema, *ERROR_COLUMNS])
+    """The columns of result rows: those of the table, and the two error columns; all nullable."""
+    columns = [pa.field(column.name, column.type) for column in spec.schema]
+    return pa.schema([*columns, *ERROR_COLUMNS])
 
 
 def result_table(spec: TableSpec, rows: list[dict]) -> pa.Table:

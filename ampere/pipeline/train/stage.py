@@ -42,7 +42,7 @@ from ampere.records import CLIP_DOMAINS, SAMPLES, Domain, Split
 from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames, enlarged_note
 from ampere.store.models import model_folder
-from ampere.store.texts import chosen_model, missing_summary_warnings, sample_texts
+from ampere.store.texts import chosen_model, missing_summary_warnings, texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import normalize
 from ampere.training.data import FeatureSource, FrameSource, TrainingSet
@@ -309,10 +309,10 @@ def read_training_set(
     end = share + settings.data_share * (1 - share)
     validation = {name: products[name] for name in products if places[name] < share}
     products = {name: products[name] for name in products if share <= places[name] < end}
-    texts = sample_texts(workspace, settings.text, settings.summary_model)
-    used = sample_ids([*products.values(), *validation.values()])
+    used = list(sample_ids([*products.values(), *validation.values()]))
+    texts = texts_of(workspace, settings.text, used, settings.summary_model)
     return TrainingSet(
-        texts={sample_id: texts.get(sample_id) for sample_id in used},
+        texts=dict(zip(used, texts.to_pylist(), strict=True)),
         validation=validation,
         products=products,
     )

@@ -219,7 +219,7 @@ def test_prune_deletes_samples_from_every_table(workspace: Workspace) -> None:
     prepare(workspace, [(f"f:{i}", sample(name)) for i, name in enumerate(["keep", "go", "it's"])])
     for name in ("keep", "go", "it's"):
         workspace.table(FRAMES).append([{"sample_id": name}])
-        workspace.table(SUMMARIES).append([{"sample_id": name, "method": "llm"}])
+        workspace.table(SUMMARIES).append([{"sample_id": name, "method": "llm", "model": ""}])
         workspace.table(EMBEDDINGS).append(
             [{"sample_id": name, "model": "m", "vector": [0.0] * 128}]
         )

@@ -43,7 +43,9 @@ class Worker:
                     error_row(row["sample_id"], row["fingerprint"], TimeoutError("not now"))
                 )
             else:
-                results.append(row | {"method": "llm", "status": "ok", "prompt_tokens": 10})
+                results.append(
+                    row | {"method": "llm", "model": "", "status": "ok", "prompt_tokens": 10}
+                )
         yield result_table(SUMMARIES, results)
 
 

@@ -161,8 +161,8 @@ def test_failures_of_other_stages_do_not_count(workspace: Workspace) -> None:
 def test_rows_of_other_methods_do_not_count(workspace: Workspace) -> None:
     workspace.table(SUMMARIES).upsert(
         [
-            {"sample_id": "a", "method": "uie", "fingerprint": "1"},
-            {"sample_id": "b", "method": "llm", "fingerprint": "1"},
+            {"sample_id": "a", "method": "uie", "model": "", "fingerprint": "1"},
+            {"sample_id": "b", "method": "llm", "model": "", "fingerprint": "1"},
         ]
     )
     plan = make_plan(

@@ -172,7 +172,7 @@ def test_partly_summarized_clips_are_reported(
     monkeypatch.setattr(stage, "train_on_ray", lambda *_, **__: {"step": 1.0})
     filled.table(SUMMARIES).upsert(
         [
-            {"sample_id": name, "method": "llm", "text": None}
+            {"sample_id": name, "method": "llm", "model": "", "text": None}
             for name in ("short-00-1", "live-00-1", "short-02-1")
         ]
     )
