@@ -72,7 +72,7 @@ def test_catalog_and_workspace_in_a_bucket(
     fragment = frames.write_fragment(frames.read())
     part = frames.fragment_of([rows[0]["sample_id"]], fragment)  # reads the file
     frames.delete(pc.field("sample_id") == rows[0]["sample_id"])
-    frames.append_fragments([part])
+    frames.append_fragments([part], frames.newest_fragment())
     assert frames.count() == ROWS
     frames.compact()
     capsys.readouterr()

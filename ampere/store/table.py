@@ -114,15 +114,35 @@ class Table:
         (fragment,) = write_fragments(rows, self.uri, schema=rows.schema, mode="append")
         return json.dumps(fragment.to_json())
 
-    def append_fragments(self, fragments: Sequence[str]) -> None:
+    def append_fragments(self, fragments: Sequence[str], checked: int) -> None:
         """Insert the rows of files that `write_fragment` wrote, in one commit.
 
-        Lance does not check their keys: the caller leaves out those that are in the table already.
+        Lance does not check the keys of an append. The caller leaves out rows that are in the
+        table; those that another process has inserted since are deleted again.
+
+        Args:
+            fragments: metadata of the files.
+            checked: id of the newest fragment that the caller has looked into.
         """
-        if fragments:
-            dataset = self._existing()
-            rows = lance.LanceOperation.Append([FragmentMetadata.from_json(f) for f in fragments])
-            lance.LanceDataset.commit(dataset, rows, read_version=dataset.version)
+        if not fragments:
+            return
+        appended = [FragmentMetadata.from_json(fragment) for fragment in fragments]
+        dataset = self._existing()
+        dataset = lance.LanceDataset.commit(
+            dataset, lance.LanceOperation.Append(appended), read_version=dataset.version
+        )
+        paths = {file.path for fragment in appended for file in fragment.files}
+        new = _fragments_after(checked, dataset)
+        own = [f for f in new if any(file.path in paths for file in f.data_files())]
+        others = [f for f in new if f not in own]
+        if others and own:
+            rows = dataset.scanner(columns=["sample_id"], fragments=others).to_table()
+            doubled = pc.field("sample_id").isin(rows["sample_id"].to_pylist())
+            places = dataset.scanner(
+                columns=[], filter=doubled, fragments=own, with_row_id=True
+            ).to_table()["_rowid"]
+            if len(places):
+                dataset.delete(f"_rowid IN ({', '.join(map(str, places.to_pylist()))})")
 
     def fragment_of(self, ids: Sequence[str], fragment: str) -> str:
         """A fragment with the rows of some sample ids alone; a given one, if it has no others."""
@@ -149,7 +169,7 @@ class Table:
         dataset = self.dataset()
         if dataset is None:
             return set(), fragment
-        new = [f for f in dataset.get_fragments() if f.fragment_id > fragment]
+        new = _fragments_after(fragment, dataset)
         if not new:
             return set(), fragment
         rows = dataset.scanner(columns=["sample_id"], filter=where, fragments=new).to_table()
@@ -276,6 +296,11 @@ class Table:
 def merge(uri: str, version: int, task: CompactionTask) -> RewriteResult:
     """Merge some files of a table into one, that is not part of the table yet."""
     return task.execute(lance.dataset(uri, version=version))
+
+
+def _fragments_after(fragment: int, dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    """The fragments of a dataset with higher ids, which are later ones."""
+    return [f for f in dataset.get_fragments() if f.fragment_id > fragment]
 
 
 def _is_conflict(error: OSError) -> bool:

@@ -95,7 +95,7 @@ class Committer:
                 output.fragment_of(ids, fragment)
                 for fragment, ids in ids_by_fragment(results).items()
             ]
-            output.append_fragments(fragments)
+            output.append_fragments(fragments, self._newest_fragment)
             self._files += len(fragments)
             return
         if self.present.isdisjoint(results["sample_id"].to_pylist()):

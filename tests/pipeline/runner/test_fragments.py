@@ -1,6 +1,7 @@
 """Rows that tasks write as fragments, and whose metadata the driver commits."""
 
 from pathlib import Path
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -159,6 +160,23 @@ def test_row_that_another_process_wrote_since_the_plan_is_kept(
         ("a", "new"), ("b", "live"), ("c", "new"), ("d", "live"), ("z", "old")
     ]  # fmt: skip
     assert job.report.processed == 4 and workspace.table(FAILURES).count() == 0
+
+
+def test_row_that_another_process_writes_between_check_and_append_is_kept(
+    workspace: Workspace, frames: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = committer(workspace)
+    job.commit(task(frames, "a"))
+    append = Table.append_fragments
+
+    def late(table: Table, *args: Any) -> None:
+        table.upsert([{"sample_id": "b", "fingerprint": "live", "frames": [JPEG]}])
+        append(table, *args)
+
+    monkeypatch.setattr(Table, "append_fragments", late)
+    job.commit(pa.concat_tables([task(frames, "b"), task(frames, "c")]))
+    assert stored(frames) == [("a", "new"), ("b", "live"), ("c", "new")]
+    assert job.report.done == 3
 
 
 def test_stale_rows_are_replaced_also_after_a_merge_of_files(
