@@ -156,7 +156,7 @@ def test_job_that_runs_meanwhile_brings_no_deleted_sample_back(served: Workspace
     """It planned the row before the deletion, and commits it after."""
     stage = EmbedStage(served, EmbedSettings(model="m"))
     plan = stage.plan(served)
-    committer = Committer(served, stage, Report("embed", ""), plan.present())
+    committer = Committer(served, stage, Report("embed", ""), plan.present(), 0)
     with LiveWriter(served, name_of(served)) as writer:
         writer.delete(["one"])
     rows = [

@@ -4,7 +4,8 @@ A stage subclasses `Stage` and implements two methods: `inputs` names the rows i
 `transform` turns rows into result rows with Ray Data. `run_stage` in run.py runs it.
 
 A result row has the columns of the output table and two more, `error_type` and `error_message`.
-Where those are set, the row goes to the failures table instead of the output table.
+Where those are set, the row goes to the failures table instead of the output table. Tasks whose
+rows are large write them themselves, and return what `write_fragment` in fragments.py does.
 """
 
 from abc import ABC, abstractmethod
