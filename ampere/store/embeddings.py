@@ -198,9 +198,11 @@ def refresh_columns(table: Table, columns: SearchColumns) -> int:
 
 
 def _slices(table: Table, names: list[str]) -> Iterator[pa.Table]:
-    rows = table.read(["sample_id", *names])
-    for start in range(0, rows.num_rows, ROWS_PER_REFRESH):
-        yield rows.slice(start, ROWS_PER_REFRESH)
+    """The rows of the version of now, a part at a time."""
+    dataset = table.dataset()
+    assert dataset is not None, "the caller found the table"
+    for batch in dataset.to_batches(columns=["sample_id", *names], batch_size=ROWS_PER_REFRESH):
+        yield pa.Table.from_batches([batch])
 
 
 def differs(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.Array:
