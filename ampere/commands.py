@@ -25,6 +25,7 @@ from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.systems import named_settings
 from ampere.config.train import TrainSettings
+from ampere.records import Domain
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -336,16 +337,40 @@ class Ablate(Command):
 
 @dataclass(kw_only=True)
 class Search(Command):
-    """Search the index with an image or a video, with words, or with both."""
+    """Search the index with an image or a video, with words, or with a stored sample."""
 
     file: Path | None = None
     """Image or video to search with."""
     text: str | None = None
     """Words to search with: alone, or as the title of the image or the summary of the speech."""
+    like: str | None = None
+    """Id of a stored sample to find similar ones of."""
+    weights: tuple[str, ...] = ()
+    """Weight of each part of the query, such as file=1 words=0.5 sample=2; each is then embedded
+    alone. Default: a file and its words are embedded together."""
     model: str = ""
     """Name of the model under models/ whose index is searched; default: that of the preset."""
+    domains: tuple[Literal["page", "short", "live"], ...] = ("page", "short", "live")
+    """Domains to search."""
     k: int = 5
-    """Number of results per domain."""
+    """Number of results per domain, or of groups."""
+    offset: int = 0
+    """Number of best results, or groups, to skip."""
+    filter: str = ""
+    """SQL condition on the catalog's columns, such as "price < 100 AND category = 'shoes'"."""
+    group_by: str = ""
+    """Column to group results by, such as product_id."""
+    group_size: int = 1
+    """Number of results of each group."""
+    min_similarity: float | None = None
+    """Least cosine similarity of a result of vector search (-1 to 1)."""
+    mode: Literal["vector", "lexical", "hybrid"] | None = None
+    """Rank by vectors, by the words of texts, or by both. Default: both for words alone, else by
+    vectors."""
+    facets: tuple[str, ...] = ()
+    """Columns whose values are counted over all rows that pass the filter and hold the words."""
+    explain: bool = False
+    """Add to each result of --json why it was found."""
     json: bool = False
     """Print JSON instead of a table."""
     settings: tyro.conf.Suppress[Settings]
@@ -356,14 +381,47 @@ class Search(Command):
         model = self.model or self.settings.index.model
         require_name("--model", model)
         workspace = self.open()
-        from ampere.reports.search import format_hits, search
+        from ampere.reports.search import as_json, format_hits, search
         from ampere.retrieval.request import SearchRequest
 
-        media = None if self.file is None else self.file.read_bytes()
-        request = SearchRequest(media=media, text=self.text, k=self.k)
-        hits = search(workspace, model, request)
-        print(json.dumps(hits, ensure_ascii=False, indent=2) if self.json else format_hits(hits))
+        request = SearchRequest(
+            media=None if self.file is None else self.file.read_bytes(),
+            text=self.text,
+            sample_id=self.like,
+            weights=dict(map(weight, self.weights)),
+            domains=tuple(map(Domain, self.domains)),
+            k=self.k,
+            offset=self.offset,
+            filter=self.filter,
+            group_by=self.group_by,
+            group_size=self.group_size,
+            min_similarity=self.min_similarity,
+            mode=self.mode,
+            facets=self.facets,
+            explain=self.explain,
+        )
+        answer = search(workspace, model, request)
+        print(
+            json.dumps(as_json(answer), ensure_ascii=False, indent=2)
+            if self.json
+            else format_hits(answer)
+        )
         return 0
+
+
+def weight(text: str) -> tuple[str, float]:
+    """A part of a query and its weight, from NAME=NUMBER.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError as error:
+        raise ValueError(
+            f"--weights has {text!r}; expected NAME=NUMBER, such as words=0.5"
+        ) from error
 
 
 @dataclass(kw_only=True)
@@ -445,7 +503,7 @@ class Export(Command):
     out: Path
     """Folder for the Parquet files."""
     tables: tuple[str, ...] = ("samples", "summaries", "embeddings", "failures")
-    """Names of the tables to export."""
+    """Names of the tables to export; embeddings give a file for each model."""
 
     name: ClassVar[str] = "export"
 

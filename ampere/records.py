@@ -9,7 +9,7 @@ import pyarrow as pa
 
 # Lance's name for a column of the key. Concurrent merges then see each other's new keys.
 KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
-SCHEMA_VERSION = 6  # of the tables below; workspaces of other versions are refused
+SCHEMA_VERSION = 7  # of the tables below; workspaces of other versions are refused
 
 
 class Domain(StrEnum):
@@ -28,6 +28,13 @@ class Split(StrEnum):
 
     TRAIN = "train"
     TEST = "test"
+
+
+class Origin(StrEnum):
+    """How a sample came into the workspace."""
+
+    CATALOG = "catalog"
+    LIVE = "live"  # by an upsert to the search table, between two nights
 
 
 class MediaKind(StrEnum):
@@ -79,7 +86,10 @@ class Sample:
         `extra` is JSON, or None without further columns.
         """
         return asdict(self) | {
-            "extra": json.dumps(self.extra, ensure_ascii=False, default=str) if self.extra else None
+            "origin": str(Origin.CATALOG),
+            "extra": json.dumps(self.extra, ensure_ascii=False, default=str)
+            if self.extra
+            else None,
         }
 
 
@@ -127,6 +137,7 @@ SAMPLES = TableSpec(
         ("domain", pa.string()),
         ("split", pa.string()),
         ("text", pa.string()),
+        ("origin", pa.string()),  # catalog, or live: it came by an upsert to the search table
         ("media_kind", pa.string()),
         ("media_uris", pa.list_(pa.string())),
         ("timestamps_s", pa.list_(pa.float64())),
@@ -193,19 +204,25 @@ FEATURES = TableSpec(
     ),
     rows_per_file=65_536,  # about 1 GB
 )
+# One table for each model and its weights; see `ampere.store.embeddings`. It is what is searched.
 EMBEDDINGS = TableSpec(
     "embeddings",
-    ("sample_id", "model"),
+    ("sample_id",),
     _columns(
         ("sample_id", pa.string()),
-        ("model", pa.string()),
-        ("fingerprint", pa.string()),
-        ("vector", pa.list_(pa.float32())),  # unit norm; equal dimensions for all rows of a model
-        ("frames_vector", pa.list_(pa.float32())),  # of a test sample's frames alone, as a query
-        ("text_vector", pa.list_(pa.float32())),  # of its text alone; both null without text
+        ("fingerprint", pa.string()),  # equal as long as the vector is
+        ("vector", pa.list_(pa.float32())),  # unit norm; in the table a list of fixed size
+        ("frames_vector", pa.list_(pa.float32())),  # a test sample's frames alone, as a query
+        ("text_vector", pa.list_(pa.float32())),  # its text alone; both null without text
         ("domain", pa.string()),
         ("product_id", pa.string()),
+        ("split", pa.string()),
+        ("origin", pa.string()),  # as in samples
+        ("text", pa.string()),  # what words are searched in: the text that the model reads
+        ("media_uri", pa.string()),  # the first file's
     ),
+    # The catalog's further columns follow, for filters.
+    has_extra_columns=True,
 )
 FAILURES = TableSpec(
     "failures",

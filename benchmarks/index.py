@@ -43,6 +43,8 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+from ampere.retrieval.index import SearchIndex
+from ampere.retrieval.index_build import write_delta
 from index_autofaiss import compare_autofaiss
 from index_data import BATCH, Data, K, draw_data
 from numpy.typing import NDArray
@@ -50,8 +52,6 @@ from numpy.typing import NDArray
 from ampere.config.index import IndexSettings, IndexType
 from ampere.pipeline.index import write_version
 from ampere.records import Domain
-from ampere.retrieval.index import SearchIndex
-from ampere.retrieval.index_build import write_delta
 from ampere.retrieval.index_types import SEARCH_EFFORTS, build, factory, search, set_blas_threshold
 from ampere.store.indexes import set_current
 from ampere.store.workspace import Workspace

@@ -239,12 +239,12 @@ def value(default: Any) -> str:
     """A default value as a user reads it."""
     if default is None:
         return "none"
+    if default in ("", ()):
+        return "empty"
     if isinstance(default, tuple):
         return " ".join(f"`{one}`" for one in default)
     if isinstance(default, bool):
         return "on" if default else "off"
-    if default == "":
-        return "empty"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 

@@ -17,16 +17,18 @@ from ampere.config.presets import PRESETS
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.records import Domain
-from ampere.retrieval.index import Hit
 from ampere.retrieval.index_types import set_blas_threshold
-from ampere.store.indexes import open_index
+from ampere.retrieval.query_vector import Embedding, combine
+from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.search import Hit
+from ampere.store.indexes import open_searcher
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 
 
 class Search:
-    """A model and its index, in memory.
+    """A model and its index, in memory. `self.searcher.refresh()` takes over what has changed.
 
     Files are decoded in this process. For files of strangers, use `ampere.media.isolated`, as
     `ampere/reports/search.py` does.
@@ -35,7 +37,7 @@ class Search:
     def __init__(self, uri: str | Path, model: str = "ampere") -> None:
         workspace = Workspace.open(uri)
         self.embedder = Embedder(model_folder(workspace, model))
-        self.index = open_index(workspace, model, self.embedder.name)
+        self.searcher = open_searcher(workspace, self.embedder.name)
         decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
 
@@ -43,10 +45,13 @@ class Search:
         self, file: Path, text: str | None = None, k: int = 3
     ) -> Iterator[tuple[Domain, Hit]]:
         """The `k` best hits of each domain, best first."""
+        request = SearchRequest(media=file, text=text, k=k, mode="vector")
         frames = query_frames(file.read_bytes(), self.decode)
-        vectors = self.embedder.embed([frames], [text], [query_domain(frames)])
-        for domain in Domain:
-            for hit in self.index.search(vectors, domain, k).hits()[0]:
+        (vector,) = self.embedder.embed([frames], [text], [query_domain(frames)])
+        part: Embedding = "joint" if text else "file"
+        answer = self.searcher.search(request, combine(request, {part: vector}))
+        for domain, hits in answer.hits.items():
+            for hit in hits:
                 yield domain, hit
 
 

@@ -10,7 +10,7 @@ from ray.serve import Application
 
 from ampere.config.presets import PRESETS
 from ampere.models.model_folder import embedding_name
-from ampere.store.indexes import check_model, current_meta
+from ampere.store.indexes import serving_meta
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
@@ -25,7 +25,7 @@ class SearchArgs(BaseModel):
     Attributes:
         workspace: folder or URI that every node can reach.
         revision: any text; change it so that `serve deploy` restarts the application, for example
-            to open a new index.
+            after a training.
         model: a model of the workspace that has an index.
     """
 
@@ -44,8 +44,7 @@ def build_app(args: SearchArgs) -> Application:
     """The application for one workspace and one model.
 
     Raises:
-        FileNotFoundError: no such workspace, model or index.
-        ValueError: the index holds vectors of other weights than the model's.
+        FileNotFoundError: no such workspace or model, or no index of its weights.
     """
     workspace = Workspace.open(args.workspace)
     preset = PRESETS[workspace.preset]()
@@ -53,8 +52,7 @@ def build_app(args: SearchArgs) -> Application:
         preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True)
     )
     name = embedding_name(model_folder(workspace, settings.model))
-    meta = current_meta(workspace, settings.model)
-    check_model(meta, name)
+    meta = serving_meta(workspace, settings.model)
     decode = last_settings(workspace, "decode", preset.decode)
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
     embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
@@ -68,7 +66,7 @@ def build_app(args: SearchArgs) -> Application:
             name=f"searcher-{shard}",
             num_replicas=settings.searcher_replicas,
             ray_actor_options={"num_cpus": 0.2},
-        ).bind(workspace.uri, settings.model, name, shard, meta["shards"])
+        ).bind(workspace.uri, name, shard, meta["shards"])
         for shard in range(meta["shards"])
     ]
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]

@@ -10,7 +10,6 @@ POST /search              multipart: file, text?, domain?, domains?, k? -> hits 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -22,7 +21,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from ampere.records import Domain
-from ampere.retrieval.index import Hit
+from ampere.retrieval.search import Hit
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.uris import path_of
@@ -62,9 +61,9 @@ def without_empty(values: Any) -> Any:
 
 def answer_of(hit: Hit) -> dict[str, Any]:
     """A hit as JSON, with its media's file name: paths and buckets are the server's own affair."""
-    answer = asdict(hit)
-    uri = answer.pop("media_uri")
-    return answer | {"media": None if uri is None else path_of(uri).name}
+    fields = ("sample_id", "product_id", "score", "text")
+    answer = {name: getattr(hit, name) for name in fields}
+    return answer | {"media": None if hit.media_uri is None else path_of(hit.media_uri).name}
 
 
 QueryDomain = Annotated[

@@ -1,4 +1,4 @@
-"""The search deployment: holds one shard of an index in memory and searches it by vector."""
+"""The search deployment: holds one shard of a live index in memory and searches it by vector."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,11 @@ import numpy as np
 from ray import serve
 
 from ampere.records import Domain
-from ampere.retrieval.index import Hit
 from ampere.retrieval.index_types import set_blas_threshold
-from ampere.store.indexes import open_index
+from ampere.retrieval.query_vector import QueryVectors
+from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.search import Hit
+from ampere.store.indexes import open_searcher
 from ampere.store.workspace import Workspace
 
 
@@ -18,33 +20,34 @@ class SearcherDeployment:
 
     Args:
         workspace: its URI.
-        model: the model whose index is searched.
         name: of the model with the weights that embed the queries, as `embedding_name`.
         shard: number of the shard.
         shards: number of shards when the endpoint started; each has its searcher.
 
     Raises:
-        ValueError: the index holds vectors of other weights, or was rebuilt with another number of
-            shards.
+        ValueError: the index was rebuilt with another number of shards.
     """
 
-    def __init__(self, workspace: str, model: str, name: str, shard: int, shards: int) -> None:
+    def __init__(self, workspace: str, name: str, shard: int, shards: int) -> None:
         set_blas_threshold()
-        self.index = open_index(Workspace.open(workspace), model, name, [shard])
-        if self.index.base_meta["shards"] != shards:
+        self.searcher = open_searcher(Workspace.open(workspace), name, [shard])
+        found = self.searcher.snapshot.base.meta["shards"]
+        if found != shards:
             raise ValueError(
-                f"number of index shards changed: found {self.index.base_meta['shards']}, the "
-                f"endpoint started with {shards}. Restart the endpoint"
+                f"number of index shards changed: found {found}, the endpoint started with "
+                f"{shards}. Restart the endpoint"
             )
+        self.searcher.start()
 
     def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
         """The `k` best samples of each domain."""
-        vectors = np.asarray([vector], dtype=np.float32)
-        return {domain: self.index.search(vectors, domain, k).hits()[0] for domain in domains}
+        request = SearchRequest(vector=tuple(vector), domains=tuple(domains), k=k)
+        query = np.asarray(vector, dtype=np.float32)
+        return self.searcher.search(request, QueryVectors(query)).hits
 
     def meta(self) -> dict[str, object]:
-        """The contents of the current version's index.json."""
-        return self.index.meta
+        """The contents of index.json of the base that is searched."""
+        return self.searcher.snapshot.base.meta
 
 
 def best_of(shards: Sequence[dict[Domain, list[Hit]]], k: int) -> dict[Domain, list[Hit]]:

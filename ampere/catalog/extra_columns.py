@@ -24,8 +24,8 @@ TYPES: dict[str, pa.DataType] = {
 """Type name -> column type. Of the types that all cells fit, the first is taken."""
 
 RESERVED = {
-    *("fingerprint", "media_kind", "media_uris", "timestamps_s", "extra", "place", "origin"),
-    *("model", "vector", "frames_vector", "text_vector", "frames", "summary", "score"),
+    *("fingerprint", "media_kind", "media_uris", "media_uri", "timestamps_s", "extra", "place"),
+    *("origin", "model", "vector", "frames_vector", "text_vector", "frames", "summary", "score"),
 }
 """Names of ampere's own columns."""
 

@@ -31,11 +31,12 @@ class IndexSettings:
     """Number of shards per domain index, so that several machines can hold it in memory.
     A checksum of the sample id selects the shard. Building holds all vectors on one machine."""
     delta_share: float = 0.1
-    """Largest delta, as a share of the base (0-1); more changes cause a rebuild. 0: always."""
+    """Rows that may have changed since the last base, as a share of it (0-1), before a new one is
+    built; until then they are searched exactly. 0: any change causes a new base."""
     gpu: bool = False
     """Build inverted lists on this machine's GPUs (requires faiss-gpu); search runs on CPUs."""
     keep: int = 3
-    """Number of index versions to keep for rollback; at least 2."""
+    """Number of bases to keep for rollback; at least 2."""
 
     def __post_init__(self) -> None:
         require_name("index.model", self.model)
@@ -50,7 +51,7 @@ class IndexSettings:
         require(
             self.keep >= 2,
             f"index.keep is {self.keep}; it must be at least 2, since a search may be opening the "
-            "previous version",
+            "previous one",
         )
         require(
             0 <= self.delta_share < 1,

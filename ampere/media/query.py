@@ -1,4 +1,6 @@
-"""An image or video used as a query, decoded into frames as the decode stage would."""
+"""An image, video or list of images used as a query, decoded as the decode stage would."""
+
+from collections.abc import Sequence
 
 from ampere.config.decode import DecodeSettings
 from ampere.media.sample_frames import decode_sample
@@ -6,19 +8,22 @@ from ampere.records import Domain, MediaKind
 
 
 def query_frames(
-    data: bytes, settings: DecodeSettings, domain: Domain | None = None
+    data: bytes | Sequence[bytes], settings: DecodeSettings, domain: Domain | None = None
 ) -> list[bytes]:
     """Decode an image or video file as the decode stage would: 1 or `num_frames` JPEGs.
 
     Args:
-        data: the file.
+        data: the file; or images in the order of time.
         settings: sampling, the stored format, and the limits.
         domain: where the media come from, if known; a page has one frame, even from a video.
 
     Raises:
         MediaError: the file is neither an image nor a video that can be decoded.
     """
-    return decode_sample(MediaKind.FILE, [data], settings, domain=domain).frames
+    if isinstance(data, bytes):
+        return decode_sample(MediaKind.FILE, [data], settings, domain=domain).frames
+    kind = MediaKind.FILE if len(data) == 1 else MediaKind.FRAMES
+    return decode_sample(kind, data, settings, domain=domain).frames
 
 
 def query_domain(frames: list[bytes]) -> Domain:

@@ -13,16 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.decode import DecodeSettings
+from ampere.fingerprint import fingerprint
 from ampere.media.decoder import RETRYABLE
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
 from ampere.pipeline.runner.fragments import write_fragment
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
 from ampere.store.table import Table
+from ampere.store.texts import is_live
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class DecodeStage(Stage):
     name = "decode"
     output = FRAMES
     unit = "file"
+    writes_fragments = True
     retryable = frozenset(error.__name__ for error in RETRYABLE)
 
     def __init__(self, workspace: Workspace, settings: DecodeSettings) -> None:
@@ -62,7 +64,7 @@ class DecodeStage(Stage):
             settings.jpeg_quality,
         ]  # fmt: skip
         chunks, position = [], 0
-        for batch in read_samples(self.samples, ["sample_id", *INPUTS]):
+        for batch in read_samples(self.samples, ["sample_id", "origin", *INPUTS]):
             fingerprints = [
                 fingerprint(
                     row["domain"], row["media_kind"], row["media_uris"], row["timestamps_s"], stored
@@ -71,7 +73,9 @@ class DecodeStage(Stage):
             ]
             positions = range(position, position + batch.num_rows)
             columns = [batch["sample_id"], pa.array(fingerprints), pa.array(positions)]
-            chunks.append(pa.record_batch(columns, schema=INPUT_SCHEMA))
+            rows = pa.record_batch(columns, schema=INPUT_SCHEMA)
+            # What came live brought its frames.
+            chunks.append(rows.filter(pc.invert(is_live(batch["origin"]))))
             position += batch.num_rows
         return pa.Table.from_batches(chunks, INPUT_SCHEMA)
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import View
+from ampere.fingerprint import fingerprint
 from ampere.huge_pages import use_huge_pages
 from ampere.media.images import model_input
 from ampere.models.model_folder import (
@@ -33,7 +34,6 @@ from ampere.models.model_folder import (
     summary_model,
     text_source,
 )
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS, PoolStats
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
@@ -46,11 +46,20 @@ from ampere.pipeline.runner.stage import (
     result_schema,
 )
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.store.embeddings import (
+    VECTORS,
+    SearchColumns,
+    add_search_columns,
+    create_embeddings,
+    embeddings_spec,
+    maintain,
+    refresh_columns,
+)
 from ampere.store.features import LanceFeatures
 from ampere.store.frames import LanceFrames, enlarged_note
 from ampere.store.models import load_embedder, model_folder
 from ampere.store.table import Table
-from ampere.store.texts import missing_summary_warnings, sample_texts, text_array
+from ampere.store.texts import missing_summary_warnings, texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NORMALIZATION
 
@@ -58,7 +67,6 @@ if TYPE_CHECKING:
     import ray.data
 
 logger = logging.getLogger(__name__)
-VECTORS = ("vector", "frames_vector", "text_vector")  # columns of the table
 
 
 class EmbedStage(Stage):
@@ -74,8 +82,6 @@ class EmbedStage(Stage):
         ValueError: the model cannot be compiled, and the settings ask for it.
     """
 
-    output = EMBEDDINGS
-
     def __init__(
         self, workspace: Workspace, settings: EmbedSettings, split: Split | None = None
     ) -> None:
@@ -83,6 +89,7 @@ class EmbedStage(Stage):
         self.folder = model_folder(workspace, settings.model)
         check_compile(self.folder, settings)
         self.model = embedding_name(self.folder)
+        self.output = embeddings_spec(self.model)
         self.summary_model = settings.summary_model or summary_model(self.folder)
         self.frames = LanceFrames(workspace)
         self.min_workers, max_workers = worker_range("embed.workers", settings.workers, least=0)
@@ -100,6 +107,7 @@ class EmbedStage(Stage):
         Raises:
             ValueError: the model reads summaries, and no clip has one.
         """
+        self.columns = SearchColumns(self.workspace, text_source(self.folder), self.summary_model)
         rows = input_rows(
             self.workspace, self.folder, self.model, self.frames, self.split, self.summary_model
         )
@@ -123,10 +131,6 @@ class EmbedStage(Stage):
         positions = self.features.positions if self.features else {}
         found = [positions.get(sample_id) for sample_id in rows["sample_id"].to_pylist()]
         return pa.array(found, pa.int64())
-
-    def owned_rows(self) -> pc.Expression:
-        """The rows of these weights."""
-        return pc.field("model") == self.model
 
     def transform(self, work: Work) -> "ray.data.Dataset":
         """Read frames in tasks, embed in actors."""
@@ -171,19 +175,19 @@ class EmbedStage(Stage):
         )
 
     def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
-        """Remove the workers' columns, which go into the pool's statistics."""
-        return self.pool.collect(batches)
+        """Take the workers' columns out, for the pool's statistics, and add the search columns."""
+        for batch in self.pool.collect(batches):
+            vectors = batch["vector"].drop_null()
+            if len(vectors):
+                create_embeddings(self.workspace, self.model, len(vectors[0]))
+            yield add_search_columns(batch, self.columns)
 
     def finish(self, output: Table, report: Report) -> None:
-        """Remove embeddings of superseded weights once all new ones are there; report the pool.
-
-        Nothing reads superseded embeddings but an index, which has a copy of its own.
-        """
-        model = pc.field("model")
-        superseded = pc.starts_with(model, f"{self.settings.model}@") & (model != self.model)
-        if not report.unprocessed and (count := output.count(superseded)):
-            output.delete(superseded)
-            report.notes.append(f"{self.name}: removed {count} rows of superseded model versions")
+        """Update the search columns of rows that were there before; report the pool."""
+        if count := refresh_columns(output, self.columns):
+            report.notes.append(f"{self.name}: updated the columns of {count} rows")
+        if output.dataset() is not None:
+            maintain(output)
         report.notes += [note for note in (str(self.pool), *self.warnings) if note]
 
 
@@ -219,8 +223,8 @@ def input_rows(
         summaries_of: name of the model whose summaries are read; empty: the only one's.
 
     Returns:
-        sample_id, product_id, domain, text, fingerprint, model, position in the frames table, and
-        alone: whether the frames alone and the text alone are embedded too, as queries for
+        sample_id, product_id, domain, text, fingerprint, position in the frames table, and alone:
+        whether the frames alone and the text alone are embedded too, as queries for
         `ampere evaluate`.
     """
     stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
@@ -233,31 +237,29 @@ def input_rows(
     samples = samples.filter(pc.is_in(samples["sample_id"], value_set=with_frames))
     samples = samples.sort_by([("domain", "ascending"), ("sample_id", "ascending")])
     ids = samples["sample_id"].to_pylist()
-    texts = sample_texts(workspace, text_source(folder), summaries_of)
+    texts = texts_of(workspace, text_source(folder), ids, summaries_of)
     alone = [
-        split == Split.TEST and texts.get(sample_id) is not None
-        for sample_id, split in zip(ids, samples["split"].to_pylist(), strict=True)
+        split == Split.TEST and text.is_valid
+        for split, text in zip(samples["split"].to_pylist(), texts, strict=True)
     ]
-    # Product and domain are stored beside the vector, so a corrected catalog makes the row stale.
+    # Not the product and other columns: they are updated without embedding again.
     fingerprints = [
         fingerprint(
             frame_fingerprints[row["sample_id"]],
-            texts.get(row["sample_id"]),
+            text.as_py(),
             model,
-            row["product_id"],
             row["domain"],
             NORMALIZATION,
             is_alone,
         )
-        for row, is_alone in zip(samples.to_pylist(), alone, strict=True)
+        for row, text, is_alone in zip(samples.to_pylist(), texts, alone, strict=True)
     ]
     positions = pc.index_in(samples["sample_id"], value_set=with_frames)
     return (
         samples.drop(["split"])
-        .append_column("text", text_array(texts, ids))
+        .append_column("text", texts.cast(pa.string()))
         .append_column("alone", pa.array(alone, pa.bool_()))
         .append_column("fingerprint", pa.array(fingerprints, pa.string()))
-        .append_column("model", pa.array([model] * len(ids), pa.string()))
         .append_column("position", positions)
     )
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ampere.config.evaluate import EvaluateSettings
 from ampere.models.model_folder import embedding_name, summary_model, text_source
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.records import SAMPLES, Domain, Split
 from ampere.retrieval.evaluation import (
     Results,
     compare,
@@ -23,7 +23,6 @@ from ampere.retrieval.evaluation import (
     evaluate_tasks,
     same_samples,
 )
-from ampere.retrieval.index import stacked_vectors
 from ampere.retrieval.metrics import Vectors
 from ampere.retrieval.modalities import (
     QUERIES,
@@ -31,9 +30,12 @@ from ampere.retrieval.modalities import (
     format_alone,
     neighbors_without_text,
 )
+from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
+from ampere.retrieval.word_modes import evaluate_word_modes, format_word_modes
+from ampere.store.embeddings import embeddings_spec
 from ampere.store.models import model_folder
-from ampere.store.texts import sample_texts
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 
 CATEGORY = "category"  # queries are grouped by this catalog column, if there is one
@@ -71,6 +73,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
         format_table([entry | {"model": entry["name"]} for entry in entries]),
         format_groups(entries[0]),
         *(line for entry in entries for line in format_alone(entry["name"], entry)),
+        *(line for entry in entries for line in format_word_modes(entry["name"], entry["words"])),
     ]
     if settings.compare:
         report["comparison"] = comparison = compare_models(results, *settings.compare)
@@ -96,8 +99,8 @@ def evaluate_modalities(
     """Return the scores of queries of one modality, and where samples without text lie.
 
     Returns:
-        `alone`, as `evaluate_alone`, empty for a model that does not embed both modalities; and
-        `without_text`, as `neighbors_without_text`.
+        `alone`, as `evaluate_alone`, empty for a model that does not embed both modalities;
+        `without_text`, as `neighbors_without_text`; and `words`, as `evaluate_word_modes`.
     """
     has_groups = all("text" in of_domain.groups for of_domain in gallery.values())
     queries = {
@@ -108,7 +111,38 @@ def evaluate_modalities(
     return {
         "alone": evaluate_alone(queries, gallery),
         "without_text": neighbors_without_text(gallery) if has_groups else None,
+        "words": word_modes(workspace, folder, queries.get("text"), gallery),
     }
+
+
+def word_modes(
+    workspace: Workspace,
+    folder: Path,
+    queries: Mapping[Domain, Vectors] | None,
+    gallery: Mapping[Domain, Vectors],
+) -> dict[str, Any]:
+    """Return the scores of queries of words by mode; empty for a model without text vectors."""
+    table = workspace.table(embeddings_spec(embedding_name(folder)))
+    dataset = table.dataset()
+    if not queries or dataset is None:
+        return {}
+    rows = table.read(["sample_id", "text"], pc.field("split") == str(Split.TEST))
+    texts = dict(zip(rows["sample_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+    with_text = {
+        domain: take_rows(of_domain, [bool(texts.get(name)) for name in of_domain.samples])
+        for domain, of_domain in queries.items()
+    }
+    return evaluate_word_modes(dataset, with_text, texts, gallery)
+
+
+def take_rows(vectors: Vectors, mask: Sequence[bool]) -> Vectors:
+    """Return some rows of the vectors of a domain."""
+    chosen = np.array(mask, bool)
+    return Vectors(
+        vectors=vectors.vectors[chosen],
+        products=vectors.products[chosen],
+        samples=vectors.samples[chosen],
+    )
 
 
 def alone_vectors(
@@ -125,8 +159,9 @@ def alone_vectors(
         modality: `frames` or `text`.
     """
     column = f"{modality}_vector"
-    where = (pc.field("model") == embedding_name(folder)) & pc.field(column).is_valid()
-    rows = workspace.table(EMBEDDINGS).read(["sample_id", column], where)
+    table = workspace.table(embeddings_spec(embedding_name(folder)))
+    rows = table.read(["sample_id", column])
+    rows = rows.filter(pc.is_valid(rows[column]))
     if not rows.num_rows:
         return {}
     by_domain = {}
@@ -183,9 +218,8 @@ def test_vectors(workspace: Workspace, folder: Path) -> dict[Domain, Vectors]:
     columns = ["sample_id", "product_id", "domain"]
     columns += [name for name in table.schema().names if name == CATEGORY]
     samples = table.read(columns, TEST_SAMPLES).sort_by("sample_id")
-    embedded = workspace.table(EMBEDDINGS).read(
-        ["sample_id", "vector"], pc.field("model") == embedding_name(folder)
-    )
+    embeddings = workspace.table(embeddings_spec(embedding_name(folder)))
+    embedded = embeddings.read(["sample_id", "vector"])
     at = pc.index_in(samples["sample_id"], value_set=embedded["sample_id"].combine_chunks())
     samples, at = samples.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
     if samples.num_rows == 0:
@@ -229,10 +263,8 @@ def query_groups(
     groups = {}
     source = text_source(folder)
     if source != "none":
-        texts = sample_texts(workspace, source, summary_model(folder))
-        groups["text"] = np.array(
-            ["with text" if texts.get(sample_id) else "without" for sample_id in ids]
-        )
+        texts = texts_of(workspace, source, ids, summary_model(folder)).to_pylist()
+        groups["text"] = np.array(["with text" if text else "without" for text in texts])
     if any(categories):
         groups[CATEGORY] = np.array(
             [str(category or "none")[:MAX_CATEGORY_LENGTH] for category in categories]

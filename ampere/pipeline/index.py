@@ -1,283 +1,263 @@
-"""The index stage: build versions of a model's search index under indexes/MODEL.
+"""The index stage: build the FAISS base of a model's search table, check it, and publish it.
 
-indexes/ampere/current.json   {"version": "v000002"}
-indexes/ampere/v000001/       a base
-indexes/ampere/v000002/       a delta to it
+Searchers follow the table by themselves; a base makes them fast. Few changes since the last base
+are searched exactly and need no new one.
 """
 
 import dataclasses
-import shutil
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import lance
 import pyarrow.compute as pc
 
 from ampere.config.index import IndexSettings
 from ampere.models.model_folder import embedding_name
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES
-from ampere.retrieval.index import (
-    META_FILE,
-    SearchIndex,
-    base_folder,
-    check_files,
-    check_version,
-    read_meta,
-)
-from ampere.retrieval.index_build import (
-    changed_rows,
-    measured_recall,
-    violations,
-    write_base,
-    write_delta,
-    write_meta,
-)
+from ampere.records import FRAMES, SAMPLES
+from ampere.retrieval.base import META_FILE, Base, check_files, read_meta, write_base, write_meta
+from ampere.retrieval.gate import check_snapshot, searched_rows, shown
 from ampere.retrieval.index_types import check_gpu, set_blas_threshold
+from ampere.retrieval.searcher import set_serving
+from ampere.retrieval.snapshot import Snapshot
+from ampere.store.embeddings import embeddings_spec, index_columns, maintain
 from ampere.store.indexes import (
+    FOLDER,
     UNUSABLE,
-    current_folder,
-    current_version,
-    index_uri,
-    next_version,
+    base_folder,
+    base_meta,
+    base_name,
+    base_tag,
+    bases,
+    open_searcher,
     remove_old,
-    served_before,
-    set_current,
-    version_folder,
-    versions,
+    remove_superseded,
+    search_table,
+    serving,
 )
 from ampere.store.models import model_folder
-from ampere.store.texts import sample_texts, summary_models, text_array
+from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 
 RUNTIME_ONLY_FIELDS = ("delta_share", "keep", "gpu")  # settings that change no search result
 
 
 def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
-    """Bring the index of a model's current weights up to date, as a new version.
+    """Give the search table of a model's current weights a base, if it needs a new one.
 
-    Few changes since the last base become a delta to it; many, or other settings, a new base. A
-    version is published after it was loaded again with its checksums and passed the recall gate.
+    It does if there is none, if the settings changed, if many rows changed since the last one, or
+    if that one no longer passes the gate. A base is published after it was loaded again with its
+    checksums and passed the recall gate.
 
     Raises:
         FileNotFoundError: no such model.
         ValueError: the model has no embeddings yet, or no index meets the settings' limits.
-        RuntimeError: the version failed the gate (the previous one stays current), another job is
-            building this index, or `gpu` is set and there is no GPU.
+        RuntimeError: the base failed the gate (the previous one stays), another job is building
+            this index, or `gpu` is set and there is no GPU.
     """
     set_blas_threshold()
     if settings.gpu:
         check_gpu()
     start = time.monotonic()
-    with workspace.lock(f"index-{settings.model}"), tempfile.TemporaryDirectory() as scratch:
+    with workspace.lock(f"index-{settings.model}"):
         name = embedding_name(model_folder(workspace, settings.model))
-        rows = index_rows(workspace, name, settings.split)
-        if rows.num_rows == 0:
+        table = workspace.table(embeddings_spec(name))
+        if table.dataset() is None or not table.count(split_filter(settings.split)):
             raise ValueError(
                 f"model {name} has no embeddings of split {settings.split}. "
                 "Run `ampere embed` first"
             )
-        made_by = {
-            field: value
-            for field, value in dataclasses.asdict(settings).items()
-            if field not in RUNTIME_ONLY_FIELDS
-        }
-        meta = {
-            "model": name,
-            "settings": made_by,
-            "content": fingerprint(sorted(rows["fingerprint"].to_pylist())),
-        }
-        missing = missing_embeddings_note(workspace, rows, settings)
-        current = current_folder(workspace, settings.model)
-        if current and is_current(current, settings, meta):
-            return Report(
-                "index", index_uri(workspace, settings.model), skipped=rows.num_rows, notes=missing
-            )
-        base = reusable_base(current, meta) if current else None
-        version = next_version(workspace, settings.model)
-        notes = write_version(Path(scratch) / version, base, rows, settings, meta) + missing
-        before = current.name if current else None
-        write_meta(Path(scratch) / version, read_meta(Path(scratch) / version) | {"before": before})
-        where = workspace.publish(
-            Path(scratch) / version, f"indexes/{settings.model}/{version}", last=META_FILE
-        )
-        set_current(workspace, settings.model, version)
-        remove_old(workspace, settings.model, settings.keep, before=before or version)
-    return Report("index", where, done=rows.num_rows, seconds=time.monotonic() - start, notes=notes)
+        index_columns(table)
+        maintain(table)
+        notes = [missing_embeddings_note(workspace, table, settings)]
+        before, reason = None, "there was none"
+        try:
+            before = serving(workspace, name)
+            report = current_report(workspace, name, settings, before)
+            report.notes += filter(None, notes)
+            return report
+        except FileNotFoundError:
+            pass
+        except NewBaseNeeded as needed:
+            reason = str(needed)
+        version, rows, lines = new_base(workspace, name, table, settings, before)
+        set_serving(search_table(workspace, name), version)
+        remove_old(workspace, name, settings.keep, before)
+        notes = [f"index: new base {base_name(version)}: {reason}", *lines, *notes]
+        if removed := remove_superseded(workspace, name):
+            notes.append(f"index: removed the tables of earlier weights {', '.join(removed)}")
+    return Report(
+        "index",
+        f"{workspace.uri}/{FOLDER}/{name}/{base_name(version)}",
+        done=rows,
+        seconds=time.monotonic() - start,
+        notes=[note for note in notes if note],
+    )
 
 
-def write_version(
-    folder: Path, base: Path | None, rows: pa.Table, settings: IndexSettings, meta: dict[str, Any]
-) -> list[str]:
-    """Write a version in a new folder and pass it through the gate.
+class NewBaseNeeded(Exception):
+    """Why the base that is served has to be replaced."""
 
-    It is a delta if there is a base and few rows changed, else a base. A base also replaces a delta
-    that fails the gate.
+
+def current_report(
+    workspace: Workspace, name: str, settings: IndexSettings, version: int
+) -> Report:
+    """The report of a run that keeps the base that is served.
+
+    Raises:
+        NewBaseNeeded: it cannot be kept.
+    """
+    try:
+        stored = check_files(base_folder(workspace, name, version))
+    except UNUSABLE as error:
+        raise NewBaseNeeded(f"{base_name(version)} is unusable ({error})") from error
+    if stored["settings"] != made_by(settings):
+        raise NewBaseNeeded(f"{base_name(version)} was built with other settings")
+    snapshot = open_searcher(workspace, name).snapshot
+    changes = snapshot.changes()
+    held = sum(domain["rows"] for domain in stored["domains"].values())
+    if changes > settings.delta_share * held:
+        raise NewBaseNeeded(f"{changes} changes since {base_name(version)} of {held} rows")
+    notes = []
+    if changes:
+        try:
+            recalls = check_snapshot(snapshot, searched_rows(snapshot), settings)
+        except RuntimeError as error:
+            raise NewBaseNeeded(f"{base_name(version)} with {changes} changes: {error}") from error
+        notes = [
+            f"index: {changes} changes since base {base_name(version)} are searched exactly",
+            f"index: validation recall@10 vs exact search: {shown(recalls)}",
+        ]
+    where = f"{workspace.uri}/{FOLDER}/{name}/{base_name(version)}"
+    return Report("index", where, skipped=sum(map(snapshot.count, snapshot.domains)), notes=notes)
+
+
+def new_base(
+    workspace: Workspace,
+    name: str,
+    table: Table,
+    settings: IndexSettings,
+    before: int | None,
+) -> tuple[int, int, list[str]]:
+    """Build a base of the newest version of the table, and pass it through the gate.
 
     Returns:
-        Lines for the report: what was built, and its measurements.
+        Version of the table, number of its rows, and lines for the report.
 
     Raises:
         ValueError: no index type meets the settings' limits.
         RuntimeError: the base failed the gate.
     """
-    folder.mkdir()
-    notes = []
-    changed, held = changed_rows(base, rows) if base else (rows.num_rows, 0)
-    if base and settings.delta_share > 0 and changed <= settings.delta_share * held:
-        write_delta(folder, base, rows, meta)
-        (folder.parent / base.name).symlink_to(base)
+    dataset = marked_version(table)
+    version = dataset.version
+    meta = {
+        "model": name,
+        "settings": made_by(settings),
+        "table_version": version,
+        "before": before,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / base_name(version)
+        folder.mkdir()
+        rows = dataset.to_table(
+            columns=["sample_id", "domain", "vector", "fingerprint"],
+            filter=split_filter(settings.split),
+            with_row_id=True,
+        ).sort_by("sample_id")
+        lines = [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
+        snapshot = Snapshot.of_base(Base(folder), dataset)
         try:
-            return [
-                f"index: delta with {changed} changes to base {base.name}",
-                pass_gate(folder, rows, settings),
-            ]
-        except RuntimeError as error:  # the next delta would fail for the same reason
-            notes = [f"index: {error}. Building a new base instead"]
-            shutil.rmtree(folder)
-            folder.mkdir()
-    notes += [f"index: {line}" for line in write_base(folder, rows, settings, meta)]
-    return [*notes, pass_gate(folder, rows, settings)]
+            recalls = check_snapshot(snapshot, rows, settings)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"base {base_name(version)} failed the gate and is not published: {error}"
+            ) from error
+        write_meta(folder, read_meta(folder) | {"gate": recalls})
+        dataset.tags.create(base_tag(version), version)
+        workspace.publish(folder, f"{FOLDER}/{name}/{base_name(version)}", last=META_FILE)
+    lines.append(f"index: validation recall@10 vs exact search: {shown(recalls)}")
+    return version, rows.num_rows, lines
 
 
-def pass_gate(folder: Path, rows: pa.Table, settings: IndexSettings) -> str:
-    """Load a version, measure it on held-out queries, and record its recall in index.json.
+def marked_version(table: Table) -> lance.LanceDataset:
+    """The table at a version of its own, so that two bases never have the same version."""
+    dataset = table.dataset()
+    assert dataset is not None, "the caller found rows"
+    dataset.update_config({"ampere.base": datetime.now(UTC).isoformat()})
+    dataset = table.dataset()
+    assert dataset is not None
+    return dataset
 
-    Returns:
-        A line with the recall of each domain.
 
-    Raises:
-        RuntimeError: the recall is below the target, the index returns deleted or stale rows, or a
-            delta exceeds the limits.
-    """
-    failed = f"version {folder.name} failed the gate and is not published"
-    try:
-        index = SearchIndex(folder)
-        recalls = measured_recall(index, rows)
-    except RuntimeError as error:
-        raise RuntimeError(f"{failed}: {error}") from error
-    shown = ", ".join(f"{domain} {recall:.4f}" for domain, recall in recalls.items())
-    problems = violations(index, rows, settings)
-    if min(recalls.values()) < settings.target_recall:
-        problems.append(
-            f"recall@10 vs exact search is {shown}; "
-            f"expected at least index.target_recall={settings.target_recall}"
-        )
-    if problems:
-        raise RuntimeError(f"{failed}: {'; '.join(problems)}")
-    write_meta(folder, read_meta(folder) | {"gate": recalls})
-    return f"index: validation recall@10 vs exact search: {shown}"
+def made_by(settings: IndexSettings) -> dict[str, Any]:
+    """The settings that change search results."""
+    return {
+        field: value
+        for field, value in dataclasses.asdict(settings).items()
+        if field not in RUNTIME_ONLY_FIELDS
+    }
 
 
 def roll_back(workspace: Workspace, model: str) -> str:
-    """Make the version before the current one current again; return its name.
+    """Serve the base before the current one again; return its name.
 
-    That is the version that served when the current one was built.
+    That is the base that was served when the current one was built. Rows that were added, changed
+    or deleted since stay so: only the base changes.
 
     Raises:
-        FileNotFoundError: the model has no index, or no earlier version.
-        ValueError: the earlier version or its base is damaged, or is of other weights.
+        FileNotFoundError: the model has no index, or no earlier base.
+        ValueError: the earlier base is damaged.
         RuntimeError: a job is building this index.
     """
     with workspace.lock(f"index-{model}"):
-        current = current_version(workspace, model)
-        last = served_before(workspace, model, current)
-        before = [
-            version
-            for version in versions(workspace, model)
-            if version < current and version <= last
-        ]
+        name = embedding_name(model_folder(workspace, model))
+        current = serving(workspace, name)
+        last = served_before(workspace, name, current)
+        before = [version for version in bases(workspace, name) if version < current]
+        before = [version for version in before if last is None or version <= last]
         if not before:
             raise FileNotFoundError(
-                f"{workspace.uri} has no version of index {model} before {current}"
+                f"{workspace.uri} has no base of index {name} before {base_name(current)}"
             )
-        refused = f"cannot roll back index {model} to {before[-1]}"
+        goal = before[-1]
         try:
-            meta = check_version(version_folder(workspace, model, before[-1]))
+            check_files(base_folder(workspace, name, goal))
         except UNUSABLE as error:
             raise ValueError(
-                f"{refused}: {error}; {current} stays current. To roll back to an earlier version, "
-                f"remove indexes/{model}/{before[-1]} and try again"
+                f"cannot roll back index {name} to {base_name(goal)}: {error}; "
+                f"{base_name(current)} stays current. To roll back to an earlier base, remove "
+                f"{FOLDER}/{name}/{base_name(goal)} and try again"
             ) from error
-        if meta["model"] != (name := embedding_name(model_folder(workspace, model))):
-            raise ValueError(
-                f"{refused}: it holds vectors of {meta['model']}, but the model's weights are "
-                f"{name}; {current} stays current. Restore those weights in models/{model} first"
-            )
-        set_current(workspace, model, before[-1])
-    return before[-1]
+        set_serving(search_table(workspace, name), goal)
+    return base_name(goal)
 
 
-def is_current(folder: Path, settings: IndexSettings, meta: dict[str, Any]) -> bool:
-    """Return whether a version is intact and was made from these rows with these settings."""
+def served_before(workspace: Workspace, name: str, version: int) -> int | None:
+    """The version that was served when a base was built; None: unknown, or there was none."""
     try:
-        stored = check_version(folder)
-    except UNUSABLE:
-        return False
-    merged = stored["base"] is None or settings.delta_share > 0
-    return merged and all(stored.get(name) == meta[name] for name in meta)
-
-
-def reusable_base(folder: Path, meta: dict[str, Any]) -> Path | None:
-    """Return the base of a version if it is intact and of the same model and settings."""
-    try:
-        base = base_folder(folder, read_meta(folder))
-        stored = check_files(base)
+        return base_meta(workspace, name, version)["before"]
     except UNUSABLE:
         return None
-    return base if all(stored.get(name) == meta[name] for name in ("model", "settings")) else None
 
 
 def split_filter(split: str) -> pc.Expression | None:
-    """Return the filter on the samples of a split; None: all samples."""
+    """The condition on the samples of a split; None: all samples."""
     return None if split == "all" else pc.field("split") == split
 
 
-def missing_embeddings_note(
-    workspace: Workspace, rows: pa.Table, settings: IndexSettings
-) -> list[str]:
-    """Return a line on samples with frames that the index does not hold; empty if it holds all."""
-    in_split = split_filter(settings.split)
-    samples = workspace.table(SAMPLES).read(["sample_id"], in_split)["sample_id"]
-    framed = workspace.table(FRAMES).read(["sample_id"])["sample_id"]
-    expected = samples.filter(pc.is_in(samples, value_set=framed))
-    indexed = pc.sum(pc.is_in(expected, value_set=rows["sample_id"])).as_py() or 0
-    missing = len(expected) - indexed
+def missing_embeddings_note(workspace: Workspace, table: Table, settings: IndexSettings) -> str:
+    """A line on samples with frames and without an embedding; empty if there are none."""
+    samples = workspace.table(SAMPLES).read(["sample_id"], split_filter(settings.split))
+    frames = workspace.table(FRAMES).read(["sample_id"])["sample_id"].combine_chunks()
+    expected = samples["sample_id"].filter(pc.is_in(samples["sample_id"], value_set=frames))
+    embedded = table.read(["sample_id"])["sample_id"].combine_chunks()
+    missing = pc.sum(pc.invert(pc.is_in(expected, value_set=embedded))).as_py() or 0
     if not missing:
-        return []
-    return [
+        return ""
+    return (
         f"index: {missing} of {len(expected)} samples with frames have no embedding from the "
         f"current weights and cannot be found; run `ampere embed --embed.model {settings.model}`"
-    ]
-
-
-def index_rows(workspace: Workspace, model: str, split: str) -> pa.Table:
-    """Return the embeddings of a model with the columns that a hit shows of each sample."""
-    columns = ["sample_id", "product_id", "domain", "vector", "fingerprint"]
-    embeddings = (
-        workspace.table(EMBEDDINGS).read(columns, pc.field("model") == model).sort_by("sample_id")
-    )
-    samples = workspace.table(SAMPLES).read(["sample_id", "media_uris"], split_filter(split))
-    at = pc.index_in(embeddings["sample_id"], value_set=samples["sample_id"].combine_chunks())
-    embeddings, at = embeddings.filter(pc.is_valid(at)), at.filter(pc.is_valid(at))
-    # Hits show one text, whatever the model reads, so the first language model's will do.
-    shown = next(iter(summary_models(workspace, "llm")), "")
-    texts = text_array(sample_texts(workspace, "llm", shown), embeddings["sample_id"].to_pylist())
-    uris = [uris[0] for uris in samples["media_uris"].take(at).to_pylist()]
-    # A row counts as updated if its vector or a column that a hit shows changed.
-    content = (
-        embeddings["sample_id"].to_pylist(),
-        embeddings["fingerprint"].to_pylist(),
-        texts.to_pylist(),
-        uris,
-    )
-    fingerprints = [fingerprint(*row) for row in zip(*content, strict=True)]
-    return (
-        embeddings.drop_columns("fingerprint")
-        .append_column("text", texts)
-        .append_column("media_uri", pa.array(uris, pa.string()))
-        .append_column("fingerprint", pa.array(fingerprints, pa.string()))
     )

@@ -1,57 +1,135 @@
 """`ampere search`: one query against the index, in this process, without a server."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ampere.config.presets import PRESETS
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.models.embedder import Embedder
+from ampere.models.model_folder import embedding_name
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
 from ampere.retrieval.index_types import set_blas_threshold
+from ampere.retrieval.query_vector import Embedding, combine, embeddings_needed
 from ampere.retrieval.request import SearchRequest
-from ampere.store.indexes import open_index
+from ampere.retrieval.search import SearchAnswer, stored_vector
+from ampere.store.indexes import open_searcher
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 
+if TYPE_CHECKING:
+    from ampere.models.embedder import Embedder
+
 SHOWN_TEXT = 40  # characters of a hit's text
 
 
-def search(workspace: Workspace, model: str, request: SearchRequest) -> dict[str, Any]:
+def search(workspace: Workspace, model: str, request: SearchRequest) -> SearchAnswer:
     """The best samples of each domain for a request.
 
-    Returns:
-        Domain -> hits as dictionaries, the best first.
-
     Raises:
-        ValueError: the model cannot embed the request, or the index holds vectors of other weights
-            than the model's.
+        ValueError: the model cannot embed the request, or a field of the request does not fit the
+            search table.
         FileNotFoundError: the model or its index does not exist.
         MediaError: the media are neither an image nor a video.
     """
     set_blas_threshold()
-    embedder = Embedder(model_folder(workspace, model))
-    index = open_index(workspace, model, embedder.name)
-    frames = None
-    if request.media is not None:
-        decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
-        decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
-        with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
-            frames = process.call(query_frames, request.media, decode, request.domain)
+    folder = model_folder(workspace, model)
+    searcher = open_searcher(workspace, embedding_name(folder))
+    embedded = {}
+    if embeddings_needed(request):
+        from ampere.models.embedder import Embedder  # imports torch: seconds
+
+        embedded = embed_query(workspace, Embedder(folder), request)
+    sample = None
+    if request.sample_id is not None:
+        _, sample = stored_vector(searcher.snapshot.dataset, request.sample_id)
+    return searcher.search(request, combine(request, embedded, sample))
+
+
+def embed_query(
+    workspace: Workspace, embedder: "Embedder", request: SearchRequest
+) -> dict[Embedding, NDArray[np.float32]]:
+    """The vectors of a query's file and words that the search needs, float32 [D] each.
+
+    Raises:
+        ValueError: the model cannot embed them.
+        MediaError: the media are neither an image nor a video.
+    """
+    frames = query_media(workspace, embedder, request)
     domain = request.domain or (query_domain(frames) if frames else Domain.PAGE)
-    vector = embedder.embed([frames], [request.text], [domain])
+    needed = embeddings_needed(request)
+    vectors = embedder.embed(
+        [None if part == "words" else frames for part in needed],
+        [None if part == "file" else request.text for part in needed],
+        [domain] * len(needed),
+    )
+    return dict(zip(needed, vectors, strict=True))
+
+
+def query_media(
+    workspace: Workspace, embedder: "Embedder", request: SearchRequest
+) -> list[bytes] | None:
+    """The frames of a query as the decode stage would store them; None: it has no file."""
+    media = request.file_bytes() or list(request.frames)
+    if not media:
+        return None
+    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+    decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
+    with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
+        return process.call(query_frames, media, decode, request.domain)
+
+
+def as_json(answer: SearchAnswer) -> dict[str, Any]:
+    """An answer as JSON-like values; times as ISO text."""
     return {
-        str(domain): [vars(hit) for hit in index.search(vector, domain, request.k).hits()[0]]
-        for domain in request.domains
+        "mode": answer.mode,
+        "version": answer.version,
+        "results": {
+            str(domain): [hit_as_json(hit) for hit in hits] for domain, hits in answer.hits.items()
+        },
+        "facets": {
+            name: {json_value(value): count for value, count in counts.items()}
+            for name, counts in answer.facets.items()
+        },
     }
 
 
-def format_hits(hits: dict[str, Any]) -> str:
-    """Search answers as a text table, one line per hit."""
+def hit_as_json(hit: Any) -> dict[str, Any]:
+    """A hit with its further columns beside its own."""
+    fields = vars(hit) | {name: json_value(value) for name, value in hit.columns.items()}
+    del fields["columns"]
+    fields["explanation"] = None if hit.explanation is None else vars(hit.explanation)
+    return fields
+
+
+def json_value(value: Any) -> Any:
+    """A cell as JSON can hold it."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def format_hits(answer: SearchAnswer) -> str:
+    """Search answers as a text table, one line per hit, and the facets below."""
+    rows = {str(domain): [vars(hit) for hit in hits] for domain, hits in answer.hits.items()}
+    lines = [hit_table(rows)]
+    for name, counts in answer.facets.items():
+        shown = ", ".join(f"{value} {count}" for value, count in counts.items())
+        lines.append(f"{name}: {shown or 'no values'}")
+    return "\n".join(lines)
+
+
+def hit_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Hits as a text table.
+
+    Args:
+        results: domain -> hits with score, product_id, sample_id and text.
+    """
     table = new_table("domain", "score", "product", "sample", "text")
-    for domain, of_domain in hits.items():
+    for domain, of_domain in results.items():
         for hit in of_domain:
             text = " ".join((hit["text"] or "").split())[:SHOWN_TEXT]
             product = hit["product_id"] or "-"

@@ -19,7 +19,7 @@ from ampere.pipeline.runner.stage import Stage
 from ampere.pipeline.summarize.stage import SummarizeStage, stage_name
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES
 from ampere.reports.text_table import new_table, render_table
-from ampere.store.indexes import current_meta, current_version
+from ampere.store.indexes import base_meta, base_name, serving
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings, settings_report
 from ampere.store.workspace import Workspace
@@ -111,13 +111,14 @@ def format_status(workspace: Workspace, settings: Settings) -> str:
 
 
 def format_index(workspace: Workspace, name: str) -> str:
-    """The current version of an index, its rows by domain and the weights that made its vectors."""
+    """The base of an index that is served, and its rows by domain."""
     try:
-        version, meta = current_version(workspace, name), current_meta(workspace, name)
+        version = serving(workspace, name)
+        meta = base_meta(workspace, name, version)
     except FileNotFoundError:
-        return f"index {name}: no version is published; run `ampere index`"
+        return f"index {name}: no base is published; run `ampere index`"
     sizes = ", ".join(f"{part['rows']} {domain}" for domain, part in meta["domains"].items())
-    return f"index {name} {version}: {sizes}, of model {meta['model']}"
+    return f"index {name} {base_name(version)}: {sizes}"
 
 
 def format_errors(workspace: Workspace, stage: str, failed: pa.ChunkedArray | None = None) -> str:

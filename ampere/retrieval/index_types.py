@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -17,7 +16,6 @@ _untyped: Any = faiss
 REFINE_FACTOR = 16  # times k: candidates that ivf-pq rescores at higher precision
 POINTS_PER_LIST = 39  # FAISS warns if it trains an inverted list on fewer
 MIN_TRAIN_ROWS = 16 * POINTS_PER_LIST  # to train the 16 centroids of a 4-bit code of ivf-pq
-SPARE_CANDIDATES = 2  # of a graph search, beyond twice the expected number of deleted items
 TIE_TOLERANCE = 1e-6  # similarities that differ by less are tied
 # Search efforts to try, fastest first: nprobe of inverted lists, efSearch of a graph.
 SEARCH_EFFORTS: Mapping[IndexType, tuple[int, ...]] = {
@@ -93,44 +91,11 @@ def build(kind: IndexType, vectors: NDArray[np.float32], *, gpu: bool = False) -
     return index
 
 
-@dataclass(frozen=True)
-class DeletedItems:
-    """Tombstones: items that an index still holds and that a search must not return.
-
-    Attributes:
-        mask: bool [N], True for a deleted item.
-        share: of the items that are deleted.
-        selector: FAISS's selector of the remaining items. A search with it checks every item that
-            it visits, which costs time.
-    """
-
-    mask: NDArray[np.bool_]
-    share: float
-    selector: faiss.IDSelector
-
-
-def delete_items(index: faiss.Index, deleted: NDArray[np.bool_]) -> DeletedItems | None:
-    """Delete items, bool [N], from an index, or return tombstones for them.
-
-    Flat indexes and uncompressed inverted lists remove the items, at no cost to later searches; in
-    a flat index the row numbers of later items move up. Graphs and compressed lists keep them.
-
-    Returns:
-        The tombstones to pass to `search`; None if the items were removed.
-    """
-    if isinstance(index, (faiss.IndexFlat, faiss.IndexIVFFlat)):
-        index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(deleted)))
-        return None
-    selector = _untyped.IDSelectorBitmap(np.packbits(~deleted, bitorder="little"))
-    return DeletedItems(deleted, float(deleted.mean()), selector)
-
-
 def search(
     index: faiss.Index,
     vectors: NDArray[np.float32],
     k: int,
     search_effort: int,
-    deleted: DeletedItems | None = None,
     extra: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the similarities and row numbers of the nearest items, [Q, k + extra], best first.
@@ -141,62 +106,44 @@ def search(
         search_effort: nprobe of ivf-flat and ivf-pq (lists to scan), efSearch of hnsw (size of the
             candidate queue), ignored by flat; see `SEARCH_EFFORTS`. Higher is slower, and usually
             has a higher recall.
-        deleted: items to skip, as returned by `delete_items`; None: none.
         extra: results beyond the `k`, for which ivf-pq rescores no further candidates.
     """
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
-    if deleted is not None and isinstance(index, faiss.IndexHNSW):
-        return _search_graph(index, queries, k + extra, search_effort, deleted)
-    selector = deleted.selector if deleted else None
-    refine_factor = REFINE_FACTOR * k / (k + extra)
-    parameters = _parameters(index, search_effort, selector, refine_factor)
+    parameters = search_parameters(index, search_effort, None, k, k + extra)
     return index.search(queries, k + extra, params=parameters)
 
 
-def _search_graph(
-    index: faiss.Index,
-    queries: NDArray[np.float32],
-    k: int,
-    search_effort: int,
-    deleted: DeletedItems,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Search a graph for more than `k` items and drop the deleted ones.
-
-    The graph search holds `search_effort` candidates in any case, so the spare results are free. A
-    selector, which FAISS asks about each visited item, adds a quarter to the time; so only the
-    queries with fewer than `k` remaining results are repeated with it.
-    """
-    spare = math.ceil(2 * k * deleted.share) + SPARE_CANDIDATES
-    scores, places = index.search(
-        queries, k + spare, params=_parameters(index, search_effort, None, 1)
-    )
-    remaining = (places >= 0) & ~deleted.mask[places]
-    # A stable sort moves the remaining items to the front, in the order of their similarities.
-    order = np.argsort(~remaining, axis=1, kind="stable")[:, :k]
-    scores = np.take_along_axis(scores, order, axis=1)
-    places = np.take_along_axis(places, order, axis=1)
-    few = remaining.sum(axis=1) < k
-    if few.any():
-        parameters = _parameters(index, search_effort, deleted.selector, 1)
-        scores[few], places[few] = index.search(queries[few], k, params=parameters)
-    return scores, places
-
-
-def _parameters(
+def search_parameters(
     index: faiss.Index,
     search_effort: int,
     selector: faiss.IDSelector | None,
-    refine_factor: float,
+    k: int,
+    results: int,
+    *,
+    effort_factor: float = 1,
 ) -> faiss.SearchParameters:
-    """Return FAISS's search parameters for the class of an index."""
+    """Return FAISS's search parameters for the class of an index.
+
+    Args:
+        search_effort: see `search`.
+        selector: of the items that a search may return; None: all.
+        k: results that ivf-pq rescores candidates for.
+        results: number that is searched for, at least `k`.
+        effort_factor: multiplies the search effort; infinite: all lists, or the whole graph.
+    """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, search_effort, selector, refine_factor)
-        return _untyped.IndexRefineSearchParameters(k_factor=refine_factor, base_index_params=inner)
+        inner = search_parameters(
+            index.base_index, search_effort, selector, k, results, effort_factor=effort_factor
+        )
+        factor = REFINE_FACTOR * k / results
+        return _untyped.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
-        return _untyped.SearchParametersHNSW(efSearch=search_effort, sel=selector)
+        effort = min(index.ntotal, max(results, search_effort * effort_factor))
+        return _untyped.SearchParametersHNSW(efSearch=math.ceil(effort), sel=selector)
     if isinstance(index, faiss.IndexIVF):
-        return _untyped.SearchParametersIVF(nprobe=search_effort, sel=selector)
+        effort = min(index.nlist, search_effort * effort_factor)
+        return _untyped.SearchParametersIVF(nprobe=math.ceil(effort), sel=selector)
     return _untyped.SearchParameters(sel=selector)
 
 

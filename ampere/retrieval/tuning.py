@@ -7,9 +7,12 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.config.index import IndexSettings, IndexType
+from ampere.records import Domain
 from ampere.retrieval.index_types import (
     MIN_TRAIN_ROWS,
     SEARCH_EFFORTS,
@@ -19,11 +22,13 @@ from ampere.retrieval.index_types import (
     search,
     size_in_bytes,
 )
+from ampere.retrieval.segments import stacked_vectors
 
 EXACT_BELOW = 1_000_000  # vectors: below, exact search is fast enough if it meets the limits
 TIMED_QUERIES = 100
 K = 10
 GB = 1e9
+MAX_QUERIES = 1000  # to tune with, and as many others for the gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,3 +261,24 @@ def latency_ms(
     finally:
         faiss.omp_set_num_threads(threads)
     return 1000 * float(np.median(times))
+
+
+def query_vectors(rows: pa.Table, domain: Domain) -> NDArray[np.float32]:
+    """Return typical queries of a domain: vectors of the other domains, or its own if alone."""
+    others = rows.filter(pc.not_equal(rows["domain"], str(domain)))
+    return stacked_vectors((others if others.num_rows else rows)["vector"])
+
+
+def split_queries(
+    rows: pa.Table, domain: Domain
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sample queries of a domain and split them into those to tune and those to validate with.
+
+    Returns:
+        float32 [Q, D] each, at most `MAX_QUERIES`; both hold the same query if there is only one.
+    """
+    vectors = query_vectors(rows, domain)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    half = len(order) // 2
+    tuning, validation = order[half:], order[:half] if half else order
+    return vectors[tuning[:MAX_QUERIES]], vectors[validation[:MAX_QUERIES]]

@@ -1,158 +1,179 @@
-"""The versions of a search index in a workspace."""
+"""The search indexes of a workspace: FAISS bases, and which of them is served.
+
+indexes/ampere@3f2a8c01/v000057/    the base of version 57 of embeddings/ampere@3f2a8c01.lance
+
+Lance keeps the versions and what has changed since: the tag `base-57` of the table keeps that
+version, and the tag `serving` names the version whose base is searched.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ampere.retrieval.index import META_FILE, SearchIndex, base_folder, read_meta
+import lance
+
+from ampere.models.model_folder import embedding_name
+from ampere.retrieval.base import META_FILE
+from ampere.retrieval.searcher import SERVING_TAG, Searcher
+from ampere.store.embeddings import embedding_tables, embeddings_spec
+from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
 
-CURRENT_FILE = "current.json"
-# Raised by a version whose files are missing, damaged or not those of an index.
+FOLDER = "indexes"
+# Raised by a base whose files are missing, damaged or not those of a base.
 UNUSABLE = (OSError, ValueError, KeyError)
 
 
-def served_before(workspace: Workspace, model: str, version: str) -> str:
-    """Return the version that was current when this one was built.
-
-    After a rollback that need not be the last one before it. This version itself is returned if its
-    index.json does not record it.
-    """
-    try:
-        return current_meta(workspace, model)["before"] or version
-    except UNUSABLE:
-        return version
+def base_name(version: int) -> str:
+    """Name of the folder of a base."""
+    return f"v{version:06}"
 
 
-def open_index(
-    workspace: Workspace, model: str, name: str, shards: Sequence[int] | None = None
-) -> SearchIndex:
-    """Load the current version of a model's index.
+def base_tag(version: int) -> str:
+    """The tag that keeps the version of a base from being cleaned up."""
+    return f"base-{version}"
+
+
+def bases(workspace: Workspace, name: str) -> list[int]:
+    """Versions of the table that have a base, oldest first.
+
+    A folder without index.json is not a base: index.json is written last.
 
     Args:
-        name: of the model that embeds the queries, with the checksum of its weights; see
-            `embedding_name`.
-        shards: shards to load; None: all.
+        workspace: the workspace.
+        name: of the model with its weights, as `embedding_name`.
+    """
+    folders = workspace.names(f"{FOLDER}/{name}")
+    return [
+        int(folder[1:])
+        for folder in folders
+        if workspace.read_text(f"{FOLDER}/{name}/{folder}/{META_FILE}") is not None
+    ]
+
+
+def base_folder(workspace: Workspace, name: str, version: int) -> Path:
+    """Local folder of a base; fetched first if the workspace is in a cloud.
 
     Raises:
-        FileNotFoundError: the model has no index.
-        ValueError: the index is of other weights, or a file does not match its checksum.
+        FileNotFoundError: there is no such base.
     """
-    folder = version_folder(workspace, model, current_version(workspace, model))
-    check_model(read_meta(folder), name)
-    return SearchIndex(folder, shards)
+    return workspace.fetch(f"{FOLDER}/{name}/{base_name(version)}")
 
 
-def check_model(meta: dict[str, Any], name: str) -> None:
-    """Raise ValueError unless an index is of the weights that embed the queries.
-
-    Args:
-        meta: its index.json.
-        name: see `open_index`.
-    """
-    if meta["model"] != name:
-        model = name.split("@")[0]
-        raise ValueError(
-            f"model weights changed: the index holds vectors of {meta['model']}, but queries are "
-            f"embedded by {name}. Run `ampere embed --embed.model {model}` and "
-            f"`ampere index --index.model {model}`"
-        )
-
-
-def current_meta(workspace: Workspace, model: str) -> dict[str, Any]:
-    """Return index.json of the current version.
+def base_meta(workspace: Workspace, name: str, version: int) -> dict[str, Any]:
+    """index.json of a base.
 
     Raises:
-        FileNotFoundError: the model has no index, or its current version is missing.
+        FileNotFoundError: there is no such base.
     """
-    version = current_version(workspace, model)
-    text = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
+    text = workspace.read_text(f"{FOLDER}/{name}/{base_name(version)}/{META_FILE}")
     if text is None:
         raise FileNotFoundError(
-            f"{workspace.uri} has no {version} of index {model}; run `ampere index` again"
+            f"{workspace.uri} has no base {base_name(version)} of index {name}; run `ampere index`"
         )
     return json.loads(text)
 
 
-def version_folder(workspace: Workspace, model: str, version: str) -> Path:
-    """Return the local folder of a version, with its base beside it."""
-    folder = workspace.fetch(f"indexes/{model}/{version}")
-    base = base_folder(folder, read_meta(folder))
-    if not base.exists():
-        base.symlink_to(workspace.fetch(f"indexes/{model}/{base.name}"))
-    return folder
-
-
-def versions(workspace: Workspace, model: str) -> list[str]:
-    """Return the versions of a model's index, oldest first.
-
-    A folder without index.json is not a version: index.json is written last.
-    """
-    names = workspace.names(f"indexes/{model}")
-    return [
-        name
-        for name in names
-        if workspace.read_text(f"indexes/{model}/{name}/{META_FILE}") is not None
-    ]
-
-
-def current_version(workspace: Workspace, model: str) -> str:
-    """Return the name of the current version of a model's index.
+def search_table(workspace: Workspace, name: str) -> lance.LanceDataset:
+    """The search table of a model at its newest version.
 
     Raises:
-        FileNotFoundError: the model has no index.
+        FileNotFoundError: there is none.
     """
-    text = workspace.read_text(f"indexes/{model}/{CURRENT_FILE}")
-    if text is None:
+    dataset = workspace.table(embeddings_spec(name)).dataset()
+    if dataset is None:
+        model = name.split("@")[0]
         raise FileNotFoundError(
-            f"{workspace.uri} has no index of model {model!r}; run `ampere index` first"
+            f"{workspace.uri} has no embeddings of model weights {name}. Run "
+            f"`ampere embed --embed.model {model}` and `ampere index --index.model {model}`"
         )
-    return json.loads(text)["version"]
+    return dataset
 
 
-def set_current(workspace: Workspace, model: str, version: str) -> None:
-    """Make a version current."""
-    workspace.write_text(f"indexes/{model}/{CURRENT_FILE}", json.dumps({"version": version}))
+def serving(workspace: Workspace, name: str) -> int:
+    """Version of the table whose base is served.
 
-
-def next_version(workspace: Workspace, model: str) -> str:
-    """Return the name of a version after the last one."""
-    names = versions(workspace, model)
-    return f"v{int(names[-1][1:]) + 1 if names else 1:06}"
-
-
-def current_folder(workspace: Workspace, model: str) -> Path | None:
-    """Return the local folder of the current version; None if there is none or it is unusable."""
-    try:
-        return version_folder(workspace, model, current_version(workspace, model))
-    except UNUSABLE:
-        return None
-
-
-def remove_old(workspace: Workspace, model: str, keep: int, before: str) -> None:
-    """Delete old versions.
-
-    The last `keep` versions stay, with their bases, and `before`, which a search may be opening.
+    Raises:
+        FileNotFoundError: no base is published.
     """
-    names = versions(workspace, model)
-    retained = {*names[-keep:], before}
-    retained = retained.union(*(bases(workspace, model, version) for version in retained))
-    for version in names:
-        if version not in retained:
-            workspace.remove(f"indexes/{model}/{version}")
+    tags = search_table(workspace, name).tags.list()
+    if SERVING_TAG not in tags:
+        model = name.split("@")[0]
+        raise FileNotFoundError(
+            f"{workspace.uri} has no index of model weights {name}; run "
+            f"`ampere index --index.model {model}`"
+        )
+    return tags[SERVING_TAG]["version"]
 
 
-def bases(workspace: Workspace, model: str, version: str) -> set[str]:
-    """Return the base of a delta; empty for a base, and for a version that cannot be read."""
-    try:
-        text = workspace.read_text(f"indexes/{model}/{version}/{META_FILE}")
-        base = json.loads(text or "{}")["base"]
-    except UNUSABLE:
-        return set()
-    return {base} if base else set()
+def serving_meta(workspace: Workspace, model: str) -> dict[str, Any]:
+    """index.json of the base that is served for the current weights of a model.
+
+    Raises:
+        FileNotFoundError: no such model, or it has no index.
+    """
+    name = embedding_name(model_folder(workspace, model))
+    return base_meta(workspace, name, serving(workspace, name))
 
 
-def index_uri(workspace: Workspace, model: str) -> str:
-    """Return the URI of the current version of a model's index."""
-    return f"{workspace.uri}/indexes/{model}/{current_version(workspace, model)}"
+def open_searcher(
+    workspace: Workspace, name: str, shards: Sequence[int] | None = None, **options: Any
+) -> Searcher:
+    """A searcher of a model's index, at the newest version of its table.
+
+    Args:
+        workspace: with the index.
+        name: of the model that embeds the queries, with its weights, as `embedding_name`.
+        shards: shards to load; None: all.
+        options: further arguments of `Searcher`.
+
+    Raises:
+        FileNotFoundError: the weights have no index.
+        ValueError: a file does not match its checksum.
+    """
+    serving(workspace, name)  # for the error
+    uri = workspace.table(embeddings_spec(name)).uri
+    return Searcher(uri, lambda version: base_folder(workspace, name, version), shards, **options)
+
+
+def remove_old(workspace: Workspace, name: str, keep: int, before: int | None) -> None:
+    """Delete old bases and their tags.
+
+    The last `keep` stay, and `before`, which a searcher may be loading.
+    """
+    versions = bases(workspace, name)
+    retained = {*versions[-keep:], before, serving(workspace, name)}
+    for folder in workspace.names(f"{FOLDER}/{name}"):
+        if int(folder[1:]) not in retained:
+            workspace.remove(f"{FOLDER}/{name}/{folder}")
+    tags = search_table(workspace, name).tags
+    for tag in tags.list():
+        if tag.startswith("base-") and int(tag.removeprefix("base-")) not in retained:
+            tags.delete(tag)
+
+
+def remove_superseded(workspace: Workspace, name: str) -> list[str]:
+    """Delete the tables and indexes of a model's earlier weights but the newest of them.
+
+    That one may still be served, and its weights may be restored.
+
+    Returns:
+        Names of the deleted weights.
+    """
+    model = name.split("@")[0]
+    earlier = [
+        other
+        for other in embedding_tables(workspace)
+        if other != name and other.split("@")[0] == model
+    ]
+
+    def last_change(other: str) -> Any:
+        return search_table(workspace, other).versions()[-1]["timestamp"]
+
+    removed = sorted(earlier, key=last_change)[:-1]
+    for other in removed:
+        workspace.remove(f"{embeddings_spec(other).name}.lance")
+        if other in workspace.names(FOLDER):
+            workspace.remove(f"{FOLDER}/{other}")
+    return removed

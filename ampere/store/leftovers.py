@@ -18,8 +18,8 @@ def removed_leftovers(workspace: Workspace, table: Table) -> Iterator[None]:
     """Around a job's writes to a table: if the job before it was killed, delete its files.
 
     They are deleted at the end, so that other processes' commits of a few rows, which take less
-    time than a job, are complete. The caller holds the table's lock: only one job writes fragments
-    and compacts. On a cloud URI there is no lock, and Lance's seven days hold.
+    time than a job, are complete. The caller holds its stage's lock, and no other stage compacts
+    the table. On a cloud URI there is no lock, and Lance's seven days hold.
     """
     if not workspace.is_local:
         yield

@@ -62,12 +62,13 @@ class Table:
 
     def schema(self) -> pa.Schema:
         """The columns of the table, with the catalog's further ones if it has any."""
-        return pa.schema([*self.spec.schema, *self.extra_columns()])
+        dataset = self.dataset() if self.spec.has_extra_columns else None
+        return self.spec.schema if dataset is None else dataset.schema
 
     def extra_columns(self) -> list[pa.Field]:
         """The catalog's further columns, behind those of the spec."""
-        dataset = self.dataset() if self.spec.has_extra_columns else None
-        return [] if dataset is None else list(dataset.schema)[len(self.spec.schema) :]
+        own = set(self.spec.schema.names)
+        return [field for field in self.schema() if field.name not in own]
 
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add further columns that the table does not have, null in every row."""
@@ -89,6 +90,18 @@ class Table:
         """
         if (rows := self._checked(rows)).num_rows:
             self._merge().when_matched_update_all().execute(rows)
+
+    def update_columns(self, rows: pa.Table) -> None:
+        """Write some columns of rows that exist, in one commit; the other columns stay.
+
+        Args:
+            rows: the key columns and those to write.
+        """
+        dataset = self.dataset()
+        if dataset is not None and rows.num_rows:
+            fields = [dataset.schema.field(name) for name in rows.column_names]
+            merge = dataset.merge_insert(list(self.spec.key)).when_matched_update_all()
+            merge.execute(rows.cast(pa.schema(fields)))
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
         """Insert rows in one commit, leaving out rows whose key is in the table already.
@@ -255,7 +268,8 @@ class Table:
                 for version, next_version in pairwise(dataset.versions())
                 if next_version["timestamp"] < limit
             ]:
-                dataset.cleanup_old_versions(versions=old)
+                # The tagged ones, which bases of indexes were built at, stay.
+                dataset.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
 
     def merge_files(self, run: RunTasks | None = None) -> bool:
         """Merge the small files of small commits.

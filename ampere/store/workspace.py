@@ -9,7 +9,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -114,7 +114,9 @@ class Workspace:
             yield
             return
         # No soft lock where the file system has no flock: it would outlive a killed job.
-        lock = FileLock(f"{self.uri}/.{name}.lock", blocking=wait, fallback_to_soft=False)
+        lock = FileLock(
+            f"{self.uri}/.{name.replace('/', '-')}.lock", blocking=wait, fallback_to_soft=False
+        )
         try:
             held = lock.acquire()
         except Timeout as error:
@@ -123,6 +125,13 @@ class Workspace:
             ) from error
         with held:
             yield
+
+    def commit_lock(self, table: str) -> AbstractContextManager[None]:
+        """Hold a table for a look at another one and the commit that depends on it; waits.
+
+        Commits alone need no lock: Lance repeats one that conflicts with another.
+        """
+        return self.lock(f"{table}-commit", wait=True)
 
     def publish(self, folder: Path, name: str, *, last: str) -> str:
         """Copy a finished local folder to `name` (such as models/ampere) and return its URI.

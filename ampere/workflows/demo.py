@@ -172,7 +172,7 @@ def first_test_clip(workspace: Workspace) -> dict[str, Any]:
 
 def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> str:
     """The request as a curl command, the hits as a table, and the time taken."""
-    from ampere.reports.search import format_hits  # imports torch, which takes seconds
+    from ampere.reports.search import hit_table  # imports torch, which takes seconds
 
     form = [f"file=@{sample['media_uris'][0]}", f"text={sample['text']}", "k=3"]
     curl = ["curl", f"{url}/search", *(part for field in form for part in ("-F", field))]
@@ -181,7 +181,7 @@ def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> s
         [
             f"$ {shlex.join(curl)}",
             f"query: {sample['sample_id']}; hits of its product {sample['product_id']} are right",
-            format_hits(answer["results"]),
+            hit_table(answer["results"]),
             f"embedding took {timing['embed']:.0f} ms, searching {timing['search']:.0f} ms",
         ]
     )

@@ -15,9 +15,10 @@ from ampere.media.decoder import FrameRequest, TooLarge
 from ampere.models.embedder import Embedder
 from ampere.models.model_folder import SETTINGS_FILE
 from ampere.pipeline.index import build_index
-from ampere.records import EMBEDDINGS, SAMPLES, Domain
+from ampere.records import SAMPLES, Domain
 from ampere.store.workspace import Workspace
 from ampere.training.loop import build_model
+from tests.helpers.embeddings import write_embeddings
 from tests.helpers.training import small_job, small_set, solid_frames
 from tests.helpers.videos import encode
 
@@ -83,13 +84,11 @@ def searchable(workspace: Workspace) -> Workspace:
             for id, domain in samples
         ]
     )
-    workspace.table(EMBEDDINGS).upsert(
-        [
-            {"sample_id": id, "model": embedder.name, "domain": str(domain), "vector": vector,
-             "fingerprint": id}
-            for (id, domain), vector in zip(samples, vectors, strict=True)
-        ]
-    )  # fmt: skip
+    rows = [
+        {"sample_id": id, "domain": str(domain), "vector": vector, "fingerprint": f"{at:016x}"}
+        for at, ((id, domain), vector) in enumerate(zip(samples, vectors, strict=True))
+    ]
+    write_embeddings(workspace, embedder.name, rows)
     build_index(workspace, IndexSettings(model="ampere"))
     return workspace
 

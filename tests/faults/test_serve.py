@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI, UploadFile
 
 from ampere.cli import main
-from ampere.retrieval.index import Hit
+from ampere.records import Domain
+from ampere.retrieval.search import Hit
 from ampere.store.workspace import Workspace
 from serve import middleware
 from serve.gateway import ONGOING, answer_of, without_empty
@@ -166,7 +167,9 @@ def test_blank_domains_count_as_not_given() -> None:
     ],
 )
 def test_answers_have_no_paths_of_the_server(uri: str | None, name: str | None) -> None:
-    hit = Hit(sample_id="a", product_id=None, score=0.5, text=None, media_uri=uri)
+    hit = Hit(
+        sample_id="a", product_id=None, domain=Domain.PAGE, score=0.5, text=None, media_uri=uri
+    )
     assert answer_of(hit) == {
         "sample_id": "a",
         "product_id": None,

@@ -19,10 +19,11 @@ from ampere.models.model_folder import CONFIG_FILE, SETTINGS_FILE, embedding_nam
 from ampere.pipeline.embed import EmbedBatch, EmbedStage, read_pixels
 from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS, PoolStats
 from ampere.pipeline.runner.run import run_stage
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, Split
+from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain, Split
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.training.loop import build_model
+from tests.helpers.embeddings import embeddings_of, write_embeddings
 from tests.helpers.training import SIZES, small_job, small_set, solid_frames
 
 PRODUCTS = 4
@@ -124,15 +125,14 @@ def test_batches_hold_rows_of_one_domain(filled: Workspace) -> None:
 def test_orphans_stay_without_pruning(filled: Workspace) -> None:
     """The ablation embeds the test split only; other embeddings of the model stay."""
     name = embedding_name(model_path(filled))
-    filled.table(EMBEDDINGS).upsert(
-        [{"sample_id": "page-00-0", "model": name, "vector": [1.0], "domain": "page"}]
-    )
+    row = {"sample_id": "page-00-0", "vector": [1.0], "domain": "page", "split": "test"}
+    table = write_embeddings(filled, name, [row | {"text": "product 0"}])
     settings = EmbedSettings(model="m")
     assert EmbedStage(filled, settings, Split.TEST).inputs().num_rows == PRODUCTS * 6
     stage = EmbedStage(filled, settings, Split.TRAIN)
     assert stage.inputs().num_rows == 0
-    assert run_stage(stage, filled, prune_orphans=False).notes == []
-    assert filled.table(EMBEDDINGS).count() == 1
+    assert run_stage(stage, filled, prune_orphans=False).done == 0
+    assert table.count() == 1
 
 
 def failing(
@@ -326,34 +326,23 @@ def test_compiled_network_gives_the_same_vectors(filled: Workspace) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_stage_embeds_records_failures_and_reports_its_pool(filled: Workspace) -> None:
-    earlier = [
-        {"sample_id": "page-00-0", "model": model, "vector": [1.0]} for model in ("m@old", "n@old")
-    ]
-    filled.table(EMBEDDINGS).upsert([row | {"domain": "page"} for row in earlier])
+    old = write_embeddings(filled, "m@0", [{"sample_id": "page-00-0", "vector": [1.0]}])
+    table = embeddings_of(filled, embedding_name(model_path(filled)))
     settings = EmbedSettings(model="m", batch_size=4, workers="1:2", hourly_price=3.0)
     report = run_stage(EmbedStage(filled, settings), filled)
     assert report.done == PRODUCTS * 6 - 1 and report.failed.total() == 1
     (failure,) = filled.table(FAILURES).read(["sample_id", "message"]).to_pylist()
     assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
-    removed, note = report.notes
-    assert removed == "embed-m: removed 1 rows of superseded model versions"
-    assert filled.table(EMBEDDINGS).count(pc.field("model") == "n@old") == 1
-    filled.table(EMBEDDINGS).delete(pc.field("model") == "n@old")
-    assert filled.table(EMBEDDINGS).read(["sample_id"]).num_rows == report.done
+    (note,) = report.notes
+    assert table.count() == report.done and old.count() == 1
     assert "/2 workers" in note and "at 3 an hour)" in note
     again = run_stage(EmbedStage(filled, settings), filled)
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])
     # A sample without frames, such as one whose new picture cannot be decoded, loses its vector.
     filled.table(FRAMES).delete(pc.field("sample_id") == "page-00-0")
-    filled.table(EMBEDDINGS).upsert(
-        [{"sample_id": "page-00-0", "model": "other", "vector": [1.0], "domain": "page"}]
-    )
     last = run_stage(EmbedStage(filled, settings), filled)
     assert last.notes == ["embed-m: removed 1 orphaned rows (their samples no longer have input)"]
-    left = filled.table(EMBEDDINGS).read(["sample_id", "model"]).to_pylist()
-    assert len(left) == report.done and {
-        row["model"] for row in left if row["sample_id"] == "page-00-0"
-    } == {"other"}
+    assert table.count() == report.done - 1 and old.count() == 1
 
 
 def seen(worker: str | None, ready: float | None, seconds: float | None, rows: int = 1) -> pa.Table:

@@ -12,12 +12,14 @@ from ampere.config.evaluate import EvaluateSettings
 from ampere.models.model_folder import embedding_name
 from ampere.pipeline.evaluate import compare_models, evaluate, without_nan
 from ampere.pipeline.evaluate import test_vectors as read_vectors  # pytest would take it for a test
-from ampere.records import EMBEDDINGS, FRAMES, SAMPLES, Domain
+from ampere.records import FRAMES, SAMPLES, Domain
 from ampere.reports.figures import Gallery, comparisons
 from ampere.retrieval.evaluation import Results, evaluate_tasks
 from ampere.retrieval.metrics import Vectors
 from ampere.store.models import model_folder
+from ampere.store.table import Table
 from ampere.store.workspace import Workspace
+from tests.helpers.embeddings import embeddings_of, write_embeddings
 from tests.helpers.workspaces import embedding_model
 
 
@@ -67,23 +69,26 @@ def two_products(workspace: Workspace) -> Workspace:
     ]
     name = embedding_name(model_folder(workspace, "m"))
     workspace.table(SAMPLES).upsert([row | {"split": "test"} for row in rows])
-    workspace.table(EMBEDDINGS).upsert(
-        [row | {"model": name, "vector": vectors[row["product_id"]]} for row in rows]
+    write_embeddings(
+        workspace, name, [row | {"vector": vectors[row["product_id"]]} for row in rows]
     )
     return workspace
 
 
+def embeddings(workspace: Workspace, model: str = "m") -> Table:
+    return embeddings_of(workspace, embedding_name(model_folder(workspace, model)))
+
+
 def test_queries_of_one_modality_are_those_of_their_samples(two_products: Workspace) -> None:
     """Whatever the order of the rows: the frames of p are found, those of q are taken for p's."""
-    name = embedding_name(model_folder(two_products, "m"))
     rows = [
-        {"sample_id": f"{domain}-{product}", "model": name, "product_id": product}
+        {"sample_id": f"{domain}-{product}", "product_id": product}
         | {"domain": str(domain), "vector": vector, "frames_vector": [1.0, 0.0]}
         for product, vector in (("q", [0.0, 1.0]), ("p", [1.0, 0.0]))
         for domain in reversed(Domain)
     ]
-    two_products.table(EMBEDDINGS).delete(pc.scalar(True))
-    two_products.table(EMBEDDINGS).append(rows)
+    embeddings(two_products).delete(pc.scalar(True))
+    embeddings(two_products).append(rows)
     text = str(evaluate(two_products, EvaluateSettings(models=("m",))))
     report = json.loads(two_products.read_report("evaluation.json") or "")
     assert report["alone"].keys() == {"frames"}  # no sample has a vector of its text alone
@@ -93,10 +98,9 @@ def test_queries_of_one_modality_are_those_of_their_samples(two_products: Worksp
 
 def test_samples_without_text_are_queries_by_frames_alone(two_products: Workspace) -> None:
     """Their whole vector is that of their frames: here only p's page has a text."""
-    name = embedding_name(model_folder(two_products, "m"))
-    table = two_products.table(EMBEDDINGS)
+    table = embeddings(two_products)
     page = table.read(where=pc.field("sample_id") == "page-p").to_pylist()[0]
-    table.upsert([page | {"model": name, "frames_vector": [0.0, 1.0], "text_vector": [1.0, 0.0]}])
+    table.upsert([page | {"frames_vector": [0.0, 1.0], "text_vector": [1.0, 0.0]}])
     two_products.table(SAMPLES).upsert(
         two_products.table(SAMPLES).read(where=pc.field("sample_id") == "page-p").to_pylist()[0]
         | {"text": "a title"}
@@ -112,7 +116,7 @@ def test_samples_without_text_are_queries_by_frames_alone(two_products: Workspac
 def test_samples_without_embedding_are_reported(two_products: Workspace) -> None:
     settings = EvaluateSettings(models=("m",))
     assert "no embedding" not in str(evaluate(two_products, settings))
-    two_products.table(EMBEDDINGS).delete(pc.field("sample_id") == "live-q")
+    embeddings(two_products).delete(pc.field("sample_id") == "live-q")
     text = str(evaluate(two_products, settings))
     note = "m: 1 of 6 test samples have no embedding from the current weights and are excluded"
     assert f"{note}; run `ampere embed --embed.model m`" in text
@@ -129,12 +133,11 @@ def test_samples_without_embedding_are_reported(two_products: Workspace) -> None
 def test_queries_without_a_relevant_item_are_reported_per_model(two_products: Workspace) -> None:
     shutil.copytree(f"{two_products.uri}/models/m", f"{two_products.uri}/models/n")
     name = embedding_name(model_folder(two_products, "n"))
-    two_products.table(EMBEDDINGS).upsert(
-        [
-            {"sample_id": sample_id, "model": name, "vector": [1.0, 0.0]}
-            for sample_id in ("page-p", "live-p", "live-q")
-        ]
-    )
+    rows = [
+        {"sample_id": sample_id, "vector": [1.0, 0.0]}
+        for sample_id in ("page-p", "live-p", "live-q")
+    ]
+    write_embeddings(two_products, name, rows)
     text = str(evaluate(two_products, EvaluateSettings(models=("m", "n"))))
     assert "n: 4 queries have no sample of their product in the gallery and are excluded" in text
     assert "m: " not in text
@@ -142,21 +145,18 @@ def test_queries_without_a_relevant_item_are_reported_per_model(two_products: Wo
 
 def test_products_and_domains_are_those_of_the_current_catalog(two_products: Workspace) -> None:
     """Since the embeddings were made, a product became known and a sample changed its domain."""
-    name = embedding_name(model_folder(two_products, "m"))
-    two_products.table(EMBEDDINGS).upsert(
+    embeddings(two_products).upsert(
         [
             {
                 "sample_id": "page-p",
                 "product_id": None,
                 "domain": "page",
-                "model": name,
                 "vector": [1.0, 0.0],
             },
             {
                 "sample_id": "live-q",
                 "product_id": "q",
                 "domain": "short",
-                "model": name,
                 "vector": [0.0, 1.0],
             },
         ]

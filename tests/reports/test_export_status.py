@@ -19,8 +19,11 @@ from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import EMBEDDINGS, FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, TABLES
 from ampere.reports.export import export_tables
 from ampere.reports.status import format_failures, format_status, stages
+from ampere.retrieval.searcher import set_serving
+from ampere.store.indexes import base_name, search_table
 from ampere.store.settings import settings_report
 from ampere.store.workspace import Workspace
+from tests.helpers.embeddings import write_embeddings
 from tests.helpers.workspaces import embedding_model, manifest, row
 from tests.pipeline.prepare.test_prepare import read_manifest
 
@@ -127,26 +130,25 @@ def test_status_shows_every_model_and_index(prepared: Workspace) -> None:
     settings = type(DEMO.embed)(**vars(DEMO.embed) | {"model": "m"})
     done = EmbedStage(prepared, settings).inputs().to_pylist()[0]
     vector = [0.0] * 128
-    prepared.table(EMBEDDINGS).upsert(
-        [
-            {"sample_id": done["sample_id"], "fingerprint": done["fingerprint"]}
-            | {"model": embedding_name(folder), "vector": vector},
-            {"sample_id": "b", "model": "m@another training", "fingerprint": "x", "vector": vector},
-        ]
+    name = embedding_name(folder)
+    row = {"sample_id": done["sample_id"], "fingerprint": done["fingerprint"], "vector": vector}
+    write_embeddings(prepared, name, [row])
+    write_embeddings(
+        prepared, "m@another", [{"sample_id": "b", "fingerprint": "x", "vector": vector}]
     )
     domains = {"page": {"rows": 2}, "live": {"rows": 1}}
+    version = search_table(prepared, name).version
     prepared.write_text(
-        "indexes/m/v000003/index.json", json.dumps({"domains": domains, "model": "m@123"})
+        f"indexes/{name}/{base_name(version)}/index.json", json.dumps({"domains": domains})
     )
-    prepared.write_text(
-        "indexes/killed/v000001/index.json", "{}"
-    )  # a build that died before publication
-    prepared.write_text("indexes/m/current.json", json.dumps({"version": "v000003"}))
+    set_serving(search_table(prepared, name), version)
+    # A build that died before publication.
+    prepared.write_text("indexes/killed@1/v000001/index.json", "{}")
     text = format_status(prepared, DEMO)
     assert table_of(text)["embed-m"] == [1, 2, 0, 0]
     assert "models:  m\n" in text
-    assert "index m v000003: 2 page, 1 live, of model m@123" in text
-    assert "index killed: no version is published" in text
+    assert f"index {name} {base_name(version)}: 2 page, 1 live" in text
+    assert "index killed@1: no base is published" in text
 
 
 TOWER = {"frozen_tower": "eye@1-32px", "sizes": {"linear_layer": True, "image_size": 32}}
@@ -265,12 +267,16 @@ def test_failures_are_listed_with_their_errors(prepared: Workspace) -> None:
 
 
 def test_export_writes_all_rows_of_the_tables(prepared: Workspace, tmp_path: Path) -> None:
-    prepared.table(EMBEDDINGS).upsert([{"sample_id": "a", "model": "m", "vector": [0.5] * 128}])
+    embeddings = write_embeddings(prepared, "m@1", [{"sample_id": "a", "vector": [0.5] * 128}])
     prepared.table(FRAMES).upsert(
         [{"sample_id": "a", "frames": [b"\xff\xd8", b""], "timestamps_s": [0.0, 0.5]}]
     )
     report = export_tables(prepared, tmp_path / "deep" / "out", list(TABLES))
+    exported = pq.read_table(tmp_path / "deep" / "out" / "embeddings" / "m@1.parquet")
+    assert exported.to_pylist() == embeddings.read().to_pylist()
     for name, spec in TABLES.items():
+        if spec is EMBEDDINGS:
+            continue
         written = pq.read_table(tmp_path / "deep" / "out" / f"{name}.parquet")
         extra = [pa.field("price", pa.float64())] if spec is SAMPLES else []
         assert written.schema.equals(pa.schema([*spec.schema, *extra])), name

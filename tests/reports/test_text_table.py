@@ -1,7 +1,9 @@
 """Tables for terminals and pipes: columns line up, and nothing in a cell is cut or interpreted."""
 
+from ampere.records import Domain
 from ampere.reports.search import format_hits
 from ampere.reports.text_table import new_table, render_table
+from ampere.retrieval.search import Hit, SearchAnswer
 
 
 def test_long_cells_are_neither_cut_nor_wrapped() -> None:
@@ -25,17 +27,26 @@ def test_numbers_are_right_aligned_under_their_head() -> None:
     assert render_table(table).splitlines() == ["stage   done  pending", "decode     5     1200"]
 
 
-def hit(sample: str, product: str | None, text: str | None) -> dict[str, object]:
-    return {"sample_id": sample, "product_id": product, "text": text, "score": 0.98765}
+def hit(sample: str, product: str | None, text: str | None) -> Hit:
+    return Hit(
+        sample_id=sample,
+        product_id=product,
+        domain=Domain.PAGE,
+        score=0.98765,
+        text=text,
+        media_uri=None,
+    )
 
 
 def test_hits_are_one_line_each_with_whole_ids() -> None:
     long_id = "s" * 200
     hits = {
-        "page": [hit(long_id, "p1", "云岚\n洗发水"), hit("b", None, None)],
-        "live": [hit("c", "p1", "x" * 99)],
+        Domain.PAGE: [hit(long_id, "p1", "云岚\n洗发水"), hit("b", None, None)],
+        Domain.LIVE: [hit("c", "p1", "x" * 99)],
     }
-    lines = format_hits(hits).splitlines()
+    facets: dict[str, dict[str, int]] = {"category": {"soap": 2, "tea": 1}, "shop": {}}
+    *lines, category, shop = format_hits(SearchAnswer(hits, facets, "vector", 1)).splitlines()
+    assert (category, shop) == ("category: soap 2, tea 1", "shop: no values")
     assert lines[0].split() == ["domain", "score", "product", "sample", "text"]
     assert [line.split() for line in lines[1:]] == [
         ["page", "0.988", "p1", long_id, "云岚", "洗发水"],

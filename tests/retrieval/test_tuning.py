@@ -17,7 +17,6 @@ from ampere.retrieval import tuning
 from ampere.retrieval.index_types import (
     SEARCH_EFFORTS,
     build,
-    delete_items,
     factory,
     search,
     set_blas_threshold,
@@ -83,21 +82,6 @@ def test_import_leaves_the_blas_threshold_of_faiss() -> None:
         "assert faiss.cvar.distance_compute_blas_threshold != before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("kind", TYPES)
-def test_deleted_items_are_not_returned(kind: IndexType, clustered: tuple) -> None:
-    vectors, queries = clustered
-    index, effort = build(kind, vectors), SEARCH_EFFORTS[kind][-1]
-    tombstones = delete_items(index, np.arange(6000) % 2 == 0)
-    _, places = search(index, queries, 10, effort, tombstones)
-    present = places >= 0
-    if kind == "flat":  # deletion moved the later items up
-        places = 2 * places + 1
-    assert present.mean() > 0.99 and (places[present] % 2 == 1).all()
-    similarity = np.einsum("qd,qkd->qk", queries, vectors[places])
-    best = np.sort(queries @ vectors[1::2].T, axis=1)[:, :-11:-1]
-    assert np.isclose(similarity, best, atol=1e-3).mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", TYPES)

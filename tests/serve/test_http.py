@@ -1,6 +1,5 @@
 """The endpoint over real HTTP: correct answers, clear errors, and the batch job's vectors."""
 
-import json
 import select
 import socket
 from collections.abc import Iterator
@@ -19,7 +18,10 @@ from ray.serve.schema import ServeDeploySchema
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.models.model_folder import embedding_name
-from ampere.records import EMBEDDINGS, SAMPLES
+from ampere.records import SAMPLES
+from ampere.retrieval.searcher import set_serving
+from ampere.store.indexes import search_table
+from ampere.store.models import model_folder
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from serve import embedder
@@ -28,6 +30,7 @@ from serve.middleware import QUEUED, RUNNING
 from serve.run import start, stop
 from serve.searcher import SearcherDeployment
 from tests.helpers.demo import DemoRun
+from tests.helpers.embeddings import embeddings_of, write_embeddings
 from tests.helpers.processes import free_port
 from tests.helpers.workspaces import embedding_model
 
@@ -85,15 +88,11 @@ def test_served_vectors_equal_those_of_the_batch_job(
     for sample in (
         workspace.table(SAMPLES).read(None, pc.field("domain") == domain).slice(0, 3).to_pylist()
     ):
-        stored = (
-            workspace.table(EMBEDDINGS)
-            .read(
-                ["vector"],
-                (pc.field("sample_id") == sample["sample_id"])
-                & pc.starts_with(pc.field("model"), "ampere@"),
-            )["vector"][0]
-            .as_py()
+        name = embedding_name(model_folder(workspace, "ampere"))
+        rows = embeddings_of(workspace, name).read(
+            ["vector"], pc.field("sample_id") == sample["sample_id"]
         )
+        stored = rows["vector"][0].as_py()
         (text,) = texts_of(workspace, "llm", [sample["sample_id"]]).to_pylist()
         fields = {"text": text} if text else {}
         answer = post(client, "/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
@@ -126,14 +125,6 @@ def test_text_with_an_unpaired_surrogate_is_rejected(client: httpx.Client) -> No
     for part in ('name="file"; filename="+2AA-.jpg"\r\n\r\nx', 'name="domain"\r\n\r\n+2AA-'):
         response = post_form(part)
         assert response.status_code == 422 and response.json()["detail"]
-
-
-def test_searcher_rejects_a_changed_number_of_shards(demo: DemoRun) -> None:
-    name = embedding_name(demo.workspace.fetch("models/ampere"))
-    with pytest.raises(
-        ValueError, match="shards changed: found 1, the endpoint started with 2. Restart"
-    ):
-        SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
 
 
 def test_stalled_uploads_fill_the_queue_and_further_requests_get_503(
@@ -209,11 +200,8 @@ def test_config_file_is_valid_and_a_new_revision_restarts_the_application() -> N
 def retrained(workspace: Workspace) -> tuple[Workspace, str]:
     """A workspace whose index of model `m` is of weights `m@old`, and the name of its weights."""
     name = embedding_name(embedding_model(workspace))
-    folder = Path(workspace.uri) / "indexes" / "m"
-    (folder / "v000001").mkdir(parents=True)
-    (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
-    meta = {"model": "m@old", "base": None, "shards": 1, "domains": {}, "files": {}}
-    (folder / "v000001/index.json").write_text(json.dumps(meta))
+    write_embeddings(workspace, "m@old", [{"sample_id": "s", "vector": [1.0]}])
+    set_serving(search_table(workspace, "m@old"), 1)
     return workspace, name
 
 
@@ -221,11 +209,11 @@ def test_application_with_an_index_of_other_weights_is_rejected(
     retrained: tuple[Workspace, str],
 ) -> None:
     workspace, name = retrained
-    error = f"vectors of m@old, but queries are embedded by {name}.*`ampere embed .*`ampere index"
-    with pytest.raises(ValueError, match=error):
+    error = f"no embeddings of model weights {name}.*`ampere embed .*`ampere index"
+    with pytest.raises(FileNotFoundError, match=error):
         build_app(SearchArgs(workspace=workspace.uri, model="m"))
-    with pytest.raises(ValueError, match=error):
-        SearcherDeployment.func_or_class(workspace.uri, "m", name, 0, 1)
+    with pytest.raises(FileNotFoundError, match=error):
+        SearcherDeployment.func_or_class(workspace.uri, name, 0, 1)
 
 
 def test_embedder_that_starts_after_a_new_training_is_rejected(

@@ -1,38 +1,53 @@
 """Searchers with one shard each give, together, the answers of one with the whole index."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ampere.config.index import IndexSettings
 from ampere.records import Domain
-from ampere.retrieval.index import stacked_vectors
-from ampere.retrieval.index_build import write_base
-from ampere.store.workspace import Workspace
 from serve.searcher import SearcherDeployment, best_of
-from tests.helpers.index_rows import alike, rows
+from tests.helpers.search_tables import SearchTable, row, unit_vectors
 
 MIXED = [Domain.PAGE] * 25 + [Domain.LIVE] * 12 + [Domain.SHORT]
 
 
-def searchers(workspace: Workspace, model: str, shards: int) -> list[SearcherDeployment]:
+def table(folder: Path, shards: int, *, ties: bool) -> SearchTable:
+    """Rows of all domains, of which the last ten came after the base."""
+    folder.mkdir()
+    vectors = unit_vectors(6 if ties else len(MIXED), seed=1)
+    rows = [
+        row(number, vectors[number % len(vectors)], domain=str(domain))
+        for number, domain in enumerate(MIXED)
+    ]
+    made = SearchTable(folder, rows[:-10])
+    made.build(type="flat", shards=shards)
+    made.upsert(rows[-10:])
+    return made
+
+
+def searchers(
+    folder: Path, shards: int, monkeypatch: pytest.MonkeyPatch, *, ties: bool
+) -> list[SearcherDeployment]:
+    made = table(folder, shards, ties=ties)
+
+    def opened(_: object, __: str, of: list[int]) -> Any:
+        return made.searcher(of)
+
+    monkeypatch.setattr("serve.searcher.Workspace.open", lambda uri: uri)
+    monkeypatch.setattr("serve.searcher.open_searcher", opened)
     cls = SearcherDeployment.func_or_class
-    return [cls(workspace.uri, model, f"{model}@1", shard, shards) for shard in range(shards)]
+    return [cls("w", "m@1", shard, shards) for shard in range(shards)]
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_merged_hits_of_shards_equal_those_of_one_index(workspace: Workspace, ties: bool) -> None:
-    table = alike(rows(MIXED)) if ties else rows(MIXED)
-    for model, shards in (("one", 1), ("three", 3)):
-        folder = Path(workspace.uri) / "indexes" / model
-        (folder / "v000001").mkdir(parents=True)
-        settings = IndexSettings(model=model, type="flat", shards=shards)
-        write_base(folder / "v000001", table, settings, {"model": f"{model}@1"})
-        (folder / "current.json").write_text(json.dumps({"version": "v000001"}))
-    (whole,), parts = searchers(workspace, "one", 1), searchers(workspace, "three", 3)
-    for vector in stacked_vectors(rows(MIXED, seed=1)["vector"])[:9].tolist():
+def test_merged_hits_of_shards_equal_those_of_one_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ties: bool
+) -> None:
+    (whole,) = searchers(tmp_path / "one", 1, monkeypatch, ties=ties)
+    parts = searchers(tmp_path / "three", 3, monkeypatch, ties=ties)
+    for vector in unit_vectors(9, seed=2).tolist():
         for k in (1, 7, 40):
             expected = whole.search(vector, list(Domain), k)
             merged = best_of([part.search(vector, list(Domain), k) for part in parts], k)
@@ -44,3 +59,9 @@ def test_merged_hits_of_shards_equal_those_of_one_index(workspace: Workspace, ti
                 np.testing.assert_allclose(
                     [hit.score for hit in merged[domain]], [hit.score for hit in hits], atol=1e-6
                 )
+
+
+def test_number_of_shards_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searchers(tmp_path / "two", 2, monkeypatch, ties=False)
+    with pytest.raises(ValueError, match="shards changed: found 2, the endpoint started with 3"):
+        SearcherDeployment.func_or_class("w", "m@1", 0, 3)

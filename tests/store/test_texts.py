@@ -10,7 +10,6 @@ from ampere.records import SAMPLES, SUMMARIES
 from ampere.store.texts import (
     count_unsummarized,
     missing_summary_warnings,
-    text_array,
     texts_of,
 )
 from ampere.store.workspace import Workspace
@@ -145,11 +144,3 @@ def test_texts_are_in_the_order_of_the_ids(
 def test_a_text_with_a_chinese_character_is_readable(before: str, one: str, after: str) -> None:
     """`texts_of` normalizes the other texts only."""
     assert readable_text(before + one + after)
-
-
-def test_text_array_keeps_the_order_asked_for() -> None:
-    array = text_array({"a": "1", "b": None, "c": "3"}, ["c", "b", "a", "c"])
-    assert array.type == pa.string()
-    assert array.to_pylist() == ["3", None, "1", "3"]
-    assert text_array({}, []).to_pylist() == []
-    assert text_array({"a": "1"}, ["removed", "a"]).to_pylist() == [None, "1"]  # removed meanwhile

@@ -19,7 +19,7 @@ from ampere.config.train import TrainSettings
 from ampere.models.model_folder import embedding_name
 from ampere.pipeline.evaluate import missing_embeddings_note
 from ampere.pipeline.runner.report import Report
-from ampere.records import EMBEDDINGS, SAMPLES, SUMMARIES
+from ampere.records import SAMPLES, SUMMARIES
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
 from ampere.workflows import ablate
@@ -35,6 +35,7 @@ from ampere.workflows.ablate import (
     write_rows,
 )
 from tests.helpers.demo import DemoRun
+from tests.helpers.embeddings import write_embeddings
 from tests.helpers.workspaces import embedding_model
 
 
@@ -168,8 +169,8 @@ def store_embeddings(workspace: Workspace, model: str, ids: list[str]) -> Report
     """Give all samples of a product the same vector."""
     name = embedding_name(model_folder(workspace, model))
     vectors = {"p": [1.0] + [0.0] * 127, "q": [0.0] * 127 + [1.0]}
-    workspace.table(EMBEDDINGS).append(
-        [{"sample_id": sample, "model": name, "vector": vectors[sample[0]]} for sample in ids]
+    write_embeddings(
+        workspace, name, [{"sample_id": sample, "vector": vectors[sample[0]]} for sample in ids]
     )
     return Report("embed", model, done=len(ids))
 

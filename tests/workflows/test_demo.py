@@ -10,12 +10,15 @@ import pytest
 from PIL import Image
 
 from ampere.cli import main
-from ampere.records import EMBEDDINGS, FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
+from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES, Domain
 from ampere.retrieval.metrics import TASKS
+from ampere.store.embeddings import embedding_tables, embeddings_spec
+from ampere.store.indexes import serving_meta
 from ampere.text.checks.scores import score_summaries
 from ampere.workflows.demo import summary_scores
 from ampere.workflows.evaluate_summaries import read_gold
 from tests.helpers.demo import DEMO_PRODUCTS, DemoRun, demo_command
+from tests.helpers.embeddings import embeddings_of
 from tests.helpers.processes import free_port
 
 pytestmark = pytest.mark.timeout(1200)
@@ -36,9 +39,11 @@ def test_every_sample_is_in_every_table_once(demo: DemoRun) -> None:
     assert sorted(summarized + failures["sample_id"].to_pylist()) == sorted(
         clips["sample_id"].to_pylist()
     )
-    embeddings = demo.workspace.table(EMBEDDINGS).read(["sample_id", "model"])
-    assert embeddings.num_rows == 3 * SAMPLE_COUNT  # three models
-    assert embeddings.group_by(["sample_id", "model"]).aggregate([]).num_rows == 3 * SAMPLE_COUNT
+    models = embedding_tables(demo.workspace)
+    assert len(models) == 3
+    for model in models:
+        embedded = embeddings_of(demo.workspace, model).read(["sample_id"])["sample_id"]
+        assert sorted(embedded.to_pylist()) == sorted(ids)
     assert demo.workspace.table(FAILURES).count(pc.field("stage") != "summarize") == 0
 
 
@@ -151,13 +156,9 @@ def test_demo_searches_over_http_and_prints_results_files_and_next_steps(demo: D
     ):
         assert re.search(f"\n  {name} +{value:.1f} %", answer), name
     assert f"ampere serve --workspace {demo.workspace.uri}" in answer
-    for name in (
-        "models/ampere/model.safetensors",
-        "indexes/ampere/current.json",
-        "indexes/ampere/v000001/index.json",
-        "reports/evaluation.json",
-    ):
+    for name in ("models/ampere/model.safetensors", "reports/evaluation.json"):
         assert (demo.folder / "workspace" / name).exists()
+    assert serving_meta(demo.workspace, "ampere")["gate"]["page"] >= 0.99
 
 
 def test_rerun_skips_what_is_done(
@@ -174,8 +175,9 @@ def test_rerun_skips_what_is_done(
 
 
 def table_versions(demo: DemoRun) -> list[int]:
+    embeddings = [embeddings_spec(name) for name in embedding_tables(demo.workspace)]
     return [
-        demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, EMBEDDINGS)
+        demo.workspace.table(spec).dataset().version for spec in (FRAMES, SUMMARIES, *embeddings)
     ]
 
 
@@ -203,13 +205,13 @@ def test_search_command_ranks_the_query_clip_first(
     flags = ["--file", clip["media_uris"][0], *(["--text", summary] if summary else [])]
     flags += ["--json", "--k", "3", "--workspace", demo.workspace.uri]
     assert main(["search", *flags]) == 0
-    hits = json.loads(capsys.readouterr().out)
+    hits = json.loads(capsys.readouterr().out)["results"]
     assert hits["short"][0]["sample_id"] == clip["sample_id"]
     assert hits["short"][0]["score"] == pytest.approx(1, abs=1e-4)
     assert len(hits["page"]) == len(hits["live"]) == 3
     picture = ["--file", clip["media_uris"][0], "--json", "--workspace", demo.workspace.uri]
     assert main(["search", *picture]) == 0
-    assert json.loads(capsys.readouterr().out)["page"] != hits["page"]
+    assert json.loads(capsys.readouterr().out)["results"]["page"] != hits["page"]
 
 
 def test_words_alone_are_searched_and_evaluated(
@@ -222,7 +224,7 @@ def test_words_alone_are_searched_and_evaluated(
     for title in pages["text"].to_pylist()[:2]:
         flags = ["--text", title, "--json", "--k", "3", "--workspace", demo.workspace.uri]
         assert main(["search", *flags]) == 0
-        hits = json.loads(capsys.readouterr().out)
+        hits = json.loads(capsys.readouterr().out)["results"]
         assert [len(hits[domain]) for domain in Domain] == [3, 3, 3]
         answers.append([hit["sample_id"] for domain in Domain for hit in hits[domain]])
     assert answers[0] != answers[1]

@@ -9,6 +9,7 @@ from ampere.pipeline.runner.fragments import FRAGMENT, ids_by_fragment, in_tasks
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage
 from ampere.store.failures import clear_failures, record_failures
+from ampere.store.samples import still_there
 from ampere.store.table import IDS_PER_CONDITION, Table
 from ampere.store.workspace import Workspace
 
@@ -46,16 +47,26 @@ class Committer:
         self._of_others: set[str] = set()
         self._newest_fragment = newest_fragment
         self._files = 0
+        self.dropped = 0  # rows whose samples were deleted since the job began
 
     def commit(self, batch: pa.Table) -> None:
-        """Commit result rows, and count them in the report.
+        """Commit the result rows of samples that still exist, and count them in the report.
 
         A row leaves one table before it enters the other: if the process is killed in between, the
         row is in neither, and is pending again. Rows that are committed already are left out: Ray
         may run a task twice, and another process may have written the same sample.
         """
         output = self.workspace.table(self.stage.output)
-        batch = self._without_doubles(batch, output)
+        with self.workspace.commit_lock(output.spec.name):
+            batch = self._without_doubles(batch, output)
+            exists = still_there(self.workspace, batch["sample_id"])
+            self.dropped += batch.num_rows - (pc.sum(exists).as_py() or 0)
+            self._write(batch.filter(exists), output)
+        if self._files >= FILES_PER_MERGE:
+            self._files = 0
+            output.merge_files(in_tasks())
+
+    def _write(self, batch: pa.Table, output: Table) -> None:
         is_error = pc.is_valid(batch["error_type"])
         results, errors = batch.filter(pc.invert(is_error)), batch.filter(is_error)
         if results.num_rows:
@@ -66,9 +77,6 @@ class Committer:
             record_failures(self.workspace, self.stage.name, errors)
         self.report.done += results.num_rows
         self.report.failed.update(errors["error_type"].to_pylist())
-        if self._files >= FILES_PER_MERGE:
-            self._files = 0
-            output.merge_files(in_tasks())
 
     def _without_doubles(self, batch: pa.Table, output: Table) -> pa.Table:
         """Leave out rows that this job has committed, or another process since the plan."""

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -57,10 +58,10 @@ def run_stage(
         prune_orphans: remove output rows that the stage does not want any more.
 
     Raises:
-        RuntimeError: another job writes the same table, or the Ray Data pipeline failed.
+        RuntimeError: another job runs the same stage, or the Ray Data pipeline failed.
     """
     output = workspace.table(stage.output)
-    with workspace.lock(stage.output.name):
+    with workspace.lock(stage.name):
         newest_fragment = output.newest_fragment()
         plan = stage.plan(workspace)
         if settings is not None:
@@ -72,7 +73,7 @@ def run_stage(
             _remove_orphans(stage, workspace, plan, report)
         rows = plan.rows_to_process(retry_failed=retry_failed, only_retryable=only_retryable)
         committer = Committer(workspace, stage, report, plan.present(), newest_fragment)
-        with removed_leftovers(workspace, output):
+        with removed_leftovers(workspace, output) if stage.writes_fragments else nullcontext():
             _process(rows, stage, committer)
             stage.finish(output, report)
             output.compact(in_tasks())
@@ -98,7 +99,11 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer) -> None:
         committer.commit(batch)
     if remaining.num_rows:
         _process_in_tasks(remaining, stage, committer, total=rows.num_rows - report.processed)
-    report.unprocessed = rows.num_rows - report.processed
+    report.unprocessed = rows.num_rows - report.processed - committer.dropped
+    if committer.dropped:
+        report.notes.append(
+            f"{stage.name}: dropped {committer.dropped} rows of samples that were deleted meanwhile"
+        )
     report.seconds = time.monotonic() - start
 
 

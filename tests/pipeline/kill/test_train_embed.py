@@ -6,14 +6,14 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import torch
 
 from ampere.cli import main
 from ampere.config.embed import EmbedSettings
 from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frozen_tower
-from ampere.records import EMBEDDINGS, FEATURES, FRAMES, SAMPLES
+from ampere.records import FEATURES, FRAMES, SAMPLES
+from ampere.store.embeddings import embeddings_spec
 from ampere.store.workspace import Workspace
 from ampere.training.loop import TrainJob, build_model
 from tests.helpers.features import computed_features
@@ -66,12 +66,11 @@ def save_model(workspace: Workspace, job: TrainJob) -> Path:
 def test_kill_embed(filled: Workspace) -> None:
     """The committed rows are kept, and the rerun embeds the others."""
     folder = save_model(filled, small_job(small_set(PRODUCTS)[0]))
-    done = kill_half_way("embed", filled, EMBEDDINGS, FLAGS)
+    spec = embeddings_spec(embedding_name(folder))
+    done = kill_half_way("embed", filled, spec, FLAGS)
     assert 0 < done < PRODUCTS * 6
     assert main(["embed", "--workspace", filled.uri, *FLAGS]) == 0
-    assert ids(filled, EMBEDDINGS, pc.field("model") == embedding_name(folder)) == ids(
-        filled, SAMPLES
-    )
+    assert ids(filled, spec) == ids(filled, SAMPLES)
 
 
 def stored_features(workspace: Workspace) -> dict[str, np.ndarray]:
@@ -96,7 +95,7 @@ def test_kill_features(filled: Workspace) -> None:
     for row in undisturbed.to_pylist():
         # In one process with other threads, sums differ in the last bit.
         np.testing.assert_allclose(features[row["sample_id"]], row["features"], rtol=2e-3)
-    assert ids(filled, EMBEDDINGS) == ids(filled, SAMPLES)
+    assert ids(filled, embeddings_spec(embedding_name(folder))) == ids(filled, SAMPLES)
 
 
 def test_kill_train(filled: Workspace, tmp_path: Path) -> None:

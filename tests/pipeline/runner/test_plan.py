@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.config.embed import EmbedSettings
+from ampere.fingerprint import fingerprint
 from ampere.models.model_folder import SETTINGS_FILE
 from ampere.pipeline.embed import EmbedStage, input_rows
-from ampere.pipeline.runner.plan import Plan, fingerprint, make_plan
+from ampere.pipeline.runner.plan import Plan, make_plan
 from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
@@ -228,7 +229,6 @@ def test_every_row_has_one_state(
 @pytest.mark.parametrize(
     ("table", "change"),
     [
-        ("samples", {"product_id": "q"}),
         ("samples", {"domain": "live"}),
         ("samples", {"text": "other words"}),
         ("frames", {"fingerprint": "f2"}),
@@ -237,7 +237,6 @@ def test_every_row_has_one_state(
 def test_changed_input_of_an_embedding_changes_its_fingerprint(
     workspace: Workspace, table: str, change: dict[str, str]
 ) -> None:
-    """Product and domain too: the index and the evaluation read them from the embeddings."""
     sample = {
         "sample_id": "s",
         "product_id": "p",

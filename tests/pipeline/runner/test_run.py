@@ -151,8 +151,8 @@ def test_refused_job_leaves_the_settings_of_the_running_one(
     workspace: Workspace, stage: Stage
 ) -> None:
     with (
-        workspace.lock(FRAMES.name),
-        pytest.raises(RuntimeError, match="another job is writing frames"),
+        workspace.lock(stage.name),
+        pytest.raises(RuntimeError, match=f"another job is writing {stage.name}"),
     ):
         run_stage(stage, workspace, settings=DecodeSettings(num_frames=4))
     assert workspace.read_report("s-settings.json") is None

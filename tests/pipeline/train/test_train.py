@@ -17,10 +17,12 @@ from ampere.models.checkpoint import load_weights
 from ampere.models.embedder import Embedder
 from ampere.pipeline.train import stage
 from ampere.pipeline.train.stage import training_data
-from ampere.records import EMBEDDINGS, SAMPLES, Domain, Split
+from ampere.records import SAMPLES, Domain, Split
+from ampere.store.embeddings import embedding_tables
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
 from ampere.training.data import FrameSource, TrainingSet
+from tests.helpers.embeddings import embeddings_of
 from tests.helpers.models import save_tiny_clip
 from tests.helpers.train_stage import DyingFrames, train_in_process
 
@@ -161,9 +163,9 @@ def test_cn_clip_is_trained_embedded_indexed_and_evaluated(
     for command in ("embed", "index", "evaluate"):
         assert main([command, *flags]) == 0, command
     assert "cn-clip-m0" in capsys.readouterr().out
-    rows = decoded.table(EMBEDDINGS).read(
-        ["vector"], pc.starts_with(pc.field("model"), "cn-clip-m0@")
-    )
+    (name,) = embedding_tables(decoded)
+    assert name.startswith("cn-clip-m0@")
+    rows = embeddings_of(decoded, name).read(["vector"])
     assert {len(vector) for vector in rows["vector"].to_pylist()} == {12}
 
 

@@ -1,0 +1,398 @@
+"""Run a search request on a snapshot: rank, fuse, group, and read the columns of the hits."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.query import MatchQuery
+from numpy.typing import NDArray
+
+from ampere.records import EMBEDDINGS, Domain
+from ampere.retrieval.explain import Explanation, matched_words
+from ampere.retrieval.filters import lance_condition, parse_filter
+from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
+from ampere.retrieval.lexical import TEXT_COLUMN, Ranking, rank_by_words
+from ampere.retrieval.query_vector import QueryVectors
+from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.segments import looked_up, stacked_vectors
+from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
+
+VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
+INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
+# Rows that are ranked first; four times as many where groups or filters need more. A hit's rank
+# counts in hybrid mode if it is among them.
+DEPTH = 128
+DEPTH_PER_HIT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A sample that was found.
+
+    Attributes:
+        score: what the hits are sorted by: the cosine similarity in vector mode, BM25 in lexical
+            mode, the sum of reciprocal ranks in hybrid mode.
+        group: value of `group_by`; None without it.
+        columns: the catalog's further columns.
+        explanation: why it was found, if the request asks for it.
+    """
+
+    sample_id: str
+    product_id: str | None
+    domain: Domain
+    score: float
+    text: str | None
+    media_uri: str | None
+    group: Any = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    explanation: Explanation | None = None
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """The hits of a request.
+
+    Attributes:
+        hits: domain -> hits, best first; with groups, the hits of a group are neighbors.
+        facets: column -> value -> number of rows, the most frequent first.
+        mode: that the hits are ranked by.
+        version: of the search table.
+    """
+
+    hits: dict[Domain, list[Hit]]
+    facets: dict[str, dict[Any, int]]
+    mode: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A ranked row, before its columns are read."""
+
+    row_id: int
+    sample_id: str
+    score: float
+    vector_rank: int | None = None
+    lexical_rank: int | None = None
+    lexical_score: float | None = None
+
+
+def search(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) -> SearchAnswer:
+    """The hits of each domain, facets and explanations.
+
+    Results are the same in every run: rows of equal score are ordered by sample id.
+
+    Args:
+        snapshot: what is searched.
+        request: what is asked for.
+        vectors: of the request's query.
+
+    Raises:
+        ValueError: the filter, a facet or `group_by` names a column that there is not, or the
+            filter is invalid.
+    """
+    schema = snapshot.dataset.schema
+    for name in request.facets:
+        check_column(name, schema)
+    if request.group_by:
+        check_group_column(request.group_by, schema)
+    condition = search_condition(snapshot, request)
+    run = _Run(snapshot, request, vectors, condition)
+    candidates = {domain: run.best(domain) for domain in request.domains}
+    return SearchAnswer(
+        run.hits(candidates),
+        {name: count_values(snapshot, request, condition, name) for name in request.facets},
+        request.ranking,
+        snapshot.version,
+    )
+
+
+def search_condition(snapshot: Snapshot, request: SearchRequest) -> str | None:
+    """The rows that a request may find, as an SQL condition of Lance; None: all rows."""
+    terms = [snapshot.scope] if snapshot.scope else []
+    if request.filter:
+        columns = [f for f in snapshot.dataset.schema if f.name not in INTERNAL_COLUMNS]
+        terms.append(lance_condition(parse_filter(request.filter, pa.schema(columns))))
+    return " AND ".join(f"({term})" for term in terms) or None
+
+
+def check_column(name: str, schema: pa.Schema) -> None:
+    """Raise ValueError if rows cannot be grouped or counted by a column."""
+    names = [n for n in schema.names if n not in INTERNAL_COLUMNS]
+    if name not in names:
+        raise ValueError(f"no column {name!r} to group or count by; there are {', '.join(names)}")
+
+
+def check_group_column(name: str, schema: pa.Schema) -> None:
+    """Raise ValueError if rows cannot be grouped by a column."""
+    check_column(name, schema)
+    if pa.types.is_list(schema.field(name).type):
+        raise ValueError(f"cannot group by {name}: a row has a list of values; count it by facets")
+
+
+def stored_vector(dataset: lance.LanceDataset, sample_id: str) -> tuple[int, NDArray[np.float32]]:
+    """Row id and vector of a stored sample.
+
+    Raises:
+        ValueError: there is no such sample.
+    """
+    rows = dataset.to_table(
+        columns=["vector"], filter=pc.field("sample_id") == sample_id, with_row_id=True
+    )
+    if not rows.num_rows:
+        raise ValueError(f"no sample {sample_id!r} in the search table")
+    return rows["_rowid"][0].as_py(), stacked_vectors(rows["vector"])[0]
+
+
+def count_values(
+    snapshot: Snapshot, request: SearchRequest, condition: str | None, column: str
+) -> dict[Any, int]:
+    """Rows by the value of a column, of those that pass the filter and hold one of the words.
+
+    A row with a list counts for each of its values.
+    """
+    domains = ", ".join(f"'{domain}'" for domain in request.domains)
+    terms = [f"domain IN ({domains})", *([condition] if condition else [])]
+    words = request.words
+    rows = snapshot.dataset.scanner(
+        columns=[column, *(["_score"] if words else [])],
+        filter=" AND ".join(terms),
+        prefilter=True,
+        full_text_query=MatchQuery(words, TEXT_COLUMN) if words else None,
+    ).to_table()
+    values = rows[column].combine_chunks()
+    if pa.types.is_list(values.type):
+        values = values.flatten()
+    counts = sorted(
+        (
+            (count["values"], count["counts"])
+            for count in values.value_counts().to_pylist()
+            if count["values"] is not None
+        ),
+        key=lambda count: (-count[1], str(count[0])),
+    )
+    return dict(counts)
+
+
+class _Run:
+    """One request on one snapshot."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        request: SearchRequest,
+        vectors: QueryVectors,
+        condition: str | None,
+    ) -> None:
+        self.snapshot, self.request, self.vectors = snapshot, request, vectors
+        self.condition = condition
+        self.passing = None
+        if request.filter and condition:
+            self.passing = snapshot.passing_rows(condition)
+        self.wanted = request.offset + request.k
+        self.itself = (
+            stored_vector(snapshot.dataset, request.sample_id)[0]
+            if request.sample_id is not None
+            else None
+        )
+        self.rankings: dict[int, Ranking] = {}  # depth -> ranking by words over all domains
+
+    def best(self, domain: Domain) -> list[tuple[Any, list[Candidate]]]:
+        """The groups, or single rows, from `offset` on, each with its candidates."""
+        depth = DEPTH
+        while depth < DEPTH_PER_HIT * self.wanted * self.request.group_size:
+            depth *= 4
+        while True:
+            candidates, is_complete = self._ranked(domain, depth)
+            groups = self._grouped(candidates)
+            if is_complete or len(groups) >= self.wanted:
+                chosen = list(groups.items())[self.request.offset : self.wanted]
+                if self.request.group_size > 1 and self.request.ranking == "vector":
+                    chosen = [(key, self._filled(domain, key, few)) for key, few in chosen]
+                return chosen
+            depth *= 4
+
+    def _filled(self, domain: Domain, key: Any, candidates: list[Candidate]) -> list[Candidate]:
+        """The best rows of a group, of which too few may be among those ranked so far."""
+        kind, value = key
+        size = self.request.group_size
+        if kind == "row" or len(candidates) == size:
+            return candidates
+        rows = self.snapshot.dataset.to_table(
+            columns=[], filter=pc.field(self.request.group_by) == value, with_row_id=True
+        )
+        of_group = id_mask(rows["_rowid"].to_numpy())
+        if self.passing is not None:
+            of_group &= looked_up(self.passing, np.arange(len(of_group), dtype=np.uint64))
+        nearest, _ = self._nearest(domain, size + 1, of_group)
+        known = {candidate.row_id: candidate for candidate in candidates}
+        return [
+            known.get(row) or Candidate(row, name, score) for row, (score, name) in nearest.items()
+        ][:size]
+
+    def _grouped(self, candidates: list[Candidate]) -> dict[Hashable, list[Candidate]]:
+        if not self.request.group_by:
+            return {("row", candidate.row_id): [candidate] for candidate in candidates}
+        column = self.request.group_by
+        row_ids = np.array([candidate.row_id for candidate in candidates], np.uint64)
+        values = rows_by_id(self.snapshot.dataset, row_ids, [column])[column].to_pylist()
+        of_row = dict(zip(row_ids.tolist(), values, strict=True))
+
+        def group_of(candidate: Candidate) -> Hashable:
+            value = of_row[candidate.row_id]
+            return ("row", candidate.row_id) if value is None else ("value", value)
+
+        return best_of_groups(candidates, group_of, self.request.group_size)
+
+    def _ranked(self, domain: Domain, depth: int) -> tuple[list[Candidate], bool]:
+        """Candidates of a domain, best first, and whether there are no others."""
+        mode = self.request.ranking
+        by_vector: dict[int, tuple[float, str]] = {}
+        by_words: dict[int, tuple[float, str]] = {}
+        vector_complete = words_complete = True
+        if mode != "lexical":
+            by_vector, vector_complete = self._by_vector(domain, depth)
+        if mode != "vector":
+            by_words, words_complete = self._by_words(domain, depth)
+        vector_ranks = {row: rank for rank, row in enumerate(by_vector, start=1)}
+        lexical_ranks = {row: rank for rank, row in enumerate(by_words, start=1)}
+        if mode == "hybrid":
+            scores = reciprocal_rank_fusion(
+                [vector_ranks, lexical_ranks], self.request.fusion_weights
+            )
+        else:
+            of_mode = by_vector if mode == "vector" else by_words
+            scores = {row: score for row, (score, _) in of_mode.items()}
+        candidates = [
+            Candidate(
+                row,
+                (by_vector.get(row) or by_words[row])[1],
+                score,
+                vector_ranks.get(row),
+                lexical_ranks.get(row),
+                by_words[row][0] if row in by_words else None,
+            )
+            for row, score in scores.items()
+        ]
+        if mode == "hybrid":
+            candidates.sort(key=lambda candidate: (-candidate.score, candidate.sample_id))
+        return candidates, vector_complete and words_complete
+
+    def _by_vector(self, domain: Domain, depth: int) -> tuple[dict[int, tuple[float, str]], bool]:
+        """Row id -> similarity and sample id, best first; and whether there are no others."""
+        return self._nearest(domain, depth, self.passing)
+
+    def _nearest(
+        self, domain: Domain, depth: int, passing: NDArray[np.bool_] | None
+    ) -> tuple[dict[int, tuple[float, str]], bool]:
+        index = self.snapshot.domains[domain]
+        assert self.vectors.query is not None, "the mode needs a vector"
+        scores, places = index.nearest(self.vectors.query[None], depth, passing)
+        found = places[0] >= 0
+        scores, places = scores[0][found], places[0][found]
+        is_complete = len(places) < depth
+        if self.request.min_similarity is not None:
+            near = scores >= self.request.min_similarity
+            is_complete = is_complete or not near.all()
+            scores, places = scores[near], places[near]
+        rows = zip(
+            index.row_ids(places).tolist(), scores.tolist(), index.sample_ids(places), strict=True
+        )
+        return {row: (score, name) for row, score, name in rows if row != self.itself}, is_complete
+
+    def _by_words(self, domain: Domain, depth: int) -> tuple[dict[int, tuple[float, str]], bool]:
+        """Row id -> BM25 and sample id, best first; and whether there are no others."""
+        if depth not in self.rankings:
+            assert self.request.words is not None, "the mode needs words"
+            self.rankings[depth] = rank_by_words(
+                self.snapshot.dataset, self.request.words, depth, self.condition
+            )
+        ranking = self.rankings[depth]
+        rows = _rows_of(ranking, domain)
+        if ranking.is_complete or len(rows) >= depth:
+            return self._without_itself(rows), ranking.is_complete
+        # Rows of other domains are in the way: rank those of this domain alone.
+        condition = f"domain = '{domain}'"
+        if self.condition:
+            condition += f" AND {self.condition}"
+        assert self.request.words is not None
+        ranking = rank_by_words(self.snapshot.dataset, self.request.words, depth, condition)
+        return self._without_itself(_rows_of(ranking, domain)), ranking.is_complete
+
+    def _without_itself(self, rows: dict[int, tuple[float, str]]) -> dict[int, tuple[float, str]]:
+        return {row: value for row, value in rows.items() if row != self.itself}
+
+    def hits(
+        self, candidates: dict[Domain, list[tuple[Hashable, list[Candidate]]]]
+    ) -> dict[Domain, list[Hit]]:
+        """Read the columns of all candidates and make hits of them."""
+        chosen = [
+            (domain, candidate)
+            for domain, groups in candidates.items()
+            for _, of_group in groups
+            for candidate in of_group
+        ]
+        row_ids = np.array([candidate.row_id for _, candidate in chosen], np.uint64)
+        names = [n for n in self.snapshot.dataset.schema.names if n not in INTERNAL_COLUMNS]
+        columns = [*names, "vector"] if self.request.explain else names
+        rows = rows_by_id(self.snapshot.dataset, row_ids, columns)
+        stored = stacked_vectors(rows["vector"]) if self.request.explain and len(chosen) else None
+        hits: dict[Domain, list[Hit]] = {domain: [] for domain in candidates}
+        values = rows.select(names).to_pylist()
+        for at, ((domain, candidate), row) in enumerate(zip(chosen, values, strict=True)):
+            hits[domain].append(
+                make_hit(
+                    row,
+                    candidate.score,
+                    row[self.request.group_by] if self.request.group_by else None,
+                    None if stored is None else self._explain(candidate, row, stored[at]),
+                )
+            )
+        return hits
+
+    def _explain(
+        self, candidate: Candidate, row: dict[str, Any], stored: NDArray[np.float32]
+    ) -> Explanation:
+        def similarity(vector: NDArray[np.float32] | None) -> float | None:
+            return None if vector is None else float(vector @ stored)
+
+        return Explanation(
+            similarity=similarity(self.vectors.query),
+            vector_rank=candidate.vector_rank,
+            lexical_score=candidate.lexical_score,
+            lexical_rank=candidate.lexical_rank,
+            file_similarity=similarity(self.vectors.file),
+            words_similarity=similarity(self.vectors.words),
+            matched_words=matched_words(self.request.words, row["text"]),
+        )
+
+
+def _rows_of(ranking: Ranking, domain: Domain) -> dict[int, tuple[float, str]]:
+    return {
+        int(row): (float(score), name)
+        for row, score, name, of in zip(
+            ranking.row_ids, ranking.scores, ranking.sample_ids, ranking.domains, strict=True
+        )
+        if of == domain
+    }
+
+
+def make_hit(row: dict[str, Any], score: float, group: Any, explanation: Explanation | None) -> Hit:
+    """A hit from the columns of its row."""
+    fixed = {"sample_id", "product_id", "domain", "text", "media_uri"}
+    own: Sequence[str] = EMBEDDINGS.schema.names
+    return Hit(
+        sample_id=row["sample_id"],
+        product_id=row["product_id"],
+        domain=Domain(row["domain"]),
+        score=score,
+        text=row["text"],
+        media_uri=row["media_uri"],
+        group=group,
+        columns={n: v for n, v in row.items() if n not in fixed and n not in own},
+        explanation=explanation,
+    )

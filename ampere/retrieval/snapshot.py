@@ -1,0 +1,181 @@
+"""One version of a search table in memory: a FAISS base, and what has changed since.
+
+A snapshot never changes. `Snapshot.advanced` makes the next one from Lance's change feed, in a time
+that depends on the number of changes; the two share all that is equal.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ampere.records import Domain
+from ampere.retrieval.base import Base
+from ampere.retrieval.segments import (
+    DomainIndex,
+    Segment,
+    added_segment,
+    fingerprint_numbers,
+    looked_up,
+    stacked_vectors,
+    with_added,
+)
+
+MAX_FILTERS = 16  # whose rows a snapshot remembers, a byte for each row of the table
+IDS_PER_READ = 1000  # Lance takes longer for each of more
+CHANGED_COLUMNS = ["sample_id", "domain", "split", "fingerprint"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is searched: the rows of one version of the table.
+
+    Attributes:
+        base: the FAISS base.
+        dataset: the table at this version, for filters, words and the columns of hits.
+        domains: domain -> index over the base's rows and those that came since.
+        passing: the rows that pass recent filters; see `passing_rows`.
+    """
+
+    base: Base
+    dataset: lance.LanceDataset
+    domains: dict[Domain, DomainIndex]
+    passing: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # condition -> row mask
+
+    @classmethod
+    def of_base(cls, base: Base, dataset: lance.LanceDataset) -> "Snapshot":
+        """The rows of a base, without any change since.
+
+        Args:
+            base: the base.
+            dataset: its table, at any version.
+        """
+        return cls(base, dataset.checkout_version(base.version), base.domains)
+
+    @property
+    def version(self) -> int:
+        """Version of the table."""
+        return self.dataset.version
+
+    @property
+    def scope(self) -> str | None:
+        """SQL condition on the rows that are searched at all; None: all rows."""
+        return None if self.base.split == "all" else f"split = '{self.base.split}'"
+
+    def advanced(self, dataset: lance.LanceDataset) -> "Snapshot":
+        """The rows of a later version of the table.
+
+        A row whose vector is the same keeps its place; only its columns changed.
+        """
+        changes = Changes(self, dataset)
+        domains = {domain: changes.apply(domain, self.domains[domain]) for domain in Domain}
+        return Snapshot(self.base, dataset, domains)
+
+    def changes(self) -> int:
+        """Rows that were added to the base or deleted from it."""
+        segments = [s for index in self.domains.values() for s in index.segments]
+        added = sum(segment.count for segment in segments if not segment.is_base)
+        deleted = sum(len(s.row_ids) - s.count for s in segments if s.is_base)
+        return added + deleted
+
+    def passing_rows(self, condition: str) -> NDArray[np.bool_]:
+        """The rows that pass an SQL condition, bool [largest row id + 1]."""
+        mask = self.passing.get(condition)
+        if mask is None:
+            rows = self.dataset.scanner(columns=[], filter=condition, with_row_id=True).to_table()
+            mask = id_mask(rows["_rowid"].to_numpy())
+            if len(self.passing) >= MAX_FILTERS:
+                self.passing.clear()
+            self.passing[condition] = mask
+        return mask
+
+    def count(self, domain: Domain) -> int:
+        """Number of rows of a domain."""
+        return self.domains[domain].count
+
+
+class Changes:
+    """The rows that changed between a snapshot and a later version of its table.
+
+    Args:
+        snapshot: the earlier version.
+        dataset: the table at the later version.
+    """
+
+    def __init__(self, snapshot: Snapshot, dataset: lance.LanceDataset) -> None:
+        self.dataset, self.base = dataset, snapshot.base
+        version = snapshot.version
+        feed = dataset.delta(compared_against=version).get_deleted_row_ids()
+        deleted = feed.read_all()["_rowid"].to_numpy()
+        # Not `get_updated_rows`: it reads every column, vectors too, also where only a price
+        # changed.
+        rows = dataset.to_table(
+            columns=CHANGED_COLUMNS,
+            filter=f"_row_last_updated_at_version > {version}",
+            with_row_id=True,
+        )
+        in_scope = self.base.holds(rows["sample_id"].to_pylist())
+        if self.base.split != "all":
+            in_scope &= pc.fill_null(pc.equal(rows["split"], self.base.split), False).to_numpy()
+        self.rows = rows.filter(pa.array(in_scope))
+        # Rows that left the scope count as deleted; those that changed are checked one by one.
+        self.gone = id_mask(np.concatenate([deleted, rows["_rowid"].to_numpy()[~in_scope]]))
+
+    def apply(self, domain: Domain, index: DomainIndex) -> DomainIndex:
+        """The index of a domain with the changes."""
+        rows = self.rows.filter(pc.equal(self.rows["domain"], str(domain)))
+        elsewhere = self.rows.filter(pc.not_equal(self.rows["domain"], str(domain)))
+        gone = id_mask(elsewhere["_rowid"].to_numpy())
+        row_ids = rows["_rowid"].to_numpy()
+        fingerprints = fingerprint_numbers(rows["fingerprint"].to_pylist())
+        order = np.argsort(row_ids)
+        changed, kept = id_mask(row_ids), np.zeros(len(row_ids), bool)
+        segments = []
+        for segment in index.segments:
+            deleted = looked_up(self.gone, segment.row_ids) | looked_up(gone, segment.row_ids)
+            at = np.flatnonzero(looked_up(changed, segment.row_ids) & segment.mask & ~deleted)
+            new = order[np.searchsorted(row_ids, segment.row_ids[at], sorter=order)]
+            same = segment.fingerprints[at] == fingerprints[new]
+            kept[new[same]] = True
+            deleted[at[~same]] = True
+            segments.append(segment.without(deleted & segment.mask))
+        for added in self._added(rows.filter(pa.array(~kept))):
+            segments = with_added(segments, added)
+        return DomainIndex(segments)
+
+    def _added(self, rows: pa.Table) -> Iterator[Segment]:
+        """A segment of the rows, with their vectors; nothing if there are no rows."""
+        if not rows.num_rows:
+            return
+        stored = rows_by_id(self.dataset, rows["_rowid"].to_numpy(), ["vector"])
+        yield added_segment(
+            rows["sample_id"].combine_chunks(),
+            rows["_rowid"].to_numpy(),
+            fingerprint_numbers(rows["fingerprint"].to_pylist()),
+            stacked_vectors(stored["vector"]),
+        )
+
+
+def id_mask(row_ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Row ids as a mask, bool [largest id + 1]."""
+    mask = np.zeros(int(row_ids.max()) + 1 if len(row_ids) else 0, bool)
+    mask[row_ids] = True
+    return mask
+
+
+def rows_by_id(
+    dataset: lance.LanceDataset, row_ids: NDArray[np.uint64], columns: list[str]
+) -> pa.Table:
+    """Columns of some rows, in the order of the given row ids, all of which must exist."""
+    parts = [dataset.scanner(columns=columns, with_row_id=True, limit=0).to_table()]
+    for start in range(0, len(row_ids), IDS_PER_READ):
+        names = ", ".join(map(str, row_ids[start : start + IDS_PER_READ].tolist()))
+        scanner = dataset.scanner(columns=columns, filter=f"_rowid IN ({names})", with_row_id=True)
+        parts.append(scanner.to_table())
+    rows = pa.concat_tables(parts)
+    at = pc.index_in(pa.array(row_ids, pa.uint64()), value_set=rows["_rowid"].combine_chunks())
+    return rows.drop(["_rowid"]).take(at)

@@ -1,0 +1,272 @@
+"""A live index: bases, changes that follow them, tombstones, and rollback."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ampere.records import Domain
+from ampere.retrieval.searcher import Searcher
+from tests.helpers.search_tables import SearchTable, found, row, stored, unit_vectors
+
+QUERY = unit_vectors(1, seed=99)[0]
+
+
+def rows(numbers: range, seed: int = 0, **columns: Any) -> list[dict[str, Any]]:
+    """Rows with a random vector each; another seed is another vector and fingerprint."""
+    vectors = unit_vectors(max(numbers) + 1, seed)
+    return [
+        row(n, vectors[n], **{"fingerprint": f"{seed * 10_000 + n:016x}"} | columns)
+        for n in numbers
+    ]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> SearchTable:
+    """Twenty pages and ten shorts."""
+    made = SearchTable(tmp_path, rows(range(20)))
+    made.upsert(rows(range(20, 30), domain=str(Domain.SHORT)))
+    return made
+
+
+def check(searcher: Searcher) -> None:
+    """The searcher finds what exact comparison with the table finds, with the same scores."""
+    expected = {name: float(v @ QUERY) for name, v in stored(searcher.snapshot).items()}
+    assert found(searcher.snapshot, QUERY) == pytest.approx(expected, abs=1e-6)
+
+
+def test_base_alone(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    check(searcher)
+    assert searcher.snapshot.count(Domain.PAGE) == 20
+    assert searcher.snapshot.count(Domain.SHORT) == 10
+    assert searcher.snapshot.count(Domain.LIVE) == 0
+    assert searcher.snapshot.changes() == 0
+    assert not searcher.refresh()
+
+
+def test_changes_after_the_base_are_found_at_once(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    table.upsert(rows(range(30, 33), domain=str(Domain.LIVE)))  # new
+    table.upsert(rows(range(2), seed=1))  # other vectors
+    table.delete(["s0005", "s0025"])
+    assert searcher.refresh()
+    check(searcher)
+    assert searcher.snapshot.changes() == 3 + 2 * 2 + 2
+    check(table.searcher())  # one that is opened now holds the same
+
+
+def test_changed_column_keeps_its_place(table: SearchTable) -> None:
+    """A price of every row changes: nothing is added to the base, and filters see the new price."""
+    table.build()
+    searcher = table.searcher()
+    table.upsert(rows(range(20), price=5.0))
+    assert searcher.refresh()
+    assert searcher.snapshot.changes() == 0
+    assert searcher.snapshot.passing_rows("price = 5").sum() == 20
+
+
+def test_row_that_changes_its_domain_moves(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    table.upsert(rows(range(1), domain=str(Domain.LIVE)))
+    searcher.refresh()
+    check(searcher)
+    assert searcher.snapshot.count(Domain.PAGE) == 19
+    assert searcher.snapshot.count(Domain.LIVE) == 1
+
+
+def test_deleted_row_that_comes_again(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    table.delete(["s0003"])
+    searcher.refresh()
+    table.upsert(rows(range(3, 4)))
+    searcher.refresh()
+    check(searcher)
+    assert "s0003" in found(searcher.snapshot, QUERY)
+
+
+def test_search_that_has_begun_sees_its_version(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    before, expected = searcher.snapshot, found(searcher.snapshot, QUERY)
+    table.delete([f"s{n:04}" for n in range(15)])
+    table.upsert(rows(range(15, 20), seed=2))
+    searcher.refresh()
+    assert found(before, QUERY) == expected
+    assert len(found(searcher.snapshot, QUERY)) == 15
+
+
+def test_compaction_changes_no_result(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    for seed in range(1, 5):
+        table.upsert(rows(range(seed, seed + 2), seed=seed))
+    table.delete(["s0010"])
+    table.dataset.optimize.compact_files()
+    table.dataset.optimize.optimize_indices()
+    searcher.refresh()
+    check(searcher)
+    check(table.searcher())
+
+
+def test_searcher_whose_version_was_cleaned_up_loads_again(table: SearchTable) -> None:
+    """It slept for days; the version of the base is kept by its tag."""
+    version = table.build()
+    table.dataset.tags.create(f"base-{version}", version)
+    table.upsert(rows(range(30, 31)))
+    searcher = table.searcher()
+    table.upsert(rows(range(31, 33)))
+    table.delete(["s0000"])
+    table.dataset.cleanup_old_versions(older_than=timedelta(0), error_if_tagged_old_versions=False)
+    assert searcher.refresh()
+    check(searcher)
+
+
+def test_changes_are_followed_by_a_thread(table: SearchTable) -> None:
+    table.build()
+    with table.searcher(poll_s=0.01) as searcher:
+        table.upsert(rows(range(30, 31)))
+        table.delete(["s0000"])
+        stop = time.monotonic() + 30
+        while len(ids := found(searcher.snapshot, QUERY)) != 30 or "s0030" not in ids:
+            assert time.monotonic() < stop
+    assert "s0000" not in ids
+
+
+def test_new_base_is_taken_over(table: SearchTable) -> None:
+    table.build()
+    searcher = table.searcher()
+    table.upsert(rows(range(30, 35)))
+    table.delete(["s0000"])
+    version = table.build()
+    assert searcher.refresh()
+    assert searcher.snapshot.base.version == version and searcher.snapshot.changes() == 0
+    check(searcher)
+
+
+def test_rollback_changes_the_base_only(table: SearchTable) -> None:
+    """Upserts and deletions between the two bases, and after them, stay."""
+    first = table.build()
+    table.upsert(rows(range(30, 35)))
+    table.delete(["s0000"])
+    table.build()
+    searcher = table.searcher()
+    table.delete(["s0031"])
+    expected = found(table.searcher().snapshot, QUERY)
+    table.publish(first)
+    assert searcher.refresh()
+    assert searcher.snapshot.base.version == first
+    assert found(searcher.snapshot, QUERY) == pytest.approx(expected, abs=1e-6)
+    check(searcher)
+
+
+def test_shards_hold_all_rows_once(table: SearchTable) -> None:
+    table.build(shards=3)
+    table.upsert(rows(range(30, 40)))
+    table.upsert(rows(range(5), seed=4))
+    table.delete(["s0007"])
+    whole = found(table.searcher().snapshot, QUERY)
+    parts = [found(table.searcher([shard]).snapshot, QUERY) for shard in range(3)]
+    assert all(parts) and sum(map(len, parts)) == len(whole) == 39
+    assert {name: score for part in parts for name, score in part.items()} == pytest.approx(whole)
+
+
+def test_split_limits_the_base_and_what_comes_later(table: SearchTable) -> None:
+    table.upsert(rows(range(30, 33), split="train"))
+    table.build(split="test")
+    searcher = table.searcher()
+    assert len(found(searcher.snapshot, QUERY)) == 30
+    table.upsert(rows(range(33, 35), split="train"))
+    table.upsert(rows(range(35, 36)))
+    table.upsert(rows(range(2), split="train"))  # they leave the split
+    searcher.refresh()
+    check(searcher)
+    assert len(found(searcher.snapshot, QUERY)) == 30 + 1 - 2
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf-flat", "hnsw"])
+def test_types_of_base_with_many_changes(tmp_path: Path, kind: str) -> None:
+    """A thousand rows, of which half are deleted and a tenth are new."""
+    table = SearchTable(tmp_path, rows(range(1000)))
+    table.build(type=kind, target_recall=0.9)
+    table.delete([f"s{n:04}" for n in range(0, 1000, 2)])
+    table.upsert(rows(range(1000, 1100)))
+    snapshot = table.searcher().snapshot
+    best = sorted(stored(snapshot).items(), key=lambda item: -float(item[1] @ QUERY))
+    near = found(snapshot, QUERY, k=20)
+    assert set(near) == {name for name, _ in best[:20]}
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["upsert", "columns", "delete", "build", "crash", "rollback", "refresh", "compact"]
+        ),
+        st.integers(0, 11),
+        st.integers(1, 5),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=STEPS)
+def test_any_order_of_changes_and_builds(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    """After each step that a searcher follows, it finds what the table holds: no deleted row."""
+    table = SearchTable(tmp_path_factory.mktemp("table"), rows(range(6)))
+    versions = [table.build()]
+    searcher = table.searcher()
+    for number, (step, at, count) in enumerate(steps):
+        numbers = range(at, at + count)
+        if step == "upsert":
+            domain = list(Domain)[number % 3]
+            table.upsert(rows(numbers, seed=number + 1, domain=str(domain)))
+        elif step == "columns":
+            held = stored(searcher.snapshot)
+            if f"s{at:04}" in held:
+                changed = table.dataset.to_table(filter=f"sample_id = 's{at:04}'").to_pylist()
+                table.upsert([r | {"price": float(number)} for r in changed])
+        elif step == "delete":
+            table.delete([f"s{n:04}" for n in numbers])
+        elif step == "build":
+            if table.dataset.count_rows():
+                versions.append(table.build())
+        elif step == "crash":  # in the middle of a build, with half a folder and no tag moved
+            table.dataset.update_config({"base": f"crash {number}"})
+            table.base_folder(table.dataset.version).mkdir(exist_ok=True)
+        elif step == "rollback":
+            table.publish(versions[at % len(versions)])
+        elif step == "compact":
+            table.dataset.optimize.compact_files()
+        else:
+            searcher.refresh()
+            check(searcher)
+    searcher.refresh()
+    check(searcher)
+    check(table.searcher())
+
+
+def test_numbers_of_rows_by_place(table: SearchTable) -> None:
+    """Places, row ids and sample ids of one domain agree."""
+    table.build()
+    table.upsert(rows(range(40, 45)))
+    snapshot = table.searcher().snapshot
+    index = snapshot.domains[Domain.PAGE]
+    _, places = index.nearest(QUERY[None], 30)
+    names = index.sample_ids(places[0][places[0] >= 0])
+    row_ids = index.row_ids(places[0][places[0] >= 0])
+    all_rows = snapshot.dataset.to_table(columns=["sample_id"], with_row_id=True).to_pylist()
+    by_id = {r["_rowid"]: r["sample_id"] for r in all_rows}
+    assert [by_id[int(row_id)] for row_id in row_ids] == names
+    assert len(names) == 25 and np.unique(row_ids).size == 25
