@@ -47,6 +47,7 @@ class DecodeStage(Stage):
     name = "decode"
     output = FRAMES
     unit = "file"
+    writes_fragments = True
     retryable = frozenset(error.__name__ for error in RETRYABLE)
 
     def __init__(self, workspace: Workspace, settings: DecodeSettings) -> None:

@@ -59,9 +59,10 @@ class Committer:
         """
         output = self.workspace.table(self.stage.output)
         with self.workspace.commit_lock(output.spec.name):
+            batch = self._without_doubles(batch, output)
             exists = still_there(self.workspace, batch["sample_id"])
             self.dropped += batch.num_rows - (pc.sum(exists).as_py() or 0)
-            self._write(self._without_doubles(batch.filter(exists), output), output)
+            self._write(batch.filter(exists), output)
         if self._files >= FILES_PER_MERGE:
             self._files = 0
             output.merge_files(in_tasks())

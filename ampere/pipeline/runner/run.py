@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ def run_stage(
             _remove_orphans(stage, workspace, plan, report)
         rows = plan.rows_to_process(retry_failed=retry_failed, only_retryable=only_retryable)
         committer = Committer(workspace, stage, report, plan.present(), newest_fragment)
-        with removed_leftovers(workspace, output):
+        with removed_leftovers(workspace, output) if stage.writes_fragments else nullcontext():
             _process(rows, stage, committer)
             stage.finish(output, report)
             output.compact(in_tasks())

@@ -73,6 +73,7 @@ class Stage(ABC):
         startup: what the first rows wait for, for the progress bar.
         retry: what happens to rows that were lost with their worker.
         retryable: error types of failed rows that may pass by themselves in a later run.
+        writes_fragments: its tasks end with `write_fragment`. No other stage compacts its table.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Stage(ABC):
     startup: str = "starting workers"
     retry: RetryPolicy = RetryPolicy()
     retryable: frozenset[str] = frozenset()
+    writes_fragments: bool = False
 
     @abstractmethod
     def inputs(self) -> pa.Table:

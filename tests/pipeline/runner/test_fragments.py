@@ -28,6 +28,7 @@ class FramesStage(Stage):
     """A stage over the given ids, which a test processes itself."""
 
     name, output, batch_size = "s", FRAMES, 1
+    writes_fragments = True
 
     def __init__(self, *ids: str) -> None:
         self.ids = ids
