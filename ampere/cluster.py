@@ -64,6 +64,12 @@ def _start(*, local: bool) -> None:
     logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to Ray; without importing it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def cluster_address() -> str | None:
     """The cluster that RAY_ADDRESS names; None: a Ray of this machine alone."""
     address = os.environ.get("RAY_ADDRESS", "").strip()

@@ -518,7 +518,7 @@ class Export(Command):
     out: Path
     """Folder for the Parquet files."""
     tables: tuple[str, ...] = ("samples", "summaries", "embeddings", "failures")
-    """Names of the tables to export."""
+    """Names of the tables to export; embeddings give a file for each model."""
 
     name: ClassVar[str] = "export"
 

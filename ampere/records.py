@@ -211,16 +211,15 @@ EMBEDDINGS = TableSpec(
     _columns(
         ("sample_id", pa.string()),
         ("fingerprint", pa.string()),  # equal as long as the vector is
-        # Of fixed size in the table. Unit norm.
-        ("vector", pa.list_(pa.float32())),
-        ("frames_vector", pa.list_(pa.float32())),  # of a test sample's frames alone, as a query
-        ("text_vector", pa.list_(pa.float32())),  # of its text alone; both null without text
+        ("vector", pa.list_(pa.float32())),  # unit norm; in the table a list of fixed size
+        ("frames_vector", pa.list_(pa.float32())),  # a test sample's frames alone, as a query
+        ("text_vector", pa.list_(pa.float32())),  # its text alone; both null without text
         ("domain", pa.string()),
         ("product_id", pa.string()),
         ("split", pa.string()),
         ("origin", pa.string()),  # as in samples
         ("text", pa.string()),  # what words are searched in: the text that the model reads
-        ("media_uri", pa.string()),  # of the first file
+        ("media_uri", pa.string()),  # the first file's
     ),
     # The catalog's further columns follow, for filters.
     has_extra_columns=True,

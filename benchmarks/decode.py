@@ -1,6 +1,7 @@
 """Cost of decoding, and of the decode job on top of it, in one run since machines are noisy.
 
     python benchmarks/decode.py [--copies 40] [--torchcodec PYTHON]
+    python benchmarks/decode.py --fake-rows 20000 [--batch-sizes 32 64 128 256]
 
 Writes four videos of 720 x 1280 at 30 frames a second and 2 Mbit/s: 35 s and 112 s long, with a key
 frame every 2 s and every 8 s. Then measures, with one thread each:
@@ -13,14 +14,21 @@ frame every 2 s and every 8 s. Then measures, with one thread each:
    frames), against a bare loop of one process over the same work (reading, decoding, JPEG):
    job / (loop x cores). Ray's start is printed and not counted.
 3. peak memory of the job over all its processes, also for a quarter of the samples.
+
+With `--fake-rows` it measures commits instead of codecs: the whole job with eight simulated workers
+and a decoder that makes eight frames of 12 kB from random bytes. It prints rows/s, the driver's
+peak memory, the bytes of the rows that came to it, and how often it committed and merged files.
 """
 
 import argparse
 import io
 import os
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -28,6 +36,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
+import pyarrow as pa
 from memory import PeakMemory
 
 from ampere.cluster import connect
@@ -38,11 +48,16 @@ from ampere.media.sample_frames import decode_sample
 from ampere.media.sampling import uniform_indices
 from ampere.pipeline.decode import DecodeStage
 from ampere.pipeline.prepare.stage import prepare
+from ampere.pipeline.runner.commit import Committer
 from ampere.pipeline.runner.run import run_stage
+from ampere.records import FRAMES as FRAMES_TABLE
 from ampere.records import Domain, MediaKind, Sample, Split
+from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 
 FRAMES, RATE, WIDTH, HEIGHT = 8, 30, 720, 1280
+MERGE = "merge_files" if hasattr(Table, "merge_files") else "compact"
+WORKERS = 8  # simulated, of `--fake-rows`
 KINDS = [(seconds, gap) for seconds in (35, 112) for gap in (2, 8)]
 TORCHCODEC = """
 import sys, time, torch
@@ -158,10 +173,19 @@ def bare_loop(paths: list[Path], settings: DecodeSettings) -> float:
 
 def job(
     paths: list[Path], copies: int, settings: DecodeSettings, folder: Path
-) -> tuple[float, float]:
-    """Seconds per sample of the whole stage on a running Ray, and its peak memory in GB."""
+) -> tuple[float, float, "DriverStatistics"]:
+    """Seconds per sample of the whole stage on a running Ray, its peak memory in GB, its driver."""
+    workspace = prepared(paths, copies, folder)
+    with PeakMemory() as memory, DriverStatistics() as driver:
+        report = run_stage(DecodeStage(workspace, settings), workspace)
+    assert report.done == copies * len(paths), report
+    return report.seconds / report.done, memory.peak / 1e9, driver
+
+
+def prepared(paths: list[Path], copies: int, folder: Path) -> Workspace:
+    """A workspace with copies of some clips."""
     workspace = Workspace.create(folder, "demo")
-    samples = [
+    samples = (
         Sample(
             sample_id=f"{path.stem}-{copy}",
             product_id=None,
@@ -173,12 +197,110 @@ def job(
         )
         for copy in range(copies)
         for path in paths
-    ]
+    )
     prepare(workspace, ((sample.sample_id, sample) for sample in samples))
-    with PeakMemory() as memory:
-        report = run_stage(DecodeStage(workspace, settings), workspace)
-    assert report.done == len(samples), report
-    return report.seconds / report.done, memory.peak / 1e9
+    return workspace
+
+
+def use_fake_decoder() -> None:
+    """Replace the decoder in a worker process by one that takes no time."""
+    import ampere.pipeline.decode
+
+    def fake(*_: object) -> dict[str, object]:
+        return {
+            "frames": [random.randbytes(12_000) for _ in range(FRAMES)],
+            "timestamps_s": [float(i) for i in range(FRAMES)],
+            "width": 256,
+            "height": 455,
+            "decoder": "fake",
+            "source_bytes": 1_000_000,
+            "source_hash": "fake",
+        }
+
+    ampere.pipeline.decode.decode_media = fake
+
+
+class DriverStatistics:
+    """What a job's driver does, from entering the context to leaving it.
+
+    Attributes:
+        peak_mb: peak resident memory above that at the start.
+        row_mb: total size of the rows that were handed to the committer.
+        commits: calls of the committer.
+        merged: number of files before each merge of files.
+        merge_s: total time of the merges.
+    """
+
+    def __enter__(self) -> "DriverStatistics":
+        self.peak_mb, self.row_mb, self.commits = 0.0, 0.0, 0
+        self.merged: list[int] = []
+        self.merge_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        self._originals = commit, compact = Committer.commit, getattr(Table, MERGE)
+
+        def counted(committer: Committer, batch: pa.Table) -> None:
+            self.row_mb += batch.nbytes / 1e6
+            self.commits += 1
+            commit(committer, batch)
+
+        def timed(table: Table, *args: object) -> object:
+            start = time.perf_counter()
+            dataset = table.dataset()
+            if table.spec is FRAMES_TABLE and dataset is not None:
+                self.merged.append(len(dataset.get_fragments()))
+            result = compact(table, *args)
+            self.merge_s += time.perf_counter() - start
+            return result
+
+        Committer.commit = counted  # type: ignore[method-assign]
+        setattr(Table, MERGE, timed)
+        return self
+
+    def __str__(self) -> str:
+        return (
+            f"driver {self.peak_mb:.0f} MB more memory, {self.row_mb:.1f} MB of rows in "
+            f"{self.commits} commits, merges of {self.merged} files in {self.merge_s:.1f} s"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        Committer.commit = self._originals[0]  # type: ignore[method-assign]
+        setattr(Table, MERGE, self._originals[1])
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        start = process.memory_info().rss
+        while not self._stop.wait(0.05):
+            self.peak_mb = max(self.peak_mb, (process.memory_info().rss - start) / 1e6)
+
+
+def measure_commits(rows: int, batch_sizes: list[int], folder: Path) -> None:
+    """Print what the job's driver does when decoding costs nothing."""
+    import ray
+
+    ray.init(
+        num_cpus=WORKERS,
+        runtime_env={"worker_process_setup_hook": use_fake_decoder},
+        log_to_driver=False,
+    )
+    connect()
+    # The first job starts the workers, and is not measured.
+    for size in (batch_sizes[0], *batch_sizes):
+        workspace = prepared([Path("/clip.mp4")], rows, folder / str(size))
+        shutil.rmtree(folder / str(size) / "frames.lance", ignore_errors=True)
+        start = time.perf_counter()
+        with DriverStatistics() as driver:
+            report = run_stage(DecodeStage(workspace, DecodeSettings(batch_size=size)), workspace)
+        seconds = time.perf_counter() - start
+        assert report.done == rows, report
+        assert workspace.table(FRAMES_TABLE).count() == rows
+        print(
+            f"batch size {size}: {rows / report.seconds:.0f} rows/s, {rows / seconds:.0f} with the "
+            f"last merge of files; {driver}"
+        )
 
 
 def main() -> int:
@@ -190,7 +312,13 @@ def main() -> int:
     parser.add_argument(
         "--torchcodec", metavar="PYTHON", help="interpreter of an environment with torchcodec"
     )
+    parser.add_argument("--fake-rows", type=int, default=0)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64])
     args = parser.parse_args()
+    if args.fake_rows:
+        with tempfile.TemporaryDirectory() as name:
+            measure_commits(args.fake_rows, args.batch_sizes, Path(name))
+        return 0
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -205,15 +333,15 @@ def main() -> int:
         # Copies such that both take about the same time.
         for sampling, copies in (("uniform", args.copies), ("keyframe", 4 * args.copies)):
             settings = DecodeSettings(sampling=sampling)
-            _, small = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
+            _, small, _ = job(paths, max(1, copies // 4), settings, folder / f"{sampling}-small")
             loop_s = bare_loop(paths, settings)
-            job_s, large = job(paths, copies, settings, folder / f"{sampling}-large")
+            job_s, large, driver = job(paths, copies, settings, folder / f"{sampling}-large")
             print(
                 f"{sampling}: bare loop {1 / loop_s:.2f} samples/s in one process, "
                 f"job {1 / job_s:.2f} samples/s; "
                 f"job over loop x {cores} cores: {loop_s / job_s / cores:.2f}; "
                 f"peak memory {large:.2f} GB for {copies * len(paths)} samples, "
-                f"{small:.2f} GB for a quarter"
+                f"{small:.2f} GB for a quarter; {driver}"
             )
     return 0
 

@@ -8,7 +8,6 @@ POST /search              multipart: file, text?, domain?, domains?, k? -> hits 
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
 from importlib.resources import files
@@ -105,7 +104,6 @@ class Gateway:
         self.uploads = Uploads()
         self.workspace = Workspace.open(workspace)
         self.frames = LanceFrames(self.workspace)
-        self.opening = threading.Lock()
 
     async def drain(self) -> None:
         """Refuse further uploads, and return when those in progress have their answers."""
@@ -139,30 +137,22 @@ class Gateway:
         return Response(jpeg, media_type="image/jpeg")
 
     def _first_frame(self, sample_id: str) -> bytes:
-        try:
-            return self._frames_with(sample_id).take([sample_id])[0][0]
-        except (OSError, ValueError):  # the opened version was deleted
-            self.frames = LanceFrames(self.workspace)
-            return self._frames_with(sample_id).take([sample_id])[0][0]
-
-    def _frames_with(self, sample_id: str) -> LanceFrames:
-        """The opened version of the frames, or the newest if the opened one misses the sample.
-
-        One thread at a time reads the ids, and each version's ids once: those of a large catalog
-        take a gigabyte.
+        """From the opened version of the frames, or from the newest if it misses the sample.
 
         Raises:
             KeyError: no such sample.
         """
-        with self.opening:
-            if (
-                sample_id not in self.frames
-                and (newest := LanceFrames(self.workspace)).version != self.frames.version
-            ):
-                self.frames = newest
-            if sample_id not in self.frames:
-                raise KeyError(sample_id)
-            return self.frames
+        opened = self.frames
+        try:
+            return opened.find(sample_id)[0]
+        except (OSError, ValueError):  # the opened version was deleted
+            self.frames = LanceFrames(self.workspace)
+        except KeyError:
+            newest = LanceFrames(self.workspace)
+            if newest.version == opened.version:  # an opened version keeps parts of the index
+                raise
+            self.frames = newest
+        return self.frames.find(sample_id)[0]
 
     @api.post("/embed")
     async def embed(

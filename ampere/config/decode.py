@@ -28,8 +28,9 @@ class DecodeSettings:
     """Largest accepted frame or image, in millions of pixels."""
     memory_limit_gb: float = 4.0
     """Memory limit for decoding one sample, in gigabytes."""
-    batch_size: int = 32
-    """Maximum number of samples per Ray task; short lists get smaller tasks."""
+    batch_size: int = 64
+    """Maximum number of samples per Ray task and per file that it writes; short lists get smaller
+    tasks."""
     cpus: float = 1.0
     """CPU cores per Ray task."""
 

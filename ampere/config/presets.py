@@ -18,7 +18,7 @@ def demo() -> Settings:
     scratch, and learns the names from the pairs.
     """
     return Settings(
-        decode=DecodeSettings(num_frames=2, batch_size=32),
+        decode=DecodeSettings(num_frames=2),
         summarize=SummarizeSettings(batch_size=128),
         model=ModelSettings(
             vision_weights=EFFICIENTNET,
@@ -71,7 +71,7 @@ def small() -> Settings:
     (docs/research/results.md).
     """
     return Settings(
-        decode=DecodeSettings(num_frames=4, short_side=256, batch_size=32),
+        decode=DecodeSettings(num_frames=4, short_side=256),
         model=ModelSettings(
             vision_weights=EFFICIENTNET,
             freeze_vision=True,

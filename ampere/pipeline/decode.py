@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.decode import DecodeSettings
+from ampere.fingerprint import fingerprint
 from ampere.media.decoder import RETRYABLE
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.sample_frames import decode_sample
-from ampere.pipeline.runner.plan import fingerprint
+from ampere.pipeline.runner.fragments import write_fragment
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.records import FRAMES, SAMPLES, Domain, MediaKind
+from ampere.store.table import Table
+from ampere.store.texts import is_live
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,12 +47,14 @@ class DecodeStage(Stage):
     name = "decode"
     output = FRAMES
     unit = "file"
+    writes_fragments = True
     retryable = frozenset(error.__name__ for error in RETRYABLE)
 
     def __init__(self, workspace: Workspace, settings: DecodeSettings) -> None:
         self.settings = settings
         self.batch_size = settings.batch_size
         self.samples = workspace.table(SAMPLES).dataset()
+        self.frames = workspace.table(FRAMES)
 
     def inputs(self) -> pa.Table:
         """A row per sample: its id, its fingerprint, and its position in the samples table."""
@@ -59,7 +64,7 @@ class DecodeStage(Stage):
             settings.jpeg_quality,
         ]  # fmt: skip
         chunks, position = [], 0
-        for batch in read_samples(self.samples, ["sample_id", *INPUTS]):
+        for batch in read_samples(self.samples, ["sample_id", "origin", *INPUTS]):
             fingerprints = [
                 fingerprint(
                     row["domain"], row["media_kind"], row["media_uris"], row["timestamps_s"], stored
@@ -68,15 +73,19 @@ class DecodeStage(Stage):
             ]
             positions = range(position, position + batch.num_rows)
             columns = [batch["sample_id"], pa.array(fingerprints), pa.array(positions)]
-            chunks.append(pa.record_batch(columns, schema=INPUT_SCHEMA))
+            rows = pa.record_batch(columns, schema=INPUT_SCHEMA)
+            # What came live brought its frames.
+            chunks.append(rows.filter(pc.invert(is_live(batch["origin"]))))
             position += batch.num_rows
         return pa.Table.from_batches(chunks, INPUT_SCHEMA)
 
     def transform(self, work: Work) -> "ray.data.Dataset":
-        """Decode in tasks, one for each block."""
+        """Decode in tasks, one for each block; each writes its frames as a fragment."""
         assert self.samples is not None, "there are rows, so there is a table that they are in"
+        self.frames.create()
         task = functools.partial(
-            decode_batch,
+            decode_to_fragment,
+            frames=self.frames,
             settings=self.settings,
             uri=self.samples.uri,
             version=self.samples.version,
@@ -101,6 +110,20 @@ def read_samples(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of the samples table, in the order of its rows; none if there is no table yet."""
     return samples.to_batches(columns=columns) if samples else iter(())
+
+
+def decode_to_fragment(batch: pa.Table, frames: Table, **source: Any) -> pa.Table:
+    """Decode the media of some samples, and write their frames as a fragment of a table.
+
+    Args:
+        batch: as of `decode_batch`.
+        frames: the table.
+        source: the other arguments of `decode_batch`.
+
+    Returns:
+        Result rows without the frames, with the metadata of the fragment.
+    """
+    return write_fragment(decode_batch(batch, **source), frames, keep=["source_bytes"])
 
 
 def decode_batch(batch: pa.Table, settings: DecodeSettings, uri: str, version: int) -> pa.Table:

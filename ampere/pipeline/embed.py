@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ampere.config.checks import worker_range
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import View
+from ampere.fingerprint import fingerprint
 from ampere.huge_pages import use_huge_pages
 from ampere.media.images import model_input
 from ampere.models.model_folder import (
@@ -33,7 +34,6 @@ from ampere.models.model_folder import (
     summary_model,
     text_source,
 )
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS, PoolStats
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ampere.retrieval.modalities import (
 )
 from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tables import format_comparison, format_groups, format_table
+from ampere.retrieval.word_modes import evaluate_word_modes, format_word_modes
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.models import model_folder
 from ampere.store.texts import texts_of
@@ -72,6 +73,7 @@ def evaluate(workspace: Workspace, settings: EvaluateSettings) -> Report:
         format_table([entry | {"model": entry["name"]} for entry in entries]),
         format_groups(entries[0]),
         *(line for entry in entries for line in format_alone(entry["name"], entry)),
+        *(line for entry in entries for line in format_word_modes(entry["name"], entry["words"])),
     ]
     if settings.compare:
         report["comparison"] = comparison = compare_models(results, *settings.compare)
@@ -97,8 +99,8 @@ def evaluate_modalities(
     """Return the scores of queries of one modality, and where samples without text lie.
 
     Returns:
-        `alone`, as `evaluate_alone`, empty for a model that does not embed both modalities; and
-        `without_text`, as `neighbors_without_text`.
+        `alone`, as `evaluate_alone`, empty for a model that does not embed both modalities;
+        `without_text`, as `neighbors_without_text`; and `words`, as `evaluate_word_modes`.
     """
     has_groups = all("text" in of_domain.groups for of_domain in gallery.values())
     queries = {
@@ -109,7 +111,38 @@ def evaluate_modalities(
     return {
         "alone": evaluate_alone(queries, gallery),
         "without_text": neighbors_without_text(gallery) if has_groups else None,
+        "words": word_modes(workspace, folder, queries.get("text"), gallery),
     }
+
+
+def word_modes(
+    workspace: Workspace,
+    folder: Path,
+    queries: Mapping[Domain, Vectors] | None,
+    gallery: Mapping[Domain, Vectors],
+) -> dict[str, Any]:
+    """Return the scores of queries of words by mode; empty for a model without text vectors."""
+    table = workspace.table(embeddings_spec(embedding_name(folder)))
+    dataset = table.dataset()
+    if not queries or dataset is None:
+        return {}
+    rows = table.read(["sample_id", "text"], pc.field("split") == str(Split.TEST))
+    texts = dict(zip(rows["sample_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+    with_text = {
+        domain: take_rows(of_domain, [bool(texts.get(name)) for name in of_domain.samples])
+        for domain, of_domain in queries.items()
+    }
+    return evaluate_word_modes(dataset, with_text, texts, gallery)
+
+
+def take_rows(vectors: Vectors, mask: Sequence[bool]) -> Vectors:
+    """Return some rows of the vectors of a domain."""
+    chosen = np.array(mask, bool)
+    return Vectors(
+        vectors=vectors.vectors[chosen],
+        products=vectors.products[chosen],
+        samples=vectors.samples[chosen],
+    )
 
 
 def alone_vectors(

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
@@ -134,9 +136,9 @@ class Gallery:
             ValueError: a sample lost its frames after it was embedded (its new media failed to
                 decode, for example).
         """
-        ids = self.frames.dataset().to_table(columns=["sample_id"])["sample_id"].to_pylist()
-        embedded = {name for vectors in self.vectors.values() for name in vectors.samples}
-        if missing := sorted(embedded - set(ids)):
+        ids = self.frames.dataset().to_table(columns=["sample_id"])["sample_id"]
+        embedded = pa.array(sorted(self.texts), pa.string())
+        if missing := embedded.filter(pc.invert(pc.is_in(embedded, value_set=ids))).to_pylist():
             raise ValueError(
                 f"{len(missing)} embedded samples no longer have frames, such as {missing[0]}; "
                 "run `ampere embed` first"
@@ -144,7 +146,7 @@ class Gallery:
 
     def picture(self, sample_id: str, right: bool | None = None) -> Picture:
         """A sample's middle frame as a thumbnail."""
-        (jpegs,) = self.frames.take([sample_id])
+        jpegs = self.frames.find(sample_id)
         image = decode_jpeg(jpegs[len(jpegs) // 2])
         scale = THUMB / min(image.size)
         small = image.resize(
@@ -254,7 +256,7 @@ def attention_clips(folder: Path, gallery: Gallery, count: int) -> list[Clip]:
         for domain in CLIP_DOMAINS
     ]
     for name in np.concatenate(names)[:count]:
-        (jpegs,) = gallery.frames.take([name])
+        jpegs = gallery.frames.find(name)
         pixels = model_input(jpegs, network.image_size, network.view)
         attention = cls_attention(network, torch.from_numpy(pixels)[None])[0]
         clips.append((str(name), np.moveaxis(pixels, 1, -1), attention.numpy()))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.presets import PRESETS
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.models.embedder import Embedder
 from ampere.models.model_folder import embedding_name
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
@@ -23,6 +22,9 @@ from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ampere.models.embedder import Embedder
 
 SHOWN_TEXT = 40  # characters of a hit's text
 
@@ -60,6 +62,8 @@ def search(
     try:
         embedded = {}
         if embeddings_needed(request):
+            from ampere.models.embedder import Embedder  # imports torch: seconds
+
             embedded = embed_query(workspace, Embedder(folder), request)
         sample = None
         if request.sample_id is not None:
@@ -70,7 +74,7 @@ def search(
 
 
 def embed_query(
-    workspace: Workspace, embedder: Embedder, request: SearchRequest
+    workspace: Workspace, embedder: "Embedder", request: SearchRequest
 ) -> dict[Embedding, NDArray[np.float32]]:
     """The vectors of a query's file and words that the search needs, float32 [D] each.
 
@@ -90,7 +94,7 @@ def embed_query(
 
 
 def query_media(
-    workspace: Workspace, embedder: Embedder, request: SearchRequest
+    workspace: Workspace, embedder: "Embedder", request: SearchRequest
 ) -> list[bytes] | None:
     """The frames of a query as the decode stage would store them; None: it has no file."""
     media = request.file_bytes() or list(request.frames)

@@ -301,7 +301,8 @@ def conditions_of(request: SearchRequest, schema: pa.Schema) -> list[str]:
     if request.sample_id is not None:
         conditions.append(f"{KEY} != {literal(request.sample_id)}")
     if request.filter:
-        parsed = parse_filter(request.filter, schema)
+        columns = [field for field in schema if field.name not in INTERNAL_COLUMNS]
+        parsed = parse_filter(request.filter, pa.schema(columns))
         try:
             conditions.append(f"({milvus_condition(parsed)})")
         except ValueError as error:

@@ -82,8 +82,8 @@ class SearchRequest:
 
     @property
     def words(self) -> str | None:
-        """The text as the model and the full-text index read it; None: there is none."""
-        return readable_text(self.text)
+        """The text, with the spaces that separate its words; None: it has no letter or digit."""
+        return self.text if readable_text(self.text) else None
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -115,7 +115,8 @@ def search_condition(snapshot: Snapshot, request: SearchRequest) -> str | None:
     """The rows that a request may find, as an SQL condition of Lance; None: all rows."""
     terms = [snapshot.scope] if snapshot.scope else []
     if request.filter:
-        terms.append(lance_condition(parse_filter(request.filter, snapshot.dataset.schema)))
+        columns = [f for f in snapshot.dataset.schema if f.name not in INTERNAL_COLUMNS]
+        terms.append(lance_condition(parse_filter(request.filter, pa.schema(columns))))
     return " AND ".join(f"({term})" for term in terms) or None
 
 

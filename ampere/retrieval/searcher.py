@@ -68,8 +68,11 @@ class Searcher:
                 return True
             if self._dataset.latest_version == snapshot.version:
                 return False
-            latest = snapshot.dataset.checkout_version(self._dataset.latest_version)
-            self.snapshot = snapshot.advanced(latest)
+            try:
+                latest = snapshot.dataset.checkout_version(self._dataset.latest_version)
+                self.snapshot = snapshot.advanced(latest)
+            except (OSError, ValueError, RuntimeError):  # its version was cleaned up
+                self.snapshot = self._load()
             return True
 
     def search(self, request: SearchRequest, vectors: QueryVectors) -> SearchAnswer:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
-from ampere.records import EMBEDDINGS, SAMPLES, TableSpec
+from ampere.records import EMBEDDINGS, SAMPLES, Domain, TableSpec
 from ampere.store.table import Table
 from ampere.store.texts import chosen_model, summary_models, texts_of
 from ampere.store.workspace import Workspace
@@ -102,13 +102,21 @@ def index_type(field: pa.Field) -> str | None:
 
 
 def maintain(table: Table) -> None:
-    """Merge small files, and take rows that came since into the indexes."""
+    """Merge small files, and take rows that came since into the indexes.
+
+    What conflicts with a change of another process is left to the next time.
+    """
     dataset = table.dataset()
     if dataset is None:
         return
     rows = dataset.count_rows()
-    if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
-        dataset.optimize.optimize_indices()  # first: files with and without index are not merged
+    try:
+        if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
+            # First: files with and without index are not merged.
+            dataset.optimize.optimize_indices()
+    except OSError as error:
+        if "commit conflict" not in str(error):
+            raise
     table.compact()
 
 
@@ -143,8 +151,13 @@ class SearchColumns:
             pc.field("sample_id").isin(ids),
         )
         rows = rows.take(pc.index_in(ids, value_set=rows["sample_id"].combine_chunks()))
-        stored = texts_of(self.workspace, self._source, ids, self._summary_model)
-        texts = [readable_text(text) for text in stored.to_pylist()]
+        texts = texts_of(self.workspace, self._source, ids, self._summary_model).to_pylist()
+        if self._source == "raw":  # speech recognition may put a space after every character
+            is_clip = pc.not_equal(rows["domain"], str(Domain.PAGE)).to_pylist()
+            texts = [
+                readable_text(text) if clip else text
+                for text, clip in zip(texts, is_clip, strict=True)
+            ]
         uris = [uris[0] if uris else None for uris in rows["media_uris"].to_pylist()]
         rows = rows.drop(["sample_id", "media_uris"])
         rows = rows.append_column("text", pa.array(texts, pa.string()))
@@ -185,9 +198,11 @@ def refresh_columns(table: Table, columns: SearchColumns) -> int:
 
 
 def _slices(table: Table, names: list[str]) -> Iterator[pa.Table]:
-    rows = table.read(["sample_id", *names])
-    for start in range(0, rows.num_rows, ROWS_PER_REFRESH):
-        yield rows.slice(start, ROWS_PER_REFRESH)
+    """The rows of the version of now, a part at a time."""
+    dataset = table.dataset()
+    assert dataset is not None, "the caller found the table"
+    for batch in dataset.to_batches(columns=["sample_id", *names], batch_size=ROWS_PER_REFRESH):
+        yield pa.Table.from_batches([batch])
 
 
 def differs(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.Array:

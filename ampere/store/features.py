@@ -6,6 +6,7 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.records import FEATURES
@@ -31,14 +32,14 @@ class LanceFeatures:
         self.positions: dict[str, int] = {}
         self._dataset: lance.LanceDataset | None = None
         if dataset is not None:
-            fingerprints = frames.fingerprints()
+            stored = frames.dataset().to_table(columns=["sample_id", "fingerprint"])
             rows = dataset.to_table(columns=["sample_id", "tower", "fingerprint"])
-            self.positions = {
-                row["sample_id"]: at
-                for at, row in enumerate(rows.to_pylist())
-                if row["tower"] == tower
-                and row["fingerprint"] == fingerprints.get(row["sample_id"])
-            }
+            at = pc.index_in(rows["sample_id"], value_set=stored["sample_id"].combine_chunks())
+            is_current = pc.equal(rows["fingerprint"], stored["fingerprint"].take(at))
+            is_known = pc.fill_null(pc.and_(is_current, pc.equal(rows["tower"], tower)), False)
+            places = np.flatnonzero(is_known.to_numpy()).tolist()
+            ids = rows["sample_id"].filter(is_known).to_pylist()
+            self.positions = dict(zip(ids, places, strict=True))
 
     @property
     def location(self) -> tuple[str, int]:

@@ -5,7 +5,8 @@ insert the same key conflict, and Lance repeats the later one on the new version
 atomic commit, so a killed job leaves complete batches.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,9 +15,14 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import MergeInsertBuilder
+from lance.file import LanceFileReader
+from lance.fragment import FragmentMetadata, write_fragments
+from lance.optimize import Compaction, CompactionTask, RewriteResult
 
 from ampere.records import TableSpec
 
+MergeTask = tuple[str, int, CompactionTask]  # the arguments of `merge`
+RunTasks = Callable[[list[MergeTask]], list[RewriteResult]]
 KEEP_VERSIONS = timedelta(days=7)  # a training reads the version that it started on to its end
 
 
@@ -106,6 +112,82 @@ class Table:
         if (rows := self._checked(rows)).num_rows:
             self._merge().execute(rows)
 
+    def write_fragment(self, rows: pa.Table) -> str:
+        """Write a data file of a table that exists; it is part of the table once it is appended.
+
+        Any process may do this. Lance deletes a file that is never appended after seven days.
+
+        Returns:
+            Metadata of the file, as JSON.
+
+        Raises:
+            ValueError: a row has no key, or two of the rows have the same key.
+        """
+        rows = self._checked(rows)
+        (fragment,) = write_fragments(rows, self.uri, schema=rows.schema, mode="append")
+        return json.dumps(fragment.to_json())
+
+    def append_fragments(self, fragments: Sequence[str], checked: int) -> None:
+        """Insert the rows of files that `write_fragment` wrote, in one commit.
+
+        Lance does not check the keys of an append. The caller leaves out rows that are in the
+        table; those that another process has inserted since are deleted again.
+
+        Args:
+            fragments: metadata of the files.
+            checked: id of the newest fragment that the caller has looked into.
+        """
+        if not fragments:
+            return
+        appended = [FragmentMetadata.from_json(fragment) for fragment in fragments]
+        dataset = self._existing()
+        dataset = lance.LanceDataset.commit(
+            dataset, lance.LanceOperation.Append(appended), read_version=dataset.version
+        )
+        paths = {file.path for fragment in appended for file in fragment.files}
+        new = _fragments_after(checked, dataset)
+        own = [f for f in new if any(file.path in paths for file in f.data_files())]
+        others = [f for f in new if f not in own]
+        if others and own:
+            rows = dataset.scanner(columns=["sample_id"], fragments=others).to_table()
+            doubled = pc.field("sample_id").isin(rows["sample_id"].to_pylist())
+            places = dataset.scanner(
+                columns=[], filter=doubled, fragments=own, with_row_id=True
+            ).to_table()["_rowid"]
+            if len(places):
+                dataset.delete(f"_rowid IN ({', '.join(map(str, places.to_pylist()))})")
+
+    def fragment_of(self, ids: Sequence[str], fragment: str) -> str:
+        """A fragment with the rows of some sample ids alone; a given one, if it has no others."""
+        metadata = FragmentMetadata.from_json(fragment)
+        if metadata.physical_rows == len(ids):
+            return fragment
+        (file,) = metadata.files
+        rows = LanceFileReader(f"{self.uri}/data/{file.path}").read_all().to_table()
+        return self.write_fragment(rows.filter(pc.field("sample_id").isin(ids)))
+
+    def newest_fragment(self) -> int:
+        """Id of the newest fragment; later ones have higher ids. -1 if there is none."""
+        dataset = self.dataset()
+        fragments = [] if dataset is None else dataset.get_fragments()
+        return max((f.fragment_id for f in fragments), default=-1)
+
+    def ids_after(self, fragment: int, where: pc.Expression | None) -> tuple[set[str], int]:
+        """Sample ids of the rows in fragments after a given one, and the id of the newest.
+
+        Args:
+            fragment: id of a fragment.
+            where: a condition on the rows; None: all rows.
+        """
+        dataset = self.dataset()
+        if dataset is None:
+            return set(), fragment
+        new = _fragments_after(fragment, dataset)
+        if not new:
+            return set(), fragment
+        rows = dataset.scanner(columns=["sample_id"], filter=where, fragments=new).to_table()
+        return set(rows["sample_id"].to_pylist()), max(f.fragment_id for f in new)
+
     def create(self) -> None:
         """Create the table, empty, if it does not exist."""
         if self.dataset() is not None:
@@ -162,25 +244,23 @@ class Table:
         if dataset is not None:
             dataset.delete(where)
 
-    def compact(self) -> None:
+    def compact(self, run: RunTasks | None = None) -> None:
         """Merge the small files of small commits, index their rows, and delete old versions.
 
-        If another process changed the same files at the same time, compaction is left to the next
-        job.
+        Args:
+            run: as of `merge_files`.
         """
         dataset = self.dataset()
         if dataset is None:
             return
-        is_fragmented = len(dataset.get_fragments()) > 1
         try:
             self._index(dataset)  # first: files with and without index are not merged
-            if is_fragmented:
-                dataset.optimize.compact_files(target_rows_per_fragment=self.spec.rows_per_file)
         except OSError as error:
-            if "commit conflict" not in str(error):
+            if not _is_conflict(error):
                 raise
             return
-        if is_fragmented:
+        if self.merge_files(run):
+            dataset = self._existing()
             # A version ages from its replacement on; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
             if old := [
@@ -191,6 +271,32 @@ class Table:
                 # The tagged ones, which bases of indexes were built at, stay.
                 dataset.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
 
+    def merge_files(self, run: RunTasks | None = None) -> bool:
+        """Merge the small files of small commits.
+
+        If another process changed the same files at the same time, this is left to the next job.
+
+        Args:
+            run: runs `merge` for tasks of a dataset, in any processes; None: in this one.
+
+        Returns:
+            Whether there was more than one file, and no conflict.
+        """
+        dataset = self.dataset()
+        if dataset is None or len(dataset.get_fragments()) < 2:
+            return False
+        plan = Compaction.plan(dataset, {"target_rows_per_fragment": self.spec.rows_per_file})
+        tasks = [(self.uri, plan.read_version, task) for task in plan.tasks]
+        try:
+            merged = run(tasks) if run else [merge(*task) for task in tasks]
+            if merged:
+                Compaction.commit(dataset, merged)
+        except OSError as error:
+            if not _is_conflict(error):
+                raise
+            return False
+        return True
+
     def _index(self, dataset: lance.LanceDataset) -> None:
         """Index `indexed_column`; rows that are not in the index are found by a scan."""
         if (column := self.spec.indexed_column) is None:
@@ -199,6 +305,21 @@ class Table:
             dataset.optimize.optimize_indices()
         else:
             dataset.create_scalar_index(column, "BTREE")
+
+
+def merge(uri: str, version: int, task: CompactionTask) -> RewriteResult:
+    """Merge some files of a table into one, that is not part of the table yet."""
+    return task.execute(lance.dataset(uri, version=version))
+
+
+def _fragments_after(fragment: int, dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    """The fragments of a dataset with higher ids, which are later ones."""
+    return [f for f in dataset.get_fragments() if f.fragment_id > fragment]
+
+
+def _is_conflict(error: OSError) -> bool:
+    """Whether another process changed the same files at the same time."""
+    return "commit conflict" in str(error)
 
 
 # Ids per condition. Longer conditions are not faster and take more memory: to delete 500,000 of

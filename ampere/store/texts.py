@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
-from ampere.records import SAMPLES, SUMMARIES, Domain
+from ampere.records import SAMPLES, SUMMARIES, Domain, Origin
 from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
@@ -16,6 +16,15 @@ from ampere.text.summary import LLM_TEXTS
 
 Ids: TypeAlias = Collection[str] | pa.Array | pa.ChunkedArray
 CHINESE = "[\u4e00-\u9fff]"
+
+
+# Of rows of the samples table.
+IS_LIVE = pc.field("origin") == str(Origin.LIVE)
+
+
+def is_live(origins: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Which samples came live, bool [N]."""
+    return pc.fill_null(pc.equal(origins, str(Origin.LIVE)), False)
 
 
 def method_of(source: TextSource) -> TextSource:
@@ -63,7 +72,8 @@ def texts_of(
 ) -> pa.LargeStringArray:
     """The texts of some samples as the tables have them, null where missing or empty.
 
-    Pages have their title with every source but `none`. Clips have their raw transcript (`raw`), or
+    Pages have their title with every source but `none`, and samples that came live the text that
+    they came with. Clips have their raw transcript (`raw`), or
     the text of their summary by the method of that name: null if there is no transcript, if the
     transcript names no product, or if it is not summarized yet. `llm-name` and `llm-features` are
     the names and the features of the summaries of `llm`. Titles and transcripts that
@@ -89,8 +99,9 @@ def texts_of(
     if source == "raw":
         return _readable(_values_of(ids, samples.read(columns, is_asked)))
     is_page = pc.field("domain") == Domain.PAGE
-    titles = samples.read(columns, is_asked & is_page)
+    titles = samples.read(columns, is_asked & (is_page | IS_LIVE))
     clips = samples.read(["sample_id"], is_asked & ~is_page)["sample_id"].combine_chunks()
+    clips = clips.filter(pc.invert(pc.is_in(clips, value_set=titles["sample_id"])))
     model = chosen_model(workspace, source, model)
     summaries = summary_texts(workspace, source, model, is_asked)
     summaries = summaries.filter(pc.is_in(summaries["sample_id"], value_set=clips))
@@ -168,7 +179,8 @@ def count_unsummarized(
     if source in ("raw", "none"):
         return 0, 0
     has_transcript = (pc.field("domain") != Domain.PAGE) & (pc.field("text") != "")
-    clips = workspace.table(SAMPLES).read(["sample_id"], has_transcript)["sample_id"]
+    rows = workspace.table(SAMPLES).read(["sample_id", "origin"], has_transcript)
+    clips = rows["sample_id"].filter(pc.invert(is_live(rows["origin"])))
     if ids is not None:
         clips = clips.filter(pc.is_in(clips, value_set=as_array(ids)))
     of_model = summary_rows(source, chosen_model(workspace, source, model))

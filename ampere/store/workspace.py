@@ -9,7 +9,7 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -125,6 +125,13 @@ class Workspace:
             ) from error
         with held:
             yield
+
+    def commit_lock(self, table: str) -> AbstractContextManager[None]:
+        """Hold a table for a look at another one and the commit that depends on it; waits.
+
+        Commits alone need no lock: Lance repeats one that conflicts with another.
+        """
+        return self.lock(f"{table}-commit", wait=True)
 
     def publish(self, folder: Path, name: str, *, last: str) -> str:
         """Copy a finished local folder to `name` (such as models/ampere) and return its URI.

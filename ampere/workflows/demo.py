@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ampere.config.serve import ServeSettings
 from ampere.config.summarize import TextSource
-from ampere.records import SAMPLES, SUMMARIES, Domain, Split
+from ampere.records import SAMPLES, Domain, Split
+from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from ampere.synthetic.catalog import write_demo_catalog
 from ampere.text.checks.scores import score_summaries
@@ -158,18 +159,15 @@ def search_over_http(workspace: Workspace, port: int) -> str:
 
 def first_test_clip(workspace: Workspace) -> dict[str, Any]:
     """The first live clip of a test product that has a summary, with the summary as `text`."""
-    summaries = workspace.table(SUMMARIES).read(
-        ["sample_id", "text"], (pc.field("method") == "llm") & pc.field("text").is_valid()
+    is_test_clip = (pc.field("split") == Split.TEST) & (pc.field("domain") == Domain.LIVE)
+    columns = ["sample_id", "product_id", "media_uris"]
+    lives = workspace.table(SAMPLES).read(columns, is_test_clip).sort_by("sample_id")
+    texts = texts_of(workspace, "llm", lives["sample_id"]).to_pylist()
+    return next(
+        clip | {"text": text}
+        for clip, text in zip(lives.to_pylist(), texts, strict=True)
+        if text is not None
     )
-    texts = dict(
-        zip(summaries["sample_id"].to_pylist(), summaries["text"].to_pylist(), strict=True)
-    )
-    lives = workspace.table(SAMPLES).read(
-        ["sample_id", "product_id", "media_uris"],
-        (pc.field("split") == Split.TEST) & (pc.field("domain") == Domain.LIVE),
-    )
-    clip = next(row for row in lives.sort_by("sample_id").to_pylist() if row["sample_id"] in texts)
-    return clip | {"text": texts[clip["sample_id"]]}
 
 
 def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> str:

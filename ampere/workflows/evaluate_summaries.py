@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rich.table import Table
 
 from ampere.config.summarize import SummarizeSettings
-from ampere.pipeline.runner.plan import fingerprint
+from ampere.fingerprint import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.stage import SummarizeStage

@@ -114,8 +114,8 @@ class SearchTable:
     def base_folder(self, version: int) -> Path:
         return self.folder / f"v{version}"
 
-    def searcher(self, shards: Sequence[int] | None = None) -> Searcher:
-        return Searcher(self.uri, self.base_folder, shards)
+    def searcher(self, shards: Sequence[int] | None = None, poll_s: float = 1.0) -> Searcher:
+        return Searcher(self.uri, self.base_folder, shards, poll_s)
 
 
 def stored(snapshot: Snapshot) -> dict[str, np.ndarray]:

@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ampere.cli import main
 from ampere.config.decode import DecodeSettings
 from ampere.config.presets import PRESETS
 from ampere.pipeline.decode import DecodeStage
+from ampere.pipeline.runner.commit import Committer
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
 from tests.helpers.catalogs import manifest_rows, write_manifest
@@ -118,6 +120,25 @@ def test_driver_holds_ids_and_not_media(prepared: Workspace) -> None:
     """The frame names of a large catalog must not be in the driver's memory."""
     rows = DecodeStage(prepared, demo_decode()).inputs()
     assert rows.column_names == ["sample_id", "fingerprint", "position"]
+
+
+def test_frames_do_not_pass_through_the_driver(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks write them, and merge their files in the end."""
+    batches: list[pa.Table] = []
+    commit = Committer.commit
+    monkeypatch.setattr(
+        Committer, "commit", lambda self, batch: (batches.append(batch), commit(self, batch))
+    )
+    monkeypatch.setattr("ampere.store.table.merge", None)  # of this process
+    assert decode(prepared, "--decode.batch-size", "4") == 0
+    assert sum(batch.num_rows for batch in batches) == 100
+    assert len({metadata for batch in batches for metadata in batch["fragment"].to_pylist()}) == 25
+    assert sum(batch.nbytes for batch in batches) < 50_000
+    frames = prepared.table(FRAMES).dataset()
+    assert frames is not None and len(frames.get_fragments()) == 1
+    assert all(row["frames"] for row in frames.to_table(columns=["frames"]).to_pylist())
 
 
 def test_only_added_and_updated_rows_are_decoded(

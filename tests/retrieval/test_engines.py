@@ -286,6 +286,8 @@ def test_sample_is_no_hit_of_itself(shared: IndexEngine) -> None:
 def test_unknown_columns_are_named_with_those_there_are(shared: IndexEngine) -> None:
     with pytest.raises(ValueError, match="colour.*category"):
         run(shared, replace(BY_VECTOR, filter="colour = 'red'"))
+    with pytest.raises(ValueError, match="no column fingerprint; there are"):
+        run(shared, replace(BY_VECTOR, filter="fingerprint = 'a'"))
     with pytest.raises(ValueError, match="no column 'colour' to group or count by.*category"):
         run(shared, replace(BY_VECTOR, group_by="colour"))
     with pytest.raises(ValueError, match="cannot group by tags"):

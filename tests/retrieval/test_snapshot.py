@@ -1,5 +1,7 @@
 """A live index: bases, changes that follow them, tombstones, and rollback."""
 
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,30 @@ def test_compaction_changes_no_result(table: SearchTable) -> None:
     check(table.searcher())
 
 
+def test_searcher_whose_version_was_cleaned_up_loads_again(table: SearchTable) -> None:
+    """It slept for days; the version of the base is kept by its tag."""
+    version = table.build()
+    table.dataset.tags.create(f"base-{version}", version)
+    table.upsert(rows(range(30, 31)))
+    searcher = table.searcher()
+    table.upsert(rows(range(31, 33)))
+    table.delete(["s0000"])
+    table.dataset.cleanup_old_versions(older_than=timedelta(0), error_if_tagged_old_versions=False)
+    assert searcher.refresh()
+    check(searcher)
+
+
+def test_changes_are_followed_by_a_thread(table: SearchTable) -> None:
+    table.build()
+    with table.searcher(poll_s=0.01) as searcher:
+        table.upsert(rows(range(30, 31)))
+        table.delete(["s0000"])
+        stop = time.monotonic() + 30
+        while len(ids := found(searcher.snapshot, QUERY)) != 30 or "s0030" not in ids:
+            assert time.monotonic() < stop
+    assert "s0000" not in ids
+
+
 def test_new_base_is_taken_over(table: SearchTable) -> None:
     table.build()
     searcher = table.searcher()
@@ -182,7 +208,9 @@ def test_types_of_base_with_many_changes(tmp_path: Path, kind: str) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["upsert", "columns", "delete", "build", "rollback", "refresh", "compact"]),
+        st.sampled_from(
+            ["upsert", "columns", "delete", "build", "crash", "rollback", "refresh", "compact"]
+        ),
         st.integers(0, 11),
         st.integers(1, 5),
     ),
@@ -214,6 +242,9 @@ def test_any_order_of_changes_and_builds(
         elif step == "build":
             if table.dataset.count_rows():
                 versions.append(table.build())
+        elif step == "crash":  # in the middle of a build, with half a folder and no tag moved
+            table.dataset.update_config({"base": f"crash {number}"})
+            table.base_folder(table.dataset.version).mkdir(exist_ok=True)
         elif step == "rollback":
             table.publish(versions[at % len(versions)])
         elif step == "compact":

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ampere.retrieval.writer import Change, TableWriter
+from ampere.retrieval.writer import TableWriter
 from tests.helpers.search_tables import SearchTable, row, unit_vectors
 
 VECTORS = unit_vectors(100, seed=1)
@@ -39,21 +39,12 @@ def test_change_is_durable_when_it_returns(table: SearchTable) -> None:
         assert prices(table) == {"s0001": 1, "s0002": 2}
 
 
-def test_later_change_of_a_group_wins(table: SearchTable) -> None:
-    """One upsert and one deletion are committed, whatever the group's changes are."""
+def test_group_is_one_upsert_and_one_deletion(table: SearchTable) -> None:
     version = table.dataset.version
     with TableWriter(table.uri) as writer:
-        writer._commit(
-            [
-                Change(rows=rows(table, 5, price=1.0)),
-                Change(rows=rows(table, 6, price=1.0)),
-                Change(deleted=["s0005"]),
-                Change(rows=rows(table, 6, price=3.0)),
-                Change(deleted=["s0007"]),
-                Change(rows=rows(table, 7, price=7.0)),
-            ]
-        )
-    assert prices(table) == {"s0000": None, "s0006": 3.0, "s0007": 7.0}
+        one, other = rows(table, 5, price=1.0), rows(table, 6, price=3.0)
+        writer.write({"s0005": one, "s0006": other, "s0000": None, "s0007": None})
+    assert prices(table) == {"s0005": 1.0, "s0006": 3.0}
     assert table.dataset.version == version + 2
 
 
@@ -93,20 +84,3 @@ def test_rows_that_do_not_fit_are_refused(
         with pytest.raises(ValueError, match=message):
             writer.upsert(bad)
     assert prices(table).keys() == {"s0000"}
-
-
-def test_failed_commit_is_raised_where_it_was_asked_for(
-    table: SearchTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    with TableWriter(table.uri) as writer:
-        with monkeypatch.context() as patched:
-            patched.setattr(writer, "_commit", full)
-            with pytest.raises(OSError, match="no space left"):
-                writer.upsert(rows(table, 1))
-        writer.upsert(rows(table, 2))  # the writer goes on
-    assert prices(table).keys() == {"s0000", "s0002"}
-    with pytest.raises(RuntimeError, match="the writer is closed"):
-        writer.delete(["s0000"])

@@ -127,14 +127,6 @@ def test_text_with_an_unpaired_surrogate_is_rejected(client: httpx.Client) -> No
         assert response.status_code == 422 and response.json()["detail"]
 
 
-def test_searcher_rejects_a_changed_number_of_shards(demo: DemoRun) -> None:
-    name = embedding_name(demo.workspace.fetch("models/ampere"))
-    with pytest.raises(
-        ValueError, match="shards changed: found 1, the endpoint started with 2. Restart"
-    ):
-        SearcherDeployment.func_or_class(demo.workspace.uri, "ampere", name, 0, 2)
-
-
 def test_stalled_uploads_fill_the_queue_and_further_requests_get_503(
     client: httpx.Client,
 ) -> None:

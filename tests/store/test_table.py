@@ -1,4 +1,6 @@
+import dataclasses
 import multiprocessing
+import pickle
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from ampere.records import EMBEDDINGS, SUMMARIES, TABLES, TableSpec
-from ampere.store.table import KEEP_VERSIONS, Table
+from ampere.store.table import KEEP_VERSIONS, MergeTask, Table, merge
 
 NUMBERS = TableSpec("numbers", ("id",), pa.schema([("id", pa.string()), ("value", pa.int64())]))
 INDEXED = TableSpec("numbers", ("id",), NUMBERS.schema, indexed_column="id")
@@ -191,6 +193,28 @@ def test_compact_merges_files_and_keeps_rows(table: Table) -> None:
     assert contents(table) == before == {"0": 0, "1": 1, "2": 2, "4": 4, "5": 5, "shared": 5}
 
 
+def test_files_are_merged_by_other_processes_and_the_index_follows(tmp_path: Path) -> None:
+    spec = dataclasses.replace(INDEXED, rows_per_file=4)
+    table = Table(str(tmp_path / "numbers.lance"), spec)
+    for at in range(8):
+        table.append([row(str(at), at)])
+    table.compact()  # makes the index
+    for at in range(8, 12):
+        table.append([row(str(at), at)])
+    tasks: list[MergeTask] = []
+
+    def run(sent: list[MergeTask]) -> list[Any]:
+        tasks.extend(sent)
+        return [pickle.loads(pickle.dumps(merge(*pickle.loads(pickle.dumps(t))))) for t in sent]
+
+    table.delete(pc.field("id") == "3")
+    table.compact(run)
+    assert tasks and len(lance.dataset(table.uri).get_fragments()) == 3
+    for at in range(12):
+        values = table.read(["value"], pc.field("id") == str(at))["value"].to_pylist()
+        assert values == ([] if at == 3 else [at])
+
+
 def test_compaction_conflict_is_left_to_the_next_job(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +226,7 @@ def test_compaction_conflict_is_left_to_the_next_job(
     def preempted(*_: object, **__: object) -> None:
         raise OSError(errors.pop())
 
-    monkeypatch.setattr(lance.dataset(table.uri).optimize.__class__, "compact_files", preempted)
+    monkeypatch.setattr("ampere.store.table.Compaction.commit", preempted)
     errors.append("Retryable commit conflict for version 4: This Rewrite transaction was preempted")
     table.compact()
     errors.append("No space left on device")

@@ -20,6 +20,7 @@ def test_frames_are_in_the_order_of_the_ids(workspace: Workspace) -> None:
     frames = LanceFrames(workspace)
     assert frames.take(["c", "a", "b", "a"]) == [[b"4"], [b"1"], [b"2", b"3"], [b"1"]]
     assert frames.take([]) == []
+    assert [frames.find(name) for name in "cb"] == [[b"4"], [b"2", b"3"]]
 
 
 def test_reads_are_right_after_updates_deletions_and_compaction(workspace: Workspace) -> None:
@@ -37,6 +38,7 @@ def test_reads_are_right_after_updates_deletions_and_compaction(workspace: Works
             table.compact()
         ids = rng.sample(sorted(expected), len(expected) // 2)
         assert LanceFrames(workspace).take(ids) == [[expected[name]] for name in ids]
+        assert LanceFrames(workspace).find(ids[0]) == [expected[ids[0]]]  # in the index or not yet
 
 
 def test_reads_one_table_version_while_the_table_changes(workspace: Workspace) -> None:
@@ -64,3 +66,5 @@ def test_missing_table_and_missing_row_raise(workspace: Workspace) -> None:
     workspace.table(FRAMES).upsert([row("a", b"1")])
     with pytest.raises(KeyError, match="nobody"):
         LanceFrames(workspace).take(["a", "nobody"])
+    with pytest.raises(KeyError, match="nobody"):
+        LanceFrames(workspace).find("nobody")

@@ -236,6 +236,9 @@ def test_words_alone_are_searched_and_evaluated(
     assert report["alone"]["text"]["queries"] == with_text
     assert report["alone"]["frames"]["queries"] == sum(group["queries"] for group in groups)
     assert report["compared"][1]["alone"] == {}  # the model of pictures alone
+    words = {mode: scores["mR1"] for mode, scores in report["words"].items()}
+    assert words["vector"] == pytest.approx(report["alone"]["text"]["mR1"])
+    assert words["hybrid"] > words["vector"]  # why it is the default
 
 
 def test_summaries_are_scored_for_all_and_for_test_products(demo: DemoRun) -> None:

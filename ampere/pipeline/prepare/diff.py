@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ampere.catalog.extra_columns import ColumnTypes
 from ampere.catalog.problem import Problem
-from ampere.records import SAMPLES
+from ampere.records import SAMPLES, Origin
 
 MEMORY_LIMIT = "1GB"  # of DuckDB
 CHUNK = 500  # rows in memory at once
@@ -31,7 +31,7 @@ class Changes:
     """Compares a spool file of samples with the `samples` table.
 
     DuckDB holds `spool` (`nth` is the row number), `firsts` (the first `nth` of each id) and
-    `present` (ids and fingerprints of the table).
+    `present` (ids, fingerprints and origins of the table).
 
     Args:
         spool: a Parquet file of `SPOOL_SCHEMA`: samples, and their places in the catalog. DuckDB
@@ -48,7 +48,7 @@ class Changes:
         }
         self._spool, self._types = spool, types
         self._database = duckdb.connect(config=config)
-        columns = ["sample_id", "fingerprint"]
+        columns = ["sample_id", "fingerprint", "origin"]
         batches = samples.to_batches(columns=columns) if samples is not None else iter(())
         schema = pa.schema([SAMPLES.schema.field(name) for name in columns])
         self._database.register("present_rows", pa.RecordBatchReader.from_batches(schema, batches))
@@ -94,9 +94,10 @@ class Changes:
         )
 
     def deleted(self) -> list[str]:
-        """Sorted ids of the table that are no longer in the catalog."""
+        """Sorted ids of the table that came from a catalog and are no longer in it."""
         query = (
-            "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) ORDER BY sample_id"
+            "SELECT sample_id FROM present ANTI JOIN firsts USING (sample_id) "
+            f"WHERE origin IS DISTINCT FROM '{Origin.LIVE}' ORDER BY sample_id"
         )
         return [name for batch in self._query(query) for name in batch["sample_id"].to_pylist()]
 

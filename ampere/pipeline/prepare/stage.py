@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -18,12 +17,13 @@ import pyarrow.parquet as pq
 
 from ampere.catalog.extra_columns import ColumnTypes
 from ampere.catalog.problem import Located, Problem
+from ampere.fingerprint import fingerprint
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
 from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.failures import record_failures
+from ampere.store.samples import delete_others
 from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
 
@@ -59,7 +59,7 @@ def prepare(
             refused: the catalog may be incomplete.
 
     Raises:
-        RuntimeError: another job is writing the samples, or with `prune` another table.
+        RuntimeError: another job is writing the samples.
         ValueError: a further column has cells of different types; nothing is written.
     """
     table = workspace.table(SAMPLES)
@@ -83,7 +83,8 @@ def prepare(
         invalid = problems.count - problems.types["NoProduct"]
         refusal = _prune_refusal(missing, invalid, before, prune_limit) if prune else ""
         deleted = missing if prune and not refusal else []
-        _delete(workspace, deleted)
+        if prune and not refusal:
+            _delete(workspace, deleted)
         table.compact()
     report.done = added + updated
     report.skipped = count - problems.types["DuplicateId"] - report.done
@@ -222,22 +223,16 @@ def _write(write: Callable[[pa.Table], None], tables: Iterator[pa.Table]) -> int
 
 
 def _delete(workspace: Workspace, ids: list[str]) -> None:
-    """Delete samples with all rows made from them.
+    """Delete samples, and then the rows that were made from them.
 
-    Samples go last, so that a rerun after a kill finds them again. All locks are held to the end: a
-    stage that started in between could still read the samples and make rows of them.
+    Stages may run meanwhile: they drop the rows of samples that are gone before each commit. If the
+    job is killed in between, the rows without a sample are deleted by the next one.
     """
-    if not ids:
-        return
+    for start in range(0, len(ids), IDS_PER_CONDITION):
+        chunk = ids[start : start + IDS_PER_CONDITION]
+        workspace.table(SAMPLES).delete(pc.field("sample_id").isin(chunk))
+    remaining = workspace.table(SAMPLES).read(["sample_id"])["sample_id"].combine_chunks()
     embeddings = [embeddings_spec(name) for name in embedding_tables(workspace)]
-    derived = (FRAMES, SUMMARIES, FEATURES, *embeddings)
-    with ExitStack() as locks:
-        for spec in derived:
-            locks.enter_context(workspace.lock(spec.name))
-        for start in range(0, len(ids), IDS_PER_CONDITION):
-            condition = pc.field("sample_id").isin(ids[start : start + IDS_PER_CONDITION])
-            for spec in derived:
-                workspace.table(spec).delete(condition)
-            with workspace.lock(FAILURES.name, wait=True):
-                workspace.table(FAILURES).delete((pc.field("stage") != "prepare") & condition)
-            workspace.table(SAMPLES).delete(condition)
+    for spec in (FRAMES, SUMMARIES, FEATURES, *embeddings):
+        delete_others(workspace, workspace.table(spec), remaining)
+    delete_others(workspace, workspace.table(FAILURES), remaining, pc.field("stage") != "prepare")

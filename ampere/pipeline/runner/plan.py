@@ -5,11 +5,8 @@ samples: a hash of the inputs and settings that the row is made from. A row with
 is done. A row with another one is stale, and a sample without a row is pending; both are processed.
 """
 
-import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +14,6 @@ import pyarrow.compute as pc
 from ampere.records import FAILURES
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
-
-
-def fingerprint(*parts: Any) -> str:
-    """A hash of JSON-like values, 16 hexadecimal digits: equal values, equal fingerprint."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

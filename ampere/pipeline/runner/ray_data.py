@@ -1,14 +1,18 @@
-"""Ray Data's `map_batches`, with a limit on the attempts at a batch whose worker dies.
+"""Ray Data's `map_batches` with a limit on attempts, and errors of Ray that name their cause.
 
-Without the limit Ray retries such a batch for ever.
+Without the limit Ray would retry a batch whose worker dies for ever.
 """
 
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ray.data
 
+ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
 ATTEMPTS = 4  # a worker may run out of memory, or lose its machine, more than once in a night
 ATTEMPTS_BEFORE_ISOLATION = 2  # where lost rows are retried in smaller batches
 
@@ -29,3 +33,36 @@ def map_batches(
         # Ray 2.64 removes these arguments without a replacement; pyproject.toml stays below it.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         return rows.map_batches(work, **retries, **options)
+
+
+@contextmanager
+def explained_errors(work: str) -> Iterator[None]:
+    """Turn an error of Ray into one with its cause in a line.
+
+    Args:
+        work: what fails with it.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        raise RuntimeError(
+            f"{work} failed ({type(error).__name__}: {cause_of(str(error))}). "
+            "Completed rows are saved; rerun to resume. Worker logs: "
+            "/tmp/ray/session_latest/logs on the worker's machine"
+        ) from error
+
+
+def cause_of(report: str) -> str:
+    """The last `SomeError: ...` of an error's text, and what follows it, in one line.
+
+    An actor whose constructor failed reports its cause as text alone: `RayTaskError.cause` covers
+    tasks only.
+    """
+    lines = [line for line in report.strip().splitlines() if "errors.pydantic.dev" not in line]
+    named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
+    return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())

@@ -4,10 +4,10 @@ This process is the only one that commits to the output table.
 """
 
 import queue
-import re
 import threading
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,11 +16,14 @@ import pyarrow.compute as pc
 from ampere.cluster import connect
 from ampere.config.settings import to_json
 from ampere.pipeline.runner.commit import Committer, remove_rows
+from ampere.pipeline.runner.fragments import in_tasks
 from ampere.pipeline.runner.plan import Plan
 from ampere.pipeline.runner.progress import Progress
+from ampere.pipeline.runner.ray_data import explained_errors
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
 from ampere.store.failures import compact_failures
+from ampere.store.leftovers import removed_leftovers
 from ampere.store.settings import settings_report
 from ampere.store.workspace import Workspace
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     import ray.data
 
 MAX_BLOCKS = 50_000  # of one job, since Ray keeps an entry for each
-ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
+COMMIT_INTERVAL_S = 1.0  # each commit is a version, and old versions are kept for days
 
 
 class WorkerDied(RuntimeError):
@@ -55,10 +58,11 @@ def run_stage(
         prune_orphans: remove output rows that the stage does not want any more.
 
     Raises:
-        RuntimeError: another job writes the same table, or the Ray Data pipeline failed.
+        RuntimeError: another job runs the same stage, or the Ray Data pipeline failed.
     """
     output = workspace.table(stage.output)
-    with workspace.lock(stage.output.name):
+    with workspace.lock(stage.name):
+        newest_fragment = output.newest_fragment()
         plan = stage.plan(workspace)
         if settings is not None:
             workspace.write_report(settings_report(stage.name), to_json(settings))
@@ -67,18 +71,12 @@ def run_stage(
         )
         if prune_orphans:
             _remove_orphans(stage, workspace, plan, report)
-        start = time.monotonic()
         rows = plan.rows_to_process(retry_failed=retry_failed, only_retryable=only_retryable)
-        committer = Committer(workspace, stage, report, plan.present())
-        known, remaining = stage.without_work(rows)
-        for batch in known:
-            committer.commit(batch)
-        if remaining.num_rows:
-            _process(remaining, stage, committer, total=rows.num_rows - report.processed)
-        report.unprocessed = rows.num_rows - report.processed
-        report.seconds = time.monotonic() - start
-        stage.finish(output, report)
-        output.compact()
+        committer = Committer(workspace, stage, report, plan.present(), newest_fragment)
+        with removed_leftovers(workspace, output) if stage.writes_fragments else nullcontext():
+            _process(rows, stage, committer)
+            stage.finish(output, report)
+            output.compact(in_tasks())
         compact_failures(workspace)
     return report
 
@@ -93,7 +91,23 @@ def _remove_orphans(stage: Stage, workspace: Workspace, plan: Plan, report: Repo
         )
 
 
-def _process(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) -> None:
+def _process(rows: pa.Table, stage: Stage, committer: Committer) -> None:
+    """Commit the results of all rows: those that are known without work, then the others."""
+    report, start = committer.report, time.monotonic()
+    known, remaining = stage.without_work(rows)
+    for batch in known:
+        committer.commit(batch)
+    if remaining.num_rows:
+        _process_in_tasks(remaining, stage, committer, total=rows.num_rows - report.processed)
+    report.unprocessed = rows.num_rows - report.processed - committer.dropped
+    if committer.dropped:
+        report.notes.append(
+            f"{stage.name}: dropped {committer.dropped} rows of samples that were deleted meanwhile"
+        )
+    report.seconds = time.monotonic() - start
+
+
+def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) -> None:
     """Run the stage's Ray Data pipeline and commit its batches; retry rows that were lost.
 
     Args:
@@ -107,24 +121,23 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer, *, total: int) 
     with Progress(stage.name, total, stage.unit, stage.startup) as progress:
         for attempt, batch_size in enumerate(batch_sizes, start=1):
             retryable = stage.retry.errors if attempt < len(batch_sizes) else ()
-            answered: list[str] = []
             batches = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)
             for batch in stage.collect(batches, report):
                 batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], retryable)))
-                answered += batch["sample_id"].to_pylist()
                 results = stage.expand(batch)
                 committer.commit(results)
                 progress.update(results.num_rows, report)
-            rows = rows.filter(pc.invert(_is_one_of(rows["sample_id"], answered)))
+            if not stage.retry.batch_sizes:
+                return
+            rows = rows.filter(pc.invert(_is_one_of(rows["sample_id"], committer.committed)))
             if not rows.num_rows:
                 return
-    if stage.retry.batch_sizes:
-        error = WorkerDied(
-            f"the worker of this row died in each of {len(batch_sizes)} attempts, in the last one "
-            "with few or no other rows"
-        )
-        lost = [error_row(*row, error) for row in _ids_and_fingerprints(rows)]
-        committer.commit(stage.expand(result_table(stage.output, lost)))
+    error = WorkerDied(
+        f"the worker of this row died in each of {len(batch_sizes)} attempts, in the last one "
+        "with few or no other rows"
+    )
+    lost = [error_row(*row, error) for row in _ids_and_fingerprints(rows)]
+    committer.commit(stage.expand(result_table(stage.output, lost)))
 
 
 def _run_pipeline(
@@ -159,35 +172,19 @@ def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
     Raises:
         RuntimeError: the pipeline failed.
     """
-    from ray.exceptions import RayError
-
-    try:
+    with explained_errors("Ray Data pipeline"):
         yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    except RayError as error:
-        raise RuntimeError(
-            f"Ray Data pipeline failed ({type(error).__name__}: {cause_of(str(error))}). "
-            "Completed rows are saved; rerun to resume. Worker logs: "
-            "/tmp/ray/session_latest/logs on the worker's machine"
-        ) from error
 
 
-def cause_of(report: str) -> str:
-    """The last `SomeError: ...` of an error's text, and what follows it, in one line.
-
-    An actor whose constructor failed reports its cause as text alone: `RayTaskError.cause` covers
-    tasks only.
-    """
-    lines = [line for line in report.strip().splitlines() if "errors.pydantic.dev" not in line]
-    named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
-    return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())
-
-
-def prefetched(batches: Iterator[pa.Table], limit: int = 64) -> Iterator[pa.Table]:
-    """Batches in order; those that arrived meanwhile are joined, so slow commits get larger.
+def prefetched(
+    batches: Iterator[pa.Table], limit: int = 64, interval_s: float = COMMIT_INTERVAL_S
+) -> Iterator[pa.Table]:
+    """Batches in order; those that arrive within an interval, or meanwhile, are joined.
 
     Args:
         batches: read in a thread of its own.
-        limit: batches that the thread reads ahead.
+        limit: batches that the thread reads ahead; so many do not wait for the interval's end.
+        interval_s: least time between two batches, except for the last.
     """
     waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(limit)
 
@@ -201,9 +198,15 @@ def prefetched(batches: Iterator[pa.Table], limit: int = 64) -> Iterator[pa.Tabl
 
     # A daemon: if a commit fails, nobody waits for the rest.
     threading.Thread(target=read, daemon=True, name="results").start()
+    due = time.monotonic()
     while True:
-        first = waiting.get()
-        items = [first, *(waiting.get() for _ in range(waiting.qsize()))]  # this is the only reader
+        items = [waiting.get()]
+        while isinstance(items[-1], pa.Table) and len(items) < limit:
+            try:
+                items.append(waiting.get(timeout=max(0.0, due - time.monotonic())))
+            except queue.Empty:
+                break
+        due = time.monotonic() + interval_s
         if tables := [item for item in items if isinstance(item, pa.Table)]:
             yield pa.concat_tables(tables)
         last = items[-1]

@@ -4,12 +4,13 @@ A stage subclasses `Stage` and implements two methods: `inputs` names the rows i
 `transform` turns rows into result rows with Ray Data. `run_stage` in run.py runs it.
 
 A result row has the columns of the output table and two more, `error_type` and `error_message`.
-Where those are set, the row goes to the failures table instead of the output table.
+Where those are set, the row goes to the failures table instead of the output table. Tasks whose
+rows are large write them themselves, and return what `write_fragment` in fragments.py does.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,8 +18,9 @@ import pyarrow.compute as pc
 
 from ampere.pipeline.runner.plan import Plan, make_plan
 from ampere.pipeline.runner.report import Report
-from ampere.records import TableSpec
+from ampere.records import SAMPLES, TableSpec
 from ampere.store.table import Table
+from ampere.store.texts import IS_LIVE
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Stage(ABC):
         startup: what the first rows wait for, for the progress bar.
         retry: what happens to rows that were lost with their worker.
         retryable: error types of failed rows that may pass by themselves in a later run.
+        writes_fragments: its tasks end with `write_fragment`. No other stage compacts its table.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Stage(ABC):
     startup: str = "starting workers"
     retry: RetryPolicy = RetryPolicy()
     retryable: frozenset[str] = frozenset()
+    writes_fragments: bool = False
 
     @abstractmethod
     def inputs(self) -> pa.Table:
@@ -126,7 +130,13 @@ class Stage(ABC):
         """Compare what the stage wants with its output and with the failures table."""
         output = workspace.table(self.output)
         retryable = self.retryable | self.retry.errors
-        return make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
+        plan = make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
+        if not len(plan.orphans):
+            return plan
+        # What came live has its frames and vectors without this stage.
+        live = workspace.table(SAMPLES).read(["sample_id"], IS_LIVE)["sample_id"]
+        kept = pc.is_in(plan.orphans, value_set=live.combine_chunks())
+        return replace(plan, orphans=plan.orphans.filter(pc.invert(kept)))
 
 
 def result_schema(spec: TableSpec) -> pa.Schema:

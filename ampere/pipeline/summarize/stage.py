@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import SummarizeSettings, SummaryMethod
-from ampere.pipeline.runner.plan import fingerprint
+from ampere.fingerprint import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import RetryPolicy, Stage, Work, result_table
 from ampere.pipeline.summarize import model
@@ -27,6 +27,7 @@ from ampere.pipeline.summarize.extract import extractor_identity, extracts
 from ampere.pipeline.summarize.rows import missing_row, model_name
 from ampere.records import SAMPLES, SUMMARIES, Domain
 from ampere.store.table import Table
+from ampere.store.texts import is_live
 from ampere.store.workspace import Workspace
 from ampere.text.language_models import check_quantization, local_folder
 from ampere.text.normalize import NORMALIZATION, readable_text
@@ -196,16 +197,20 @@ def input_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
         key: what else the fingerprint is made from.
     """
     batches, position = [], 0
-    for batch in samples.to_batches(columns=["sample_id", "domain", "text"]) if samples else ():
+    columns = ["sample_id", "domain", "origin", "text"]
+    for batch in samples.to_batches(columns=columns) if samples else ():
         positions = pa.array(range(position, position + batch.num_rows), pa.int64())
         position += batch.num_rows
-        is_clip = pc.not_equal(batch["domain"], str(Domain.PAGE))
+        # What came live has the text of a summary already.
+        is_clip = pc.and_not(
+            pc.not_equal(batch["domain"], str(Domain.PAGE)), is_live(batch["origin"])
+        )
         batch, positions = batch.filter(is_clip), positions.filter(is_clip)
         texts = [readable_text(text) for text in batch["text"].to_pylist()]
         fingerprints = pa.array([fingerprint(text, key) for text in texts], pa.string())
         lengths = pa.array([len(text or "") for text in texts], pa.int32())
-        columns = [batch["sample_id"], fingerprints, positions, lengths]
-        batches.append(pa.record_batch(columns, schema=INPUT_SCHEMA))
+        arrays = [batch["sample_id"], fingerprints, positions, lengths]
+        batches.append(pa.record_batch(arrays, schema=INPUT_SCHEMA))
     return pa.Table.from_batches(batches, INPUT_SCHEMA)
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from ampere.config.embed import EmbedSettings
 from ampere.config.model import ModelSettings
 from ampere.config.train import TrainSettings
+from ampere.fingerprint import fingerprint
 from ampere.models.checkpoint import weight_shapes
 from ampere.models.model_folder import (
     SETTINGS_FILE,
@@ -33,7 +34,6 @@ from ampere.models.networks import (
 )
 from ampere.models.tokenizer import build_tokenizer, load_tokenizer
 from ampere.pipeline.features import train_features
-from ampere.pipeline.runner.plan import fingerprint
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.train.ray_train import train_on_ray
 from ampere.pipeline.train.trackers import Progress, check_trackers

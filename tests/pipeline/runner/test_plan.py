@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.config.embed import EmbedSettings
+from ampere.fingerprint import fingerprint
 from ampere.models.model_folder import SETTINGS_FILE
 from ampere.pipeline.embed import EmbedStage, input_rows
-from ampere.pipeline.runner.plan import Plan, fingerprint, make_plan
+from ampere.pipeline.runner.plan import Plan, make_plan
 from ampere.records import FAILURES, FRAMES, SAMPLES, SUMMARIES
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace

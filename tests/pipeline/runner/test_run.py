@@ -11,8 +11,9 @@ from ampere.config.decode import DecodeSettings
 from ampere.pipeline.runner import commit
 from ampere.pipeline.runner.commit import Committer
 from ampere.pipeline.runner.progress import Progress
+from ampere.pipeline.runner.ray_data import cause_of
 from ampere.pipeline.runner.report import Report
-from ampere.pipeline.runner.run import cause_of, prefetched, run_stage
+from ampere.pipeline.runner.run import prefetched, run_stage
 from ampere.pipeline.runner.stage import Stage, Work, result_table
 from ampere.records import FAILURES, FRAMES
 from ampere.store.workspace import Workspace
@@ -30,7 +31,7 @@ def test_batches_that_wait_are_joined_in_order() -> None:
             yield pa.table({"n": [n]})
         all_read.set()
 
-    results = prefetched(batches())
+    results = prefetched(batches(), interval_s=0)
     read = numbers(next(results))
     all_read.wait(timeout=30)
     read += [n for batch in results for n in numbers(batch)]
@@ -132,7 +133,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
         )
 
     report = Report("s", "there")
-    Committer(workspace, stage, report, set()).commit(batch(bad=not bad, fingerprint="old"))
+    Committer(workspace, stage, report, set(), -1).commit(batch(bad=not bad, fingerprint="old"))
 
     def killed(*_: object) -> None:
         raise InterruptedError
@@ -140,7 +141,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
     monkeypatch.setattr(commit, "record_failures", killed)
     monkeypatch.setattr("ampere.store.table.Table.append", killed)
     with pytest.raises(InterruptedError):
-        Committer(workspace, stage, report, set() if not bad else {"a"}).commit(
+        Committer(workspace, stage, report, set() if not bad else {"a"}, -1).commit(
             batch(bad=bad, fingerprint="new")
         )
     assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
@@ -150,8 +151,8 @@ def test_refused_job_leaves_the_settings_of_the_running_one(
     workspace: Workspace, stage: Stage
 ) -> None:
     with (
-        workspace.lock(FRAMES.name),
-        pytest.raises(RuntimeError, match="another job is writing frames"),
+        workspace.lock(stage.name),
+        pytest.raises(RuntimeError, match=f"another job is writing {stage.name}"),
     ):
         run_stage(stage, workspace, settings=DecodeSettings(num_frames=4))
     assert workspace.read_report("s-settings.json") is None

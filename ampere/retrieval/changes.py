@@ -1,0 +1,106 @@
+"""Changes of rows that are committed in groups.
+
+Concurrent calls share commits, since a commit of many rows takes hardly longer than that of one.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Row = TypeVar("Row")
+
+GROUP_S = 0.05  # a commit waits this long for further changes
+MAX_GROUP = 1000  # changes of one commit
+
+
+@dataclass
+class _Change(Generic[Row]):
+    """New rows by id, None for deleted ones, and who waits for them."""
+
+    rows: Mapping[str, Row | None]
+    done: Future[None] = field(default_factory=Future)
+
+
+class GroupCommitter(Generic[Row]):
+    """Collects changes for a short time and commits them together, in a thread.
+
+    Args:
+        commit: writes changes, sample id -> row or None for a deletion, so that they are durable
+            when it returns.
+        group_s: seconds that a commit waits for further changes.
+        between: called after each commit, when nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[dict[str, Row | None]], None],
+        group_s: float = GROUP_S,
+        between: Callable[[], None] | None = None,
+    ) -> None:
+        self._commit, self._group_s, self._between = commit, group_s, between
+        self._changes: queue.Queue[_Change[Row] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def put(self, rows: Mapping[str, Row | None]) -> None:
+        """Commit changes; return once they are durable.
+
+        Args:
+            rows: sample id -> its new row, None: deleted.
+
+        Raises:
+            RuntimeError: the committer is closed.
+            Exception: that of the commit.
+        """
+        if not self._thread.is_alive():
+            raise RuntimeError("the writer is closed")
+        if not rows:
+            return
+        change = _Change(rows)
+        self._changes.put(change)
+        change.done.result()
+
+    def close(self) -> None:
+        """Commit what is waiting, and stop."""
+        self._changes.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            group, is_open = self._next_group()
+            if not group:
+                continue
+            rows: dict[str, Row | None] = {}
+            for change in group:  # the later one of two changes of a row wins
+                rows |= change.rows
+            try:
+                self._commit(rows)
+            except Exception as error:  # raised again where the changes were asked for
+                for change in group:
+                    change.done.set_exception(error)
+                continue
+            for change in group:
+                change.done.set_result(None)
+            if self._between:
+                self._between()
+
+    def _next_group(self) -> tuple[list[_Change[Row]], bool]:
+        """Changes that arrive within a short time, and whether the committer stays open."""
+        first = self._changes.get()
+        if first is None:
+            return [], False
+        group, end = [first], time.monotonic() + self._group_s
+        while len(group) < MAX_GROUP:
+            try:
+                change = self._changes.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                break
+            if change is None:
+                return group, False
+            group.append(change)
+        return group, True
