@@ -130,7 +130,7 @@ def measure(data: Data, kind: IndexType, exact_s: float) -> Measured:
         ValueError: an index of this type cannot reach the target recall.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        table = BenchmarkTable(Path(scratch) / "workspace", data.table, data.pages.shape[1])
+        table = BenchmarkTable.of(Path(scratch) / "workspace", data.table)
         settings = IndexSettings(type=kind, target_recall=TARGET_RECALL)
         ours_s = timed(lambda: table.build(settings))
         (ours_bytes, _), plain_s, faiss_bytes = table.loaded_bytes(), math.nan, math.nan

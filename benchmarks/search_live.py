@@ -21,8 +21,8 @@ from ampere.retrieval.writer import TableWriter
 from ampere.store.embeddings import maintain
 
 CHANGES_PER_S, QUERIES_PER_S = 100, 50
-QUERIES_PER_PROBE = 5  # every fifth query looks for the newest changes
-PROBED = 500  # hits of such a query: the upserts of six seconds
+PROBES_PER_S = 20  # further searches by vector that look for the newest changes
+PROBED = 500  # hits of such a search: the upserts of six seconds
 DELETED_AFTER = 251  # changes; each fifth change deletes an earlier one
 LEAST, STEP = 0.5, 4e-5  # similarity to the probe of the first change, and what each adds
 
@@ -92,10 +92,21 @@ class LiveRun:
             def query(number: int, planned: float) -> None:
                 self.calls.append(searching.submit(self.query, number, planned, searcher))
 
-            clock = threading.Thread(target=at_rate, args=(CHANGES_PER_S, start, stop, change))
-            clock.start()
-            at_rate(QUERIES_PER_S, start, stop, query)
-            clock.join()
+            def probe(number: int, planned: float) -> None:
+                self.calls.append(searching.submit(self.look, searcher))
+
+            clocks = [
+                threading.Thread(target=at_rate, args=(rate, start, stop, call))
+                for rate, call in (
+                    (CHANGES_PER_S, change),
+                    (QUERIES_PER_S, query),
+                    (PROBES_PER_S, probe),
+                )
+            ]
+            for clock in clocks:
+                clock.start()
+            for clock in clocks:
+                clock.join()
             changing.shutdown()
             searching.shutdown()
             for call in self.calls:
@@ -157,21 +168,18 @@ class LiveRun:
     def query(self, number: int, planned: float, searcher: Searcher) -> None:
         """Half of the queries are by vector alone, the others filtered or hybrid."""
         start = time.monotonic()
-        if number % QUERIES_PER_PROBE == 0:
-            self.look(searcher)
-        else:
-            vector = self.data.queries[number % len(self.data.queries)]
-            kind = number % 4
-            searcher.search(
-                SearchRequest(
-                    vector=tuple(vector.tolist()),
-                    text=self.data.words[number % len(self.data.words)] if kind == 3 else None,
-                    mode="hybrid" if kind == 3 else "vector",
-                    filter=FILTERS["5 %"] if kind == 2 else "",
-                    domains=(Domain.PAGE,),
-                ),
-                QueryVectors(vector),
-            )
+        vector = self.data.queries[number % len(self.data.queries)]
+        kind = number % 4
+        searcher.search(
+            SearchRequest(
+                vector=tuple(vector.tolist()),
+                text=self.data.words[number % len(self.data.words)] if kind == 3 else None,
+                mode="hybrid" if kind == 3 else "vector",
+                filter=FILTERS["5 %"] if kind == 2 else "",
+                domains=(Domain.PAGE,),
+            ),
+            QueryVectors(vector),
+        )
         end = time.monotonic()
         self.live.queries.append(end - start)
         self.live.late.append(start - planned)
@@ -182,12 +190,17 @@ class LiveRun:
             return [change for change in self.changed.values() if change.seen is None]
 
     def look(self, searcher: Searcher) -> None:
-        """Search for the newest changes, and note which are visible."""
+        """Search for the newest changes, and note which are visible.
+
+        The columns of the hits are not read: hundreds at a time would be a load of their own.
+        """
         pending = self.pending()
-        request = SearchRequest(vector=tuple(self.probe.tolist()), k=PROBED, domains=(Domain.PAGE,))
-        hits = searcher.search(request, QueryVectors(self.probe)).hits[Domain.PAGE]
+        index = searcher.snapshot.domains[Domain.PAGE]
+        scores, places = index.nearest(self.probe[None], PROBED)
+        here = places[0] >= 0
+        names = index.sample_ids(places[0][here])
         now = time.monotonic()
-        found = {hit.sample_id: hit.score for hit in hits}
+        found = dict(zip(names, scores[0][here].tolist(), strict=True))
         worst = min(found.values(), default=1.0)
         for change in pending:
             there = abs(found.get(change.sample_id, -1.0) - change.similarity) < STEP / 4

@@ -1,6 +1,7 @@
 """Search tables of random rows in a workspace, for `benchmarks/index.py` and `search.py`."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,19 +52,29 @@ class BenchmarkTable:
     """A search table in a folder, and the bases that were built of it.
 
     Args:
-        folder: new.
-        rows: columns of the search table, and further ones.
+        folder: of its workspace; new, or that of such a table.
         dim: of the vectors.
     """
 
-    def __init__(self, folder: Path, rows: pa.Table, dim: int) -> None:
+    def __init__(self, folder: Path, dim: int) -> None:
         self.workspace, self.dim = Workspace.create(folder), dim
         self.table: Table = create_embeddings(self.workspace, NAME, dim)
-        own = set(self.table.schema().names)
-        self.table.add_columns([field for field in rows.schema if field.name not in own])
-        self.append(rows)
-        index_columns(self.table)
-        maintain(self.table)
+
+    @classmethod
+    def of(cls, folder: Path, rows: pa.Table) -> "BenchmarkTable":
+        """Create a table of rows, which may have further columns."""
+        created = cls(folder, rows.schema.field("vector").type.list_size)
+        own = set(created.table.schema().names)
+        created.table.add_columns([field for field in rows.schema if field.name not in own])
+        created.append(rows)
+        index_columns(created.table)
+        maintain(created.table)
+        return created
+
+    def copy(self, folder: Path) -> "BenchmarkTable":
+        """The same table and bases in a new folder."""
+        shutil.copytree(self.workspace.uri, folder)
+        return BenchmarkTable(folder, self.dim)
 
     @property
     def dataset(self) -> lance.LanceDataset:
