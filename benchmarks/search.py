@@ -32,6 +32,7 @@ change's acknowledgement 0.5 s, and of a change to be found 2 s.
 """
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -101,7 +102,7 @@ class Measurement:
     def run(self) -> None:
         """Measure and print everything."""
         for number, kind in enumerate(self.args.types):
-            build_s = timed(lambda kind=kind: self.table.build(IndexSettings(type=kind)))
+            build_s = timed(functools.partial(self.table.build, IndexSettings(type=kind)))
             searcher = self.table.searcher()
             index = base_segment(searcher)
             print(f"\n{kind} {index.search_effort}: built and published in {build_s:.1f} s")

@@ -1,5 +1,6 @@
 """The ways to search with a filter of `ampere.retrieval.allowed`, for `benchmarks/search.py`."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import faiss
@@ -7,7 +8,7 @@ import numpy as np
 from index_data import K
 from numpy.typing import NDArray
 from search_data import SearchData
-from timing import percentiles, timed
+from timing import percentiles
 
 from ampere.retrieval.allowed import Allowed, _search_all, _search_and_drop
 from ampere.retrieval.index_types import search_parameters
@@ -16,6 +17,7 @@ from ampere.retrieval.segments import EXTRA_CANDIDATES, Segment
 PASSING = (1_000, 5_000, 20_000, 50_000, 100_000, 200_000, 350_000, 500_000, 800_000, 950_000)
 FACTORS = (1, 2, 4, 8, 16)  # of the search effort
 SWITCH_QUERIES = 30
+Way = Callable[[NDArray[np.float32]], NDArray[np.int64]]  # a query [1, D] -> places
 
 
 def measure_switch(kind: str, segment: Segment, data: SearchData) -> list[str]:
@@ -47,7 +49,7 @@ def _measure_ways(
     exact_index.add(data.pages[allowed.mask])
     exact = exact_index.search(queries, K)[0][:, -1]
 
-    def selected(factor: float) -> Callable[[NDArray[np.float32]], NDArray[np.int64]]:
+    def selected(factor: float) -> Way:
         def find(query: NDArray[np.float32]) -> NDArray[np.int64]:
             parameters = search_parameters(
                 index, effort, allowed.bitmap, K, K + EXTRA_CANDIDATES, effort_factor=factor
@@ -62,7 +64,7 @@ def _measure_ways(
     def dropped(query: NDArray[np.float32]) -> NDArray[np.int64]:
         return _search_and_drop(index, query, K, effort, allowed, EXTRA_CANDIDATES)[1]
 
-    ways = {"each": compared}
+    ways: dict[str, Way] = {"each": compared}
     if kind != "flat":
         ways |= {f"x{factor}": selected(factor) for factor in FACTORS}
     if allowed.share >= 0.5:
@@ -72,14 +74,18 @@ def _measure_ways(
 
 
 def _result(
-    way: Callable[[NDArray[np.float32]], NDArray[np.int64]],
+    way: Way,
     queries: NDArray[np.float32],
     exact: NDArray[np.float32],
     data: SearchData,
 ) -> str:
     """The median milliseconds of a query, and recall@10."""
     found: list[Sequence[int]] = []
-    times = [timed(lambda query=query: found.append(way(query[None])[0])) for query in queries]
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        found.append(way(query[None])[0])
+        times.append(time.perf_counter() - start)
     similarity = [
         data.pages[places[:K]] @ query for places, query in zip(found, queries, strict=True)
     ]
