@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 KEY = "sample_id"
-GROUP_S = 0.05  # a change waits this long for further ones; a running commit counts
+GROUP_S = 0.05  # a commit waits this long for further changes
 MAX_GROUP = 1000  # changes of one commit
 COMMITS_PER_MAINTENANCE = 200  # small files and unindexed rows slow every search down
 
@@ -30,7 +30,6 @@ class Change:
     rows: pa.Table | None = None
     deleted: list[str] = field(default_factory=list)
     done: Future[None] = field(default_factory=Future)
-    asked: float = field(default_factory=time.monotonic)
 
 
 class TableWriter:
@@ -39,7 +38,7 @@ class TableWriter:
     Args:
         uri: of the table.
         lock: held around each commit, where several processes write; None: no lock.
-        group_s: seconds that a change waits for further ones to share its commit.
+        group_s: seconds that a commit waits for further changes.
         maintain: called from time to time between two commits, to merge small files and to take
             new rows into the indexes.
     """
@@ -116,7 +115,7 @@ class TableWriter:
         first = self._changes.get()
         if first is None:
             return [], False
-        group, end = [first], first.asked + self._group_s
+        group, end = [first], time.monotonic() + self._group_s
         while len(group) < MAX_GROUP:
             try:
                 change = self._changes.get(timeout=max(0.0, end - time.monotonic()))
