@@ -8,13 +8,13 @@ overlapping centers, in 24 dimensions of the `--dim`, with noise in all. Queries
 same distribution, and are not those that an index is tuned and gated with. For each number of rows
 and each type:
 
-1. Build: ours (write a base, pass the gate, publish) and plain FAISS (build, write) of the same
-   factory string.
+1. Build: ours (read the search table, write a base, pass the gate, publish) and plain FAISS (build,
+   write) of the same factory string, from vectors in memory.
 2. Recall@10 of the published index, its queries per second in batches, and those of exact search.
-3. Overhead of our wrapper on a batch: against the same index searched by FAISS, and, with a delta
-   of 1 % added and 1 % deleted, against FAISS searching the base and then the added rows.
-4. Memory of the loaded index in a process of its own: ours with the rows of the hits, plain FAISS
-   without.
+3. Overhead of our wrapper on a batch: against the same index searched by FAISS, and, with 1 % of
+   the rows added and 1 % deleted since, against FAISS searching the base and then the added rows.
+4. Memory in a process of its own: of our searcher with the ids of all rows and Lance's table, and
+   of plain FAISS's index.
 
 Above 300,000 rows, hnsw and ivf-pq are skipped unless `--types` names them: both are built twice,
 which takes minutes. The whole run takes some ten minutes on two cores. Above 2 million rows nothing
@@ -33,43 +33,35 @@ import gc
 import math
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
-from ampere.retrieval.index import SearchIndex
-from ampere.retrieval.index_build import write_delta
+import pyarrow.compute as pc
 from index_autofaiss import compare_autofaiss
 from index_data import BATCH, Data, K, draw_data
 from numpy.typing import NDArray
+from search_tables import BenchmarkTable, base_segment, run_python
+from timing import best_times, timed
 
 from ampere.config.index import IndexSettings, IndexType
-from ampere.pipeline.index import write_version
 from ampere.records import Domain
 from ampere.retrieval.index_types import SEARCH_EFFORTS, build, factory, search, set_blas_threshold
-from ampere.store.indexes import set_current
-from ampere.store.workspace import Workspace
 
 TARGET_RECALL = 0.99
 FAST_TYPES: tuple[IndexType, ...] = ("flat", "ivf-flat")
 SLOW_TYPES_MAX_ROWS = 300_000
 PLAIN_MAX_ROWS = 2_000_000
-MIN_SECONDS, MIN_ROUNDS = 12.0, 5  # of timing
 MIN_GAIN, MAX_OVERHEAD = 3.0, 0.05
 FAISS_BLAS_THRESHOLD = 128_000  # FAISS 1.15's default in queries x dimensions
 MEMORY_SCRIPT = """
-import sys
-from pathlib import Path
-import faiss, psutil
-from ampere.retrieval.index import SearchIndex
-path, before = Path(sys.argv[1]), psutil.Process().memory_info().rss
-index = SearchIndex(path) if path.is_dir() else faiss.read_index(str(path))
+import sys, faiss, psutil
+before = psutil.Process().memory_info().rss
+index = faiss.read_index(sys.argv[1])
 print(psutil.Process().memory_info().rss - before)
 """
 
@@ -84,7 +76,7 @@ class Measured:
     per_second: float
     gain: float
     base_overhead: float
-    delta_overhead: float
+    changed_overhead: float
     ours_s: float
     plain_s: float
     ours_gb: float
@@ -93,36 +85,16 @@ class Measured:
     def __str__(self) -> str:
         return (
             f"{self.rows:>10,} {self.kind:<9}{self.recall:>10.4f}{self.per_second:>12,.0f}"
-            f"{self.gain:>8.1f}x{self.base_overhead:>+9.1%}{self.delta_overhead:>+9.1%}"
+            f"{self.gain:>8.1f}x{self.base_overhead:>+9.1%}{self.changed_overhead:>+9.1%}"
             f"{self.ours_s:>9.1f}{self.plain_s:>9.1f}{self.plain_s / self.ours_s:>7.2f}"
             f"{self.ours_gb:>8.3f}{self.plain_gb:>8.3f}"
         )
 
 
 HEADER = (
-    f"{'rows':>10} {'type':<9}{'recall@10':>10}{'queries/s':>12}{'exact':>9}{'base':>9}{'delta':>9}"
-    f"{'ours s':>9}{'plain s':>9}{'ratio':>7}{'ours GB':>8}{'FAISS':>8}"
+    f"{'rows':>10} {'type':<9}{'recall@10':>10}{'queries/s':>12}{'exact':>9}{'base':>9}"
+    f"{'changed':>9}{'ours s':>9}{'plain s':>9}{'ratio':>7}{'ours GB':>8}{'FAISS':>8}"
 )
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds of a call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def best_times(*calls: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each call after a warm-up.
-
-    The calls alternate, so that noise of the machine affects all alike.
-    """
-    times: list[list[float]] = [[] for _ in calls]
-    stop = time.perf_counter() + MIN_SECONDS
-    while time.perf_counter() < stop or len(times[0]) <= MIN_ROUNDS:
-        for call, of_call in zip(calls, times, strict=True):
-            of_call.append(timed(call))
-    return [min(of_call[1:]) for of_call in times]
 
 
 def exact_times(index: faiss.Index, queries: NDArray[np.float32]) -> tuple[float, float]:
@@ -132,23 +104,6 @@ def exact_times(index: faiss.Index, queries: NDArray[np.float32]) -> tuple[float
     default_s = timed(lambda: search(index, queries, K, 0))
     set_blas_threshold()
     return ours_s, default_s
-
-
-def build_ours(data: Data, kind: IndexType, folder: Path) -> tuple[float, Path]:
-    """Return the seconds from rows in memory to a published version, and its folder.
-
-    Raises:
-        RuntimeError: it failed the gate.
-        ValueError: an index of this type cannot reach the target recall.
-    """
-    workspace, scratch = Workspace.create(folder / "workspace"), folder / "scratch"
-    scratch.mkdir()
-    settings = IndexSettings(type=kind, target_recall=TARGET_RECALL)
-    start = time.perf_counter()
-    write_version(scratch / "v000001", None, data.table, settings, {"model": "m"})
-    published = workspace.publish(scratch / "v000001", "indexes/m/v000001", last="index.json")
-    set_current(workspace, "m", "v000001")
-    return time.perf_counter() - start, Path(published)
 
 
 def build_plain(data: Data, kind: IndexType, file: Path) -> float:
@@ -162,40 +117,42 @@ def build_plain(data: Data, kind: IndexType, file: Path) -> float:
     return time.perf_counter() - start
 
 
-def loaded_gb(path: Path) -> float:
-    """Return the memory of a loaded index in a process of its own."""
-    command = [sys.executable, "-c", MEMORY_SCRIPT, str(path)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return int(output) / 1e9
+def plain_bytes(file: Path) -> int:
+    """Return the memory of FAISS's loaded index in a process of its own."""
+    return int(run_python(MEMORY_SCRIPT, str(file)))
 
 
 def measure(data: Data, kind: IndexType, exact_s: float) -> Measured:
     """Build, load and search an index of one type; see the module docstring.
 
     Raises:
-        RuntimeError, ValueError: see `build_ours`.
+        RuntimeError: it failed the gate.
+        ValueError: an index of this type cannot reach the target recall.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        ours_s, folder = build_ours(data, kind, Path(scratch))
-        ours_gb, plain_s, plain_gb = loaded_gb(folder), math.nan, math.nan
+        table = BenchmarkTable.of(Path(scratch) / "workspace", data.table)
+        settings = IndexSettings(type=kind, target_recall=TARGET_RECALL)
+        ours_s = timed(lambda: table.build(settings))
+        (ours_bytes, _), plain_s, faiss_bytes = table.loaded_bytes(), math.nan, math.nan
         if len(data.pages) <= PLAIN_MAX_ROWS:
             file = Path(scratch) / "plain.faiss"
-            plain_s, plain_gb = build_plain(data, kind, file), loaded_gb(file)
-        ours = SearchIndex(folder)
-        recall = data.recall(ours.search(data.queries, Domain.PAGE, K).places)
+            plain_s, faiss_bytes = build_plain(data, kind, file), plain_bytes(file)
+        searcher = table.searcher()
+        ours = searcher.snapshot.domains[Domain.PAGE]
+        recall = data.recall(ours.nearest(data.queries, K)[1])
         batch = data.queries[:BATCH]
-        ((_, segment),) = ours.domains[Domain.PAGE].segments
+        segment = base_segment(searcher)
         index, effort = segment.index, segment.search_effort
         bare_s, ours_batch_s = best_times(
-            lambda: search(index, batch, K, effort), lambda: ours.search(batch, Domain.PAGE, K)
+            lambda: search(index, batch, K, effort), lambda: ours.nearest(batch, K)
         )
-        delta = folder.parent / "v000002"
-        delta.mkdir()
-        write_delta(delta, folder, data.changed, {"model": "m"})
-        with_delta, added = SearchIndex(delta), build("flat", data.added)
-        bare_both_s, with_delta_s = best_times(
+        table.append(data.new_rows)
+        table.dataset.delete(pc.field("sample_id").isin(data.deleted))
+        searcher.refresh()
+        changed, added = searcher.snapshot.domains[Domain.PAGE], build("flat", data.added)
+        bare_both_s, changed_s = best_times(
             lambda: (search(index, batch, K, effort), search(added, batch, K, 0)),
-            lambda: with_delta.search(batch, Domain.PAGE, K),
+            lambda: changed.nearest(batch, K),
         )
     return Measured(
         rows=len(data.pages),
@@ -204,11 +161,11 @@ def measure(data: Data, kind: IndexType, exact_s: float) -> Measured:
         per_second=BATCH / ours_batch_s,
         gain=exact_s / ours_batch_s,
         base_overhead=ours_batch_s / bare_s - 1,
-        delta_overhead=with_delta_s / bare_both_s - 1,
+        changed_overhead=changed_s / bare_both_s - 1,
         ours_s=ours_s,
         plain_s=plain_s,
-        ours_gb=ours_gb,
-        plain_gb=plain_gb,
+        ours_gb=ours_bytes / 1e9,
+        plain_gb=faiss_bytes / 1e9,
     )
 
 
@@ -223,7 +180,7 @@ def missed_bars(results: Sequence[Measured], rows: int, kinds: Sequence[str]) ->
         f"{one.kind} at {one.rows:,}: the wrapper adds {overhead:.1%} to a batch of a {part}; "
         f"expected at most {MAX_OVERHEAD:.0%}"
         for one in results
-        for part, overhead in (("base", one.base_overhead), ("delta", one.delta_overhead))
+        for part, overhead in (("base", one.base_overhead), ("changed base", one.changed_overhead))
         if overhead > MAX_OVERHEAD
     ]
     gains = [

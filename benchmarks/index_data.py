@@ -1,4 +1,4 @@
-"""Synthetic vectors and tables for `benchmarks/index.py`."""
+"""Synthetic vectors and tables for `benchmarks/index.py` and `benchmarks/search.py`."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from search_tables import vector_column
 
 from ampere.records import Domain
 from ampere.retrieval.index_types import TIE_TOLERANCE
@@ -18,20 +19,22 @@ TUNING_QUERIES = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Vectors of length 1 and tables of them, as the index stage reads them.
+    """Vectors of length 1 and rows of them for a search table.
 
     Attributes:
         pages: float32 [N, D].
         table: the pages, and `TUNING_QUERIES` shorts to tune and gate the index of pages with.
-        changed: the same with a hundredth of the pages deleted and as many added.
-        added: float32 [N // 100, D], the added ones.
+        deleted: ids of a hundredth of the pages, to delete.
+        new_rows: as many new pages.
+        added: float32 [N // 100, D], their vectors.
         queries: float32 [QUERIES, D].
         exact: float32 [QUERIES, K], similarities of the K nearest pages.
     """
 
     pages: NDArray[np.float32]
     table: pa.Table
-    changed: pa.Table
+    deleted: list[str]
+    new_rows: pa.Table
     added: NDArray[np.float32]
     queries: NDArray[np.float32]
     exact: NDArray[np.float32]
@@ -50,15 +53,13 @@ def draw_data(rows: int, dim: int) -> Data:
     pages, added, tuning, queries = np.split(vectors, np.cumsum([rows, new, TUNING_QUERIES]))
     shorts = table_of(tuning, Domain.SHORT)
     table = table_of(vectors[: rows + new], Domain.PAGE)
-    remaining = np.arange(rows) % 100 > 0
     queries = np.ascontiguousarray(queries)
     exact, _ = faiss.knn(queries, pages, K, metric=faiss.METRIC_INNER_PRODUCT)
     return Data(
         pages=pages,
         table=pa.concat_tables([table.slice(0, rows), shorts]),
-        changed=pa.concat_tables(
-            [table.slice(0, rows).filter(remaining), table.slice(rows), shorts]
-        ),
+        deleted=table["sample_id"].take(np.arange(0, rows, 100)).to_pylist(),
+        new_rows=table.slice(rows),
         added=added,
         queries=queries,
         exact=exact,
@@ -82,16 +83,18 @@ def draw_vectors(count: int, centers: int, dim: int) -> NDArray[np.float32]:
 
 def table_of(vectors: NDArray[np.float32], domain: Domain) -> pa.Table:
     """Return the rows of a domain; the vectors are not copied."""
-    count, dim = vectors.shape
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * dim)
+    count = len(vectors)
+    first = list(Domain).index(domain) << 60  # equal fingerprints would be equal vectors
     return pa.table(
         {
             "sample_id": [f"{domain}{i:08}" for i in range(count)],
             "product_id": [f"p{i // 5:07}" for i in range(count)],
             "domain": [str(domain)] * count,
-            "vector": pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel())),
+            "split": ["test"] * count,
+            "origin": ["catalog"] * count,
+            "vector": vector_column(vectors),
             "text": ["云岚薄荷控油洗发水 去屑"] * count,
             "media_uri": [f"{domain}/{i:08}.jpg" for i in range(count)],
-            "fingerprint": [f"{domain}{i}" for i in range(count)],
+            "fingerprint": [f"{first + i:016x}" for i in range(count)],
         }
     )

@@ -7,6 +7,8 @@ Three ways, by the number of items that a search may return:
 - few: compare the query with each of them, which is exact and faster than any index;
 - between: FAISS asks a bitmap about each item that it visits, and visits more.
 
+Where one way finds too few items, the next one searches again.
+
 `benchmarks/search.py` measures the limits between them.
 """
 
@@ -21,11 +23,15 @@ from numpy.typing import NDArray
 from ampere.retrieval.index_types import search, search_parameters
 
 # Comparing a query of 128 dimensions with this many vectors takes about as long as a graph search
-# whose effort is raised to keep its recall.
-COMPARED_ITEMS = 50_000
+# of a million with its raised effort.
+COMPARED_ITEMS = 100_000
 DROPPED_SHARE = 0.2  # of excluded items, up to which they are dropped after the search
 SPARE_RESULTS = 2  # beyond twice the expected number of excluded ones
-MAX_EFFORT_FACTOR = 8  # of the search effort, where many items are excluded
+# Where half of the items are excluded, the search effort is multiplied by twice this, and so on. By
+# 1 it would do for items that are excluded at random. Those of a category lie together, and where
+# they are far from the query, most that are visited are excluded.
+EFFORT_PER_SHARE = 2
+MAX_EFFORT_FACTOR = 32  # of the search effort
 
 _untyped: Any = faiss  # its type stubs are missing the selectors' constructors
 
@@ -92,6 +98,10 @@ def search_allowed(
         scores, places = search(index, queries, k, effort, extra=extra)
     elif 1 - allowed.share <= DROPPED_SHARE:
         scores, places = _search_and_drop(index, queries, k, effort, allowed, extra)
+        few = (places >= 0).sum(axis=1) < wanted
+        if few.any():
+            selected = _search_selected(index, queries[few], k, effort, allowed, extra)
+            scores[few], places[few] = selected
     else:
         scores, places = _search_selected(index, queries, k, effort, allowed, extra)
     few = (places >= 0).sum(axis=1) < min(wanted, allowed.count)
@@ -131,7 +141,7 @@ def _search_selected(
     """Search with a selector: exactly if there are few allowed items, else with more effort."""
     if allowed.count <= COMPARED_ITEMS or isinstance(faiss.downcast_index(index), faiss.IndexFlat):
         return _search_all(index, queries, k, allowed, extra)
-    factor = min(MAX_EFFORT_FACTOR, 1 / allowed.share)
+    factor = min(MAX_EFFORT_FACTOR, EFFORT_PER_SHARE / allowed.share)
     parameters = search_parameters(
         index, effort, allowed.bitmap, k, k + extra, effort_factor=factor
     )

@@ -171,10 +171,11 @@ def rows_by_id(
     dataset: lance.LanceDataset, row_ids: NDArray[np.uint64], columns: list[str]
 ) -> pa.Table:
     """Columns of some rows, in the order of the given row ids, all of which must exist."""
-    parts = [dataset.scanner(columns=columns, with_row_id=True, limit=0).to_table()]
-    for start in range(0, len(row_ids), IDS_PER_READ):
+    parts = []
+    for start in range(0, max(1, len(row_ids)), IDS_PER_READ):
         names = ", ".join(map(str, row_ids[start : start + IDS_PER_READ].tolist()))
-        scanner = dataset.scanner(columns=columns, filter=f"_rowid IN ({names})", with_row_id=True)
+        condition = f"_rowid IN ({names})" if names else "false"
+        scanner = dataset.scanner(columns=columns, filter=condition, with_row_id=True)
         parts.append(scanner.to_table())
     rows = pa.concat_tables(parts)
     at = pc.index_in(pa.array(row_ids, pa.uint64()), value_set=rows["_rowid"].combine_chunks())

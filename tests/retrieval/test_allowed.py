@@ -72,3 +72,15 @@ def test_inverted_lists_return_all_that_is_asked_for() -> None:
     scores, places = search_allowed(index, QUERIES, 500, 1)
     assert (places >= 0).all() and len(np.unique(places[0])) == 500
     assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_items_that_lie_together_far_from_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of what a search visits is excluded, unlike by a filter at random."""
+    monkeypatch.setattr(module, "COMPARED_ITEMS", 0)
+    likeness = VECTORS @ QUERIES.mean(axis=0)
+    mask = likeness < np.quantile(likeness, 0.3)
+    index = build("ivf-flat", VECTORS)
+    effort = index_lists(index) // 8
+    _, places = search_allowed(index, QUERIES, K, effort, Allowed(mask))
+    pairs = zip(places, exact(mask, K), strict=True)
+    assert sum(len(set(ours) & set(theirs)) for ours, theirs in pairs) >= 0.98 * K * len(QUERIES)
