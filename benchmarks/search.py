@@ -61,12 +61,12 @@ from timing import best_times, median_ms, percentiles, timed
 
 from ampere.config.index import IndexSettings
 from ampere.records import Domain
-from ampere.retrieval.allowed import Allowed, search_allowed
+from ampere.retrieval.allowed import search_allowed
 from ampere.retrieval.index_types import SEARCH_EFFORTS, search, set_blas_threshold
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import INDEX_CACHE_BYTES, METADATA_CACHE_BYTES, Searcher
-from ampere.retrieval.segments import EXTRA_CANDIDATES, looked_up
+from ampere.retrieval.segments import EXTRA_CANDIDATES, PassingRows
 from ampere.retrieval.snapshot import id_mask, rows_by_id
 
 COUNTED_FILTERS = ("50 %", "5 %", "0.1 %")
@@ -183,7 +183,7 @@ class Measurement:
         for name in COUNTED_FILTERS:
             condition = FILTERS[name]
             passing = snapshot.passing_rows(condition)
-            allowed = Allowed(segment.mask & looked_up(passing, segment.row_ids))
+            allowed = passing.of(segment)
             places = index.nearest(query, K, passing)[1][0]
             row_ids = index.row_ids(places[places >= 0])
 
@@ -195,9 +195,7 @@ class Measurement:
             times = {
                 "ids from Lance": ids,
                 "mask of ids": lambda found=found: id_mask(found),
-                "mask of items": lambda passing=passing: Allowed(
-                    segment.mask & looked_up(passing, segment.row_ids)
-                ),
+                "mask of items": lambda passing=passing: PassingRows(passing.mask).of(segment),
                 "FAISS, 10 hits": lambda allowed=allowed: search_allowed(
                     segment.index, query, K, segment.search_effort, allowed, EXTRA_CANDIDATES
                 ),

@@ -18,7 +18,7 @@ from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
 from ampere.retrieval.lexical import TEXT_COLUMN, Ranking, rank_by_words
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
-from ampere.retrieval.segments import looked_up, stacked_vectors
+from ampere.retrieval.segments import PassingRows, looked_up, stacked_vectors
 from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
 
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
@@ -227,8 +227,8 @@ class _Run:
         )
         of_group = id_mask(rows["_rowid"].to_numpy())
         if self.passing is not None:
-            of_group &= looked_up(self.passing, np.arange(len(of_group), dtype=np.uint64))
-        nearest, _ = self._nearest(domain, size + 1, of_group)
+            of_group &= looked_up(self.passing.mask, np.arange(len(of_group), dtype=np.uint64))
+        nearest, _ = self._nearest(domain, size + 1, PassingRows(of_group))
         known = {candidate.row_id: candidate for candidate in candidates}
         return [
             known.get(row) or Candidate(row, name, score) for row, (score, name) in nearest.items()
@@ -287,7 +287,7 @@ class _Run:
         return self._nearest(domain, depth, self.passing)
 
     def _nearest(
-        self, domain: Domain, depth: int, passing: NDArray[np.bool_] | None
+        self, domain: Domain, depth: int, passing: PassingRows | None
     ) -> tuple[dict[int, tuple[float, str]], bool]:
         index = self.snapshot.domains[domain]
         assert self.vectors.query is not None, "the mode needs a vector"

@@ -110,6 +110,25 @@ def stored_vectors(index: faiss.Index) -> NDArray[np.float32]:
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
 
+class PassingRows:
+    """The rows that pass a filter, and the items of each segment that a search may return for it.
+
+    Args:
+        mask: bool [largest row id + 1].
+    """
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.mask = mask
+        self._allowed: dict[int, tuple[Segment, Allowed]] = {}  # by the segment's identity
+
+    def of(self, segment: Segment) -> Allowed:
+        """The items of a segment that pass and are not deleted."""
+        if id(segment) not in self._allowed:
+            allowed = Allowed(segment.mask & looked_up(self.mask, segment.row_ids))
+            self._allowed[id(segment)] = segment, allowed
+        return self._allowed[id(segment)][1]
+
+
 class DomainIndex:
     """The segments of a domain, searched as one index. Places count through all of them."""
 
@@ -127,7 +146,7 @@ class DomainIndex:
         self,
         vectors: NDArray[np.float32],
         k: int,
-        passing: NDArray[np.bool_] | None = None,
+        passing: PassingRows | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Similarities and places [Q, k], best first, ties in the order of sample ids.
 
@@ -137,13 +156,11 @@ class DomainIndex:
         Args:
             vectors: float32 [Q, D], of length 1.
             k: results per query.
-            passing: bool [max row id + 1], rows that pass a filter; None: all.
+            passing: rows that pass a filter; None: all.
         """
         scores, places = [], []
         for start, segment in zip(self.starts, self.segments, strict=False):
-            allowed = segment.allowed
-            if passing is not None:
-                allowed = Allowed(segment.mask & looked_up(passing, segment.row_ids))
+            allowed = segment.allowed if passing is None else passing.of(segment)
             found_scores, found = search_allowed(
                 segment.index, vectors, k, segment.search_effort, allowed, EXTRA_CANDIDATES
             )

@@ -17,6 +17,7 @@ from ampere.records import Domain
 from ampere.retrieval.base import Base
 from ampere.retrieval.segments import (
     DomainIndex,
+    PassingRows,
     Segment,
     added_segment,
     fingerprint_numbers,
@@ -25,7 +26,7 @@ from ampere.retrieval.segments import (
     with_added,
 )
 
-MAX_FILTERS = 16  # whose rows a snapshot remembers, a byte for each row of the table
+MAX_FILTERS = 16  # whose rows a snapshot remembers, two bytes for each row of the table
 IDS_PER_READ = 1000  # Lance takes longer for each of more
 CHANGED_COLUMNS = ["sample_id", "domain", "split", "fingerprint"]
 
@@ -44,7 +45,7 @@ class Snapshot:
     base: Base
     dataset: lance.LanceDataset
     domains: dict[Domain, DomainIndex]
-    passing: dict[str, NDArray[np.bool_]] = field(default_factory=dict)  # condition -> row mask
+    passing: dict[str, PassingRows] = field(default_factory=dict)  # by condition
 
     @classmethod
     def of_base(cls, base: Base, dataset: lance.LanceDataset) -> "Snapshot":
@@ -82,16 +83,16 @@ class Snapshot:
         deleted = sum(len(s.row_ids) - s.count for s in segments if s.is_base)
         return added + deleted
 
-    def passing_rows(self, condition: str) -> NDArray[np.bool_]:
-        """The rows that pass an SQL condition, bool [largest row id + 1]."""
-        mask = self.passing.get(condition)
-        if mask is None:
+    def passing_rows(self, condition: str) -> PassingRows:
+        """The rows that pass an SQL condition."""
+        passing = self.passing.get(condition)
+        if passing is None:
             rows = self.dataset.scanner(columns=[], filter=condition, with_row_id=True).to_table()
-            mask = id_mask(rows["_rowid"].to_numpy())
+            passing = PassingRows(id_mask(rows["_rowid"].to_numpy()))
             if len(self.passing) >= MAX_FILTERS:
                 self.passing.clear()
-            self.passing[condition] = mask
-        return mask
+            self.passing[condition] = passing
+        return passing
 
     def count(self, domain: Domain) -> int:
         """Number of rows of a domain."""

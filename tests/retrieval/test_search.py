@@ -291,3 +291,26 @@ def test_equal_scores_are_ordered_by_id(tmp_path: Path) -> None:
     for request in (BY_VECTOR, lexical("跑鞋"), replace(BY_VECTOR, text="跑鞋", mode="hybrid")):
         assert ids(run(snapshot, replace(request, k=40)).hits[Domain.PAGE]) == expected
     assert ids(run(snapshot, lexical("跑鞋", k=7)).hits[Domain.PAGE]) == expected[:7]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf-flat"])
+def test_k_hits_at_every_selectivity(tmp_path: Path, kind: str) -> None:
+    """Of 10,000 rows all, half, 5 %, 0.1 % and 0.01 % pass."""
+    count = 10_000
+    vectors = unit_vectors(count, seed=3)
+    prices = np.random.default_rng(4).permutation(count)
+    table = SearchTable(
+        tmp_path, [row(n, vectors[n], price=float(prices[n]), text="茶") for n in range(count)]
+    )
+    table.build(type=kind, target_recall=0.9)
+    snapshot = table.searcher().snapshot
+    for passing in (count, 5000, 500, 10, 1):
+        request = replace(BY_VECTOR, filter=f"price < {passing}", k=20)
+        hits = run(snapshot, request).hits[Domain.PAGE]
+        numbers = np.flatnonzero(prices < passing)
+        order = numbers[np.argsort(-(vectors[numbers] @ QUERY))][:20]
+        exact = [f"s{number:04}" for number in order]
+        assert len(hits) == min(20, passing)
+        assert len(set(ids(hits)) & set(exact)) >= 0.95 * len(exact), passing
+        lexical_hits = run(snapshot, lexical("茶", filter=f"price < {passing}", k=20))
+        assert len(lexical_hits.hits[Domain.PAGE]) == min(20, passing)

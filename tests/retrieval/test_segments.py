@@ -9,6 +9,7 @@ from ampere.retrieval.segments import (
     MERGED_ROWS,
     MISSING_SCORE,
     DomainIndex,
+    PassingRows,
     Segment,
     added_segment,
     merge_ranked,
@@ -95,8 +96,12 @@ def test_only_passing_rows_are_results() -> None:
     index = DomainIndex([segment(["s0", "s1"], vectors[:2]), segment(["s2", "s3"], vectors[2:])])
     passing = np.zeros(1003, bool)
     passing[[1001, 1002]] = True  # and 1003 is beyond the end of the mask
-    _, places = index.nearest(vectors[:1], 5, passing)
-    assert set(index.sample_ids(places[0][places[0] >= 0])) == {"s1", "s2"}
+    rows = PassingRows(passing)
+    for segments in (index.segments, [index.segments[0].without(np.array([False, True]))]):
+        _, places = DomainIndex(segments).nearest(vectors[:1], 5, rows)
+        names = DomainIndex(segments).sample_ids(places[0][places[0] >= 0])
+        assert set(names) == ({"s1", "s2"} if len(segments) == 2 else set())
+    assert rows.of(index.segments[0]) is rows.of(index.segments[0])  # it is kept
 
 
 def test_small_segments_are_merged_and_a_base_is_not() -> None:

@@ -70,7 +70,7 @@ def test_changed_column_keeps_its_place(table: SearchTable) -> None:
     table.upsert(rows(range(20), price=5.0))
     assert searcher.refresh()
     assert searcher.snapshot.changes() == 0
-    assert searcher.snapshot.passing_rows("price = 5").sum() == 20
+    assert searcher.snapshot.passing_rows("price = 5").mask.sum() == 20
 
 
 def test_row_that_changes_its_domain_moves(table: SearchTable) -> None:

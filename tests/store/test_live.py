@@ -1,5 +1,6 @@
 """Live samples: in all tables they need, kept by the night, gone when deleted."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,35 @@ def test_types_of_rows(served: Workspace, tmp_path: Path) -> None:
     schema = embeddings_of(served, name_of(served)).read().schema
     assert schema.field("price").type == pa.float64()
     assert schema.field("vector").type == pa.list_(pa.float32(), 8)
+
+
+def test_rebuilds_at_the_same_time_lose_and_revive_nothing(served: Workspace) -> None:
+    """Bases are built, one after another, while samples come and go and a searcher follows."""
+    name, stop, errors = name_of(served), threading.Event(), []
+
+    def rebuild() -> None:
+        try:
+            while not stop.is_set():
+                build_index(served, IndexSettings(model="m", delta_share=0.0))
+        except Exception as error:
+            errors.append(error)
+
+    rebuilding = threading.Thread(target=rebuild)
+    rebuilding.start()
+    expected = {"one", "two"}
+    with (
+        open_searcher(served, name, poll_s=0.01) as searcher,
+        LiveWriter(served, name, 0) as writer,
+    ):
+        for number in range(30):
+            new, old = f"live-{number}", f"live-{number - 3}"
+            writer.upsert([live(new, vector=VECTORS[number % 8])])
+            writer.delete([old, *(["one"] if number == 9 else [])])
+            expected = (expected | {new}) - {old} - ({"one"} if number >= 9 else set())
+        stop.set()
+        rebuilding.join()
+        searcher.refresh()
+        assert set(found(searcher.snapshot, VECTORS[0])) == expected
+    assert not errors
+    assert set(found(open_searcher(served, name).snapshot, VECTORS[0])) == expected
+    assert ids(served, served.table(SAMPLES)) == expected
