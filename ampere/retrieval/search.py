@@ -203,9 +203,7 @@ class _Run:
 
     def best(self, domain: Domain) -> list[tuple[Any, list[Candidate]]]:
         """The groups, or single rows, from `offset` on, each with its candidates."""
-        depth = DEPTH
-        while depth < DEPTH_PER_HIT * self.wanted * self.request.group_size:
-            depth *= 4
+        depth = self._first_depth()
         while True:
             candidates, is_complete = self._ranked(domain, depth)
             groups = self._grouped(candidates)
