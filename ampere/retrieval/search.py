@@ -214,6 +214,15 @@ class _Run:
                 return chosen
             depth *= 4
 
+    def _first_depth(self) -> int:
+        """Rows of each ranking to look at first."""
+        if self.request.ranking == "vector" and not self.request.group_by:
+            return self.wanted + 1  # the sample itself may be among them
+        depth = DEPTH
+        while depth < DEPTH_PER_HIT * self.wanted * self.request.group_size:
+            depth *= 4
+        return depth
+
     def _filled(self, domain: Domain, key: Any, candidates: list[Candidate]) -> list[Candidate]:
         """The best rows of a group, of which too few may be among those ranked so far."""
         kind, value = key
