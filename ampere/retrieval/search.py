@@ -15,7 +15,8 @@ from ampere.records import EMBEDDINGS, Domain
 from ampere.retrieval.explain import Explanation, matched_words
 from ampere.retrieval.filters import lance_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
-from ampere.retrieval.lexical import TEXT_COLUMN, Ranking, rank_by_words
+from ampere.retrieval.index_types import TIE_TOLERANCE
+from ampere.retrieval.lexical import MAX_RANKED, TEXT_COLUMN, Ranking, rank_by_words
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.segments import PassingRows, looked_up, stacked_vectors
@@ -207,17 +208,25 @@ class _Run:
         while True:
             candidates, is_complete = self._ranked(domain, depth)
             groups = self._grouped(candidates)
-            if is_complete or len(groups) >= self.wanted:
+            is_enough = len(groups) >= self.wanted and not self._cuts_tie(candidates)
+            if is_complete or is_enough:
                 chosen = list(groups.items())[self.request.offset : self.wanted]
                 if self.request.group_size > 1 and self.request.ranking == "vector":
                     chosen = [(key, self._filled(domain, key, few)) for key, few in chosen]
                 return chosen
             depth *= 4
 
+    def _cuts_tie(self, candidates: list[Candidate]) -> bool:
+        """Whether rows that were not looked at may tie with the last one that is wanted."""
+        is_plain = self.request.ranking == "vector" and not self.request.group_by
+        if not is_plain or len(candidates) > MAX_RANKED:
+            return False
+        return candidates[self.wanted - 1].score - candidates[-1].score <= TIE_TOLERANCE
+
     def _first_depth(self) -> int:
         """Rows of each ranking to look at first."""
         if self.request.ranking == "vector" and not self.request.group_by:
-            return self.wanted + 1  # the sample itself may be among them
+            return self.wanted + 2  # the sample itself may be among them, and one that is no tie
         depth = DEPTH
         while depth < DEPTH_PER_HIT * self.wanted * self.request.group_size:
             depth *= 4
