@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
 
-GROUP_S = 0.05  # a commit waits this long for further changes
+GROUP_S = 0.1  # a commit waits this long for further changes
 MAX_GROUP = 1000  # changes of one commit
 
 

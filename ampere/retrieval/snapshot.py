@@ -74,7 +74,39 @@ class Snapshot:
         """
         changes = Changes(self, dataset)
         domains = {domain: changes.apply(domain, self.domains[domain]) for domain in Domain}
-        return Snapshot(self.base, dataset, domains)
+        return Snapshot(self.base, dataset, domains, self._passing_in(dataset))
+
+    def _passing_in(self, dataset: lance.LanceDataset) -> dict[str, PassingRows]:
+        """The rows of a later version that pass the remembered filters.
+
+        Only the rows of new files are filtered: Lance writes changed rows to new files.
+        """
+        if not self.passing:
+            return {}
+        known = {fragment.fragment_id for fragment in self.dataset.get_fragments()}
+        new = [f for f in dataset.get_fragments() if f.fragment_id not in known]
+
+        def ids(condition: str | None) -> NDArray[np.uint64]:
+            rows = dataset.scanner(
+                columns=[],
+                filter=condition,
+                fragments=new,
+                with_row_id=True,
+                use_scalar_index=False,
+            )
+            return rows.to_table()["_rowid"].to_numpy()
+
+        written = ids(None) if new else np.empty(0, np.uint64)
+        later = {}
+        for condition, rows in list(self.passing.items()):
+            size = max(len(rows.mask), int(written.max()) + 1 if len(written) else 0)
+            mask = np.zeros(size, bool)
+            mask[: len(rows.mask)] = rows.mask
+            if len(written):
+                mask[written] = False
+                mask[ids(condition)] = True
+            later[condition] = PassingRows(mask)
+        return later
 
     def changes(self) -> int:
         """Rows that were added to the base or deleted from it."""

@@ -141,7 +141,9 @@ class LiveWriter:
                 self._workspace.table(FRAMES).upsert([frames_row(sample) for sample in framed])
             if bare := [sample.sample_id for sample in upserted if not sample.frames]:
                 self._delete(FRAMES, bare)
-            self._table.upsert([self._search_row(sample) for sample in upserted])
+            with self._workspace.commit_lock(self._table.spec.name):
+                rows = [self._search_row(sample) for sample in upserted]
+                self._table.upsert(rows, is_locked=self._workspace.is_local)
 
     def _delete(self, spec: TableSpec, ids: list[str]) -> None:
         table = self._workspace.table(spec)

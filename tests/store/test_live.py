@@ -26,6 +26,7 @@ from ampere.store.embeddings import SearchColumns, add_search_columns, refresh_c
 from ampere.store.indexes import open_searcher
 from ampere.store.live import LiveSample, LiveWriter
 from ampere.store.models import model_folder
+from ampere.store.table import Table
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from tests.helpers.embeddings import embeddings_of, write_embeddings
@@ -231,3 +232,27 @@ def test_rebuilds_at_the_same_time_lose_and_revive_nothing(served: Workspace) ->
     assert not errors
     assert set(found(open_searcher(served, name).snapshot, VECTORS[0])) == expected
     assert ids(served, served.table(SAMPLES)) == expected
+
+
+def test_keys_are_looked_up_by_their_index_under_the_lock_alone(
+    served: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an index, Lance does not see keys that another process inserts at the same time."""
+    upsert, locked = Table.upsert, []
+
+    def upsert_under_lock(table: Table, rows: Any, *, is_locked: bool = False) -> None:
+        if is_locked:
+            lock = served.lock(f"{table.spec.name}-commit")
+            with pytest.raises(RuntimeError, match="another job is writing"), lock:
+                pass
+            locked.append(table.spec.name)
+        upsert(table, rows, is_locked=is_locked)
+
+    monkeypatch.setattr(Table, "upsert", upsert_under_lock)
+    with LiveWriter(served, name_of(served)) as writer:
+        writer.upsert([live()])
+    assert locked == [f"embeddings/{name_of(served)}"]
+    monkeypatch.setitem(served.__dict__, "is_local", False)  # a cloud store has no lock
+    with LiveWriter(served, name_of(served)) as writer:
+        writer.upsert([live()])
+    assert len(locked) == 1
