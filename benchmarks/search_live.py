@@ -77,8 +77,11 @@ class LiveRun:
 
     def run(self, seconds: float) -> Live:
         """Change and search for some seconds, then until all changes were found, or 10 more."""
+        commits = threading.Lock()  # the only process that writes
         with (
-            TableWriter(self.table.table.uri, maintain=self._maintain) as writer,
+            TableWriter(
+                self.table.table.uri, maintain=self._maintain, lock=lambda: commits
+            ) as writer,
             self.table.searcher() as searcher,
             ThreadPoolExecutor(128) as changing,
             ThreadPoolExecutor(4) as searching,

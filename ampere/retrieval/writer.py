@@ -4,6 +4,7 @@ Lance's primary key makes writers of several processes safe: none doubles or los
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import lance
 import pyarrow as pa
@@ -23,6 +24,8 @@ class TableWriter:
         group_s: seconds that a commit waits for further changes.
         maintain: called from time to time between two commits, to merge small files and to take
             new rows into the indexes.
+        lock: held around each commit by all processes that insert rows; then keys are looked up by
+            their index, which is faster. None: there is no such lock.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class TableWriter:
         uri: str,
         group_s: float = GROUP_S,
         maintain: Callable[[], None] | None = None,
+        lock: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self._uri, self._maintain = uri, maintain
+        self._uri, self._maintain, self._lock = uri, maintain, lock
         self._schema = lance.dataset(uri).schema
         self._commits = 0
         self._committer = GroupCommitter(self.write, group_s, self._between)
@@ -73,13 +77,15 @@ class TableWriter:
         """
         upserted = [row for row in changes.values() if row is not None]
         deleted = [name for name, row in changes.items() if row is None]
-        if upserted:
-            # By an index, Lance would not record the keys that another process must see.
-            merge = lance.dataset(self._uri).merge_insert(KEY).use_index(False)
-            merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(pa.concat_tables(upserted).combine_chunks())
-        if deleted:
-            lance.dataset(self._uri).delete(pc.field(KEY).isin(deleted))
+        with self._lock() if self._lock else nullcontext():
+            if upserted:
+                # By an index, Lance does not record the keys that another process must see.
+                merge = lance.dataset(self._uri).merge_insert(KEY)
+                merge = merge.use_index(self._lock is not None)
+                merge = merge.when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(pa.concat_tables(upserted).combine_chunks())
+            if deleted:
+                lance.dataset(self._uri).delete(pc.field(KEY).isin(deleted))
 
     def _between(self) -> None:
         self._commits += 1

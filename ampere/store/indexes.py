@@ -8,6 +8,7 @@ version, and the tag `serving` names the version whose base is searched.
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,9 @@ def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> In
     if engine == "milvus":
         return MilvusEngine(uri, alias_of(name))
     searcher = open_searcher(workspace, name)
-    return FaissEngine(searcher, TableWriter(workspace.table(embeddings_spec(name)).uri))
+    table = workspace.table(embeddings_spec(name))
+    lock = partial(workspace.commit_lock, table.spec.name) if workspace.is_local else None
+    return FaissEngine(searcher, TableWriter(table.uri, lock=lock))
 
 
 def remove_old(workspace: Workspace, name: str, keep: int, before: int | None) -> None:

@@ -1,6 +1,8 @@
 """Live changes: durable when they return, in order, and few commits for many."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,19 @@ def test_rows_that_do_not_fit_are_refused(
         with pytest.raises(ValueError, match=message):
             writer.upsert(bad)
     assert prices(table).keys() == {"s0000"}
+
+
+def test_commits_hold_the_lock(table: SearchTable) -> None:
+    """With it, keys are looked up by their index."""
+    held: list[bool] = []
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        held.append(True)
+        yield
+
+    with TableWriter(table.uri, group_s=0, lock=lock) as writer:
+        writer.upsert(rows(table, 0, 1, price=1.0))
+        writer.upsert(rows(table, 1, 2, price=2.0))
+        writer.delete(["s0000"])
+    assert prices(table) == {"s0001": 2.0, "s0002": 2.0} and len(held) == 3
