@@ -1,5 +1,6 @@
 """Connecting to Ray: the cluster at RAY_ADDRESS (set by `ray job submit`), else a local one."""
 
+import gc
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ PROBE_S = 10.0  # for one attempt to reach the head node; Ray itself tries for 1
 
 
 def connect(gpus: float = 0.0, setting: str = "") -> None:
-    """Connect this process to Ray; further calls do nothing.
+    """Connect this process to Ray; a further call only frees what a failed job still holds.
 
     Args:
         gpus: number of GPUs without which the job cannot start. A cluster may still add GPUs, so
@@ -27,6 +28,9 @@ def connect(gpus: float = 0.0, setting: str = "") -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    # The actors of a job that failed in this process hold their cores until Ray's objects are
+    # collected, which refer to each other. A training that needs these cores would wait for ever.
+    gc.collect()
     address = cluster_address()
     if address is None:
         require_gpus(gpus, setting)

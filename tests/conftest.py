@@ -4,7 +4,6 @@ A test's tier follows from the fixtures that it asks for: `e2e` starts whole com
 the Ray of its process, `slow` takes more than a few seconds. `make fast` runs the other tests.
 """
 
-import gc
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -84,17 +83,6 @@ def no_hidden_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 def _refuse_ray(*_: object, **__: object) -> None:
     pytest.fail("this test starts Ray: use the fixture local_ray, or the mark `ray` or `e2e`")
-
-
-@pytest.fixture(autouse=True)
-def collected_pipelines(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the actors of a failed pipeline go: they hold cores that the next test may wait for.
-
-    They end when Ray's objects are collected, which refer to each other and to the exception.
-    """
-    yield
-    if RAY_FIXTURES & set(request.fixturenames):
-        gc.collect()
 
 
 @pytest.fixture
