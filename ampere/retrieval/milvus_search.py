@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ampere.records import Domain
 from ampere.retrieval.engine import Unsupported
-from ampere.retrieval.explain import Explanation, matched_words
 from ampere.retrieval.filters import milvus_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
 from ampere.retrieval.index_types import TIE_TOLERANCE
@@ -39,6 +37,7 @@ from ampere.retrieval.search import (
     Hit,
     SearchAnswer,
     check_group_column,
+    explanation,
     make_hit,
 )
 from ampere.retrieval.writer import KEY
@@ -270,23 +269,11 @@ class MilvusSearch:
             row,
             candidate.score,
             row[self.request.group_by] if self.request.group_by else None,
-            None if vector is None else self._explain(candidate, row, np.array(vector, np.float32)),
-        )
-
-    def _explain(
-        self, candidate: Candidate, row: dict[str, Any], stored: NDArray[np.float32]
-    ) -> Explanation:
-        def similarity(vector: NDArray[np.float32] | None) -> float | None:
-            return None if vector is None else float(vector @ stored)
-
-        return Explanation(
-            similarity=similarity(self.vectors.query),
-            vector_rank=candidate.vector_rank,
-            lexical_score=candidate.lexical_score,
-            lexical_rank=candidate.lexical_rank,
-            file_similarity=similarity(self.vectors.file),
-            words_similarity=similarity(self.vectors.words),
-            matched_words=matched_words(self.request.words, row["text"]),
+            None
+            if vector is None
+            else explanation(
+                self.request, self.vectors, candidate, row, np.array(vector, np.float32)
+            ),
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import lance
 import numpy as np
@@ -365,26 +365,12 @@ class _Run:
                     row,
                     candidate.score,
                     row[self.request.group_by] if self.request.group_by else None,
-                    None if stored is None else self._explain(candidate, row, stored[at]),
+                    None
+                    if stored is None
+                    else explanation(self.request, self.vectors, candidate, row, stored[at]),
                 )
             )
         return hits
-
-    def _explain(
-        self, candidate: Candidate, row: dict[str, Any], stored: NDArray[np.float32]
-    ) -> Explanation:
-        def similarity(vector: NDArray[np.float32] | None) -> float | None:
-            return None if vector is None else float(vector @ stored)
-
-        return Explanation(
-            similarity=similarity(self.vectors.query),
-            vector_rank=candidate.vector_rank,
-            lexical_score=candidate.lexical_score,
-            lexical_rank=candidate.lexical_rank,
-            file_similarity=similarity(self.vectors.file),
-            words_similarity=similarity(self.vectors.words),
-            matched_words=matched_words(self.request.words, row["text"]),
-        )
 
 
 def _rows_of(ranking: Ranking, domain: Domain) -> dict[int, tuple[float, str]]:
@@ -395,6 +381,53 @@ def _rows_of(ranking: Ranking, domain: Domain) -> dict[int, tuple[float, str]]:
         )
         if of == domain
     }
+
+
+class Ranks(Protocol):
+    """Where the rankings have a row; of the candidates of all engines."""
+
+    @property
+    def vector_rank(self) -> int | None:
+        """From 1; None: not among the ranked rows."""
+
+    @property
+    def lexical_rank(self) -> int | None:
+        """From 1; None: not among the ranked rows."""
+
+    @property
+    def lexical_score(self) -> float | None:
+        """BM25."""
+
+
+def explanation(
+    request: SearchRequest,
+    vectors: QueryVectors,
+    candidate: Ranks,
+    row: dict[str, Any],
+    stored: NDArray[np.float32],
+) -> Explanation:
+    """Why a row was found.
+
+    Args:
+        request: that was asked for.
+        vectors: of its query.
+        candidate: the row with its ranks.
+        row: its columns.
+        stored: its vector, float32 [D].
+    """
+
+    def similarity(vector: NDArray[np.float32] | None) -> float | None:
+        return None if vector is None else float(vector @ stored)
+
+    return Explanation(
+        similarity=similarity(vectors.query),
+        vector_rank=candidate.vector_rank,
+        lexical_score=candidate.lexical_score,
+        lexical_rank=candidate.lexical_rank,
+        file_similarity=similarity(vectors.file),
+        words_similarity=similarity(vectors.words),
+        matched_words=matched_words(request.words, row["text"]),
+    )
 
 
 def make_hit(row: dict[str, Any], score: float, group: Any, explanation: Explanation | None) -> Hit:

@@ -30,7 +30,7 @@ class Searcher:
     Args:
         uri: of the search table.
         base_folder: gives the local folder of the base that was built at a version of the table.
-        shards: shards of the base to load, with what came since; None: all.
+        shards: shards of the base to load, with the rows added to them since; None: all.
         poll_s: seconds between two looks for changes, once `start` was called.
 
     Raises:

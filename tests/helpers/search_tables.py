@@ -24,6 +24,31 @@ EXTRA = [
     pa.field("tags", pa.list_(pa.string())),
 ]
 
+# Texts of the first rows, and words -> numbers of the rows that hold one of them.
+NAMES = {
+    0: "红色 Nike 跑鞋",
+    1: "蓝色跑鞋 大码",
+    2: "安克 Anker 充电宝 20000mAh",
+    3: "蘋果 iPhone 手機殼",
+    4: "苹果手机壳 iPhone 15",
+    5: "waterproof running shoes",
+}
+WORDS = [
+    ("跑鞋", {0, 1}),
+    ("nike", {0}),
+    ("NIKE跑鞋", {0, 1}),
+    ("充电宝", {2}),
+    ("安克", {2}),
+    ("anker", {2}),
+    ("iphone", {3, 4}),
+    ("手機殼", {3}),
+    ("手机壳", {4}),
+    ("苹果", {4}),
+    ("running shoes", {5}),
+    ("20000mah", {2}),
+    ("咖啡", set()),
+]
+
 
 def unit_vectors(count: int, seed: int, dim: int = DIM) -> np.ndarray:
     """Random unit vectors, float32 [count, dim]."""

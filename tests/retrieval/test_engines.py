@@ -22,7 +22,7 @@ from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import Hit, SearchAnswer
 from tests.helpers.engines import Build, as_table, faiss_engine, milvus_engine
-from tests.helpers.search_tables import row, table_schema, unit_vectors
+from tests.helpers.search_tables import NAMES, WORDS, row, table_schema, unit_vectors
 
 ROWS = 900
 VECTORS = unit_vectors(ROWS + 100, seed=1)
@@ -40,14 +40,6 @@ SCHEMA = table_schema(
         pa.field("tags", pa.list_(pa.string())),
     ]
 )
-NAMES = {
-    0: "红色 Nike 跑鞋",
-    1: "蓝色跑鞋 大码",
-    2: "安克 Anker 充电宝 20000mAh",
-    3: "蘋果 iPhone 手機殼",
-    4: "苹果手机壳 iPhone 15",
-    5: "waterproof running shoes",
-}
 
 Opened = tuple[IndexEngine, Build]
 
@@ -219,24 +211,7 @@ def lexical(words: str, **fields: Any) -> SearchRequest:
     return SearchRequest(text=words, mode="lexical", domains=(Domain.PAGE,), **fields)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("跑鞋", {0, 1}),
-        ("nike", {0}),
-        ("NIKE跑鞋", {0, 1}),
-        ("充电宝", {2}),
-        ("安克", {2}),
-        ("anker", {2}),
-        ("iphone", {3, 4}),
-        ("手機殼", {3}),
-        ("手机壳", {4}),
-        ("苹果", {4}),
-        ("running shoes", {5}),
-        ("20000mah", {2}),
-        ("咖啡", set()),
-    ],
-)
+@pytest.mark.parametrize(("words", "expected"), WORDS)
 def test_words_of_chinese_and_english_names(
     shared: IndexEngine, words: str, expected: set[int]
 ) -> None:
