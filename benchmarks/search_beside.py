@@ -210,7 +210,7 @@ def measure_milvus(
         python: of an environment with pymilvus and milvus-lite.
         data: with vectors and queries.
         exact: filter -> as of `SearchData.exact`.
-        queries: at most so many for each filter.
+        queries: largest number of queries for each filter.
         ef: of its search.
         seconds: for each filter.
 

@@ -213,7 +213,7 @@ class LiveRun:
 
 
 def at_rate(rate: int, start: float, stop: float, call: Callable[[int, float], object]) -> None:
-    """Call with a number and the planned time, so many times a second."""
+    """Call at a fixed rate, with the number of the call and its planned time."""
     for number in itertools.count():
         planned = start + number / rate
         if planned >= stop:

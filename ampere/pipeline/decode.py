@@ -74,7 +74,7 @@ class DecodeStage(Stage):
             positions = range(position, position + batch.num_rows)
             columns = [batch["sample_id"], pa.array(fingerprints), pa.array(positions)]
             rows = pa.record_batch(columns, schema=INPUT_SCHEMA)
-            # What came live brought its frames.
+            # Live samples brought their frames.
             chunks.append(rows.filter(pc.invert(is_live(batch["origin"]))))
             position += batch.num_rows
         return pa.Table.from_batches(chunks, INPUT_SCHEMA)

@@ -104,7 +104,7 @@ def update_collection(
 def roll_back_collection(workspace: Workspace, settings: IndexSettings) -> str:
     """Publish the collection before the current one again; return its name.
 
-    It has the rows of its version: what came, changed or was deleted since is undone until the next
+    It holds the rows of its own version: later upserts and deletions are missing until the next
     `ampere index`.
 
     Raises:

@@ -13,7 +13,7 @@ from ampere.store.samples import still_there
 from ampere.store.table import IDS_PER_CONDITION, Table
 from ampere.store.workspace import Workspace
 
-FILES_PER_MERGE = 1024  # so many add 10 ms to a commit; a merge is divided among the machines
+FILES_PER_MERGE = 1024  # this many files add 10 ms to each commit
 
 
 class Committer:

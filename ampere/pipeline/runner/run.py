@@ -183,7 +183,8 @@ def prefetched(
 
     Args:
         batches: read in a thread of its own.
-        limit: batches that the thread reads ahead; so many do not wait for the interval's end.
+        limit: batches that the thread reads ahead; when they are all there, they are committed
+            before the interval ends.
         interval_s: least time between two batches, except for the last.
     """
     waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(limit)

@@ -133,7 +133,7 @@ class Stage(ABC):
         plan = make_plan(workspace, self.name, output, self.inputs(), self.owned_rows(), retryable)
         if not len(plan.orphans):
             return plan
-        # What came live has its frames and vectors without this stage.
+        # Live samples brought their frames and vectors; they need no row of this stage's inputs.
         live = workspace.table(SAMPLES).read(["sample_id"], IS_LIVE)["sample_id"]
         kept = pc.is_in(plan.orphans, value_set=live.combine_chunks())
         return replace(plan, orphans=plan.orphans.filter(pc.invert(kept)))

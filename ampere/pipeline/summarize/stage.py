@@ -201,7 +201,7 @@ def input_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
     for batch in samples.to_batches(columns=columns) if samples else ():
         positions = pa.array(range(position, position + batch.num_rows), pa.int64())
         position += batch.num_rows
-        # What came live has the text of a summary already.
+        # A live sample came with the text of a summary.
         is_clip = pc.and_not(
             pc.not_equal(batch["domain"], str(Domain.PAGE)), is_live(batch["origin"])
         )
