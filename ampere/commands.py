@@ -259,10 +259,10 @@ class Embed(StageCommand):
 
 @dataclass(kw_only=True)
 class Index(Command):
-    """Update the search index of a model, or roll it back to the previous version."""
+    """Update the search index of a model, or roll it back to the previous base."""
 
     action: tyro.conf.Positional[Literal["build", "rollback"]] = "build"
-    """Build or update the index, or roll back to its previous version."""
+    """Build or update the index, or serve its previous base again."""
     index: IndexSettings
 
     name: ClassVar[str] = "index"

@@ -41,7 +41,8 @@ class IndexSettings:
     target_recall: float = 0.99
     """Recall@10 against exact search (0-1) that an index must reach to be published."""
     max_memory_gb: float | None = None
-    """Memory limit per domain index or shard, in gigabytes, with result rows; None: no limit."""
+    """Memory limit per domain index or shard, in gigabytes, with the ids of its rows; None: no
+    limit."""
     max_latency_ms: float | None = None
     """Latency limit of a single query on one core, in milliseconds; None: no limit."""
     shards: int = 1
