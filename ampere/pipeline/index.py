@@ -80,7 +80,7 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
             report = update_collection(workspace, name, table, settings)
             report.notes += filter(None, notes)
             return report
-        before, reason = None, "there was none"
+        before, reason = None, "the first one of these weights"
         try:
             before = serving(workspace, name)
             report = current_report(workspace, name, settings, before)
@@ -93,7 +93,7 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         version, rows, lines = new_base(workspace, name, table, settings, before)
         set_serving(search_table(workspace, name), version)
         remove_old(workspace, name, settings.keep, before)
-        notes = [f"index: new base {base_name(version)}: {reason}", *lines, *notes]
+        notes = [f"index: new base {base_name(version)} ({reason})", *lines, *notes]
         if removed := remove_superseded(workspace, name):
             notes.append(f"index: removed the tables of earlier weights {', '.join(removed)}")
     return Report(
