@@ -4,7 +4,7 @@ set -eu
 uv=$1
 plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11"
 # shellcheck disable=SC2086  # word splitting is intended
-"$uv" pip compile pyproject.toml --extra cpu --extra aws --extra milvus --extra dev \
+"$uv" pip compile pyproject.toml --extra cpu --extra asr --extra aws --extra milvus --extra dev \
   --override requirements/overrides.txt $plain \
   ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} -o requirements/cpu.txt
 # shellcheck disable=SC2086

@@ -9,6 +9,7 @@ from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.train import TrainSettings
+from ampere.config.transcribe import TranscribeSettings
 
 
 def demo() -> Settings:
@@ -106,8 +107,11 @@ def small() -> Settings:
 
 
 def rope() -> Settings:
-    """The paper's setup: X-CLIP-B/16, RoBERTa and an LLM from the hub; one GPU per worker."""
+    """The paper's setup: X-CLIP-B/16, RoBERTa, Qwen3-ASR and an LLM from the hub; on GPUs."""
     return Settings(
+        transcribe=TranscribeSettings(
+            engine="vllm", model="Qwen/Qwen3-ASR-0.6B", gpus=1.0, workers="1:16", batch_size=64
+        ),
         # The paper's model is baichuan2-13b-4bit: docs/guides/summaries.md.
         summarize=SummarizeSettings(model="qwen3-8b", gpus=1.0, workers="1:16"),
         model=ModelSettings(

@@ -19,6 +19,7 @@ from ampere.config.model import EFFICIENTNET, ModelSettings
 from ampere.config.serve import ServeSettings
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.train import TrainSettings
+from ampere.config.transcribe import TranscribeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Settings:
     """Settings of all stages: what a preset returns, and what is saved beside every result."""
 
     decode: DecodeSettings = field(default_factory=DecodeSettings)
+    transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
     summarize: SummarizeSettings = field(default_factory=SummarizeSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
