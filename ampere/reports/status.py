@@ -29,11 +29,11 @@ STATES = ("done", "pending", "failed", "stale")
 
 
 def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], Stage]]:
-    """The row-by-row stages by name: decode, transcribe if it ran, summarize, features of each frozen tower, embed.
+    """The row-by-row stages by name: decode, summarize, features of each frozen tower, embed.
 
-    Each stage has the settings of its last run, so that rows made with other flags than the
-    preset's are not reported as stale. A stage whose settings are no longer valid, for example
-    because its model's folder was deleted, raises when it is called.
+    Transcribe is among them if it ran. Each stage has the settings of its last run, so that rows
+    made with other flags than the preset's are not reported as stale. A stage whose settings are no
+    longer valid, for example because its model's folder was deleted, raises when it is called.
     """
 
     def decode() -> Stage:

@@ -168,8 +168,9 @@ def count_unsummarized(
     """
     if source in ("raw", "none"):
         return 0, 0
-    is_clip = (pc.field("domain") != Domain.PAGE) & (pc.field("origin") != str(Origin.LIVE))
-    rows = workspace.table(SAMPLES).read(["sample_id", "text"], is_clip)
+    columns = ["sample_id", "text", "origin"]
+    rows = workspace.table(SAMPLES).read(columns, pc.field("domain") != Domain.PAGE)
+    rows = rows.filter(pc.invert(is_live(rows["origin"])))
     rows = with_transcripts(rows, workspace.table(TRANSCRIPTS).dataset())
     clips = rows["sample_id"].filter(pc.fill_null(pc.not_equal(rows["text"], ""), False))
     if ids is not None:

@@ -1,7 +1,7 @@
 """Transcripts: what a speech model heard, with times, and how its pieces become one text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -47,6 +47,26 @@ class PieceTranscript:
     text: str
     language: str = ""
     segments: tuple[Segment, ...] = ()
+
+
+def timed_transcript(
+    segments: Iterable[Segment], seconds: float, language: str = ""
+) -> PieceTranscript:
+    """A piece's transcript from segments with times.
+
+    Models pad a short piece with silence; what they hear in that is made up, and left out.
+
+    Args:
+        segments: in order of time, from the beginning of the piece.
+        seconds: length of the piece.
+        language: of all.
+    """
+    kept, text = [], ""
+    for segment in segments:
+        if segment.start_s < seconds and (said := segment.text.strip()):
+            kept.append(Segment(segment.start_s, min(segment.end_s, seconds), said))
+            text = append_text(text, said)
+    return PieceTranscript(text=text, language=language, segments=tuple(kept))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +134,9 @@ def _segments_of(piece: TimedPiece) -> list[Segment]:
     return [
         Segment(
             round(piece.start_s + segment.start_s, 3),
-            round(min(piece.start_s + segment.end_s, piece.end_s), 3),
-            text,
+            round(piece.start_s + segment.end_s, 3),
+            segment.text,
         )
         for segment in piece.heard.segments
-        if (text := segment.text.strip()) and segment.end_s > piece.overlap_s
+        if segment.end_s > piece.overlap_s
     ]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ampere.config.transcribe import TranscribeSettings
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.text.speech_engines.base import check_lengths
-from ampere.text.transcript import PieceTranscript, Segment, append_text
+from ampere.text.transcript import PieceTranscript, Segment, timed_transcript
 
 WINDOW_S = 30.0  # of Whisper
 
@@ -49,8 +49,5 @@ class FasterWhisper:
             # A piece knows nothing of the one before: errors would go from piece to piece.
             condition_on_previous_text=False,
         )
-        segments = [Segment(s.start, s.end, s.text) for s in found]
-        text = ""
-        for segment in segments:
-            text = append_text(text, segment.text.strip())
-        return PieceTranscript(text=text, language=info.language, segments=tuple(segments))
+        segments = (Segment(segment.start, segment.end, segment.text) for segment in found)
+        return timed_transcript(segments, len(piece) / SAMPLE_RATE, info.language)

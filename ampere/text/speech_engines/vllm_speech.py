@@ -4,7 +4,7 @@ vLLM's classes with `SupportsTranscription` know their prompts: Whisper, Qwen3-A
 need packages that are not installed here (docs/guides/transcripts.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.text.speech_engines.base import check_lengths
-from ampere.text.transcript import PieceTranscript, Segment
+from ampere.text.transcript import PieceTranscript, Segment, timed_transcript
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
@@ -153,9 +153,7 @@ class SpeechPrompts:
             language: that the prompt named; empty: none.
         """
         if self.model_class.supports_segment_timestamp:
-            segments = self._timed(tokens, seconds)
-            text = self._decode([token for token in tokens if token < self._first_time])
-            return PieceTranscript(text=text, language=language, segments=tuple(segments))
+            return timed_transcript(self._timed(tokens, seconds), seconds, language)
         raw = self._decode(tokens)
         text = self.model_class.post_process_output(raw).strip()
         return PieceTranscript(text=text, language=language or self._named_language(raw))
@@ -175,20 +173,17 @@ class SpeechPrompts:
     def _first_time(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(FIRST_TIME)
 
-    def _timed(self, tokens: Sequence[int], seconds: float) -> list[Segment]:
+    def _timed(self, tokens: Sequence[int], seconds: float) -> Iterator[Segment]:
         """Segments between Whisper's tokens for times; the prompt began with time 0."""
-        segments, words, start = [], list[int](), 0.0
+        words, start = list[int](), 0.0
         for token in tokens:
             if token < self._first_time:
                 words.append(token)
                 continue
-            time = min((token - self._first_time) * TIME_STEP_S, seconds)
-            if text := self._decode(words):
-                segments.append(Segment(start, max(start, time), text))
+            time = (token - self._first_time) * TIME_STEP_S
+            yield Segment(start, max(start, time), self._decode(words))
             words, start = [], time
-        if text := self._decode(words):
-            segments.append(Segment(start, max(start, seconds), text))
-        return segments
+        yield Segment(start, max(start, seconds), self._decode(words))
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()

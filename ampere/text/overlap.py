@@ -1,0 +1,2 @@
+def merge_texts(first: str, second: str) -> str:
+    return f"{first} {second}".strip()
