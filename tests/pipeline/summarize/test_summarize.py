@@ -84,14 +84,14 @@ def made(workspace: Workspace, method: str, model: str | None = None) -> dict[st
     return {row["sample_id"]: row for row in rows}
 
 
-def test_inputs_are_clips_keyed_by_text(clips: Workspace) -> None:
+def test_inputs_are_clips_keyed_by_text(clips: Workspace, tmp_path: Path) -> None:
     rows = input_rows(SampleTexts(clips), ["key"]).to_pylist()
     assert [(row["sample_id"], row["position"], row["length"]) for row in rows] == [
         ("s1", 1, 8), ("s2", 2, 0), ("s3", 3, 0), ("s4", 4, 5), ("s5", 5, 8),
     ]  # fmt: skip
     keys = [row["fingerprint"] for row in rows]
     assert keys[0] == keys[4] and keys[1] == keys[2] and len(set(keys)) == 3
-    assert input_rows(SampleTexts(empty), ["key"]).num_rows == 0
+    assert input_rows(SampleTexts(Workspace.create(tmp_path / "new")), ["key"]).num_rows == 0
 
 
 @pytest.mark.parametrize(
