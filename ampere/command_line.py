@@ -81,6 +81,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         Demo,
         commands.Prepare,
         commands.Decode,
+        commands.Transcribe,
         commands.Summarize,
         commands.EvaluateSummaries,
         commands.Train,

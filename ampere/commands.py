@@ -25,6 +25,7 @@ from ampere.config.settings import Settings, to_json
 from ampere.config.summarize import SummarizeSettings
 from ampere.config.systems import named_settings
 from ampere.config.train import TrainSettings
+from ampere.config.transcribe import TranscribeSettings
 from ampere.records import Domain
 from ampere.store.workspace import Workspace
 
@@ -145,6 +146,22 @@ class Decode(StageCommand):
 
         stage = DecodeStage(workspace, self.decode)
         return finish(self.run_stage(stage, workspace, self.decode))
+
+
+@dataclass(kw_only=True)
+class Transcribe(StageCommand):
+    """Transcribe the speech in clips that have no text in the catalog."""
+
+    transcribe: TranscribeSettings
+
+    name: ClassVar[str] = "transcribe"
+
+    def run(self) -> int:
+        workspace = self.open()
+        from ampere.pipeline.transcribe.stage import TranscribeStage
+
+        stage = TranscribeStage(workspace, self.transcribe)
+        return finish(self.run_stage(stage, workspace, self.transcribe))
 
 
 @dataclass(kw_only=True)

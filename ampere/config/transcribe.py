@@ -5,6 +5,8 @@ from typing import Literal
 
 from ampere.config.checks import make_absolute, require, worker_range
 
+SAMPLE_RATE = 16_000  # of audio, in Hz: what speech models take
+
 SpeechEngine = Literal["vllm", "faster-whisper"]
 
 

@@ -4,11 +4,10 @@ import re
 import unicodedata
 from itertools import product
 
-from ampere.text.normalize import IDEOGRAPH, PUNCTUATION
+from ampere.text.normalize import IDEOGRAPH, NEEDLESS_SPACE
 
 # One Chinese character or kana, or one word of another script.
 TOKEN = re.compile(rf"[{IDEOGRAPH}]|[^\W_{IDEOGRAPH}]+(?:['’][^\W_{IDEOGRAPH}]+)*")
-NO_SPACE = re.compile(f"[{IDEOGRAPH}{PUNCTUATION}]")  # beside it, as Chinese and Japanese write
 MAX_TOKENS = 20  # of the overlap, which is a second or so
 MAX_CUT = 2  # tokens beside it that were cut in two, and so misheard
 
@@ -19,7 +18,7 @@ def merge_texts(first: str, second: str) -> str:
     They share the longest run of words, or of Chinese or Japanese characters, whatever its case and
     punctuation. Around a run of two tokens or more, up to `MAX_CUT` tokens that were cut in two are
     dropped: after it in the first text, and before it in the second. Texts that share nothing are
-    joined with a space, or without one between Chinese or Japanese characters.
+    joined as by `join_texts`.
 
     >>> merge_texts("It has a washable cov.", "A washable cover, and fits")
     'It has a washable cover, and fits'
@@ -31,11 +30,22 @@ def merge_texts(first: str, second: str) -> str:
     # The run ends `cut` tokens before the end of the first text, and `end` tokens into the second.
     length, cut, end = _shared(_keys(before[-MAX_TOKENS:]), _keys(after[:MAX_TOKENS]))
     if not length:
-        is_tight = bool(NO_SPACE.match(first[-1:]) and NO_SPACE.match(second[:1]))
-        return (first + second) if is_tight else f"{first} {second}".strip()
+        return join_texts(first, second)
     if end == len(after):
         return first  # the second text brings nothing new
     return first[: before[-1 - cut].end()] + second[after[end - 1].end() :]
+
+
+def join_texts(first: str, second: str) -> str:
+    """Two texts in order, with a space between them where `normalize` would keep one.
+
+    >>> join_texts("今天只要", "九十九元"), join_texts("only", "today"), join_texts("", "a")
+    ('今天只要九十九元', 'only today', 'a')
+    """
+    if not first or not second:
+        return first or second
+    space = "" if NEEDLESS_SPACE.search(f"{first[-1]} {second[0]}") else " "
+    return first + space + second
 
 
 def _keys(tokens: list[re.Match[str]]) -> list[str]:
