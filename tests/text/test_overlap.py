@@ -42,6 +42,7 @@ def test_examples() -> None:
         ("一二三。", "四五六", "一二三。四五六"),
         ("新しい", "カメラ", "新しいカメラ"),
         ("手机", "case", "手机 case"),
+        ("手机。", "case", "手机。case"),
         ("one two", "three", "one two three"),
         ("가방", "신발", "가방 신발"),
         ("", "one", "one"),
