@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 
 from ampere.cli import main
+from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.report import Report
+from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import TRANSCRIPTS
 from ampere.store.workspace import Workspace
 from ampere.workflows import evaluate_transcripts
-from ampere.workflows.evaluate_transcripts import read_gold, score_workspace
+from ampere.workflows.evaluate_transcripts import read_gold, score_workspace, transcribe_gold
+from tests.helpers.speech_models import write_faster_whisper, write_whisper
 
 SMOKE_TEST = Path(__file__).parents[1] / "data" / "speech" / "gold.jsonl"
 GOLD = [
@@ -137,3 +140,32 @@ def test_failed_clips_fail_the_command(
     message = capsys.readouterr().err
     assert "cannot score 4 labeled clips" in message
     assert f"{failed.unprocessed} were not processed, {failed.failed.total()} failed" in message
+
+
+def test_labeled_clips_are_scored_without_a_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = read_gold(str(SMOKE_TEST))
+
+    def run(stage: TranscribeStage, workspace: Workspace) -> Report:
+        ids = stage.inputs()["sample_id"].to_pylist()
+        rows = [{"sample_id": name, "status": "ok", "text": gold[name]["text"]} for name in ids]
+        workspace.table(TRANSCRIPTS).append(rows)
+        return Report("transcribe", "", done=len(rows))
+
+    monkeypatch.setattr(evaluate_transcripts, "run_stage", run)
+    scores, report = transcribe_gold(gold, TranscribeSettings())
+    assert report.done == scores["all"].clips == 6
+    assert scores["all"].error_rate.value == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("local_ray")
+def test_labeled_clips_are_transcribed_without_a_workspace(tmp_path: Path) -> None:
+    """By a random model, which writes nonsense."""
+    model = write_faster_whisper(tmp_path / "model", write_whisper(tmp_path / "whisper"))
+    gold = read_gold(str(SMOKE_TEST))
+    chosen = {name: gold[name] for name in ("en-sofa", "zh-tea")}
+    scores, report = transcribe_gold(chosen, TranscribeSettings(model=str(model)))
+    assert report.done == 2
+    assert (scores["all"].clips, scores["all"].without_transcript) == (2, 0)
+    assert (scores["en"].tokens, scores["zh"].tokens) == (12, 14)
+    assert scores["all"].error_rate.value >= 1
