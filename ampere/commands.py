@@ -228,6 +228,50 @@ class EvaluateSummaries:
 
 
 @dataclass(kw_only=True)
+class EvaluateTranscripts:
+    """Score transcripts against labeled clips, with confidence intervals."""
+
+    gold: str
+    """JSONL file of labeled clips.
+    Fields: sample_id, text, optionally language and, without --workspace, media."""
+    workspace: str | None = None
+    """Workspace whose transcripts of the labeled clips are scored.
+    Default: transcribe the labeled clips now."""
+    preset: PresetFlag = None
+    """Preset that provides the settings not given as flags."""
+    transcribe: TranscribeSettings
+    """How labeled clips are transcribed without --workspace."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    name: ClassVar[str] = "evaluate-transcripts"
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from ampere.workflows.evaluate_transcripts import (
+            read_gold,
+            score_workspace,
+            scores_json,
+            scores_table,
+            transcribe_gold,
+        )
+
+        workspace = None if self.workspace is None else Workspace.open(self.workspace)
+        gold = read_gold(self.gold)
+        if workspace is not None:
+            scores = score_workspace(workspace, gold)
+        else:
+            scores, report = transcribe_gold(gold, self.transcribe)
+            print(report, file=sys.stderr, flush=True)
+        if self.json:
+            print(scores_json(scores))
+        else:
+            Console().print(scores_table(scores))
+        return 0
+
+
+@dataclass(kw_only=True)
 class Train(Command):
     """Train an embedding model on the training products."""
 

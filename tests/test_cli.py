@@ -140,6 +140,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "demo": ["--folder", "--products", "--seed", "--port"],
         "prepare": ["--rope", "--images", "--manifest"],
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
+        "transcribe": ["--transcribe.model", "--transcribe.engine", "--retry-failed"],
         "summarize": [
             "--summarize.model",
             "--summarize.prompt",
@@ -157,6 +158,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "frames": ["SAMPLE_ID", "--out"],
         "inspect": ["SAMPLE_ID"],
         "evaluate-summaries": ["--gold", "--summarize.method", "--json"],
+        "evaluate-transcripts": ["--gold", "--transcribe.model", "--json"],
         "status": ["--failures"],
         "export": ["--out", "--tables"],
     }[name]
@@ -193,6 +195,7 @@ def test_missing_workspace_is_a_usage_error(
         "frames": ["a"],
         "inspect": ["a"],
         "evaluate-summaries": ["--gold", "x"],
+        "evaluate-transcripts": ["--gold", "x"],
     }.get(name, [])
     assert status(name, "--workspace", tmp_path / "none", *more) == 2
     shown = capsys.readouterr().err
@@ -371,7 +374,7 @@ def test_retry_failed_is_a_switch(workspace: Workspace) -> None:
 
 def test_each_job_file_runs_the_command_of_its_name() -> None:
     files = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
-    assert len(files) == 10
+    assert len(files) == 12
     for file in files:
         name = file.stem.replace("_", "-")
         assert name in COMMANDS and f'main(["{name}", *sys.argv[1:]])' in file.read_text()

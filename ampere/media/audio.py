@@ -20,12 +20,11 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
-from ampere.config.transcribe import TranscribeSettings
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.media.container import DAMAGE, open_container, packets_of
 from ampere.media.decoder import MediaError, TooLarge
 from ampere.media.source import READING_SHARE, load
 
-SAMPLE_RATE = 16_000  # Hz
 TOLERANCE_S = 0.1  # stored times are rounded, and jitter in live streams; aresample's default
 MAX_GAP_S = 600.0
 MAX_OVERLAP_S = 1.0

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ampere.media.audio import SAMPLE_RATE
+from ampere.config.transcribe import SAMPLE_RATE
 
 MAX_PAUSE_S = 2.0  # between two stretches of one piece
 PAD_S = 0.2  # kept before and after a piece: speech begins and ends softly

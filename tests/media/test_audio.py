@@ -15,10 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ampere.config.transcribe import TranscribeSettings
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.media.audio import (
     MAX_GAP_S,
-    SAMPLE_RATE,
     NoAudio,
     Timeline,
     decode_audio,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ampere.media.audio import SAMPLE_RATE, decode_audio
+from ampere.config.transcribe import SAMPLE_RATE
+from ampere.media.audio import decode_audio
 from ampere.media.speech import OVERLAP_S, Span, SpeechDetector, plan_pieces, quietest
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech"
