@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import lance
 import numpy as np
@@ -83,8 +84,8 @@ class SampleTexts:
         for batch in samples.to_batches(columns=["sample_id", "text", *columns]) if samples else ():
             yield with_transcripts(pa.Table.from_batches([batch]), transcripts)
 
-    def take(self, positions: Sequence[int]) -> list[str | None]:
-        """The texts at some positions of the samples table, in their order."""
+    def take(self, positions: Sequence[int]) -> list[Any]:
+        """The texts at some positions of the samples table, in their order; None for none."""
         samples = _opened(self._samples)
         assert samples is not None, "there are positions, so there is a table that they are in"
         rows = samples.take(list(positions), columns=["sample_id", "text"])

@@ -1,15 +1,11 @@
 """Transcripts: what a speech model heard, with times, and how its pieces become one text."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ampere.text.normalize import IDEOGRAPH, PUNCTUATION
-from ampere.text.overlap import merge_texts
-
-UNSPACED = re.compile(f"[{IDEOGRAPH}{PUNCTUATION}]")  # no space stands before or after these
+from ampere.text.overlap import join_texts, merge_texts
 
 
 class TranscriptStatus(StrEnum):
@@ -65,7 +61,7 @@ def timed_transcript(
     for segment in segments:
         if segment.start_s < seconds and (said := segment.text.strip()):
             kept.append(Segment(segment.start_s, min(segment.end_s, seconds), said))
-            text = append_text(text, said)
+            text = join_texts(text, said)
     return PieceTranscript(text=text, language=language, segments=tuple(kept))
 
 
@@ -97,7 +93,7 @@ def transcript_fields(pieces: Sequence[TimedPiece]) -> dict[str, Any]:
         heard = piece.heard.text.strip()
         if not heard:
             continue
-        text = merge_texts(text, heard) if piece.overlap_s else append_text(text, heard)
+        text = merge_texts(text, heard) if piece.overlap_s else join_texts(text, heard)
         segments += _segments_of(piece)
         duration = piece.end_s - piece.start_s
         seconds[piece.heard.language] = seconds.get(piece.heard.language, 0.0) + duration
@@ -110,18 +106,6 @@ def transcript_fields(pieces: Sequence[TimedPiece]) -> dict[str, Any]:
         "language": language or None,
         "segments": [vars(segment) for segment in segments],
     }
-
-
-def append_text(first: str, second: str) -> str:
-    """Two texts in order, as `merge_texts` joins texts that share nothing.
-
-    >>> append_text("今天只要", "九十九元"), append_text("only", "today"), append_text("", "a")
-    ('今天只要九十九元', 'only today', 'a')
-    """
-    if not first or not second:
-        return first or second
-    is_unspaced = UNSPACED.search(first[-1]) or UNSPACED.search(second[0])
-    return f"{first}{'' if is_unspaced else ' '}{second}"
 
 
 def _segments_of(piece: TimedPiece) -> list[Segment]:
