@@ -233,8 +233,11 @@ class Run:
         return self.resampler.resample(frame)
 
     def drain(self) -> list[AudioFrame]:
-        """Return the samples that are left."""
-        return self.resampler.resample(None)
+        """Return the samples that are left; none if the frames could not be mixed."""
+        try:
+            return self.resampler.resample(None)
+        except DAMAGE:
+            return []
 
 
 def _format(frame: AudioFrame) -> tuple[int, str, str]:

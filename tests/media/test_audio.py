@@ -4,6 +4,7 @@ import csv
 import io
 import random
 import struct
+import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -170,6 +171,18 @@ def test_nothing_decoded_is_an_error_with_the_cause() -> None:
     assert type(caught.value) is MediaError
 
 
+def test_channels_that_cannot_be_mixed_are_an_error_with_the_cause() -> None:
+    """Nine channels have no layout, so nothing says which one is the center."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as nine:
+        nine.setnchannels(9)
+        nine.setsampwidth(2)
+        nine.setframerate(16_000)
+        nine.writeframes(bytes(18 * 16_000))
+    with pytest.raises(MediaError, match="no audio could be decoded .* pcm_s16le: .*Invalid arg"):
+        decode(file.getvalue())
+
+
 @pytest.mark.parametrize("kind", ["matroska", "mpegts", "flv", "adts", "mp3", "ogg"])
 def test_truncated_file_gives_what_is_there(kind: str) -> None:
     codec = {"mp3": "libmp3lame", "ogg": "libopus"}.get(kind, "aac")
@@ -218,6 +231,11 @@ def placed(*frames: av.AudioFrame, origin_s: float = 0.0) -> list[float]:
     samples = timeline.finish()
     assert len(samples) % 1600 == 0
     return [round(float(value), 2) for value in samples[800::1600]]
+
+
+def test_frame_of_any_size_is_taken_whole() -> None:
+    long, short = frame(0, 300.0), frame(300.0, 0.1, level=0.25)
+    assert placed(long, short) == 3000 * [0.5] + [0.25]
 
 
 def test_gap_becomes_silence() -> None:
