@@ -23,6 +23,7 @@ from ampere.fingerprint import fingerprint
 from ampere.media.audio import NoAudio, read_audio
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.speech import Piece, SpeechDetector
+from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS
 from ampere.pipeline.runner.stage import error_columns
 from ampere.text.transcript import PieceTranscript, Segment, TranscriptStatus
 
@@ -51,8 +52,7 @@ HEARD_SCHEMA = pa.schema(
     [
         *_PIECE,
         ("heard", pa.string()),  # JSON of a `PieceTranscript`; empty if the engine failed
-        ("worker", pa.string()),  # for `PoolStats`, as the next
-        ("ready", pa.float64()),
+        *WORKER_COLUMNS,  # null for rows without a piece
     ]
 )
 
