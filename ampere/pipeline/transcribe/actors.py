@@ -12,7 +12,7 @@ from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
-from ampere.text.speech_engines.faster_whisper import FasterWhisper
+from ampere.text.speech_engines.whisper import FasterWhisper
 
 if TYPE_CHECKING:
     import ray.data

@@ -14,8 +14,8 @@ import pytest
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.text.speech_engines import at_hand
 from ampere.text.speech_engines.at_hand import check_engine, missing_engine
-from ampere.text.speech_engines.faster_whisper import FasterWhisper
 from ampere.text.speech_engines.vllm_speech import engine_arguments
+from ampere.text.speech_engines.whisper import FasterWhisper
 from tests.helpers.speech_models import (
     write_faster_whisper,
     write_qwen_asr,
