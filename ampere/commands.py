@@ -20,6 +20,7 @@ from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
 from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.model import ModelSettings
+from ampere.config.presets import DEFAULT_PRESET, FOLDER_PRESET
 from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings, to_json
 from ampere.config.summarize import SummarizeSettings
@@ -29,6 +30,10 @@ from ampere.records import Domain
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ampere.catalog.media_folder import MediaFolder
+    from ampere.catalog.problem import Located
     from ampere.pipeline.runner.report import Report
     from ampere.pipeline.runner.stage import Stage
 
@@ -62,11 +67,21 @@ def finish(report: "Report") -> int:
 
 
 @dataclass(kw_only=True)
-class Prepare(Command):
-    """Read a catalog into the workspace: a manifest, or ROPE's nine files per split."""
+class ReportingCommand(Command):
+    """A command whose whole result is one report."""
 
-    preset: Annotated[str | None, tyro.conf.arg(metavar="{small,demo,rope}")] = None
-    """Preset of the workspace's settings; a new workspace gets small by default."""
+    def run(self) -> int:
+        return finish(self.work())
+
+    def work(self) -> "Report":
+        """Do the work and return its report."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Catalog:
+    """Flags that say where a catalog is, and what happens to samples that left it."""
+
     rope: str | None = None
     """Folder or cloud URI with ROPE's files."""
     images: str | None = None
@@ -74,36 +89,120 @@ class Prepare(Command):
     manifest: str | None = None
     """Path or cloud URI of a CSV, JSONL or Parquet file, or of a folder of such files.
     Required columns: sample_id, domain, media. Optional: product_id, text, split."""
+    media_folder: str | None = None
+    """Folder or cloud URI of pictures and videos, with its subfolders: each file is a sample.
+    A file's name becomes the text of a page, and its subfolder the column category."""
+    domain: Literal["page", "short", "live"] | None = None
+    """Domain of all samples of --media-folder; default: pictures are pages, videos are shorts."""
+    name_clips: bool = False
+    """With --media-folder: a clip's text is its file name, so that words find it.
+    Its speech is then not transcribed."""
     prune: bool = False
     """Delete samples that are no longer in the catalog, with all rows made from them."""
     prune_limit: float = 0.1
     """Largest share of the samples that --prune may delete (0-1); a larger one is refused."""
 
-    name: ClassVar[str] = "prepare"
+    @property
+    def source(self) -> str | None:
+        """Path or URI of the catalog; None: none is given.
 
-    def run(self) -> int:
-        from ampere.catalog.manifest import read_manifest
-        from ampere.catalog.rope import read_rope
-        from ampere.pipeline.prepare.stage import prepare
-
-        if (self.rope is None) == (self.manifest is None):
-            raise ValueError("give either --rope DIR or --manifest FILE")
+        Raises:
+            ValueError: there is more than one, or a flag fits no source that is given.
+        """
+        sources = {
+            "--rope": self.rope,
+            "--manifest": self.manifest,
+            "--media-folder": self.media_folder,
+        }
+        given = [flag for flag, value in sources.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} are given; expected one of {', '.join(sources)}"
+            )
         if not 0 <= self.prune_limit <= 1:
             raise ValueError(f"--prune-limit is {self.prune_limit:g}; expected 0 to 1")
         if self.images is not None and self.rope is None:
-            raise ValueError("--images requires --rope; a manifest names its own media")
-        rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
-        first = next(rows, None)  # an unreadable catalog fails here, before a workspace is created
+            raise ValueError("--images requires --rope; other catalogs name their own media")
+        if (self.domain or self.name_clips) and self.media_folder is None:
+            flag = "--domain" if self.domain else "--name-clips"
+            raise ValueError(f"{flag} requires --media-folder; other catalogs say it row by row")
+        return sources[given[0]] if given else None
+
+    @property
+    def default_preset(self) -> str:
+        """Preset of a new workspace with this catalog, if none is given."""
+        return DEFAULT_PRESET if self.media_folder is None else FOLDER_PRESET
+
+    def read(self) -> "CatalogRows":
+        """Open the catalog and read its first row, before anything is written.
+
+        Raises:
+            FileNotFoundError: there is no such file or folder.
+            ValueError: it is unreadable, or has no samples.
+        """
+        from ampere.catalog.manifest import read_manifest
+        from ampere.catalog.media_folder import MediaFolder
+        from ampere.catalog.rope import read_rope
+
+        folder = None
+        if self.media_folder is not None:
+            domain = None if self.domain is None else Domain(self.domain)
+            folder = MediaFolder(self.media_folder, domain, name_clips=self.name_clips)
+            rows = iter(folder)
+        elif self.rope is not None:
+            rows = read_rope(self.rope, self.images)
+        else:
+            rows = read_manifest(str(self.manifest))
+        first = next(rows, None)
         if first is None:
-            raise ValueError(f"{self.rope or self.manifest} contains no samples")
-        workspace = Workspace.create(self.workspace, self.preset)
-        return finish(
-            prepare(workspace, chain([first], rows), prune=self.prune, prune_limit=self.prune_limit)
-        )
+            raise ValueError(f"{self.source} contains no samples")
+        return CatalogRows(chain([first], rows), folder)
+
+    def prepare(self, workspace: Workspace, catalog: "CatalogRows") -> "Report":
+        """Write the rows of a catalog that was opened to a workspace."""
+        from ampere.pipeline.prepare.stage import prepare
+
+        report = prepare(workspace, catalog.rows, prune=self.prune, prune_limit=self.prune_limit)
+        if catalog.folder is not None and (note := catalog.folder.note()):
+            report.notes.append(note)
+        return report
+
+
+@dataclass(frozen=True)
+class CatalogRows:
+    """An opened catalog.
+
+    Attributes:
+        rows: all of its rows.
+        folder: which counts the files that it leaves out; None: it is no media folder.
+    """
+
+    rows: "Iterator[Located]"
+    folder: "MediaFolder | None"
 
 
 @dataclass(kw_only=True)
-class StageCommand(Command):
+class Prepare(Catalog, ReportingCommand):
+    """Read a catalog into the workspace: a manifest, a folder of media, or ROPE's files."""
+
+    preset: PresetFlag = None
+    """Preset of the workspace's settings. A new workspace gets small by default, and with
+    --media-folder small+zero-shot, since a folder names no products to train on."""
+
+    name: ClassVar[str] = "prepare"
+
+    def work(self) -> "Report":
+        if self.source is None:
+            raise ValueError(
+                "no catalog is given; expected --manifest FILE, --media-folder DIR or --rope DIR"
+            )
+        catalog = self.read()  # an unreadable one fails here, before a workspace is created
+        workspace = Workspace.create(self.workspace, self.preset, default=self.default_preset)
+        return self.prepare(workspace, catalog)
+
+
+@dataclass(kw_only=True)
+class StageCommand(ReportingCommand):
     """Flags of the row-by-row stages."""
 
     retry_failed: bool = False
@@ -139,12 +238,12 @@ class Decode(StageCommand):
 
     name: ClassVar[str] = "decode"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.decode import DecodeStage
 
         stage = DecodeStage(workspace, self.decode)
-        return finish(self.run_stage(stage, workspace, self.decode))
+        return self.run_stage(stage, workspace, self.decode)
 
 
 @dataclass(kw_only=True)
@@ -155,7 +254,7 @@ class Summarize(StageCommand):
 
     name: ClassVar[str] = "summarize"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.summarize.stage import SummarizeStage
         from ampere.reports.summaries import write_summary_page
@@ -163,7 +262,7 @@ class Summarize(StageCommand):
         stage = SummarizeStage(workspace, self.summarize)
         report = self.run_stage(stage, workspace, self.summarize)
         report.notes.append(f"review page: {write_summary_page(workspace, stage)}")
-        return finish(report)
+        return report
 
 
 @dataclass(kw_only=True)
@@ -211,7 +310,7 @@ class EvaluateSummaries:
 
 
 @dataclass(kw_only=True)
-class Train(Command):
+class Train(ReportingCommand):
     """Train an embedding model on the training products."""
 
     model: ModelSettings
@@ -219,11 +318,11 @@ class Train(Command):
 
     name: ClassVar[str] = "train"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.train.stage import run_training
 
-        return finish(run_training(workspace, self.model, self.train))
+        return run_training(workspace, self.model, self.train)
 
 
 @dataclass(kw_only=True)
@@ -234,7 +333,7 @@ class Embed(StageCommand):
 
     name: ClassVar[str] = "embed"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.embed import EmbedStage
         from ampere.pipeline.features import embed_features
@@ -244,7 +343,7 @@ class Embed(StageCommand):
         if features is not None and features.processed:
             print(features, flush=True)
         stage = EmbedStage(workspace, self.embed)
-        return finish(self.run_stage(stage, workspace, self.embed))
+        return self.run_stage(stage, workspace, self.embed)
 
     def _save_untrained(self, workspace: Workspace) -> None:
         """Save the model of a preset that trains nothing, unless the workspace has it."""
@@ -258,7 +357,7 @@ class Embed(StageCommand):
 
 
 @dataclass(kw_only=True)
-class Index(Command):
+class Index(ReportingCommand):
     """Update the search index of a model, or roll it back to the previous base."""
 
     action: tyro.conf.Positional[Literal["build", "rollback"]] = "build"
@@ -268,36 +367,42 @@ class Index(Command):
     name: ClassVar[str] = "index"
 
     def run(self) -> int:
+        if self.action == "build":
+            return super().run()
         workspace = self.open()
-        from ampere.pipeline.index import build_index, roll_back
+        from ampere.pipeline.index import roll_back
         from ampere.pipeline.index_milvus import roll_back_collection
+
+        if self.index.engine == "milvus":
+            version = roll_back_collection(workspace, self.index)
+        else:
+            version = roll_back(workspace, self.index.model)
+        print(f"index: rolled {self.index.model} back to {version}")
+        return 0
+
+    def work(self) -> "Report":
+        workspace = self.open()
+        from ampere.pipeline.index import build_index
         from ampere.store.settings import settings_report
 
-        if self.action == "rollback":
-            if self.index.engine == "milvus":
-                version = roll_back_collection(workspace, self.index)
-            else:
-                version = roll_back(workspace, self.index.model)
-            print(f"index: rolled {self.index.model} back to {version}")
-            return 0
         report = build_index(workspace, self.index)
         workspace.write_report(settings_report("index"), to_json(self.index))
-        return finish(report)
+        return report
 
 
 @dataclass(kw_only=True)
-class Evaluate(Command):
+class Evaluate(ReportingCommand):
     """Evaluate models on the test products: the six-task table."""
 
     evaluate: EvaluateSettings
 
     name: ClassVar[str] = "evaluate"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.evaluate import evaluate
 
-        return finish(evaluate(workspace, self.evaluate))
+        return evaluate(workspace, self.evaluate)
 
 
 @dataclass(kw_only=True)

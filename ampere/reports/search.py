@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampere.config.index import Engine, IndexSettings, require_engine
-from ampere.config.presets import PRESETS
+from ampere.config.systems import named_settings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
 from ampere.models.model_folder import embedding_name
@@ -100,7 +100,7 @@ def query_media(
     media = request.file_bytes() or list(request.frames)
     if not media:
         return None
-    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+    decode = last_settings(workspace, "decode", named_settings(workspace.preset).decode)
     decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         return process.call(query_frames, media, decode, request.domain)
