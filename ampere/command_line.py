@@ -79,6 +79,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
     command.name: command
     for command in (
         Demo,
+        commands.Run,
         commands.Prepare,
         commands.Decode,
         commands.Summarize,

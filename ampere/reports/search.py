@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.systems import named_settings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.models.model_folder import embedding_name
+from ampere.models.model_folder import embedding_name, text_source
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
 from ampere.retrieval.index_types import set_blas_threshold
@@ -58,6 +59,7 @@ def search(
     require_engine("--", engine, uri)
     set_blas_threshold()
     folder = model_folder(workspace, model)
+    request = readable_request(folder, request)
     opened = open_engine(workspace, embedding_name(folder), engine, uri)
     try:
         embedded = {}
@@ -71,6 +73,17 @@ def search(
         return opened.search(request, combine(request, embedded, sample))
     finally:
         opened.close()
+
+
+def readable_request(folder: Path, request: SearchRequest) -> SearchRequest:
+    """The request with words alone ranked by words, if the model reads no text; else the same.
+
+    A mode that the request names stays.
+    """
+    is_words_alone = request.mode is None and request.parts == ("words",)
+    if is_words_alone and text_source(folder) == "none":
+        return dataclasses.replace(request, mode="lexical")
+    return request
 
 
 def embed_query(

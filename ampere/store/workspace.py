@@ -39,6 +39,12 @@ class Workspace:
     uri: str
     preset: str
 
+    @staticmethod
+    def exists(uri: str | Path) -> bool:
+        """Whether there is a workspace at `uri`, of any schema version."""
+        fs, path = filesystem(f"{absolute(uri)}/{META_FILE}")
+        return fs.exists(path)
+
     @classmethod
     def open(cls, uri: str | Path) -> "Workspace":
         """Open an existing workspace.
