@@ -103,15 +103,21 @@ def count_pending(workspace: Workspace, settings: Settings, outcomes: Sequence[O
 
 def left_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """What another run has to do; empty if nothing is left."""
-    lines = []
+    lines, not_run = [], []
     for outcome in outcomes:
         if outcome.succeeded:
             continue
-        pending = f"; {outcome.pending} rows are pending" * bool(outcome.pending)
+        if outcome.state == "not run":
+            rows = f" ({outcome.pending} rows)" * bool(outcome.pending)
+            not_run.append(f"{outcome.stage}{rows}")
+            continue
         refused = outcome.report.refused if outcome.report else ""
-        reason = outcome.reason or refused or ("see its report" if outcome.report else "")
-        state = "did not succeed" if outcome.report else outcome.state
-        lines.append(f"{outcome.stage}: {state}{': ' * bool(reason)}{reason}{pending}")
+        state = "failed: " * (outcome.state == "failed")
+        reason = outcome.reason or refused or "its report has the reasons"
+        pending = f"; {outcome.pending} rows are pending" * bool(outcome.pending)
+        lines.append(f"{outcome.stage}: {state}{reason}{pending}")
+    if not_run:
+        lines.append(f"not run: {', '.join(not_run)}")
     return lines
 
 
