@@ -96,10 +96,10 @@ class Catalog:
     """Folder or cloud URI of pictures and videos, with its subfolders: each file is a sample.
     A file's name becomes the text of a page, and its subfolder the column category."""
     domain: Literal["page", "short", "live"] | None = None
-    """Domain of all samples of --media-folder; default: pictures are pages, videos are shorts."""
+    """Domain of all samples of a media folder; default: pictures are pages, videos are shorts."""
     name_clips: bool = False
-    """With --media-folder: a clip's text is its file name, so that words find it.
-    Its speech is then not transcribed."""
+    """With --media-folder, give clips their file names as text, so that words find them.
+    Their speech is then not transcribed."""
     prune: bool = False
     """Delete samples that are no longer in the catalog, with all rows made from them."""
     prune_limit: float = 0.1

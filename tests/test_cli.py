@@ -140,6 +140,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
     flags = {
         "demo": ["--folder", "--products", "--seed", "--port"],
         "prepare": ["--rope", "--images", "--manifest", "--media-folder", "--name-clips"],
+        "run": ["--media-folder", "--from", "--until", "--budget-minutes", "--transcribe.model"],
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
         "summarize": [
             "--summarize.model",
@@ -382,7 +383,7 @@ def test_retry_failed_is_a_switch(workspace: Workspace) -> None:
 
 def test_each_job_file_runs_the_command_of_its_name() -> None:
     files = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
-    assert len(files) == 10
+    assert len(files) == 11
     for file in files:
         name = file.stem.replace("_", "-")
         assert name in COMMANDS and f'main(["{name}", *sys.argv[1:]])' in file.read_text()
