@@ -90,12 +90,12 @@ def test_links_to_folders_are_followed_without_loops(tmp_path: Path) -> None:
 
 def test_invalid_names_and_folders_fail_alone(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "/".join(["d" * 200] * 5) + "/long.jpg")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/t\xe9.jpg")).touch()
     folder = MediaFolder(str(tmp_path))
     found = problems(folder)
     assert {problem.error_type for problem in found.values()} == {"InvalidName"}
     messages = " ".join(problem.message for problem in found.values())
-    assert r"caf\xe9.jpg" in messages and "1013 characters; expected at most 1000" in messages
+    assert r"t\xe9.jpg" in messages and "1013 characters; expected at most 1000" in messages
     assert len(list(folder)) == 3
 
 
@@ -130,7 +130,7 @@ def test_folder_in_a_store_is_read_alike() -> None:
 
 def test_names_are_words() -> None:
     assert words_of("x/红富士-苹果_500g.jpg") == "红富士 苹果 500g"
-    assert words_of("cafe\u0301.png") == "caf\u00e9"  # as macOS writes it
+    assert words_of("e\u0301te.png") == "\u00e9te"  # as macOS writes it
     assert words_of("__.jpg") is None
 
 
