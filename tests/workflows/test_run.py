@@ -7,7 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -29,7 +30,7 @@ from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
 from ampere.workflows.nightly_run import run_night
 from ampere.workflows.run import needs
-from ampere.workflows.run.budget import TimeBudget, TimeIsUp
+from ampere.workflows.run.budget import UNSAFE_S, TimeBudget, TimeIsUp, is_safe
 from ampere.workflows.run.steps import Outcome, Step, run_steps
 from ampere.workflows.run.summary import left_lines
 from tests.helpers.embeddings import write_embeddings
@@ -141,7 +142,31 @@ def test_index_without_embeddings_after_the_budget_is_not_run() -> None:
     assert states(outcomes) == {"embed": "ended", "index": "not run"}
 
 
-def test_alarm_outside_of_a_stage_only_sets_the_flag() -> None:
+def frame(file: str, function: str, back: object = None) -> Any:
+    return SimpleNamespace(f_code=SimpleNamespace(co_filename=file, co_name=function), f_back=back)
+
+
+RAY_START = frame("/x/ray/_private/worker.py", "init")
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "safe"),
+    [
+        (frame(needs.__file__, "has_model"), True),
+        (frame(threading.__file__, "wait"), True),
+        (frame("/x/ray/_private/worker.py", "get_objects"), True),
+        (frame("/x/lance/dataset.py", "commit"), False),
+        (frame("/x/logging/__init__.py", "_releaseLock"), False),
+        (frame(threading.__file__, "wait", RAY_START), False),
+        (frame(needs.__file__, "<module>", frame("<frozen importlib._bootstrap>", "_load")), False),
+        (None, False),
+    ],
+)
+def test_alarm_is_raised_in_our_code_and_in_waits(interrupted: Any, safe: bool) -> None:
+    assert is_safe(interrupted) == safe
+
+
+def test_alarm_in_a_library_comes_again_in_a_moment() -> None:
     alarms: list[tuple[float, float]] = []
 
     def set_timer(_: int, seconds: float, repeat: float) -> tuple[float, float]:
@@ -149,12 +174,25 @@ def test_alarm_outside_of_a_stage_only_sets_the_flag() -> None:
         return 7.0, 0.0
 
     with TimeBudget(2.0, set_timer) as budget:
-        signal.raise_signal(signal.SIGALRM)
-        assert budget.is_over
-        with pytest.raises(TimeIsUp), budget.watched():
-            signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGALRM)  # no stage is running
+        assert budget.is_over and alarms == [(120.0, 30.0)]
+        with budget.watched():
+            signal.raise_signal(signal.SIGALRM)  # in this file, which is not ampere's
+        assert alarms[1:] == [(UNSAFE_S, 30.0)] and not budget.has_raised
     # The alarm that was set before, such as that of pytest, is set again.
-    assert alarms[0] == (120.0, 30.0) and alarms[-1] == (7.0, 0.0)
+    assert alarms[-1] == (7.0, 0.0)
+
+
+def test_error_that_follows_from_the_alarm_ends_the_stage_too() -> None:
+    def work() -> Report:
+        try:
+            return waits("decode").work()
+        except TimeIsUp:
+            raise SystemError("returned a result with an exception set") from None
+
+    with TimeBudget(1e-4) as budget:
+        outcomes = run_steps([Step("decode", work)], budget, lambda: None)
+    assert states(outcomes) == {"decode": "ended"}
 
 
 def clips(workspace: Workspace, *texts: str | None) -> None:
@@ -353,7 +391,7 @@ def test_catalog_without_products_is_refused_before_its_media_are_read(
     assert main(flags) == 1
     shown = capsys.readouterr().out
     assert "train: failed: cannot train the model ampere: no sample has a product_id" in shown
-    assert worked == [] and "left: not run: decode (2 rows), transcribe" in shown
+    assert worked == [] and "left: not run: decode, transcribe" in shown
     # The untrained model needs no products, and the workspace takes the preset over.
     assert main([*flags, "--preset", "small+zero-shot", "--until", "embed"]) == 0
     assert worked == ["decode", "embed"]

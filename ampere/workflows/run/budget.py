@@ -1,15 +1,24 @@
-"""A time budget: an alarm that ends the running stage in order."""
+"""A time budget: an alarm that ends the running stage in order.
+
+An exception out of nowhere is safe in few places: inside a library's lock or callback it is lost,
+or leaves the lock held. So it is raised in ampere's own code, or where the main thread waits, as it
+does most of the time; elsewhere the alarm comes again in a moment.
+"""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ampere.interrupts import is_importing
 
 REPEAT_S = 30.0  # a library may have swallowed the exception
-IMPORT_S = 0.2  # until an alarm that came during an import is raised
+UNSAFE_S = 0.1  # until the alarm comes again where it is not safe to raise
+PACKAGE = str(Path(__file__).parents[2])
+RAY_WORKER = "/ray/_private/worker.py"
 
 SetTimer = Callable[[int, float, float], Any]
 
@@ -26,11 +35,15 @@ class TimeBudget:
     Args:
         minutes: None: no limit.
         set_timer: as `signal.setitimer`.
+
+    Attributes:
+        is_over: the time is over.
+        has_raised: `TimeIsUp` was raised. Another exception of the same block may follow from it.
     """
 
     def __init__(self, minutes: float | None, set_timer: SetTimer = signal.setitimer) -> None:
         self.minutes = minutes
-        self.is_over = False
+        self.is_over = self.has_raised = False
         self._set_timer, self._is_watching = set_timer, False
         self._before: Any = (0.0, 0.0)
         self._handler: Any = None
@@ -60,8 +73,28 @@ class TimeBudget:
         self.is_over = True
         if not self._is_watching:
             return
-        if is_importing(frame):  # a module that is half imported stays so
-            self._set_timer(signal.ITIMER_REAL, IMPORT_S, REPEAT_S)
+        if not is_safe(frame):
+            self._set_timer(signal.ITIMER_REAL, UNSAFE_S, REPEAT_S)
             return
-        self._is_watching = False
+        self.has_raised = True
         raise TimeIsUp
+
+
+def is_safe(frame: FrameType | None) -> bool:
+    """Whether an exception in a frame ends the block around it, and leaves nothing half done."""
+    if frame is None or is_importing(frame):
+        return False
+    file, function = frame.f_code.co_filename, frame.f_code.co_name
+    is_wait = file == threading.__file__ and function in ("wait", "_wait_for_tstate_lock")
+    is_ray_wait = file.endswith(RAY_WORKER) and function in ("get_objects", "wait")
+    return (file.startswith(PACKAGE) or is_wait or is_ray_wait) and not _is_starting_ray(frame)
+
+
+def _is_starting_ray(frame: FrameType | None) -> bool:
+    """Whether Ray is being started or shut down; a half-started one could not be shut down."""
+    while frame is not None:
+        is_ray = frame.f_code.co_filename.endswith(RAY_WORKER)
+        if is_ray and frame.f_code.co_name in ("init", "shutdown"):
+            return True
+        frame = frame.f_back
+    return False

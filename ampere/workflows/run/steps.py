@@ -128,13 +128,12 @@ def _run_step(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> O
                 return Outcome(step.stage, "skipped", reason=reason)
             report = step.work()
     except TimeIsUp:
-        end_work()
-        reason = f"ended by the time budget of {budget.minutes:g} minutes; its rows so far are kept"
-        print(f"{step.stage}: {reason}", flush=True)
-        return Outcome(step.stage, "ended", reason=reason)
+        return _end(step, budget, end_work)
     except Exception as error:
         if is_interrupted():
             raise
+        if budget.has_raised and not is_index:  # a library answered `TimeIsUp` with its own error
+            return _end(step, budget, end_work)
         if budget.is_over and isinstance(error, (ValueError, FileNotFoundError)):
             return Outcome(step.stage, "not run", reason=str(error))  # nothing is embedded yet
         if not isinstance(error, EXPECTED):
@@ -142,6 +141,13 @@ def _run_step(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> O
         return _print_failure(Outcome(step.stage, "failed", reason=explained(error)))
     print(report, flush=True)
     return Outcome(step.stage, "done", report=report, pending=report.unprocessed)
+
+
+def _end(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> Outcome:
+    end_work()
+    reason = f"ended by the time budget of {budget.minutes:g} minutes; its rows so far are kept"
+    print(f"{step.stage}: {reason}", flush=True)
+    return Outcome(step.stage, "ended", reason=reason)
 
 
 def _print_failure(outcome: Outcome) -> Outcome:

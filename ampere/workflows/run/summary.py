@@ -84,8 +84,8 @@ def stage_row(outcome: Outcome, hourly_price: float) -> dict[str, Any]:
 
 
 def count_pending(workspace: Workspace, settings: Settings, outcomes: Sequence[Outcome]) -> None:
-    """Count the rows that wait for stages that the run left."""
-    left = [outcome for outcome in outcomes if outcome.state in ("ended", "failed", "not run")]
+    """Count the rows that wait for the stages that ended early."""
+    left = [outcome for outcome in outcomes if outcome.state in ("ended", "failed")]
     if not left or not workspace.table(SAMPLES).count():
         return
     by_name = stages(workspace, settings)
@@ -108,8 +108,7 @@ def left_lines(outcomes: Sequence[Outcome]) -> list[str]:
         if outcome.succeeded:
             continue
         if outcome.state == "not run":
-            rows = f" ({outcome.pending} rows)" * bool(outcome.pending)
-            not_run.append(f"{outcome.stage}{rows}")
+            not_run.append(outcome.stage)
             continue
         refused = outcome.report.refused if outcome.report else ""
         state = "failed: " * (outcome.state == "failed")
