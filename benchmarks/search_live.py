@@ -18,7 +18,7 @@ from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import Searcher
 from ampere.retrieval.writer import TableWriter
-from ampere.store.embeddings import maintain
+from ampere.store.embeddings import LIVE_ROWS_PER_FILE, maintain
 
 CHANGES_PER_S, QUERIES_PER_S = 100, 50
 PROBES_PER_S = 20  # further searches by vector that look for the newest changes
@@ -124,7 +124,7 @@ class LiveRun:
         return self.live
 
     def _maintain(self) -> None:
-        maintain(self.table.table)
+        maintain(self.table.table, LIVE_ROWS_PER_FILE)
 
     def change(self, number: int, planned: float, writer: TableWriter) -> None:
         """Upsert a new row or an old one, or delete a row that was upserted before."""

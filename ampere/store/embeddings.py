@@ -26,6 +26,8 @@ VECTORS = ("vector", "frames_vector", "text_vector")
 # Columns that follow the samples and their texts.
 SAMPLE_COLUMNS = ("domain", "product_id", "split", "origin", "text", "media_uri")
 ROWS_PER_REFRESH = 10_000
+# Between live changes: to rewrite the files of the night takes long, and conflicts with changes.
+LIVE_ROWS_PER_FILE = 20_000
 # ICU knows the words of Chinese and needs no dictionary of its own; Lance's default tokenizer
 # takes a run of Chinese characters for one word.
 TOKENIZER = "icu"
@@ -101,10 +103,14 @@ def index_type(field: pa.Field) -> str | None:
     return "LABEL_LIST" if pa.types.is_list(field.type) else "BTREE"
 
 
-def maintain(table: Table) -> None:
+def maintain(table: Table, rows_per_file: int | None = None) -> None:
     """Merge small files, and take rows that came since into the indexes.
 
-    What conflicts with a change of another process is left to the next time.
+    What conflicts with a change that came meanwhile is left to the next time.
+
+    Args:
+        table: of embeddings.
+        rows_per_file: files up to this many rows are merged; None: as the table's spec has it.
     """
     dataset = table.dataset()
     if dataset is None:
@@ -117,7 +123,7 @@ def maintain(table: Table) -> None:
     except OSError as error:
         if "commit conflict" not in str(error):
             raise
-    table.compact()
+    table.compact(rows_per_file=rows_per_file)
 
 
 class SearchColumns:
