@@ -27,10 +27,9 @@ from ampere.records import (
 )
 from ampere.retrieval.changes import GROUP_S, GroupCommitter
 from ampere.store.embeddings import (
-    LIVE_ROWS_PER_FILE,
     embedding_tables,
     embeddings_spec,
-    maintain,
+    maintain_live,
 )
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NORMALIZATION, readable_text
@@ -83,7 +82,11 @@ class LiveWriter:
         self._dim = dataset.schema.field("vector").type.list_size
         self._columns = [column.name for column in workspace.table(SAMPLES).extra_columns()]
         self._committer = GroupCommitter(
-            self._write, group_s, lambda: maintain(self._table, LIVE_ROWS_PER_FILE)
+            self._write,
+            group_s,
+            lambda: maintain_live(
+                self._table, lambda: workspace.commit_lock(self._table.spec.name)
+            ),
         )
 
     def upsert(self, samples: Sequence[LiveSample]) -> None:

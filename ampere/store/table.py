@@ -249,11 +249,11 @@ class Table:
         if dataset is not None:
             dataset.delete(where)
 
-    def compact(self, run: RunTasks | None = None, rows_per_file: int | None = None) -> None:
+    def compact(self, run: RunTasks | None = None) -> None:
         """Merge the small files of small commits, index their rows, and delete old versions.
 
         Args:
-            run, rows_per_file: as of `merge_files`.
+            run: as of `merge_files`.
         """
         dataset = self.dataset()
         if dataset is None:
@@ -264,7 +264,7 @@ class Table:
             if not _is_conflict(error):
                 raise
             return
-        if self.merge_files(run, rows_per_file):
+        if self.merge_files(run):
             dataset = self._existing()
             # A version ages from its replacement on; Lance's own limit counts from its commit.
             limit = datetime.now() - KEEP_VERSIONS
