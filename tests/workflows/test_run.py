@@ -453,6 +453,30 @@ def test_failures_of_the_table_are_read_by_stage_and_sample(workspace: Workspace
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("local_ray")
+def test_budget_ends_a_wait_for_ray() -> None:
+    """As a training is one; in a signal handler `ray.get` passes on a KeyboardInterrupt alone."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def forever() -> None:
+        threading.Event().wait()
+
+    tasks: list[Any] = []
+
+    def work() -> Report:
+        tasks.append(forever.remote())
+        ray.get(tasks)
+        raise AssertionError
+
+    with TimeBudget(0.01) as budget:
+        outcomes = run_steps(
+            [Step("train", work)], budget, lambda: ray.cancel(tasks[0], force=True)
+        )
+    assert states(outcomes) == {"train": "ended"}
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("local_ray")
 def test_folder_to_search_in_two_commands(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
