@@ -74,7 +74,7 @@ class Demo:
         )
 
 
-AnyCommand = Demo | commands.Command | commands.EvaluateSummaries
+AnyCommand = Demo | commands.Command | commands.EvaluateSummaries | commands.EvaluateTranscripts
 COMMANDS: dict[str, type[AnyCommand]] = {
     command.name: command
     for command in (
@@ -82,6 +82,8 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         commands.Run,
         commands.Prepare,
         commands.Decode,
+        commands.Transcribe,
+        commands.EvaluateTranscripts,
         commands.Summarize,
         commands.EvaluateSummaries,
         commands.Train,
@@ -175,7 +177,7 @@ def is_of_object_store(error: BaseException | None) -> bool:
 def usage() -> str:
     """Help text of `ampere` itself: one line per command."""
     lines = [
-        f"  {name:<20}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()
+        f"  {name:<22}{str(command.__doc__).splitlines()[0]}" for name, command in COMMANDS.items()
     ]
     return "\n".join(
         [

@@ -250,6 +250,22 @@ class Decode(StageCommand):
 
 
 @dataclass(kw_only=True)
+class Transcribe(StageCommand):
+    """Transcribe the speech in clips that have no text in the catalog."""
+
+    transcribe: TranscribeSettings
+
+    name: ClassVar[str] = "transcribe"
+
+    def work(self) -> "Report":
+        workspace = self.open()
+        from ampere.pipeline.transcribe.stage import TranscribeStage
+
+        stage = TranscribeStage(workspace, self.transcribe)
+        return self.run_stage(stage, workspace, self.transcribe)
+
+
+@dataclass(kw_only=True)
 class Summarize(StageCommand):
     """Summarize transcripts to product names and features, with an LLM by default."""
 
@@ -304,6 +320,50 @@ class EvaluateSummaries:
             scores = score_workspace(workspace, gold)
         else:
             scores, report = summarize_gold(gold, self.summarize)
+            print(report, file=sys.stderr, flush=True)
+        if self.json:
+            print(scores_json(scores))
+        else:
+            Console().print(scores_table(scores))
+        return 0
+
+
+@dataclass(kw_only=True)
+class EvaluateTranscripts:
+    """Score transcripts against labeled clips, with confidence intervals."""
+
+    gold: str
+    """JSONL file of labeled clips.
+    Fields: sample_id, text, optionally language and, without --workspace, media."""
+    workspace: str | None = None
+    """Workspace whose transcripts of the labeled clips are scored.
+    Default: transcribe the labeled clips now."""
+    preset: PresetFlag = None
+    """Preset that provides the settings not given as flags."""
+    transcribe: TranscribeSettings
+    """How labeled clips are transcribed without --workspace."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    name: ClassVar[str] = "evaluate-transcripts"
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from ampere.workflows.evaluate_transcripts import (
+            read_gold,
+            score_workspace,
+            scores_json,
+            scores_table,
+            transcribe_gold,
+        )
+
+        workspace = None if self.workspace is None else Workspace.open(self.workspace)
+        gold = read_gold(self.gold)
+        if workspace is not None:
+            scores = score_workspace(workspace, gold)
+        else:
+            scores, report = transcribe_gold(gold, self.transcribe)
             print(report, file=sys.stderr, flush=True)
         if self.json:
             print(scores_json(scores))
@@ -565,12 +625,6 @@ class Run(Catalog, StageCommand):
             Workspace.create(self.workspace, self.preset)  # takes the preset over
             return self.prepare(workspace, catalog)
 
-        def transcribe() -> "Report":
-            from ampere.pipeline.transcribe.stage import TranscribeStage
-
-            stage = TranscribeStage(workspace, self.transcribe)
-            return self.run_stage(stage, workspace, self.transcribe)
-
         def summarize() -> "Report":
             chosen = needs.summaries_read(workspace, settings)
             return Summarize(**of_stages, summarize=chosen).work()
@@ -588,7 +642,7 @@ class Run(Catalog, StageCommand):
             "decode": Step("decode", Decode(**of_stages, decode=self.decode).work),
             "transcribe": Step(
                 "transcribe",
-                transcribe,
+                Transcribe(**of_stages, transcribe=self.transcribe).work,
                 lambda: naming or needs.no_transcripts_reason(workspace, settings),
             ),
             "summarize": Step(

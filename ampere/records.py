@@ -9,7 +9,7 @@ import pyarrow as pa
 
 # Lance's name for a column of the key. Concurrent merges then see each other's new keys.
 KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
-SCHEMA_VERSION = 7  # of the tables below; workspaces of other versions are refused
+SCHEMA_VERSION = 8  # of the tables below; workspaces of other versions are refused
 
 
 class Domain(StrEnum):
@@ -167,6 +167,24 @@ FRAMES = TableSpec(
     rows_per_file=4096,  # about 600 MB
     indexed_column="sample_id",
 )
+SEGMENT = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
+# What was said in clips without a text in the catalog; see `ampere.store.transcripts`.
+TRANSCRIPTS = TableSpec(
+    "transcripts",
+    ("sample_id",),
+    _columns(
+        ("sample_id", pa.string()),
+        ("fingerprint", pa.string()),
+        ("status", pa.string()),  # text.transcript.TranscriptStatus
+        ("text", pa.string()),  # null unless status is ok
+        ("language", pa.string()),  # ISO 639-1 code; null if the model names none
+        ("seconds", pa.float64()),  # of the audio, from time 0 of the file
+        ("segments", pa.list_(SEGMENT)),  # what was said between two times of the file, in order
+        ("model", pa.string()),  # engine and model, such as faster-whisper/small
+        ("audio_hash", pa.string()),  # equal for equal audio that was transcribed alike
+    ),
+    indexed_column="sample_id",
+)
 SUMMARIES = TableSpec(
     "summaries",
     ("sample_id", "method", "model"),
@@ -237,4 +255,7 @@ FAILURES = TableSpec(
         ("time", pa.timestamp("us", tz="UTC")),
     ),
 )
-TABLES = {spec.name: spec for spec in (SAMPLES, FRAMES, SUMMARIES, FEATURES, EMBEDDINGS, FAILURES)}
+TABLES = {
+    spec.name: spec
+    for spec in (SAMPLES, FRAMES, TRANSCRIPTS, SUMMARIES, FEATURES, EMBEDDINGS, FAILURES)
+}

@@ -41,6 +41,7 @@ from ampere.pipeline.summarize.engine import (
 from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES
+from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from ampere.synthetic.held_out import held_out_examples
 from ampere.text.summary import SCHEMA
@@ -70,10 +71,8 @@ def engine_settings(texts: list[str], settings: SummarizeSettings, folder: Path)
     """Return the engine settings of the job for these transcripts."""
     workspace = workspace_of(folder, texts)
     stage = SummarizeStage(workspace, settings)
-    samples = workspace.table(SAMPLES).dataset()
-    assert samples is not None
     return engine_config(
-        settings, engine_size_for(stage.inputs(), settings, samples), batch_size=None
+        settings, engine_size_for(stage.inputs(), settings, SampleTexts(workspace)), batch_size=None
     ).engine_kwargs
 
 

@@ -309,6 +309,8 @@ def arrow_type(dtype: pa.DataType) -> str:
     """Name of an Arrow type."""
     if pa.types.is_list(dtype):
         return f"list of {arrow_type(dtype.value_type)}"
+    if pa.types.is_struct(dtype):
+        return f"({', '.join(f'{field.name} {arrow_type(field.type)}' for field in dtype)})"
     return str(dtype)
 
 

@@ -63,7 +63,10 @@ def answer_of(hit: Hit) -> dict[str, Any]:
     """A hit as JSON, with its media's file name: paths and buckets are the server's own affair."""
     fields = ("sample_id", "product_id", "score", "text")
     answer = {name: getattr(hit, name) for name in fields}
-    return answer | {"media": None if hit.media_uri is None else path_of(hit.media_uri).name}
+    return answer | {
+        "media": None if hit.media_uri is None else path_of(hit.media_uri).name,
+        "moment": None if hit.moment is None else vars(hit.moment),
+    }
 
 
 QueryDomain = Annotated[

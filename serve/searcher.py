@@ -11,6 +11,7 @@ from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import Hit
 from ampere.store.indexes import open_searcher
+from ampere.store.moments import with_moments
 from ampere.store.workspace import Workspace
 
 
@@ -30,7 +31,8 @@ class SearcherDeployment:
 
     def __init__(self, workspace: str, name: str, shard: int, shards: int) -> None:
         set_blas_threshold()
-        self.searcher = open_searcher(Workspace.open(workspace), name, [shard])
+        self.workspace = Workspace.open(workspace)
+        self.searcher = open_searcher(self.workspace, name, [shard])
         found = self.searcher.snapshot.base.meta["shards"]
         if found != shards:
             raise ValueError(
@@ -43,7 +45,8 @@ class SearcherDeployment:
         """The `k` best samples of each domain."""
         request = SearchRequest(vector=tuple(vector), domains=tuple(domains), k=k)
         query = np.asarray(vector, dtype=np.float32)
-        return self.searcher.search(request, QueryVectors(query)).hits
+        hits = self.searcher.search(request, QueryVectors(query)).hits
+        return with_moments(self.workspace, hits, None)
 
     def meta(self) -> dict[str, object]:
         """The contents of index.json of the base that is searched."""

@@ -142,6 +142,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "prepare": ["--rope", "--images", "--manifest", "--media-folder", "--name-clips"],
         "run": ["--media-folder", "--from", "--until", "--budget-minutes", "--transcribe.model"],
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
+        "transcribe": ["--transcribe.model", "--transcribe.engine", "--retry-failed"],
         "summarize": [
             "--summarize.model",
             "--summarize.prompt",
@@ -159,6 +160,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "frames": ["SAMPLE_ID", "--out"],
         "inspect": ["SAMPLE_ID"],
         "evaluate-summaries": ["--gold", "--summarize.method", "--json"],
+        "evaluate-transcripts": ["--gold", "--transcribe.model", "--json"],
         "status": ["--failures"],
         "export": ["--out", "--tables"],
     }[name]
@@ -205,6 +207,7 @@ def test_missing_workspace_is_a_usage_error(
         "frames": ["a"],
         "inspect": ["a"],
         "evaluate-summaries": ["--gold", "x"],
+        "evaluate-transcripts": ["--gold", "x"],
     }.get(name, [])
     assert status(name, "--workspace", tmp_path / "none", *more) == 2
     shown = capsys.readouterr().err
@@ -383,7 +386,7 @@ def test_retry_failed_is_a_switch(workspace: Workspace) -> None:
 
 def test_each_job_file_runs_the_command_of_its_name() -> None:
     files = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
-    assert len(files) == 11
+    assert len(files) == 13
     for file in files:
         name = file.stem.replace("_", "-")
         assert name in COMMANDS and f'main(["{name}", *sys.argv[1:]])' in file.read_text()

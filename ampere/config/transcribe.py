@@ -5,6 +5,8 @@ from typing import Literal
 
 from ampere.config.checks import make_absolute, require, worker_range
 
+SAMPLE_RATE = 16_000  # of audio, in Hz: what speech models take
+
 SpeechEngine = Literal["vllm", "faster-whisper"]
 
 
@@ -81,6 +83,10 @@ class TranscribeSettings:
         require(
             not self.language or (len(self.language) in (2, 3) and self.language.isalpha()),
             f"transcribe.language is {self.language!r}; expected a code of two letters, such as zh",
+        )
+        require(
+            self.hourly_price >= 0,
+            f"transcribe.hourly_price is {self.hourly_price:g}; it must not be negative",
         )
         require(bool(self.model), "transcribe.model is empty; expected a hub name or a folder")
         require(

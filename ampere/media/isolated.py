@@ -32,11 +32,18 @@ class IsolatedProcess:
     Args:
         time_limit_s: for one call, not counting the start of a child.
         memory_limit_gb: of address space, in addition to what the child starts with.
+        memory_setting: name of this limit in messages.
     """
 
-    def __init__(self, time_limit_s: float, memory_limit_gb: float) -> None:
+    def __init__(
+        self,
+        time_limit_s: float,
+        memory_limit_gb: float,
+        memory_setting: str = "decode.memory_limit_gb",
+    ) -> None:
         self.time_limit_s = time_limit_s
         self.memory_limit_gb = memory_limit_gb
+        self.memory_setting = memory_setting
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
@@ -74,6 +81,7 @@ class IsolatedProcess:
                 [
                     *(sys.executable, "-m", __name__),
                     *(str(theirs.fileno()), str(memory_limit), str(os.getpid())),
+                    self.memory_setting,
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -112,7 +120,7 @@ def _limit_memory(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (present + extra_bytes, present + extra_bytes))
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, memory_setting: str) -> None:
     """Signal that the child is ready; then run calls until the caller closes the pipe."""
     pipe.send_bytes(b"")
     while True:
@@ -121,11 +129,12 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            answer = pickle.dumps(function(*args, **kwargs))
+            # The highest protocol copies a large array once, the default one twice.
+            answer = pickle.dumps(function(*args, **kwargs), pickle.HIGHEST_PROTOCOL)
         except MediaError as error:
             answer = pickle.dumps(error)
         except MemoryError:
-            answer = pickle.dumps(TooLarge("out of memory; the limit is decode.memory_limit_gb"))
+            answer = pickle.dumps(TooLarge(f"out of memory; the limit is {memory_setting}"))
         except Exception as error:  # whatever a malformed file raises fails that file alone
             answer = pickle.dumps(MediaError(f"{type(error).__name__}: {error}"))
         pipe.send_bytes(answer)
@@ -133,7 +142,9 @@ def _serve(pipe: Connection) -> None:
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[3]))
-    import ampere.media.query  # noqa: F401  # load the decoders before the memory limit applies
+    # Load the decoders before the memory limit applies.
+    import ampere.media.audio
+    import ampere.media.query  # noqa: F401
 
     _limit_memory(int(sys.argv[2]))
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), sys.argv[4])

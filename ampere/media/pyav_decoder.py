@@ -7,7 +7,6 @@ packets' times are unreliable, or a wanted frame is not decoded, all frames are 
 uniformly.
 """
 
-import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ from itertools import pairwise
 from typing import TypeGuard
 
 import av
-import av.error
 import numpy as np
 from av.buffer import Buffer
 from av.codec.context import ThreadType
@@ -29,12 +27,12 @@ from av.video.reformatter import ColorTrc, Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from ampere.media.container import DAMAGE, open_container, packets_of
 from ampere.media.decoder import (
     MAX_PIXEL_ASPECT,
     Clip,
     FrameRequest,
     MediaError,
-    RefusedMedia,
     Sampling,
     TooLarge,
     UnknownFormat,
@@ -47,9 +45,6 @@ from ampere.media.sampling import keyframe_times, uniform_positions
 
 UNRELIABLE_KEYFRAME_CODECS = {"apng"}  # FFmpeg marks packets of these as key frames wrongly
 HDR_TRANSFERS = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
-# What PyAV raises on damaged files: FFmpeg's errors, which are also built-in ones, and its own on
-# malformed metadata.
-DAMAGE = (av.error.FFmpegError, ValueError, OSError)
 
 
 class PyavDecoder:
@@ -59,7 +54,7 @@ class PyavDecoder:
 
     def decode(self, data: bytes, request: FrameRequest) -> Clip:
         """See `Decoder.decode`; a file with damage or unreliable times is sampled uniformly."""
-        with _open(data) as container:
+        with open_container(data) as container:
             tracks = read_tracks(container)
             if is_picture(container, tracks):
                 request = replace(request, num_frames=1)
@@ -177,23 +172,6 @@ class Track:
         return len(self.packets) < 2, not is_default, self.stream.index
 
 
-def _open(data: bytes) -> InputContainer:
-    def refuse(url: str, flags: int, options: dict[str, str]) -> None:
-        raise PermissionError(f"the file refers to {url}")
-
-    options = {"protocol_whitelist": "none"}
-    try:
-        return av.open(
-            io.BytesIO(data), container_options=options, metadata_errors="replace", io_open=refuse
-        )
-    except PermissionError as error:
-        raise RefusedMedia(
-            "refused a file that would open other files or the network (playlist or script)"
-        ) from error
-    except DAMAGE as error:
-        raise UnknownFormat(f"not a video of a known format: {error}") from error
-
-
 def read_tracks(container: InputContainer) -> list[Track]:
     """The video streams of a file with their packets, the main one first, without cover art.
 
@@ -206,7 +184,7 @@ def read_tracks(container: InputContainer) -> list[Track]:
             tracks[stream.index] = Track(stream)
         else:
             stream.discard = Discard.all
-    for packet in _packets(container):
+    for packet in packets_of(container):
         if packet.stream_index in tracks:
             tracks[packet.stream_index].packets.append(packet)
     filled = [track for track in tracks.values() if track.packets]
@@ -226,17 +204,8 @@ def pixel_aspect_of(data: bytes) -> Fraction:
     Raises:
         UnknownFormat: the file has no video.
     """
-    with _open(data) as container:
+    with open_container(data) as container:
         return read_tracks(container)[0].pixel_aspect
-
-
-def _packets(container: InputContainer) -> Iterator[av.Packet]:
-    """The packets of a file up to its end, or to where damage makes the rest unreadable."""
-    try:
-        # An empty packet is a request to flush the codec.
-        yield from (packet for packet in container.demux() if packet.size)
-    except (*DAMAGE, IndexError):  # IndexError: PyAV met a stream that the header did not list
-        return
 
 
 def _configure(track: Track, max_pixels: int) -> None:

@@ -20,13 +20,9 @@ from ampere.media.decoder import (
 )
 from ampere.media.images import encode_jpeg, open_image, read_image, scale_down
 from ampere.media.sampling import uniform_indices
-from ampere.media.source import load
+from ampere.media.source import READING_SHARE, load
 from ampere.media.video import decode_video
 from ampere.records import Domain, MediaKind
-
-# Of the time limit, for reading over HTTP: a server that hangs is then reported as unavailable, and
-# not as a file that takes too long to decode.
-READING_SHARE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)

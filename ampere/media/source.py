@@ -17,6 +17,9 @@ MAX_BYTES = 1_000_000_000
 ATTEMPTS = 4
 READ_TIME_S = 60.0  # for all attempts
 CONNECT_TIMEOUT_S = 10.0
+# Of a sample's time limit, for reading over HTTP: a server that hangs is then reported as
+# unavailable, and not as a file that takes too long to decode.
+READING_SHARE = 0.8
 SILENCE_SHARE = 0.5  # of the time that is left; then there is time for another attempt
 
 
@@ -25,6 +28,7 @@ def load(
     max_bytes: int,
     deadline: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    setting: str = "decode.max_file_mb",
 ) -> bytes:
     """The bytes at a local path or URI; bytes are returned unchanged.
 
@@ -33,6 +37,7 @@ def load(
         max_bytes: limit on the length.
         deadline: when to give up reading over HTTP, as `time.monotonic`; None: in `READ_TIME_S`.
         sleep: waits between two attempts, in seconds.
+        setting: name of the limit in messages.
 
     Raises:
         MissingMedia: the file is missing or empty.
@@ -66,7 +71,7 @@ def load(
     if not data:
         raise MissingMedia(f"media file is empty: {source}")
     if len(data) > max_bytes:
-        limit = f"{max_bytes / 1e6:g} MB (decode.max_file_mb)"
+        limit = f"{max_bytes / 1e6:g} MB ({setting})"
         raise TooLarge(f"media file exceeds the limit of {limit}: {source}")
     return data
 

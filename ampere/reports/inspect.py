@@ -8,7 +8,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ampere.records import FAILURES, SAMPLES, SUMMARIES
+from ampere.records import FAILURES, SAMPLES, SUMMARIES, TRANSCRIPTS
+from ampere.store.transcripts import with_transcripts
 from ampere.store.workspace import Workspace
 
 
@@ -19,10 +20,13 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         FileNotFoundError: no such sample.
     """
     where = pc.field("sample_id") == sample_id
-    samples = workspace.table(SAMPLES).read(["domain", "product_id", "text"], where).to_pylist()
-    if not samples:
+    columns = ["sample_id", "domain", "product_id", "text"]
+    samples = workspace.table(SAMPLES).read(columns, where)
+    if not samples.num_rows:
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
-    sample = samples[0]
+    transcripts = workspace.table(TRANSCRIPTS)
+    (sample,) = with_transcripts(samples, transcripts.dataset()).to_pylist()
+    heard = None if samples["text"][0].as_py() else transcripts.read(where=where).to_pylist()
     order = [("method", "ascending"), ("model", "ascending")]
     summaries = workspace.table(SUMMARIES).read(where=where).sort_by(order).to_pylist()
     of_stage = pc.starts_with(pc.field("stage"), "summarize")
@@ -34,7 +38,8 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     add_column = partial(table.add_column, ratio=1, overflow="fold")
     kind = "title" if sample["domain"] == "page" else "transcript"
     text = sample["text"]
-    add_column(f"{kind}, {len(text)} characters" if text else kind)
+    by_model = "".join(f" by {row['model']} ({row['status']})" for row in heard or ())
+    add_column(f"{kind}{by_model}, {len(text)} characters" if text else f"{kind}{by_model}")
     cells: list[Group | Text] = [Text(text or "(none)")]
     for summary in summaries:
         by_model = f" by {summary['model']}" if summary["model"] else ""

@@ -21,8 +21,10 @@ from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import SearchAnswer
 from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
+from ampere.store.moments import with_moments
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
+from ampere.text.transcript import Segment
 
 if TYPE_CHECKING:
     from ampere.models.embedder import Embedder
@@ -70,7 +72,9 @@ def search(
         sample = None
         if request.sample_id is not None:
             sample = opened.vector_of(request.sample_id)
-        return opened.search(request, combine(request, embedded, sample))
+        answer = opened.search(request, combine(request, embedded, sample))
+        hits = with_moments(workspace, answer.hits, request.words)
+        return dataclasses.replace(answer, hits=hits)
     finally:
         opened.close()
 
@@ -138,7 +142,8 @@ def hit_as_json(hit: Any) -> dict[str, Any]:
     """A hit with its further columns beside its own."""
     fields = vars(hit) | {name: json_value(value) for name, value in hit.columns.items()}
     del fields["columns"]
-    fields["explanation"] = None if hit.explanation is None else vars(hit.explanation)
+    for name in ("explanation", "moment"):
+        fields[name] = None if fields[name] is None else vars(fields[name])
     return fields
 
 
@@ -161,12 +166,16 @@ def hit_table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Hits as a text table.
 
     Args:
-        results: domain -> hits with score, product_id, sample_id and text.
+        results: domain -> hits with score, product_id, sample_id, text, and a moment if there is
+            one, whose times and text are shown.
     """
     table = new_table("domain", "score", "product", "sample", "text")
     for domain, of_domain in results.items():
         for hit in of_domain:
             text = " ".join((hit["text"] or "").split())[:SHOWN_TEXT]
+            if moment := hit.get("moment"):
+                said = vars(moment) if isinstance(moment, Segment) else moment
+                text = f"{said['start_s']:.0f} s: {said['text'][:SHOWN_TEXT]}"
             product = hit["product_id"] or "-"
             table.add_row(domain, f"{hit['score']:.3f}", product, hit["sample_id"], text)
     return render_table(table)

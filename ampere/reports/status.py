@@ -17,6 +17,7 @@ from ampere.pipeline.embed import EmbedStage
 from ampere.pipeline.features import FeaturesStage, stored_tower
 from ampere.pipeline.runner.stage import Stage
 from ampere.pipeline.summarize.stage import SummarizeStage, stage_name
+from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES
 from ampere.reports.text_table import new_table, render_table
 from ampere.store.indexes import base_meta, base_name, serving
@@ -30,9 +31,9 @@ STATES = ("done", "pending", "failed", "stale")
 def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], Stage]]:
     """The row-by-row stages by name: decode, summarize, features of each frozen tower, embed.
 
-    Each stage has the settings of its last run, so that rows made with other flags than the
-    preset's are not reported as stale. A stage whose settings are no longer valid, for example
-    because its model's folder was deleted, raises when it is called.
+    Transcribe is among them if it ran. Each stage has the settings of its last run, so that rows
+    made with other flags than the preset's are not reported as stale. A stage whose settings are no
+    longer valid, for example because its model's folder was deleted, raises when it is called.
     """
 
     def decode() -> Stage:
@@ -48,7 +49,14 @@ def stages(workspace: Workspace, settings: Settings) -> dict[str, Callable[[], S
     def embed(name: str) -> Stage:
         return EmbedStage(workspace, dataclasses.replace(settings.embed, model=name))
 
+    def transcribe() -> Stage:
+        return TranscribeStage(
+            workspace, last_settings(workspace, "transcribe", settings.transcribe)
+        )
+
     by_name: dict[str, Callable[[], Stage]] = {"decode": decode}
+    if workspace.read_report(settings_report("transcribe")) is not None:
+        by_name["transcribe"] = transcribe
     for method in get_args(SummaryMethod):
         name = stage_name(method)
         if (

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from ampere.pipeline.summarize.stage import SummarizeStage
-from ampere.records import FAILURES, SAMPLES, SUMMARIES, Domain
+from ampere.records import FAILURES, SAMPLES, SUMMARIES, TRANSCRIPTS, Domain
+from ampere.store.transcripts import SampleTexts, with_transcripts
 from ampere.store.workspace import Workspace
 
 PAGE_REPORT = "summaries.html"
@@ -58,12 +59,12 @@ def text_lengths(workspace: Workspace, where: pc.Expression) -> dict[str, np.nda
         Name for people -> int64 [N], the N texts that are not null; names without texts are left
         out.
     """
-    samples = workspace.table(SAMPLES).dataset()
     parts: dict[str, list[np.ndarray]] = {original(domain): [] for domain in Domain}
-    for batch in samples.to_batches(columns=["domain", "text"]) if samples else ():
+    for batch in SampleTexts(workspace).batches(["domain"]):
         with_text = batch.filter(pc.is_valid(batch["text"]))
         for domain in Domain:
             texts = with_text.filter(pc.equal(with_text["domain"], str(domain)))["text"]
+            texts = texts.combine_chunks()
             parts[original(domain)].append(pc.utf8_length(texts).to_numpy(zero_copy_only=False))
     summaries = workspace.table(SUMMARIES).read(["text"], where & pc.field("text").is_valid())
     parts["short and live, summary"] = [
@@ -108,6 +109,7 @@ def random_rows(workspace: Workspace, ids: list[str], where: pc.Expression) -> l
     condition = pc.field("sample_id").isin(pa.array(chosen, pa.string()))
     summaries = workspace.table(SUMMARIES).read(where=where & condition).to_pylist()
     samples = workspace.table(SAMPLES).read(["sample_id", "domain", "text"], condition)
+    samples = with_transcripts(samples, workspace.table(TRANSCRIPTS).dataset())
     sample_of = {row["sample_id"]: row for row in samples.to_pylist()}
     rows = [
         row | {"sample": sample_of.get(row["sample_id"], {"domain": "?", "text": None})}

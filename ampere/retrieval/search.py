@@ -21,6 +21,7 @@ from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.segments import PassingRows, looked_up, stacked_vectors
 from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
+from ampere.text.transcript import Segment
 
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
@@ -40,6 +41,8 @@ class Hit:
         group: value of `group_by`; None without it.
         columns: the catalog's further columns.
         explanation: why it was found, if the request asks for it.
+        moment: of a clip with a transcript, what names the product, with times to play it at; see
+            `ampere.store.moments`.
     """
 
     sample_id: str
@@ -51,6 +54,7 @@ class Hit:
     group: Any = None
     columns: dict[str, Any] = field(default_factory=dict)
     explanation: Explanation | None = None
+    moment: Segment | None = None
 
 
 @dataclass(frozen=True)

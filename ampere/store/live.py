@@ -19,6 +19,7 @@ from ampere.records import (
     FRAMES,
     SAMPLES,
     SUMMARIES,
+    TRANSCRIPTS,
     Domain,
     MediaKind,
     Origin,
@@ -133,7 +134,7 @@ class LiveWriter:
         if deleted:
             self._delete(SAMPLES, deleted)
             embeddings = [embeddings_spec(name) for name in embedding_tables(self._workspace)]
-            for spec in (FRAMES, SUMMARIES, FEATURES, *embeddings):
+            for spec in (FRAMES, TRANSCRIPTS, SUMMARIES, FEATURES, *embeddings):
                 self._delete(spec, deleted)
         if upserted:
             self._workspace.table(SAMPLES).upsert([sample_row(sample) for sample in upserted])

@@ -6,9 +6,12 @@ from typing import TypeVar
 from ampere.config.decode import DecodeSettings
 from ampere.config.index import IndexSettings
 from ampere.config.summarize import SummarizeSettings
+from ampere.config.transcribe import TranscribeSettings
 from ampere.store.workspace import Workspace
 
-StageSettings = TypeVar("StageSettings", DecodeSettings, SummarizeSettings, IndexSettings)
+StageSettings = TypeVar(
+    "StageSettings", DecodeSettings, TranscribeSettings, SummarizeSettings, IndexSettings
+)
 
 
 def settings_report(stage: str) -> str:

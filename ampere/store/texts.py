@@ -3,19 +3,17 @@
 from collections.abc import Collection
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
-from ampere.records import SAMPLES, SUMMARIES, Domain, Origin
+from ampere.records import SAMPLES, SUMMARIES, TRANSCRIPTS, Domain, Origin
 from ampere.store.table import IDS_PER_CONDITION
+from ampere.store.transcripts import is_readable, with_transcripts
 from ampere.store.workspace import Workspace
-from ampere.text.normalize import readable_text
 from ampere.text.summary import LLM_TEXTS
 
 Ids: TypeAlias = Collection[str] | pa.Array | pa.ChunkedArray
-CHINESE = "[\u4e00-\u9fff]"
 
 
 # Of rows of the samples table.
@@ -73,11 +71,11 @@ def texts_of(
     """The texts of some samples as the tables have them, null where missing or empty.
 
     Pages have their title with every source but `none`, and samples that came live the text that
-    they came with. Clips have their raw transcript (`raw`), or
-    the text of their summary by the method of that name: null if there is no transcript, if the
-    transcript names no product, or if it is not summarized yet. `llm-name` and `llm-features` are
-    the names and the features of the summaries of `llm`. Titles and transcripts that
-    `readable_text` takes for missing are null.
+    they came with. With `raw`, clips have their transcript: the catalog's text, else what
+    `ampere transcribe` heard. Else they have the text of their summary by the method of that name:
+    null if there is no transcript, if the transcript names no product, or if it is not summarized
+    yet. `llm-name` and `llm-features` are the names and the features of the summaries of `llm`.
+    Titles and transcripts that `readable_text` takes for missing are null.
 
     Args:
         workspace: with the samples and summaries.
@@ -95,9 +93,11 @@ def texts_of(
     if source == "none":
         return pa.nulls(len(ids), pa.large_string())
     samples, columns = workspace.table(SAMPLES), ["sample_id", "text"]
+    transcripts = workspace.table(TRANSCRIPTS).dataset()
     is_asked = pc.field("sample_id").isin(ids) if len(ids) <= IDS_PER_CONDITION else pc.scalar(True)
     if source == "raw":
-        return _readable(_values_of(ids, samples.read(columns, is_asked)))
+        rows = with_transcripts(samples.read(columns, is_asked), transcripts)
+        return _readable(_values_of(ids, rows))
     is_page = pc.field("domain") == Domain.PAGE
     titles = samples.read(columns, is_asked & (is_page | IS_LIVE))
     clips = samples.read(["sample_id"], is_asked & ~is_page)["sample_id"].combine_chunks()
@@ -141,18 +141,8 @@ def _values_of(ids: pa.StringArray, rows: pa.Table) -> pa.LargeStringArray:
 
 
 def _readable(texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    """Texts with null in place of those that are not readable.
-
-    A text with a Chinese character is; to normalize 200,000 of them in Python takes 17 s.
-    """
-    is_chinese = pc.fill_null(pc.match_substring_regex(texts, CHINESE), False)
-    others = np.flatnonzero(~is_chinese.to_numpy(zero_copy_only=False))
-    unreadable = [at for at in others if readable_text(texts[at].as_py()) is None]
-    if not unreadable:
-        return texts
-    is_readable = np.ones(len(texts), bool)
-    is_readable[unreadable] = False
-    return pc.if_else(is_readable, texts, pa.scalar(None, pa.large_string()))
+    """Texts with null in place of those that are not readable."""
+    return pc.if_else(is_readable(texts), texts, pa.scalar(None, pa.large_string()))
 
 
 def count_unsummarized(
@@ -178,9 +168,11 @@ def count_unsummarized(
     """
     if source in ("raw", "none"):
         return 0, 0
-    has_transcript = (pc.field("domain") != Domain.PAGE) & (pc.field("text") != "")
-    rows = workspace.table(SAMPLES).read(["sample_id", "origin"], has_transcript)
-    clips = rows["sample_id"].filter(pc.invert(is_live(rows["origin"])))
+    columns = ["sample_id", "text", "origin"]
+    rows = workspace.table(SAMPLES).read(columns, pc.field("domain") != Domain.PAGE)
+    rows = rows.filter(pc.invert(is_live(rows["origin"])))
+    rows = with_transcripts(rows, workspace.table(TRANSCRIPTS).dataset())
+    clips = rows["sample_id"].filter(pc.fill_null(pc.not_equal(rows["text"], ""), False))
     if ids is not None:
         clips = clips.filter(pc.is_in(clips, value_set=as_array(ids)))
     of_model = summary_rows(source, chosen_model(workspace, source, model))

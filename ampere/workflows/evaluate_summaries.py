@@ -6,7 +6,6 @@ The measures are those of the paper's tables VI and VII.
 import json
 import tempfile
 from dataclasses import asdict
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +20,8 @@ from ampere.records import CLIP_DOMAINS, SAMPLES, SUMMARIES, Domain, MediaKind, 
 from ampere.store.workspace import Workspace
 from ampere.text.checks.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
-from ampere.uris import absolute, open_file
+from ampere.workflows.gold import Gold, Row, read_gold_rows
 
-Row = dict[str, Any]
-Gold = dict[str, Row]  # by sample_id
 NO_PRODUCT: Row = {"product_name": "", "product_features": []}
 
 
@@ -38,18 +35,7 @@ def read_gold(path: str) -> Gold:
     Raises:
         ValueError: a line is not such an object or labels a page, or an id is duplicate.
     """
-    gold: Gold = {}
-    with open_file(absolute(path), encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            row = _gold_row(line, f"{path}:{number}")
-            if row["sample_id"] in gold:
-                raise ValueError(f"{path}:{number}: duplicate sample_id {row['sample_id']}")
-            gold[row["sample_id"]] = row
-    if not gold:
-        raise ValueError(f"{path} has no labeled transcripts")
-    return gold
+    return read_gold_rows(path, _gold_row, "labeled transcripts")
 
 
 def _gold_row(line: str, where: str) -> Row:

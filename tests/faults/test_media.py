@@ -162,7 +162,7 @@ def test_refusal_says_what_was_tried_and_why() -> None:
         decode(b"<html>log in</html>")
     assert str(error.value) == (
         "neither an image (not an image of a known format (19 bytes, starting with "
-        "b'<html>log in')) nor a video (not a video of a known format: "
+        "b'<html>log in')) nor a video (not a media file of a known format: "
         "[Errno 1094995529] Invalid data found when processing input: '<none>')"
     )
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from ampere.config.decode import DecodeSettings
+from ampere.media.audio import decode_audio
 from ampere.media.decoder import (
     Clip,
     DecoderCrashed,
@@ -117,6 +118,8 @@ def test_playlists_reach_neither_the_network_nor_files(
             process.call(decode_video, playlist, TWO)
         with pytest.raises(MediaError):
             process.call(query_frames, playlist, DecodeSettings())
+        with pytest.raises(MediaError):
+            process.call(decode_audio, playlist, 60.0)
     assert not server.requests
 
 

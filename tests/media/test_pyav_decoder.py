@@ -11,6 +11,7 @@ import pytest
 from av.stream import Disposition
 
 from ampere.media import pyav_decoder
+from ampere.media.container import open_container
 from ampere.media.decoder import Clip, FrameRequest, MediaError, Sampling, TooLarge, UnknownFormat
 from ampere.media.hdr import hlg_scene, pq_nits, to_sdr
 from ampere.media.pyav_decoder import PyavDecoder, ToRgb
@@ -129,14 +130,14 @@ UNRELIABLE: dict[str, dict[str, Any]] = {
 
 
 def time_problem(data: bytes) -> str | None:
-    with pyav_decoder._open(data) as container:
+    with open_container(data) as container:
         return pyav_decoder.read_tracks(container)[0].time_problem
 
 
 def takes_few(data: bytes) -> bool:
     """Whether the frames are decoded without decoding all."""
     request = FrameRequest(num_frames=3)
-    with pyav_decoder._open(data) as container:
+    with open_container(data) as container:
         track = pyav_decoder.read_tracks(container)[0]
         pyav_decoder._configure(track, max_pixels=10**6)
         return bool(pyav_decoder.take_few(track, request, ToRgb(None, Fraction(1))))

@@ -64,7 +64,7 @@ def test_bad_files_fail_only_their_own_rows(
     assert "not found" in missing and str(tmp_path) in missing
     assert "empty" in failures["empty.mp4"]["message"]
     assert "not an image" in failures["junk.jpg"]["message"]
-    assert "not a video of a known format" in failures["cut.mp4"]["message"]
+    assert "not a media file of a known format" in failures["cut.mp4"]["message"]
     assert {name: row["error_type"] for name, row in failures.items()} == {
         "missing.mp4": "MissingMedia",
         "empty.mp4": "MissingMedia",

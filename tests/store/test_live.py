@@ -28,6 +28,7 @@ from ampere.store.live import LiveSample, LiveWriter
 from ampere.store.models import model_folder
 from ampere.store.table import Table
 from ampere.store.texts import texts_of
+from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from tests.helpers.embeddings import embeddings_of, write_embeddings
 from tests.helpers.search_tables import found
@@ -125,7 +126,7 @@ def test_night_keeps_what_came_live(served: Workspace) -> None:
     assert ids(served, embeddings_of(served, name_of(served))) == {"one", "new", "bare"}
     decode = DecodeStage(served, DecodeSettings()).plan(served)
     assert set(decode.inputs["sample_id"].to_pylist()) == {"one"} and not len(decode.orphans)
-    assert summarize_inputs(served.table(SAMPLES).dataset(), []).num_rows == 0
+    assert summarize_inputs(SampleTexts(served), []).num_rows == 0
     embed = EmbedStage(served, EmbedSettings(model="m")).plan(served)
     states = dict(zip(embed.inputs["sample_id"].to_pylist(), embed.done.to_pylist(), strict=True))
     assert states == {"one": False, "new": True} and not len(embed.orphans)

@@ -20,7 +20,7 @@ from ampere.catalog.problem import Located, Problem
 from ampere.fingerprint import fingerprint
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.report import Report
-from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, Sample
+from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, TRANSCRIPTS, Sample
 from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.failures import record_failures
 from ampere.store.samples import delete_others
@@ -233,6 +233,6 @@ def _delete(workspace: Workspace, ids: list[str]) -> None:
         workspace.table(SAMPLES).delete(pc.field("sample_id").isin(chunk))
     remaining = workspace.table(SAMPLES).read(["sample_id"])["sample_id"].combine_chunks()
     embeddings = [embeddings_spec(name) for name in embedding_tables(workspace)]
-    for spec in (FRAMES, SUMMARIES, FEATURES, *embeddings):
+    for spec in (FRAMES, TRANSCRIPTS, SUMMARIES, FEATURES, *embeddings):
         delete_others(workspace, workspace.table(spec), remaining)
     delete_others(workspace, workspace.table(FAILURES), remaining, pc.field("stage") != "prepare")

@@ -67,6 +67,11 @@ class PoolStats:
                 self.rows += known.num_rows
             yield batch.drop([column.name for column in WORKER_COLUMNS])
 
+    @property
+    def worker_hours(self) -> float:
+        """Hours that workers were ready, until their latest results."""
+        return sum(self.last[worker] - ready for worker, ready in self.ready.items()) / HOUR_S
+
     def figures(self) -> dict[str, Any]:
         """Seconds, workers and rates; empty if no worker returned anything.
 
@@ -74,7 +79,7 @@ class PoolStats:
         """
         if not self.rows:
             return {}
-        hours = sum(self.last[worker] - ready for worker, ready in self.ready.items()) / HOUR_S
+        hours = self.worker_hours
         return {
             "first_batch_s": self.first - self.started,
             "workers": len(self.ready),

@@ -9,18 +9,18 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import lance
 import pyarrow as pa
 
 from ampere.config.checks import worker_range
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
+from ampere.pipeline.runner.engine_patches import patched
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
 from ampere.pipeline.summarize.model import language_model, prompt_builder
-from ampere.pipeline.summarize.ray_patches import patched
 from ampere.pipeline.summarize.rows import model_name
+from ampere.store.transcripts import SampleTexts
 from ampere.text.summary import SCHEMA
 
 if TYPE_CHECKING:
@@ -41,15 +41,13 @@ QUEUED = 2  # times the batches that an engine works on; Ray grows a pool from 1
 # (actor_pool_util_upscaling_threshold)
 
 
-def completions(
-    work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
-) -> "ray.data.Dataset":
+def completions(work: Work, settings: SummarizeSettings, texts: SampleTexts) -> "ray.data.Dataset":
     """Summarize with vLLM.
 
     Args:
         work: rows with sample_id, fingerprint, position and length.
         settings: of the stage.
-        samples: the samples table that the positions refer to.
+        texts: that the positions refer to.
 
     Returns:
         Rows of `COMPLETION_SCHEMA`.
@@ -58,7 +56,7 @@ def completions(
     from ray.data import ActorPoolStrategy
     from ray.data.llm import build_processor
 
-    size = engine_size_for(work.rows, settings, samples)
+    size = engine_size_for(work.rows, settings, texts)
     config = engine_config(settings, size, batch_size=work.batch_size if work.isolated else None)
     sampling = sampling_params(settings)
     processor = patched(
@@ -85,8 +83,7 @@ def completions(
         fn_constructor_kwargs={
             # With the limit that is known here, so that it need not read the model's config again.
             "settings": replace(settings, max_model_len=prompt_builder(settings).limit),
-            "uri": samples.uri,
-            "version": samples.version,
+            "texts": texts,
         },
         batch_format="pyarrow",
         **options,
@@ -120,23 +117,24 @@ def sampling_params(settings: SummarizeSettings) -> dict[str, Any]:
 
 
 def engine_size_for(
-    rows: pa.Table, settings: SummarizeSettings, samples: lance.LanceDataset
+    rows: pa.Table, settings: SummarizeSettings, texts: SampleTexts
 ) -> "EngineSize":
     """The size that the settings name; the rest from the longest transcripts and some others.
 
     Args:
         rows: with position and length.
         settings: of the stage.
-        samples: the samples table that the positions refer to.
+        texts: that the positions refer to.
     """
     from ampere.text.sizing import CPU_CACHE_BYTES, engine_size
 
     order = rows.sort_by([("length", "descending")])["position"].to_pylist()
     step = max(1, len(order) // OTHERS_COUNTED)
     counted = order[:LONGEST_COUNTED] + order[LONGEST_COUNTED::step]
-    texts = samples.take(sorted(counted), columns=["text"])["text"].to_pylist()
     builder = prompt_builder(settings)
-    lengths = [length for text in texts for length in prompt_lengths(builder, text)]
+    lengths = [
+        length for text in texts.take(sorted(counted)) for length in prompt_lengths(builder, text)
+    ]
     memory = None if settings.gpus else CPU_CACHE_BYTES
     if settings.kv_cache_gb is not None:
         memory = int(settings.kv_cache_gb * 2**30)

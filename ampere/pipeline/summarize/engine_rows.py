@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +20,7 @@ from ampere.pipeline.runner.stage import error_columns, error_row, result_schema
 from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.pipeline.summarize.rows import transcripts
 from ampere.records import SUMMARIES
+from ampere.store.transcripts import SampleTexts
 from ampere.text.summary import AnswerError
 
 ERROR = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
@@ -50,18 +50,17 @@ class FormPrompts:
 
     Args:
         settings: of the stage.
-        uri: of the samples table.
-        version: of the samples table that the positions refer to.
+        texts: that the positions refer to.
     """
 
-    def __init__(self, settings: SummarizeSettings, uri: str, version: int) -> None:
+    def __init__(self, settings: SummarizeSettings, texts: SampleTexts) -> None:
         self.builder = prompt_builder(settings)
-        self.samples = lance.dataset(uri, version=version)
+        self.texts = texts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows with sample_id, fingerprint and position to rows of `PROMPT_SCHEMA`."""
         rows = []
-        for row, text in transcripts(self.samples, batch):
+        for row, text in transcripts(self.texts, batch):
             try:
                 rows += self._prompts(row, text)
             except Exception as error:  # the per-row edge: a strange transcript fails one row

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import lance
 import pyarrow as pa
 
 from ampere.config.checks import worker_range
@@ -13,6 +12,7 @@ from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batch
 from ampere.pipeline.runner.stage import Work, error_row, result_table
 from ampere.pipeline.summarize.rows import missing_row, model_name, transcripts
 from ampere.records import SUMMARIES
+from ampere.store.transcripts import SampleTexts
 from ampere.text.clean import clean
 from ampere.text.normalize import readable_text
 from ampere.text.summary import Status
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     import ray.data
 
 
-def extracts(
-    work: Work, settings: SummarizeSettings, samples: lance.LanceDataset
-) -> "ray.data.Dataset":
+def extracts(work: Work, settings: SummarizeSettings, texts: SampleTexts) -> "ray.data.Dataset":
     """Result rows of actors that hold a summarizer each, one batch per call."""
     from ray.data import ActorPoolStrategy
 
@@ -35,8 +33,7 @@ def extracts(
         fn_constructor_kwargs={
             "settings": settings,
             "weights": extractor_identity(settings),
-            "uri": samples.uri,
-            "version": samples.version,
+            "texts": texts,
         },
         compute=ActorPoolStrategy(min_size=min_workers, max_size=max_workers),
         batch_format="pyarrow",
@@ -58,22 +55,21 @@ class ExtractBatch:
     Args:
         settings: of the stage.
         weights: identity of the model's files; None: the method has no model.
-        uri: of the samples table.
-        version: of the samples table that the positions refer to.
+        texts: that the positions refer to.
     """
 
     def __init__(
-        self, settings: SummarizeSettings, weights: str | None, uri: str, version: int
+        self, settings: SummarizeSettings, weights: str | None, texts: SampleTexts
     ) -> None:
         self.key = {"method": settings.method, "model": model_name(settings)}
         self.weights = weights
-        self.samples = lance.dataset(uri, version=version)
+        self.texts = texts
         self.summarizer = summarizer(settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows with sample_id, fingerprint and position to result rows."""
         rows = []
-        for row, text in transcripts(self.samples, batch):
+        for row, text in transcripts(self.texts, batch):
             try:
                 rows.append(self._result(row, text))
             except Exception as error:  # the per-row edge: a strange transcript fails one row

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lance
 import pyarrow as pa
 
 from ampere.config.summarize import SummarizeSettings
+from ampere.store.transcripts import SampleTexts
 from ampere.text.summary import Status
 
 
@@ -21,21 +21,18 @@ def model_name(settings: SummarizeSettings) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def transcripts(
-    samples: lance.LanceDataset, batch: pa.Table
-) -> Iterator[tuple[dict[str, str], str]]:
+def transcripts(texts: SampleTexts, batch: pa.Table) -> Iterator[tuple[dict[str, str], str]]:
     """Read the transcripts of a batch.
 
     Args:
-        samples: the samples table at the version that the positions refer to.
+        texts: that the positions refer to.
         batch: sample_id, fingerprint and position.
 
     Yields:
         sample_id and fingerprint of a row, and its transcript.
     """
-    texts = samples.take(batch["position"].to_pylist(), columns=["text"])["text"]
     keys = batch.select(["sample_id", "fingerprint"])
-    return zip(keys.to_pylist(), texts.to_pylist(), strict=True)
+    return zip(keys.to_pylist(), texts.take(batch["position"].to_pylist()), strict=True)
 
 
 def missing_row(sample_id: str, fingerprint: str, method: str, model: str) -> dict[str, Any]:

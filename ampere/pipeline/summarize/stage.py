@@ -25,9 +25,10 @@ from ampere.pipeline.summarize.engine import completions
 from ampere.pipeline.summarize.engine_rows import EngineError, join_pieces
 from ampere.pipeline.summarize.extract import extractor_identity, extracts
 from ampere.pipeline.summarize.rows import missing_row, model_name
-from ampere.records import SAMPLES, SUMMARIES, Domain
+from ampere.records import SUMMARIES, Domain
 from ampere.store.table import Table
 from ampere.store.texts import is_live
+from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from ampere.text.language_models import check_quantization, local_folder
 from ampere.text.normalize import NORMALIZATION, readable_text
@@ -68,7 +69,7 @@ class SummarizeStage(Stage):
         self.key = {"method": settings.method, "model": model_name(settings)}
         self.has_engine = settings.method == "llm"
         self.content_key = content_key(settings)
-        self.samples = workspace.table(SAMPLES).dataset()
+        self.texts = SampleTexts(workspace)
         self.summaries = workspace.table(SUMMARIES)
         self.duplicates: Duplicates | None = None
         self.name = stage_name(settings.method)
@@ -78,7 +79,7 @@ class SummarizeStage(Stage):
 
     def inputs(self) -> pa.Table:
         """A row per clip, with the columns of `INPUT_SCHEMA`."""
-        return input_rows(self.samples, self.content_key)
+        return input_rows(self.texts, self.content_key)
 
     def owned_rows(self) -> pc.Expression:
         """The rows of the method and model."""
@@ -104,9 +105,8 @@ class SummarizeStage(Stage):
 
     def transform(self, work: Work) -> "ray.data.Dataset":
         """Summarize with vLLM engines, or with actors that hold another summarizer."""
-        assert self.samples is not None, "there are rows, so there is a table that they are in"
         summarize = completions if self.has_engine else extracts
-        return summarize(work, self.settings, self.samples)
+        return summarize(work, self.settings, self.texts)
 
     def collect(self, batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
         """Join the pieces of long transcripts, and count tokens."""
@@ -142,17 +142,15 @@ class SummarizeStage(Stage):
         """Rows whose transcript is empty once it is cleaned for the language model; the others."""
         if not self.has_engine or not rows.num_rows:
             return rows.slice(0, 0), rows
-        assert self.samples is not None, "there are rows, so there is a table that they are in"
         builder = model.prompt_builder(self.settings)
         # Cleaning takes 0.2 ms. It can empty only a text without other letters than its marks have.
         letters_of_marks = set("".join(builder.marks))
         mask: list[bool] = []
         for chunk in chunks(rows):
-            texts = self.samples.take(chunk["position"].to_pylist(), columns=["text"])["text"]
             mask += [
                 all(c in letters_of_marks or not c.isalnum() for c in text)
                 and not builder.clean(text)
-                for text in texts.to_pylist()
+                for text in self.texts.take(chunk["position"].to_pylist())
             ]
         is_unreadable = pa.array(mask, pa.bool_())
         return rows.filter(is_unreadable), rows.filter(pc.invert(is_unreadable))
@@ -189,29 +187,28 @@ def content_key(settings: SummarizeSettings) -> list[Any]:
     return [settings.method, TEXT_VERSION, NORMALIZATION, extractor_identity(settings)]
 
 
-def input_rows(samples: lance.LanceDataset | None, key: list[Any]) -> pa.Table:
+def input_rows(texts: SampleTexts, key: list[Any]) -> pa.Table:
     """A row of `INPUT_SCHEMA` per clip; transcripts equal after normalization share a fingerprint.
 
     Args:
-        samples: the samples table; None: there is none yet.
+        texts: of the samples.
         key: what else the fingerprint is made from.
     """
-    batches, position = [], 0
-    columns = ["sample_id", "domain", "origin", "text"]
-    for batch in samples.to_batches(columns=columns) if samples else ():
+    tables, position = [], 0
+    for batch in texts.batches(["domain", "origin"]):
         positions = pa.array(range(position, position + batch.num_rows), pa.int64())
         position += batch.num_rows
         # A live sample came with the text of a summary.
         is_clip = pc.and_not(
             pc.not_equal(batch["domain"], str(Domain.PAGE)), is_live(batch["origin"])
-        )
+        ).combine_chunks()
         batch, positions = batch.filter(is_clip), positions.filter(is_clip)
-        texts = [readable_text(text) for text in batch["text"].to_pylist()]
-        fingerprints = pa.array([fingerprint(text, key) for text in texts], pa.string())
-        lengths = pa.array([len(text or "") for text in texts], pa.int32())
+        said = [readable_text(text) for text in batch["text"].to_pylist()]
+        fingerprints = pa.array([fingerprint(text, key) for text in said], pa.string())
+        lengths = pa.array([len(text or "") for text in said], pa.int32())
         arrays = [batch["sample_id"], fingerprints, positions, lengths]
-        batches.append(pa.record_batch(arrays, schema=INPUT_SCHEMA))
-    return pa.Table.from_batches(batches, INPUT_SCHEMA)
+        tables.append(pa.table(arrays, schema=INPUT_SCHEMA))
+    return pa.concat_tables([INPUT_SCHEMA.empty_table(), *tables])
 
 
 def chunks(rows: pa.Table) -> Iterator[pa.Table]:

@@ -28,6 +28,7 @@ from ampere.pipeline.summarize.rows import model_name
 from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.reports.status import format_status
+from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from ampere.text import language_models
 from ampere.text.language_models import find_model
@@ -83,14 +84,14 @@ def made(workspace: Workspace, method: str, model: str | None = None) -> dict[st
     return {row["sample_id"]: row for row in rows}
 
 
-def test_inputs_are_clips_keyed_by_text(clips: Workspace) -> None:
-    rows = input_rows(clips.table(SAMPLES).dataset(), ["key"]).to_pylist()
+def test_inputs_are_clips_keyed_by_text(clips: Workspace, tmp_path: Path) -> None:
+    rows = input_rows(SampleTexts(clips), ["key"]).to_pylist()
     assert [(row["sample_id"], row["position"], row["length"]) for row in rows] == [
         ("s1", 1, 8), ("s2", 2, 0), ("s3", 3, 0), ("s4", 4, 5), ("s5", 5, 8),
     ]  # fmt: skip
     keys = [row["fingerprint"] for row in rows]
     assert keys[0] == keys[4] and keys[1] == keys[2] and len(set(keys)) == 3
-    assert input_rows(None, ["key"]).num_rows == 0
+    assert input_rows(SampleTexts(Workspace.create(tmp_path / "new")), ["key"]).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -240,9 +241,9 @@ def test_extract_actor_writes_rows_of_its_method(
 ) -> None:
     folder = str((write_bert if method == "keybert" else write_uie)(tmp_path / "model"))
     settings = SummarizeSettings(method=method, encoder=folder, extractor=folder)
-    samples = clips.table(SAMPLES).dataset()
+    texts = SampleTexts(clips)
     rows = SummarizeStage(clips, settings).inputs().slice(0, 1)
-    actor = ExtractBatch(settings, extractor_identity(settings), samples.uri, samples.version)
+    actor = ExtractBatch(settings, extractor_identity(settings), texts)
     (row,) = actor(rows).to_pylist()
     assert (
         row["method"] == method and row["status"] in ("ok", "empty") and row["error_type"] is None
@@ -268,12 +269,11 @@ def unreadable(workspace: Workspace) -> tuple[Any, pa.Table]:
     workspace.table(SAMPLES).append(
         [{"sample_id": i, "domain": "live", "text": t} for i, t in texts]
     )
-    samples = workspace.table(SAMPLES).dataset()
-    return samples, SummarizeStage(workspace, SHIPPED).inputs()
+    return SampleTexts(workspace), SummarizeStage(workspace, SHIPPED).inputs()
 
 
 def test_unreadable_transcripts_are_missing_without_an_engine(workspace: Workspace) -> None:
-    samples, rows = unreadable(workspace)
+    texts, rows = unreadable(workspace)
     stage = SummarizeStage(workspace, SHIPPED)
     results, remaining = stage.without_work(rows)
     missing = [row for batch in results for row in batch.to_pylist()]
@@ -282,9 +282,9 @@ def test_unreadable_transcripts_are_missing_without_an_engine(workspace: Workspa
         ("u2", "llm", "missing", None),
     ]
     assert remaining["sample_id"].to_pylist() == ["u3"]
-    raw = ExtractBatch(RAW, None, samples.uri, samples.version)(rows.slice(0, 1)).to_pylist()
+    raw = ExtractBatch(RAW, None, texts)(rows.slice(0, 1)).to_pylist()
     assert [(row["method"], row["status"], row["model"]) for row in raw] == [("raw", "missing", "")]
-    size = engine_size_for(rows.slice(0, 2), SHIPPED, samples)
+    size = engine_size_for(rows.slice(0, 2), SHIPPED, texts)
     assert size.max_num_seqs >= 1  # no prompt at all, and yet a size
 
 
@@ -312,9 +312,9 @@ def test_engine_with_quantized_weights(workspace: Workspace, tmp_path: Path) -> 
 
 
 def test_failed_prompt_fails_its_own_row(clips: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = clips.table(SAMPLES).dataset()
+    texts = SampleTexts(clips)
     rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
-    actor = FormPrompts(SHIPPED, samples.uri, samples.version)
+    actor = FormPrompts(SHIPPED, texts)
     prompts = actor.builder.prompts
     monkeypatch.setattr(
         actor.builder, "prompts", lambda text: prompts(text) if "牙刷" in text else [][0]
@@ -326,13 +326,13 @@ def test_failed_prompt_fails_its_own_row(clips: Workspace, monkeypatch: pytest.M
     (row,) = ReadCompletions(SHIPPED, ORIGIN, 1024)(batch).to_pylist()
     assert (row["sample_id"], row["error_type"]) == ("s4", "IndexError")
     assert "out of range" in row["error_message"]
-    assert engine_size_for(rows, SHIPPED, samples).max_model_len == 272  # nor does it stop the job
+    assert engine_size_for(rows, SHIPPED, texts).max_model_len == 272  # nor does it stop the job
 
 
 def test_prompts_are_made_from_the_rows_own_transcripts(clips: Workspace) -> None:
-    samples = clips.table(SAMPLES).dataset()
+    texts = SampleTexts(clips)
     rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
-    formed = FormPrompts(SHIPPED, samples.uri, samples.version)(rows).to_pylist()
+    formed = FormPrompts(SHIPPED, texts)(rows).to_pylist()
     assert [
         (row["sample_id"], row["transcript"], row["piece"], row["pieces"]) for row in formed
     ] == [
@@ -348,13 +348,13 @@ def test_prompts_are_made_from_the_rows_own_transcripts(clips: Workspace) -> Non
 
 
 def test_engines_are_sized_for_the_pending_transcripts(clips: Workspace) -> None:
-    samples = clips.table(SAMPLES).dataset()
+    texts = SampleTexts(clips)
     rows = SummarizeStage(clips, SHIPPED).inputs().take([0, 3])
-    size = engine_size_for(rows, SHIPPED, samples)
+    size = engine_size_for(rows, SHIPPED, texts)
     # 3 tokens of the template, 8 of the longest transcript, 256 of an answer: in blocks of 16
     assert size.max_model_len == 272 and size.max_num_seqs == 256
     named = SummarizeSettings(dtype="float32", max_model_len=600, max_num_seqs=7, kv_cache_gb=0.5)
-    size = engine_size_for(rows, named, samples)
+    size = engine_size_for(rows, named, texts)
     assert (size.max_model_len, size.max_num_seqs, size.kv_cache_bytes) == (600, 7, 2**29)
 
 

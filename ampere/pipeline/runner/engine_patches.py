@@ -1,11 +1,12 @@
 """Changes to the engine stage of `ray.data.llm` (Ray 2.60, vLLM 0.32), each with its reason.
 
-tests/pipeline/summarize/test_ray_patches.py shows when a change is not needed any more.
+tests/pipeline/runner/test_engine_patches.py shows when a change is not needed any more.
 """
 
 import asyncio
 import os
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION
@@ -17,19 +18,27 @@ ENGINE_STAGE = "vLLMEngineStage"
 POLL_S = 1.0  # between two looks at the engine, by a request that waits for it
 
 
-def patched(processor: "Processor") -> "Processor":
+def patched(
+    processor: "Processor", extend: Callable[[type[Any]], type[Any]] = lambda stage: stage
+) -> "Processor":
     """Limit the retries of a processor's engine stage, and end actors whose engine is dead.
 
     - Ray retries a batch that kills its actor for ever (`max_task_retries=-1`, ray#59522). Here it
       is lost after a few attempts, and the stage runner isolates its rows.
     - An actor whose engine is dead exits, also if a request waits for the first answer of that
       engine; see `exit_on_dead_engine`.
+
+    Args:
+        processor: of `ray.data.llm`.
+        extend: makes a subclass of the engine stage's class, for what it does with a row.
     """
     stage = processor.get_stage_by_name(ENGINE_STAGE)
     stage.map_batches_kwargs["max_task_retries"] = ATTEMPTS_BEFORE_ISOLATION - 1
     # A copy: an assignment makes the stage compute its resources again, from values that it has
     # removed already, and it would ask for a GPU.
-    processor.stages[ENGINE_STAGE] = stage.model_copy(update={"fn": exit_on_dead_engine(stage.fn)})
+    processor.stages[ENGINE_STAGE] = stage.model_copy(
+        update={"fn": extend(exit_on_dead_engine(stage.fn))}
+    )
     return processor
 
 

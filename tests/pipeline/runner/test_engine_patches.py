@@ -11,7 +11,7 @@ PROGRAM = """
 import asyncio, os, signal, sys, uuid
 import psutil
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
-from ampere.pipeline.summarize.ray_patches import exit_on_dead_engine
+from ampere.pipeline.runner.engine_patches import exit_on_dead_engine
 
 settings = {
     "dtype": "float32", "enforce_eager": True, "max_model_len": 256,

@@ -1,0 +1,175 @@
+"""vLLM engines under `ray.data.llm` that transcribe pieces of audio.
+
+`ray.data.llm` has no stage for transcription. Here the engine stage itself forms the prompt of a
+row and reads its answer, both as the model's class does it (`SpeechPrompts`), so that the language
+can be asked for first where a model needs it.
+"""
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ampere.config.checks import worker_range
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
+from ampere.pipeline.runner.engine_patches import patched
+from ampere.pipeline.runner.ray_data import map_batches
+from ampere.pipeline.runner.stage import Work
+from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV, HELPER_CPUS, QUEUED
+from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
+from ampere.text.speech_engines.vllm_speech import (
+    SpeechPrompts,
+    engine_arguments,
+    sampling_params,
+)
+
+if TYPE_CHECKING:
+    import ray.data
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+
+def heard_by_engines(
+    pieces: "ray.data.Dataset", work: Work, settings: TranscribeSettings
+) -> "ray.data.Dataset":
+    """Rows of `HEARD_SCHEMA` from rows of `PIECE_SCHEMA`."""
+    os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM in this process too
+    from ray.data.llm import build_processor
+
+    config = engine_config(settings, batch_size=work.batch_size if work.isolated else None)
+    processor = patched(
+        build_processor(
+            config,
+            preprocess=lambda row: {"sampling_params": {}},  # the engine stage makes them
+            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+        ),
+        extend=lambda stage: speech_stage(stage, settings),
+    )
+    return map_batches(
+        processor(pieces), select_heard, batch_format="numpy", batch_size=None, num_cpus=HELPER_CPUS
+    )
+
+
+def engine_config(
+    settings: TranscribeSettings, *, batch_size: int | None
+) -> "vLLMEngineProcessorConfig":
+    """Ray's configuration of the engine pool.
+
+    Args:
+        settings: of the stage.
+        batch_size: pieces of an isolated batch: one engine, which gets one batch at a time. None:
+            several engines, and the batches of the settings.
+    """
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    arguments = engine_arguments(settings)
+    bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
+    # Twice the sequences that an engine holds, so that it never waits for the next batch.
+    full = -(-2 * arguments["max_num_seqs"] // settings.batch_size)
+    batches = 1 if batch_size else max(2, full)
+    workers = (1, 1) if batch_size else worker_range("transcribe.workers", settings.workers)
+    return vLLMEngineProcessorConfig(
+        model_source=settings.model,
+        engine_kwargs=arguments,
+        batch_size=batch_size or settings.batch_size,
+        concurrency=workers,
+        max_concurrent_batches=batches,
+        # A pool grows only if its queue is longer than what its engines work on.
+        max_tasks_in_flight_per_actor=batches if batch_size else QUEUED * batches,
+        placement_group_config={"bundle_per_worker": bundle},
+        accelerator_type=settings.accelerator_type,
+        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
+        should_continue_on_error=True,
+        log_engine_metrics=False,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+    )
+
+
+def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
+    """The class of an engine stage whose rows are pieces of audio.
+
+    Args:
+        stage: of `ray.data.llm`.
+        settings: of the stage.
+    """
+    sampling = sampling_params(settings)
+
+    class SpeechStage(stage):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.prompts = SpeechPrompts(self.llm._vllm_config.model_config)
+            if settings.names_by and not self.prompts.takes_names:
+                raise ValueError(
+                    f"transcribe.names_by is {settings.names_by!r}, but vLLM gives no names to "
+                    f"{settings.model}. Use Qwen3-ASR or faster-whisper, or leave it empty"
+                )
+            # An engine works on many pieces at once, so none has seconds of its own.
+            self.worker = {"worker": uuid.uuid4().hex, "ready": time.time()}
+            self.worker |= {"seconds": 0.0, "retried": False}
+
+        async def _generate_with_error_handling(
+            self, row: dict[str, Any], batch_uuid: uuid.UUID
+        ) -> dict[str, Any]:
+            index = row[self.IDX_IN_BATCH_COLUMN]
+            # Taken out, since the rest of the row goes on.
+            audio = np.frombuffer(row.pop("audio"), np.float32)
+
+            async def ask(prompt: dict[str, Any], **changes: Any) -> dict[str, Any]:
+                asked = {self.IDX_IN_BATCH_COLUMN: index, "sampling_params": sampling | changes}
+                return await super(SpeechStage, self)._generate_with_error_handling(
+                    asked | prompt, batch_uuid
+                )
+
+            heard, error = "", ""
+            try:
+                language = settings.language
+                if not language and self.prompts.detects_first:
+                    prompt, known = self.prompts.form_detection(audio)
+                    answer = await ask(prompt, max_tokens=1, allowed_token_ids=known)
+                    error = answer[OUTCOME]
+                    language = "" if error else self.prompts.language_of(tokens_of(answer))
+                if not error:
+                    prompt = self.prompts.form(audio, language, row["names"] or "")
+                    answer = await ask(prompt)
+                    error = answer[OUTCOME]
+                if not error:
+                    seconds = len(audio) / SAMPLE_RATE
+                    heard = heard_json(self.prompts.read(tokens_of(answer), seconds, language))
+            except (
+                Exception
+            ) as failure:  # the per-row edge: a strange piece fails only its own clip
+                error = f"{type(failure).__name__}: {failure}"
+            return self.worker | {
+                self.IDX_IN_BATCH_COLUMN: index,
+                "heard": heard,
+                OUTCOME: error,
+            }
+
+    return SpeechStage
+
+
+def tokens_of(answer: dict[str, Any]) -> list[int]:
+    """The tokens that an engine generated."""
+    return [int(token) for token in answer["generated_tokens"]]
+
+
+def select_heard(batch: dict[str, Any]) -> pa.Table:
+    """Rows of `HEARD_SCHEMA` from those of the engine stage."""
+    count = len(batch["sample_id"])
+    missing = [None] * count
+    columns = {name: list(batch.get(name, missing)) for name in HEARD_SCHEMA.names}
+    return pa.table(
+        {name: [plain(value) for value in values] for name, values in columns.items()},
+        schema=HEARD_SCHEMA,
+    )
+
+
+def plain(value: Any) -> Any:
+    """A cell without NumPy's types; NaN, which stands for a missing cell, becomes None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,61 @@
+"""Whether transcripts can be made here, without downloads."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ampere.config.transcribe import TranscribeSettings
+
+INSTALL = "uv pip install 'ampere[asr]'"
+WEIGHTS = {"faster-whisper": "model.bin", "vllm": "config.json"}
+
+
+def check_engine(settings: TranscribeSettings) -> None:
+    """Check, before any work, that the engine is installed, and that a model's folder is one.
+
+    Raises:
+        ValueError: the package of the engine is not installed.
+        FileNotFoundError: the model is a path, and there is no model of the engine at it.
+    """
+    if settings.engine == "faster-whisper" and find_spec("faster_whisper") is None:
+        raise ValueError(
+            "transcribe.engine is faster-whisper, which is not installed. Run "
+            f"`{INSTALL}`, or use --transcribe.engine vllm with a GPU"
+        )
+    path = Path(settings.model).expanduser()
+    if not path.is_dir() and not settings.model.startswith((".", "/", "~")):
+        return
+    weights = WEIGHTS[settings.engine]
+    if not (path / weights).exists():
+        raise FileNotFoundError(
+            f"transcribe.model is {settings.model}; expected a folder with {weights}, as "
+            f"{settings.engine} takes it, or a hub name"
+        )
+
+
+def missing_engine(settings: TranscribeSettings) -> str | None:
+    """Why no transcript can be made without a download; None if all is at hand."""
+    try:
+        check_engine(settings)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    if Path(settings.model).expanduser().is_dir() or is_cached(settings):
+        return None
+    return (
+        f"the speech model {settings.model} is not on this machine. `ampere transcribe` downloads "
+        "it, or name a folder by --transcribe.model"
+    )
+
+
+def is_cached(settings: TranscribeSettings) -> bool:
+    """Whether the hub's cache has the model."""
+    if settings.engine == "vllm":
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(settings.model, WEIGHTS["vllm"]), str)
+    from faster_whisper import download_model
+
+    try:
+        folder = download_model(settings.model, local_files_only=True)
+    except (ValueError, OSError):  # no size that it knows; or not in the cache
+        return False
+    return (Path(folder) / WEIGHTS["faster-whisper"]).exists()

@@ -1,0 +1,53 @@
+"""Whisper by CTranslate2 (the package faster-whisper): the engine on a CPU."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
+from ampere.text.speech_engines.base import check_lengths
+from ampere.text.transcript import PieceTranscript, Segment, timed_transcript
+
+WINDOW_S = 30.0  # of Whisper
+
+
+class FasterWhisper:
+    """A Whisper model; see `Transcriber`.
+
+    Args:
+        settings: of the stage; the model is a size, a hub name or a folder.
+
+    Raises:
+        ValueError, RuntimeError: the model cannot be loaded.
+    """
+
+    max_piece_s = WINDOW_S
+
+    def __init__(self, settings: TranscribeSettings) -> None:
+        from faster_whisper import WhisperModel
+
+        self.model = WhisperModel(
+            settings.model,
+            device="cuda" if settings.gpus else "cpu",
+            compute_type="default" if settings.dtype == "auto" else settings.dtype,
+            cpu_threads=max(1, int(settings.cpus)),
+        )
+
+    def transcribe(
+        self, pieces: Sequence[NDArray[np.float32]], language: str = "", names: str = ""
+    ) -> list[PieceTranscript]:
+        """See `Transcriber.transcribe`."""
+        check_lengths(pieces, self.max_piece_s)
+        return [self._transcribe(piece, language, names) for piece in pieces]
+
+    def _transcribe(self, piece: NDArray[np.float32], language: str, names: str) -> PieceTranscript:
+        found, info = self.model.transcribe(
+            piece,
+            language=language or None,
+            hotwords=names or None,
+            # A piece knows nothing of the one before: errors would go from piece to piece.
+            condition_on_previous_text=False,
+        )
+        segments = (Segment(segment.start, segment.end, segment.text) for segment in found)
+        return timed_transcript(segments, len(piece) / SAMPLE_RATE, info.language)
