@@ -22,7 +22,7 @@ from ampere.media.decoder import MediaError
 from ampere.models.model_folder import embedding_name
 from ampere.pipeline.index import build_index
 from ampere.pipeline.runner.report import Report
-from ampere.records import FAILURES, SAMPLES
+from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
 from ampere.reports.failure_changes import failed_rows, failure_changes
 from ampere.reports.run_page import duration, history
 from ampere.reports.score_drift import Answer, compare, measure_drift
@@ -224,7 +224,7 @@ def test_clips_are_named_unless_they_are_or_were_transcribed(
     assert "not on this machine. Clips have their file names as text" in reason
     assert needs.naming_reason(workspace, SETTINGS, ["transcribe"]) == reason
     assert needs.naming_reason(None, SETTINGS, ["prepare", "decode"]) == ""
-    (Path(workspace.uri) / needs.TRANSCRIPTS_FOLDER / "data").mkdir(parents=True)
+    workspace.table(TRANSCRIPTS).upsert([{"sample_id": "c0", "status": "ok", "text": "speech"}])
     assert needs.naming_reason(workspace, SETTINGS, ["transcribe"]) == ""
     speech["missing"] = None
     assert needs.naming_reason(None, SETTINGS, ["transcribe"]) == ""
