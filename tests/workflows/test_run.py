@@ -208,11 +208,12 @@ def test_transcripts_are_made_of_clips_without_text_if_an_engine_is_at_hand(
     workspace: Workspace, speech: dict[str, str | None]
 ) -> None:
     workspace.table(SAMPLES).upsert([{"sample_id": "p", "domain": "page"}])
-    assert needs.no_transcripts_reason(workspace, SETTINGS) == "the catalog has no clips"
+    assert needs.no_transcripts_reason(workspace, SETTINGS, "named") == "the catalog has no clips"
     clips(workspace, "speech")
     assert "every clip" in needs.no_transcripts_reason(workspace, SETTINGS)
     clips(workspace, "speech", None)
     assert "not on this machine" in needs.no_transcripts_reason(workspace, SETTINGS)
+    assert needs.no_transcripts_reason(workspace, SETTINGS, "named") == "named"
     speech["missing"] = None
     assert needs.no_transcripts_reason(workspace, SETTINGS) == ""
 

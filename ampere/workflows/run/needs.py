@@ -32,13 +32,21 @@ def source_read(workspace: Workspace, settings: Settings) -> TextSource:
     return settings.train.text
 
 
-def no_transcripts_reason(workspace: Workspace, settings: Settings) -> str:
-    """Why no clip is transcribed; empty if the stage has to run."""
+def no_transcripts_reason(workspace: Workspace, settings: Settings, naming: str = "") -> str:
+    """Why no clip is transcribed; empty if the stage has to run.
+
+    Args:
+        workspace: with the clips.
+        settings: of the transcripts.
+        naming: as `naming_reason`.
+    """
     from ampere.text.speech_engines.at_hand import missing_engine
 
     samples = workspace.table(SAMPLES)
     if not samples.count(IS_CLIP):
         return "the catalog has no clips"
+    if naming:
+        return naming
     if not samples.count(IS_CLIP & ~HAS_TEXT & ~IS_LIVE):
         return "every clip of the catalog has a text"
     return missing_engine(settings.transcribe) or ""
