@@ -643,7 +643,7 @@ class Run(Catalog, StageCommand):
             "transcribe": Step(
                 "transcribe",
                 Transcribe(**of_stages, transcribe=self.transcribe).work,
-                lambda: naming or needs.no_transcripts_reason(workspace, settings),
+                lambda: needs.no_transcripts_reason(workspace, settings, naming),
             ),
             "summarize": Step(
                 "summarize", summarize, lambda: needs.no_summaries_reason(workspace, settings)

@@ -4,8 +4,8 @@
     fruit/harvest.mp4    -> short "fruit/harvest.mp4", name "harvest", category "fruit"
 
 Files are told apart by their names here, since a catalog of a million files must be listed in
-seconds; the decode stage looks at their content. Hidden files and folders are left out, and all
-files that are neither pictures nor videos, which are counted by extension.
+seconds; the decode stage looks at their content. Hidden files and folders are left out, workspaces
+too, and all files that are neither pictures nor videos, which are counted by extension.
 """
 
 import os
@@ -36,6 +36,7 @@ VIDEOS = frozenset(
 )
 SEPARATORS = re.compile(r"[\s_+.-]+")  # between the words of a file name
 SHOWN_EXTENSIONS = 8
+WORKSPACE_FILE = "workspace.json"  # in a folder of ampere's own
 
 
 class MediaFolder:
@@ -138,9 +139,17 @@ class MediaFolder:
         paths = [name.removeprefix(inside).lstrip("/") for name in fs.find(inside)]
         if not paths and not fs.exists(inside):
             raise FileNotFoundError(f"folder not found: {self.uri}")
+        workspaces = {PurePosixPath(path).parent for path in paths if _is_workspace(path)}
         for path in sorted(paths):
-            if not any(part.startswith(".") for part in PurePosixPath(path).parts):
+            file = PurePosixPath(path)
+            is_hidden = any(part.startswith(".") for part in file.parts)
+            if not is_hidden and workspaces.isdisjoint(file.parents):
                 yield path, None
+
+
+def _is_workspace(path: str) -> bool:
+    """Whether a file in the folder makes its subfolder a workspace."""
+    return path.endswith(f"/{WORKSPACE_FILE}")
 
 
 def _local_files(
@@ -164,6 +173,8 @@ def _local_files(
         if not path:
             raise
         yield path, Problem("UnreadableFolder", f"cannot list the folder: {error.strerror}")
+        return
+    if path and any(entry.name == WORKSPACE_FILE for entry in entries):
         return
     for entry in entries:
         name = f"{path}/{entry.name}" if path else entry.name

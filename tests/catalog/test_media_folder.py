@@ -58,6 +58,7 @@ def test_domain_and_names_of_clips_can_be_given(tmp_path: Path) -> None:
 def test_left_out_files_are_counted_and_hidden_ones_are_not(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "README", "m.csv", "n.CSV", "x/song.mp3", "v/logo.svg")
     touch(tmp_path, ".DS_Store", "._a.jpg", ".git/b.jpg", "x/.thumbs/c.jpg")
+    touch(tmp_path, "w/workspace.json", "w/reports/recall.png")  # made by ampere
     os.mkfifo(tmp_path / "pipe.jpg")
     folder = MediaFolder(str(tmp_path))
     assert list(samples(folder)) == ["a.jpg"]
@@ -117,7 +118,8 @@ def test_folder_that_cannot_be_listed_is_a_problem(
 
 def test_folder_in_a_store_is_read_alike() -> None:
     fs = fsspec.filesystem("memory")
-    for name in ("b.mp4", "fruit/a.jpg", ".trash/c.jpg", "notes.txt"):
+    files = ("b.mp4", "fruit/a.jpg", ".trash/c.jpg", "notes.txt")
+    for name in (*files, "w/workspace.json", "w/reports/recall.png"):
         fs.pipe_file(f"/media-folder-test/{name}", b"x")
     folder = MediaFolder("memory://media-folder-test/")
     rows = samples(folder)

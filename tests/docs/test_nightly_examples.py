@@ -62,16 +62,17 @@ def strict(schema: Any) -> Any:
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason=f"no KubeRay schema at {SCHEMA}")
 def test_cron_job_fits_the_schema_of_kuberay() -> None:
-    definition = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    # The loader in C, since the file is a megabyte.
+    definition = yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     (version,) = definition["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
     schema["properties"]["metadata"]["properties"] = {"name": {"type": "string"}}
-    schema = strict(schema)
     job = cron_job()
     assert job["apiVersion"] == f"{definition['spec']['group']}/{version['name']}"
     assert job["kind"] == definition["spec"]["names"]["kind"]
-    jsonschema.validate(job, schema)
+    validator = jsonschema.Draft202012Validator(strict(schema))
+    assert [error.message for error in validator.iter_errors(job)] == []
     misspelled = copy.deepcopy(job)
     misspelled["spec"]["jobTemplate"]["entryPoint"] = "x"
-    with pytest.raises(jsonschema.ValidationError, match="entryPoint"):
-        jsonschema.validate(misspelled, schema)
+    (error,) = validator.iter_errors(misspelled)
+    assert "'entryPoint' was unexpected" in error.message

@@ -22,7 +22,7 @@ from ampere.media.decoder import MediaError
 from ampere.models.model_folder import embedding_name
 from ampere.pipeline.index import build_index
 from ampere.pipeline.runner.report import Report
-from ampere.records import FAILURES, SAMPLES
+from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
 from ampere.reports.failure_changes import failed_rows, failure_changes
 from ampere.reports.run_page import duration, history
 from ampere.reports.score_drift import Answer, compare, measure_drift
@@ -208,11 +208,12 @@ def test_transcripts_are_made_of_clips_without_text_if_an_engine_is_at_hand(
     workspace: Workspace, speech: dict[str, str | None]
 ) -> None:
     workspace.table(SAMPLES).upsert([{"sample_id": "p", "domain": "page"}])
-    assert needs.no_transcripts_reason(workspace, SETTINGS) == "the catalog has no clips"
+    assert needs.no_transcripts_reason(workspace, SETTINGS, "named") == "the catalog has no clips"
     clips(workspace, "speech")
     assert "every clip" in needs.no_transcripts_reason(workspace, SETTINGS)
     clips(workspace, "speech", None)
     assert "not on this machine" in needs.no_transcripts_reason(workspace, SETTINGS)
+    assert needs.no_transcripts_reason(workspace, SETTINGS, "named") == "named"
     speech["missing"] = None
     assert needs.no_transcripts_reason(workspace, SETTINGS) == ""
 
@@ -224,7 +225,7 @@ def test_clips_are_named_unless_they_are_or_were_transcribed(
     assert "not on this machine. Clips have their file names as text" in reason
     assert needs.naming_reason(workspace, SETTINGS, ["transcribe"]) == reason
     assert needs.naming_reason(None, SETTINGS, ["prepare", "decode"]) == ""
-    (Path(workspace.uri) / needs.TRANSCRIPTS_FOLDER / "data").mkdir(parents=True)
+    workspace.table(TRANSCRIPTS).upsert([{"sample_id": "c0", "status": "ok", "text": "speech"}])
     assert needs.naming_reason(workspace, SETTINGS, ["transcribe"]) == ""
     speech["missing"] = None
     assert needs.naming_reason(None, SETTINGS, ["transcribe"]) == ""
@@ -449,6 +450,30 @@ def test_failures_of_the_table_are_read_by_stage_and_sample(workspace: Workspace
     failure = {"stage": "decode", "sample_id": "a", "error_type": "Timeout", "message": None}
     workspace.table(FAILURES).upsert([failure])
     assert failed_rows(workspace) == {("decode", "a"): ("Timeout", "")}
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("local_ray")
+def test_budget_ends_a_wait_for_ray() -> None:
+    """As a training is one; in a signal handler `ray.get` passes on a KeyboardInterrupt alone."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def forever() -> None:
+        threading.Event().wait()
+
+    tasks: list[Any] = []
+
+    def work() -> Report:
+        tasks.append(forever.remote())
+        ray.get(tasks)
+        raise AssertionError
+
+    with TimeBudget(0.01) as budget:
+        outcomes = run_steps(
+            [Step("train", work)], budget, lambda: ray.cancel(tasks[0], force=True)
+        )
+    assert states(outcomes) == {"train": "ended"}
 
 
 @pytest.mark.nightly

@@ -23,8 +23,11 @@ RAY_WORKER = "/ray/_private/worker.py"
 SetTimer = Callable[[int, float, float], Any]
 
 
-class TimeIsUp(BaseException):
-    """The time budget is over. No `Exception`, so that no stage takes it for a failed row."""
+class TimeIsUp(KeyboardInterrupt):
+    """The time budget is over. No `Exception`, so that no stage takes it for a failed row.
+
+    `ray.get` loses all others in a signal handler, and raises a `KeyboardInterrupt` of its own.
+    """
 
 
 class TimeBudget:

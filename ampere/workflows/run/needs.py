@@ -10,14 +10,13 @@ from ampere.config.settings import Settings
 from ampere.config.summarize import SummarizeSettings, SummaryMethod, TextSource
 from ampere.models.model_folder import text_source
 from ampere.pipeline.evaluate import TEST_SAMPLES
-from ampere.records import CLIP_DOMAINS, SAMPLES, Split
+from ampere.records import CLIP_DOMAINS, SAMPLES, TRANSCRIPTS, Split
 from ampere.store.models import model_folder
 from ampere.store.texts import IS_LIVE, method_of
 from ampere.store.workspace import Workspace
 
 TRAINABLE = (pc.field("split") == Split.TRAIN) & pc.field("product_id").is_valid()
 IS_CLIP = pc.field("domain").isin([str(domain) for domain in CLIP_DOMAINS])
-TRANSCRIPTS_FOLDER = "transcripts.lance"  # of the table, which a workspace may lack
 HAS_TEXT = pc.field("text").is_valid() & (pc.field("text") != "")
 
 
@@ -33,13 +32,21 @@ def source_read(workspace: Workspace, settings: Settings) -> TextSource:
     return settings.train.text
 
 
-def no_transcripts_reason(workspace: Workspace, settings: Settings) -> str:
-    """Why no clip is transcribed; empty if the stage has to run."""
+def no_transcripts_reason(workspace: Workspace, settings: Settings, naming: str = "") -> str:
+    """Why no clip is transcribed; empty if the stage has to run.
+
+    Args:
+        workspace: with the clips.
+        settings: of the transcripts.
+        naming: as `naming_reason`.
+    """
     from ampere.text.speech_engines.at_hand import missing_engine
 
     samples = workspace.table(SAMPLES)
     if not samples.count(IS_CLIP):
         return "the catalog has no clips"
+    if naming:
+        return naming
     if not samples.count(IS_CLIP & ~HAS_TEXT & ~IS_LIVE):
         return "every clip of the catalog has a text"
     return missing_engine(settings.transcribe) or ""
@@ -131,6 +138,6 @@ def naming_reason(workspace: Workspace | None, settings: Settings, stages: Colle
     from ampere.text.speech_engines.at_hand import missing_engine
 
     reason = missing_engine(settings.transcribe) if "transcribe" in stages else None
-    if not reason or (workspace is not None and workspace.names(TRANSCRIPTS_FOLDER)):
+    if not reason or (workspace is not None and workspace.table(TRANSCRIPTS).count()):
         return ""
     return f"{reason.rstrip('.')}. Clips have their file names as text, so that words find them"

@@ -16,7 +16,7 @@ from ampere.interrupts import is_interrupted
 from ampere.media.decoder import MediaError
 from ampere.pipeline.runner.report import Report
 from ampere.store.workspace import Workspace
-from ampere.workflows.run.budget import TimeBudget, TimeIsUp
+from ampere.workflows.run.budget import TimeBudget
 
 EXPECTED = (ValueError, MediaError, RuntimeError, OSError, ImportError)
 State = Literal["done", "skipped", "failed", "ended", "not run"]
@@ -127,12 +127,14 @@ def _run_step(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> O
                 print(f"{step.stage}: skipped: {reason}", flush=True)
                 return Outcome(step.stage, "skipped", reason=reason)
             report = step.work()
-    except TimeIsUp:
+    except KeyboardInterrupt:
+        if is_interrupted() or not budget.has_raised:
+            raise
         return _end(step, budget, end_work)
     except Exception as error:
         if is_interrupted():
             raise
-        if budget.has_raised and not is_index:  # a library answered `TimeIsUp` with its own error
+        if budget.has_raised and not is_index:  # it follows from `TimeIsUp`
             return _end(step, budget, end_work)
         if budget.is_over and isinstance(error, (ValueError, FileNotFoundError)):
             return Outcome(step.stage, "not run", reason=str(error))  # nothing is embedded yet
@@ -145,7 +147,7 @@ def _run_step(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> O
 
 def _end(step: Step, budget: TimeBudget, end_work: Callable[[], None]) -> Outcome:
     end_work()
-    reason = f"ended by the time budget of {budget.minutes:g} minutes; its rows so far are kept"
+    reason = f"ended by the time budget of {budget.minutes:g} minutes; what it finished is kept"
     print(f"{step.stage}: {reason}", flush=True)
     return Outcome(step.stage, "ended", reason=reason)
 
