@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ray.serve import Application
 
 from ampere.config.systems import named_settings
-from ampere.models.model_folder import embedding_name
+from ampere.models.model_folder import embedding_name, text_source
 from ampere.store.indexes import serving_meta
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
@@ -51,7 +51,8 @@ def build_app(args: SearchArgs) -> Application:
     settings = replace(
         preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True)
     )
-    name = embedding_name(model_folder(workspace, settings.model))
+    folder = model_folder(workspace, settings.model)
+    name = embedding_name(folder)
     meta = serving_meta(workspace, settings.model)
     decode = last_settings(workspace, "decode", preset.decode)
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
@@ -72,5 +73,11 @@ def build_app(args: SearchArgs) -> Application:
     gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
     about = {"model": name, "index": meta}
     return gateway.bind(
-        embedder, searchers, workspace.uri, settings.max_upload_mb, about, settings.origins
+        embedder,
+        searchers,
+        workspace.uri,
+        settings.max_upload_mb,
+        about,
+        settings.origins,
+        reads_text=text_source(folder) != "none",
     )

@@ -26,12 +26,12 @@ class Query:
     """What a request searches by.
 
     Attributes:
-        media: a picture or video file.
+        media: a picture or video file; None: there is only text.
         text: its title or product summary; None: it has none.
         domain: None: a picture is a page and a video a short.
     """
 
-    media: bytes
+    media: bytes | None
     text: str | None
     domain: Domain | None = None
 
@@ -51,7 +51,8 @@ class Embedded:
     status: int = 422
 
 
-Decoded = dict[int, tuple[Query, list[bytes]]]  # position in the batch -> query and its frames
+# Position in the batch -> query and its frames; None: it has none.
+Decoded = dict[int, tuple[Query, list[bytes] | None]]
 
 
 def server_error(error: Exception) -> Embedded:
@@ -96,7 +97,7 @@ class EmbedderDeployment:
 
     def _embed(self, queries: list[Query]) -> list[Embedded]:
         """Each query's vector or error; a failed query does not affect the others."""
-        frames: dict[int, list[bytes]] = {}
+        frames: dict[int, list[bytes] | None] = {}
         results: dict[int, Embedded] = {}
         for at, query in enumerate(queries):
             try:
@@ -114,7 +115,10 @@ class EmbedderDeployment:
             return {}
         queries, frames = zip(*decoded.values(), strict=True)
         try:
-            domains = [query.domain or query_domain(jpegs) for query, jpegs in decoded.values()]
+            domains = [
+                query.domain or (query_domain(jpegs) if jpegs else Domain.PAGE)
+                for query, jpegs in decoded.values()
+            ]
             vectors = self.embedder.embed(list(frames), [query.text for query in queries], domains)
         except Exception as error:
             if len(decoded) == 1:
@@ -122,8 +126,10 @@ class EmbedderDeployment:
             return {at: self._vectors({at: one})[at] for at, one in decoded.items()}
         return {at: Embedded(vector.tolist()) for at, vector in zip(decoded, vectors, strict=True)}
 
-    def _frames(self, query: Query) -> list[bytes]:
+    def _frames(self, query: Query) -> list[bytes] | None:
         """Decode an upload in an isolated process, which a hostile file cannot harm."""
+        if query.media is None:
+            return None
         return self.process.call(query_frames, query.media, self.decode, query.domain)
 
     def model_name(self) -> str:

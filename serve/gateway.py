@@ -4,7 +4,7 @@ GET  /                    the search page
 GET  /health              model and index of this endpoint, and whether it is busy
 GET  /frames/{sample_id}  first stored frame of a sample, JPEG
 POST /embed               multipart: file, text?, domain?              -> vector
-POST /search              multipart: file, text?, domain?, domains?, k? -> hits per domain, timings
+POST /search              multipart: file?, text?, domain?, domains?, k? -> hits per domain, timings
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from ampere.records import Domain
 from ampere.retrieval.search import Hit
 from ampere.store.frames import LanceFrames
 from ampere.store.workspace import Workspace
+from ampere.text.normalize import readable_text
 from ampere.uris import path_of
 from serve.embedder import Query
 from serve.middleware import OtherOrigins, ProbeMethods, UploadLimit, Uploads, too_large
@@ -48,9 +49,23 @@ async def validation_error(request: Request, error: RequestValidationError) -> J
     return JSONResponse({"detail": detail}, 422)
 
 
+def check_text(text: str | None) -> None:
+    """Refuse a text with half a character, which a form in UTF-7 can hold.
+
+    Raises:
+        HTTPException: 422.
+    """
+    if text and any("\ud800" <= character <= "\udfff" for character in text):
+        raise HTTPException(422, "text contains an unpaired surrogate (invalid Unicode)")
+
+
 MediaFile = Annotated[UploadFile, File(description="a picture or a video")]
+OptionalFile = Annotated[
+    UploadFile | None, File(description="a picture or a video; none: search by the words in text")
+]
 Text = Annotated[
-    str | None, Form(description="title of the picture, or product summary of the clip's speech")
+    str | None,
+    Form(description="words; with a file its title, or the product summary of the clip's speech"),
 ]
 
 
@@ -89,6 +104,7 @@ class Gateway:
         max_upload_mb: largest accepted file.
         about: model and index, for `/health` while the deployments are busy.
         origins: whose pages may use the endpoint, such as `https://shop.example`.
+        reads_text: whether the model embeds words; otherwise words alone rank by texts.
     """
 
     def __init__(
@@ -99,11 +115,14 @@ class Gateway:
         max_upload_mb: int,
         about: dict[str, Any],
         origins: Sequence[str] = (),
+        *,
+        reads_text: bool = True,
     ) -> None:
         self.embedder, self.searchers = embedder, searchers
         self.max_upload_mb = max_upload_mb
         self.about = about
         self.origins = origins
+        self.reads_text = reads_text
         self.uploads = Uploads()
         self.workspace = Workspace.open(workspace)
         self.frames = LanceFrames(self.workspace)
@@ -162,12 +181,13 @@ class Gateway:
         self, file: MediaFile, text: Text = None, domain: QueryDomain = None
     ) -> dict[str, Any]:
         """The vector of a picture or video."""
+        check_text(text)
         return {"vector": await self._vector(file, text, domain)}
 
     @api.post("/search")
     async def search(
         self,
-        file: MediaFile,
+        file: OptionalFile = None,
         text: Text = None,
         domain: QueryDomain = None,
         domains: Annotated[
@@ -177,12 +197,16 @@ class Gateway:
         ] = None,
         k: Annotated[int, Form(ge=1, le=MAX_K, description="answers per domain")] = 10,
     ) -> dict[str, Any]:
-        """The best hits of each domain for a picture or video, and the time taken."""
+        """The best hits of each domain for a picture or video, or for words, and the time taken."""
+        check_text(text)
         start = time.perf_counter()
-        vector = await self._vector(file, text, domain)
+        words = None if file is not None else self._words(text)
+        vector = None
+        if words is None or self.reads_text:
+            vector = await self._vector(file, text, domain)
         embedded = time.perf_counter()
         searches = [
-            searcher.search.remote(vector, domains or list(Domain), k)
+            searcher.search.remote(vector, words, domains or list(Domain), k)
             for searcher in self.searchers
         ]
         hits = best_of(await asyncio.gather(*searches), k)
@@ -195,21 +219,31 @@ class Gateway:
             "timing_ms": {"embed": 1e3 * (embedded - start), "search": 1e3 * (searched - embedded)},
         }
 
+    def _words(self, text: str | None) -> str:
+        """The words of a query without a file.
+
+        Raises:
+            HTTPException: 422, there are none.
+        """
+        if not readable_text(text):
+            raise HTTPException(422, "no file and no words; give a picture, a video or some words")
+        assert text is not None, "it was read"
+        return text
+
     async def _vector(
-        self, file: UploadFile, text: str | None, domain: Domain | None
+        self, file: UploadFile | None, text: str | None, domain: Domain | None
     ) -> list[float]:
-        """Embed an upload.
+        """Embed an upload, or words alone.
 
         Raises:
             HTTPException: 413, 422 or 500; the detail says why.
         """
-        media = await file.read()
-        if len(media) > self.max_upload_mb * 2**20:
+        media = None if file is None else await file.read()
+        if media is not None and len(media) > self.max_upload_mb * 2**20:
             raise too_large(self.max_upload_mb)
-        if text and any("\ud800" <= character <= "\udfff" for character in text):
-            raise HTTPException(422, "text contains an unpaired surrogate (invalid Unicode)")
         result = await self.embedder.embed.remote(Query(media, text or None, domain))
         if result.error is not None:
-            name = (file.filename or "").encode(errors="replace").decode()
+            name = "" if file is None else file.filename or ""
+            name = name.encode(errors="replace").decode() or "query"
             raise HTTPException(result.status, f"{name}: {result.error}")
         return result.vector

@@ -8,7 +8,7 @@ from ray import serve
 from ampere.records import Domain
 from ampere.retrieval.index_types import set_blas_threshold
 from ampere.retrieval.query_vector import QueryVectors
-from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.request import MODE_WITH_WORDS, Mode, SearchRequest
 from ampere.retrieval.search import Hit
 from ampere.store.indexes import open_searcher
 from ampere.store.moments import with_moments
@@ -41,12 +41,26 @@ class SearcherDeployment:
             )
         self.searcher.start()
 
-    def search(self, vector: list[float], domains: list[Domain], k: int) -> dict[Domain, list[Hit]]:
-        """The `k` best samples of each domain."""
-        request = SearchRequest(vector=tuple(vector), domains=tuple(domains), k=k)
-        query = np.asarray(vector, dtype=np.float32)
+    def search(
+        self, vector: list[float] | None, words: str | None, domains: list[Domain], k: int
+    ) -> dict[Domain, list[Hit]]:
+        """The `k` best samples of each domain.
+
+        Args:
+            vector: of the query; None: ranked by words alone.
+            words: of a query without a file, ranked by them and by the vector; None: by the vector.
+            domains: domains to search.
+            k: hits per domain.
+        """
+        if words is None:
+            assert vector is not None, "a query has a file or words"
+            request = SearchRequest(vector=tuple(vector), domains=tuple(domains), k=k)
+        else:
+            mode: Mode = "lexical" if vector is None else MODE_WITH_WORDS
+            request = SearchRequest(text=words, mode=mode, domains=tuple(domains), k=k)
+        query = None if vector is None else np.asarray(vector, dtype=np.float32)
         hits = self.searcher.search(request, QueryVectors(query)).hits
-        return with_moments(self.workspace, hits, None)
+        return with_moments(self.workspace, hits, words)
 
     def meta(self) -> dict[str, object]:
         """The contents of index.json of the base that is searched."""

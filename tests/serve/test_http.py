@@ -80,6 +80,18 @@ def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str)
     assert response.json()["results"].keys() == {domain}
 
 
+def test_words_alone_find_the_page_of_their_product(
+    client: httpx.Client, demo: DemoRun, clip: dict
+) -> None:
+    (words,) = texts_of(demo.workspace, "llm", [clip["sample_id"]]).to_pylist()
+    answer = client.post("/search", data={"text": words, "k": 2}).json()["results"]
+    assert answer["page"][0]["product_id"] == clip["product_id"]
+    assert answer["live"][0]["text"] == words
+    for nothing in ({}, {"text": " !? "}):
+        response = client.post("/search", data={"k": 1} | nothing)
+        assert response.status_code == 422 and "give a picture" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
 def test_served_vectors_equal_those_of_the_batch_job(
     client: httpx.Client, demo: DemoRun, domain: str
