@@ -84,7 +84,12 @@ def add_clips(workspace: Workspace, folder: Path, count: int) -> list[str]:
             start = i * SAMPLE_RATE // 100
             write_wav(path, samples[start : start + (2 + i % 4 // 2) * SAMPLE_RATE])
         rows.append(
-            {"sample_id": f"c{i}", "domain": "live", "media_kind": "file", "media_uris": [str(path)]}
+            {
+                "sample_id": f"c{i}",
+                "domain": "live",
+                "media_kind": "file",
+                "media_uris": [str(path)],
+            }
         )
     bad = [rows[i] for i in range(5, count, 20)]
     for i, row in enumerate(bad):
