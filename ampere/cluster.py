@@ -68,6 +68,15 @@ def _start(*, local: bool) -> None:
     logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())
 
 
+def disconnect() -> None:
+    """End all work of this process on Ray; `connect` starts or joins it again."""
+    if is_connected():
+        import ray
+
+        with handlers_kept():
+            ray.shutdown()
+
+
 def is_connected() -> bool:
     """Whether this process is connected to Ray; without importing it."""
     ray = sys.modules.get("ray")

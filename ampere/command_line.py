@@ -16,7 +16,7 @@ import tyro
 
 from ampere import commands
 from ampere.config.checks import require_port
-from ampere.config.presets import DEFAULT_PRESET
+from ampere.config.presets import DEFAULT_PRESET, FOLDER_PRESET
 from ampere.config.settings import Settings
 from ampere.config.systems import named_settings
 from ampere.huge_pages import use_huge_pages
@@ -42,7 +42,7 @@ CLOUD_LIBRARIES = (
     "azure",
     "aiohttp",
 )
-PATHS = ("--workspace", "--manifest", "--rope", "--images", "--gold")
+PATHS = ("--workspace", "--manifest", "--rope", "--images", "--media-folder", "--gold")
 
 
 @dataclass(kw_only=True)
@@ -79,6 +79,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
     command.name: command
     for command in (
         Demo,
+        commands.Run,
         commands.Prepare,
         commands.Decode,
         commands.Transcribe,
@@ -207,13 +208,17 @@ def read_flags(command: type[AnyCommand], flags: list[str]) -> AnyCommand:
         early.add_argument(flag, default=None)
     known, _ = early.parse_known_args(flags)
     for flag in PATHS if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else ():
-        path = getattr(known, flag.removeprefix("--"))
+        path = getattr(known, flag.removeprefix("--").replace("-", "_"))
         if path and not is_absolute(path):
             raise ValueError(
                 f"{flag} {path} is relative, and a Ray job runs in a temporary copy of the working "
                 "folder; give an absolute path or a URI that all nodes can reach"
             )
-    settings = named_settings(find_preset(known.preset, known.workspace))
+    settings = named_settings(
+        find_preset(
+            known.preset, known.workspace, FOLDER_PRESET if known.media_folder else DEFAULT_PRESET
+        )
+    )
     return tyro.cli(
         command, prog=f"ampere {command.name}", args=flags, default=defaults(command, settings)
     )
@@ -224,14 +229,14 @@ def is_absolute(path: str) -> bool:
     return "://" in path or path.startswith(("/", "~"))
 
 
-def find_preset(given: str | None, workspace: str | None) -> str:
-    """The preset given as a flag, else that of the workspace, else the default."""
+def find_preset(given: str | None, workspace: str | None, default: str) -> str:
+    """The preset given as a flag, else that of the workspace, else the default of a new one."""
     if given is not None:
         return given
     try:
-        return Workspace.open(workspace).preset if workspace else DEFAULT_PRESET
+        return Workspace.open(workspace).preset if workspace else default
     except FileNotFoundError:
-        return DEFAULT_PRESET  # `prepare` creates the workspace; all other commands will refuse it
+        return default  # `prepare` creates the workspace; most other commands will refuse it
 
 
 def defaults(command: type[AnyCommand], settings: Settings) -> Any:

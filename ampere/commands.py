@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -20,6 +20,8 @@ from ampere.config.embed import EmbedSettings
 from ampere.config.evaluate import AblateSettings, EvaluateSettings, FiguresSettings
 from ampere.config.index import Engine, IndexSettings, require_engine
 from ampere.config.model import ModelSettings
+from ampere.config.presets import DEFAULT_PRESET, FOLDER_PRESET
+from ampere.config.run import RUN_STAGES, RunStage
 from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings, to_json
 from ampere.config.summarize import SummarizeSettings
@@ -30,8 +32,13 @@ from ampere.records import Domain
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ampere.catalog.media_folder import MediaFolder
+    from ampere.catalog.problem import Located
     from ampere.pipeline.runner.report import Report
     from ampere.pipeline.runner.stage import Stage
+    from ampere.workflows.run.steps import Step
 
 PresetFlag = Annotated[str | None, tyro.conf.arg(metavar="{small,demo,rope}[+SYSTEM]")]
 
@@ -63,11 +70,21 @@ def finish(report: "Report") -> int:
 
 
 @dataclass(kw_only=True)
-class Prepare(Command):
-    """Read a catalog into the workspace: a manifest, or ROPE's nine files per split."""
+class ReportingCommand(Command):
+    """A command whose whole result is one report."""
 
-    preset: Annotated[str | None, tyro.conf.arg(metavar="{small,demo,rope}")] = None
-    """Preset of the workspace's settings; a new workspace gets small by default."""
+    def run(self) -> int:
+        return finish(self.work())
+
+    def work(self) -> "Report":
+        """Do the work and return its report."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Catalog:
+    """Flags that say where a catalog is, and what happens to samples that left it."""
+
     rope: str | None = None
     """Folder or cloud URI with ROPE's files."""
     images: str | None = None
@@ -75,36 +92,120 @@ class Prepare(Command):
     manifest: str | None = None
     """Path or cloud URI of a CSV, JSONL or Parquet file, or of a folder of such files.
     Required columns: sample_id, domain, media. Optional: product_id, text, split."""
+    media_folder: str | None = None
+    """Folder or cloud URI of pictures and videos, with its subfolders: each file is a sample.
+    A file's name becomes the text of a page, and its subfolder the column category."""
+    domain: Literal["page", "short", "live"] | None = None
+    """Domain of all samples of a media folder; default: pictures are pages, videos are shorts."""
+    name_clips: bool = False
+    """With --media-folder, give clips their file names as text, so that words find them.
+    Their speech is then not transcribed."""
     prune: bool = False
     """Delete samples that are no longer in the catalog, with all rows made from them."""
     prune_limit: float = 0.1
     """Largest share of the samples that --prune may delete (0-1); a larger one is refused."""
 
-    name: ClassVar[str] = "prepare"
+    @property
+    def source(self) -> str | None:
+        """Path or URI of the catalog; None: none is given.
 
-    def run(self) -> int:
-        from ampere.catalog.manifest import read_manifest
-        from ampere.catalog.rope import read_rope
-        from ampere.pipeline.prepare.stage import prepare
-
-        if (self.rope is None) == (self.manifest is None):
-            raise ValueError("give either --rope DIR or --manifest FILE")
+        Raises:
+            ValueError: there is more than one, or a flag fits no source that is given.
+        """
+        sources = {
+            "--rope": self.rope,
+            "--manifest": self.manifest,
+            "--media-folder": self.media_folder,
+        }
+        given = [flag for flag, value in sources.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} are given; expected one of {', '.join(sources)}"
+            )
         if not 0 <= self.prune_limit <= 1:
             raise ValueError(f"--prune-limit is {self.prune_limit:g}; expected 0 to 1")
         if self.images is not None and self.rope is None:
-            raise ValueError("--images requires --rope; a manifest names its own media")
-        rows = read_rope(self.rope, self.images) if self.rope else read_manifest(str(self.manifest))
-        first = next(rows, None)  # an unreadable catalog fails here, before a workspace is created
+            raise ValueError("--images requires --rope; other catalogs name their own media")
+        if (self.domain or self.name_clips) and self.media_folder is None:
+            flag = "--domain" if self.domain else "--name-clips"
+            raise ValueError(f"{flag} requires --media-folder; other catalogs say it row by row")
+        return sources[given[0]] if given else None
+
+    @property
+    def default_preset(self) -> str:
+        """Preset of a new workspace with this catalog, if none is given."""
+        return DEFAULT_PRESET if self.media_folder is None else FOLDER_PRESET
+
+    def read(self) -> "CatalogRows":
+        """Open the catalog and read its first row, before anything is written.
+
+        Raises:
+            FileNotFoundError: there is no such file or folder.
+            ValueError: it is unreadable, or has no samples.
+        """
+        from ampere.catalog.manifest import read_manifest
+        from ampere.catalog.media_folder import MediaFolder
+        from ampere.catalog.rope import read_rope
+
+        folder = None
+        if self.media_folder is not None:
+            domain = None if self.domain is None else Domain(self.domain)
+            folder = MediaFolder(self.media_folder, domain, name_clips=self.name_clips)
+            rows = iter(folder)
+        elif self.rope is not None:
+            rows = read_rope(self.rope, self.images)
+        else:
+            rows = read_manifest(str(self.manifest))
+        first = next(rows, None)
         if first is None:
-            raise ValueError(f"{self.rope or self.manifest} contains no samples")
-        workspace = Workspace.create(self.workspace, self.preset)
-        return finish(
-            prepare(workspace, chain([first], rows), prune=self.prune, prune_limit=self.prune_limit)
-        )
+            raise ValueError(f"{self.source} contains no samples")
+        return CatalogRows(chain([first], rows), folder)
+
+    def prepare(self, workspace: Workspace, catalog: "CatalogRows") -> "Report":
+        """Write the rows of a catalog that was opened to a workspace."""
+        from ampere.pipeline.prepare.stage import prepare
+
+        report = prepare(workspace, catalog.rows, prune=self.prune, prune_limit=self.prune_limit)
+        if catalog.folder is not None and (note := catalog.folder.note()):
+            report.notes.append(note)
+        return report
+
+
+@dataclass(frozen=True)
+class CatalogRows:
+    """An opened catalog.
+
+    Attributes:
+        rows: all of its rows.
+        folder: which counts the files that it leaves out; None: it is no media folder.
+    """
+
+    rows: "Iterator[Located]"
+    folder: "MediaFolder | None"
 
 
 @dataclass(kw_only=True)
-class StageCommand(Command):
+class Prepare(Catalog, ReportingCommand):
+    """Read a catalog into the workspace: a manifest, a folder of media, or ROPE's files."""
+
+    preset: PresetFlag = None
+    """Preset of the workspace's settings. A new workspace gets small by default, and with
+    --media-folder small+zero-shot, since a folder names no products to train on."""
+
+    name: ClassVar[str] = "prepare"
+
+    def work(self) -> "Report":
+        if self.source is None:
+            raise ValueError(
+                "no catalog is given; expected --manifest FILE, --media-folder DIR or --rope DIR"
+            )
+        catalog = self.read()  # an unreadable one fails here, before a workspace is created
+        workspace = Workspace.create(self.workspace, self.preset, default=self.default_preset)
+        return self.prepare(workspace, catalog)
+
+
+@dataclass(kw_only=True)
+class StageCommand(ReportingCommand):
     """Flags of the row-by-row stages."""
 
     retry_failed: bool = False
@@ -140,12 +241,12 @@ class Decode(StageCommand):
 
     name: ClassVar[str] = "decode"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.decode import DecodeStage
 
         stage = DecodeStage(workspace, self.decode)
-        return finish(self.run_stage(stage, workspace, self.decode))
+        return self.run_stage(stage, workspace, self.decode)
 
 
 @dataclass(kw_only=True)
@@ -156,12 +257,12 @@ class Transcribe(StageCommand):
 
     name: ClassVar[str] = "transcribe"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.transcribe.stage import TranscribeStage
 
         stage = TranscribeStage(workspace, self.transcribe)
-        return finish(self.run_stage(stage, workspace, self.transcribe))
+        return self.run_stage(stage, workspace, self.transcribe)
 
 
 @dataclass(kw_only=True)
@@ -172,7 +273,7 @@ class Summarize(StageCommand):
 
     name: ClassVar[str] = "summarize"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.summarize.stage import SummarizeStage
         from ampere.reports.summaries import write_summary_page
@@ -180,7 +281,7 @@ class Summarize(StageCommand):
         stage = SummarizeStage(workspace, self.summarize)
         report = self.run_stage(stage, workspace, self.summarize)
         report.notes.append(f"review page: {write_summary_page(workspace, stage)}")
-        return finish(report)
+        return report
 
 
 @dataclass(kw_only=True)
@@ -272,7 +373,7 @@ class EvaluateTranscripts:
 
 
 @dataclass(kw_only=True)
-class Train(Command):
+class Train(ReportingCommand):
     """Train an embedding model on the training products."""
 
     model: ModelSettings
@@ -280,11 +381,11 @@ class Train(Command):
 
     name: ClassVar[str] = "train"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.train.stage import run_training
 
-        return finish(run_training(workspace, self.model, self.train))
+        return run_training(workspace, self.model, self.train)
 
 
 @dataclass(kw_only=True)
@@ -295,21 +396,20 @@ class Embed(StageCommand):
 
     name: ClassVar[str] = "embed"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.embed import EmbedStage
         from ampere.pipeline.features import embed_features
 
-        self._save_untrained(workspace)
+        self.save_untrained(workspace, named_settings(self.preset or workspace.preset))
         features = embed_features(workspace, self.embed)
         if features is not None and features.processed:
             print(features, flush=True)
         stage = EmbedStage(workspace, self.embed)
-        return finish(self.run_stage(stage, workspace, self.embed))
+        return self.run_stage(stage, workspace, self.embed)
 
-    def _save_untrained(self, workspace: Workspace) -> None:
-        """Save the model of a preset that trains nothing, unless the workspace has it."""
-        settings = named_settings(self.preset or workspace.preset)
+    def save_untrained(self, workspace: Workspace, settings: Settings) -> None:
+        """Save the model of settings that train nothing, unless the workspace has it."""
         if settings.train.epochs or settings.train.name != self.embed.model:
             return
         from ampere.pipeline.train.untrained import save_untrained
@@ -319,7 +419,7 @@ class Embed(StageCommand):
 
 
 @dataclass(kw_only=True)
-class Index(Command):
+class Index(ReportingCommand):
     """Update the search index of a model, or roll it back to the previous base."""
 
     action: tyro.conf.Positional[Literal["build", "rollback"]] = "build"
@@ -329,36 +429,42 @@ class Index(Command):
     name: ClassVar[str] = "index"
 
     def run(self) -> int:
+        if self.action == "build":
+            return super().run()
         workspace = self.open()
-        from ampere.pipeline.index import build_index, roll_back
+        from ampere.pipeline.index import roll_back
         from ampere.pipeline.index_milvus import roll_back_collection
+
+        if self.index.engine == "milvus":
+            version = roll_back_collection(workspace, self.index)
+        else:
+            version = roll_back(workspace, self.index.model)
+        print(f"index: rolled {self.index.model} back to {version}")
+        return 0
+
+    def work(self) -> "Report":
+        workspace = self.open()
+        from ampere.pipeline.index import build_index
         from ampere.store.settings import settings_report
 
-        if self.action == "rollback":
-            if self.index.engine == "milvus":
-                version = roll_back_collection(workspace, self.index)
-            else:
-                version = roll_back(workspace, self.index.model)
-            print(f"index: rolled {self.index.model} back to {version}")
-            return 0
         report = build_index(workspace, self.index)
         workspace.write_report(settings_report("index"), to_json(self.index))
-        return finish(report)
+        return report
 
 
 @dataclass(kw_only=True)
-class Evaluate(Command):
+class Evaluate(ReportingCommand):
     """Evaluate models on the test products: the six-task table."""
 
     evaluate: EvaluateSettings
 
     name: ClassVar[str] = "evaluate"
 
-    def run(self) -> int:
+    def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.evaluate import evaluate
 
-        return finish(evaluate(workspace, self.evaluate))
+        return evaluate(workspace, self.evaluate)
 
 
 @dataclass(kw_only=True)
@@ -401,6 +507,162 @@ class Ablate(Command):
             embed=self.embed,
         )
         return finish(run_ablation(workspace, settings))
+
+
+@dataclass(kw_only=True)
+class Run(Catalog, StageCommand):
+    """Run all stages from a catalog to its index, with one report: by hand or every night."""
+
+    preset: PresetFlag = None
+    """Preset of the workspace's settings. A new workspace gets small by default, and with
+    --media-folder small+zero-shot, since a folder names no products to train on."""
+    first: Annotated[RunStage, tyro.conf.arg(name="from")] = "prepare"
+    """Stage to begin with. `train` trains the model again, which no other run does."""
+    until: RunStage = "index"
+    """Last stage."""
+    budget_minutes: float | None = None
+    """Time after which the running stage is ended in order, in minutes; None: no limit.
+    Stages behind it are left for the next run, but the index is still brought up to date."""
+    hourly_price: float = 0.0
+    """Price of the machine or cluster per hour, for the cost in the report; 0: unknown."""
+    decode: DecodeSettings
+    transcribe: TranscribeSettings
+    summarize: SummarizeSettings
+    model: ModelSettings
+    train: TrainSettings
+    embed: EmbedSettings
+    index: IndexSettings
+    evaluate: EvaluateSettings
+
+    name: ClassVar[str] = "run"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.stages), f"--from {self.first} comes after --until {self.until}")
+        require(
+            self.budget_minutes is None or self.budget_minutes > 0,
+            f"--budget-minutes is {self.budget_minutes}; it must be above 0",
+        )
+        require(
+            self.hourly_price >= 0,
+            f"--hourly-price is {self.hourly_price}; it must not be negative",
+        )
+
+    @property
+    def stages(self) -> tuple[RunStage, ...]:
+        """The stages of this run, in order."""
+        return RUN_STAGES[RUN_STAGES.index(self.first) : RUN_STAGES.index(self.until) + 1]
+
+    def run(self) -> int:
+        reads_catalog = self.source is not None and "prepare" in self.stages
+        naming = ""
+        is_new = not Workspace.exists(self.workspace)
+        workspace = None if is_new else self.open()
+        from ampere.workflows.nightly_run import run_night
+        from ampere.workflows.run import needs
+        from ampere.workflows.run.budget import TimeBudget
+
+        settings = self.settings()
+        if reads_catalog:
+            if self.media_folder is not None:
+                needs.check_trains_nothing(workspace, settings, self.stages)
+                if not self.name_clips:
+                    naming = needs.naming_reason(workspace, settings, self.stages)
+                    self.name_clips = bool(naming)
+            catalog = self.read()
+            workspace = workspace or Workspace.create(
+                self.workspace, self.preset, default=self.default_preset
+            )
+        else:
+            catalog, workspace = None, workspace or self.open()
+        return run_night(
+            workspace,
+            settings,
+            self.steps(workspace, settings, catalog, naming),
+            TimeBudget(self.budget_minutes),
+            self.hourly_price,
+        )
+
+    def settings(self) -> Settings:
+        """The settings of all stages."""
+        return Settings(
+            decode=self.decode,
+            transcribe=self.transcribe,
+            summarize=self.summarize,
+            model=self.model,
+            train=self.train,
+            embed=self.embed,
+            index=self.index,
+            evaluate=self.evaluate,
+        )
+
+    def steps(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        catalog: "CatalogRows | None",
+        naming: str,
+    ) -> "list[Step]":
+        """The stages with the work of their commands.
+
+        Args:
+            workspace: of the run.
+            settings: of the stages.
+            catalog: what `prepare` writes; None: it is skipped.
+            naming: why clips have their names as text and no transcripts; empty: they do not.
+        """
+        from ampere.workflows.run import needs
+        from ampere.workflows.run.steps import Step
+
+        of_all: dict[str, Any] = {"workspace": self.workspace, "preset": self.preset}
+        of_stages = of_all | {
+            "retry_failed": self.retry_failed,
+            "only_retryable": self.only_retryable,
+        }
+
+        def prepare() -> "Report":
+            assert catalog is not None, "without one the stage is skipped"
+            Workspace.create(self.workspace, self.preset)  # takes the preset over
+            return self.prepare(workspace, catalog)
+
+        def summarize() -> "Report":
+            chosen = needs.summaries_read(workspace, settings)
+            return Summarize(**of_stages, summarize=chosen).work()
+
+        def embed() -> "Report":
+            command = Embed(**of_stages, embed=self.embed)
+            command.save_untrained(workspace, settings)
+            return command.work()
+
+        def no_training() -> str:
+            return needs.no_training_reason(workspace, settings, is_asked=self.first == "train")
+
+        steps = {
+            "prepare": Step("prepare", prepare, lambda: "" if catalog else "no catalog is given"),
+            "decode": Step("decode", Decode(**of_stages, decode=self.decode).work),
+            "transcribe": Step(
+                "transcribe",
+                Transcribe(**of_stages, transcribe=self.transcribe).work,
+                lambda: needs.no_transcripts_reason(workspace, settings, naming),
+            ),
+            "summarize": Step(
+                "summarize", summarize, lambda: needs.no_summaries_reason(workspace, settings)
+            ),
+            "train": Step(
+                "train",
+                Train(**of_all, model=self.model, train=self.train).work,
+                no_training,
+                lambda: "" if no_training() else needs.no_products_reason(workspace, settings),
+            ),
+            "embed": Step("embed", embed),
+            "index": Step("index", Index(**of_all, index=self.index).work),
+            "evaluate": Step(
+                "evaluate",
+                Evaluate(**of_all, evaluate=self.evaluate).work,
+                lambda: needs.no_evaluation_reason(workspace),
+            ),
+        }
+        return [steps[stage] for stage in self.stages]
 
 
 @dataclass(kw_only=True)

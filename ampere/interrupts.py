@@ -141,12 +141,12 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     global _received
     if _received is None:
         _received = signal.Signals(number)
-        if not _is_importing(frame):
+        if not is_importing(frame):
             raise KeyboardInterrupt
     _end_now()
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def is_importing(frame: FrameType | None) -> bool:
     """Whether a module is being imported; some libraries swallow an interrupt of that, or abort."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":

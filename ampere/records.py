@@ -167,6 +167,7 @@ FRAMES = TableSpec(
     rows_per_file=4096,  # about 600 MB
     indexed_column="sample_id",
 )
+SEGMENT = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
 # What was said in clips without a text in the catalog; see `ampere.store.transcripts`.
 TRANSCRIPTS = TableSpec(
     "transcripts",
@@ -178,14 +179,7 @@ TRANSCRIPTS = TableSpec(
         ("text", pa.string()),  # null unless status is ok
         ("language", pa.string()),  # ISO 639-1 code; null if the model names none
         ("seconds", pa.float64()),  # of the audio, from time 0 of the file
-        (
-            "segments",  # in order of time; what was said between two times of the file
-            pa.list_(
-                pa.struct(
-                    [("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]
-                )
-            ),
-        ),
+        ("segments", pa.list_(SEGMENT)),  # what was said between two times of the file, in order
         ("model", pa.string()),  # engine and model, such as faster-whisper/small
         ("audio_hash", pa.string()),  # equal for equal audio that was transcribed alike
     ),

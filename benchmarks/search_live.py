@@ -18,7 +18,7 @@ from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import Searcher
 from ampere.retrieval.writer import TableWriter
-from ampere.store.embeddings import maintain
+from ampere.store.embeddings import maintain_live
 
 CHANGES_PER_S, QUERIES_PER_S = 100, 50
 PROBES_PER_S = 20  # further searches by vector that look for the newest changes
@@ -80,7 +80,9 @@ class LiveRun:
         commits = threading.Lock()  # the only process that writes
         with (
             TableWriter(
-                self.table.table.uri, maintain=self._maintain, lock=lambda: commits
+                self.table.table.uri,
+                maintain=lambda: maintain_live(self.table.table, lambda: commits),
+                lock=lambda: commits,
             ) as writer,
             self.table.searcher() as searcher,
             ThreadPoolExecutor(128) as changing,
@@ -122,9 +124,6 @@ class LiveRun:
         ]
         self.live.lost = len(self.pending())
         return self.live
-
-    def _maintain(self) -> None:
-        maintain(self.table.table)
 
     def change(self, number: int, planned: float, writer: TableWriter) -> None:
         """Upsert a new row or an old one, or delete a row that was upserted before."""

@@ -211,7 +211,9 @@ def flag_name(field: dataclasses.Field[Any], hint: Any, prefix: str = "") -> str
     if is_marked(hint, tyro.conf.Positional[str]):
         choices = get_args(hint.__origin__)
         return f"{{{','.join(choices)}}}" if choices else field.name.upper()
-    return f"--{prefix}{field.name.replace('_', '-')}"
+    marks = getattr(hint, "__metadata__", ())
+    own = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+    return f"--{prefix}{own.replace('_', '-')}"
 
 
 def type_name(hint: Any) -> str:
@@ -307,6 +309,8 @@ def arrow_type(dtype: pa.DataType) -> str:
     """Name of an Arrow type."""
     if pa.types.is_list(dtype):
         return f"list of {arrow_type(dtype.value_type)}"
+    if pa.types.is_struct(dtype):
+        return f"({', '.join(f'{field.name} {arrow_type(field.type)}' for field in dtype)})"
     return str(dtype)
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ampere.config.presets import PRESETS
+from ampere.config.systems import named_settings
 from ampere.media.query import query_domain, query_frames
 from ampere.models.embedder import Embedder
 from ampere.records import Domain
@@ -38,7 +38,7 @@ class Search:
         workspace = Workspace.open(uri)
         self.embedder = Embedder(model_folder(workspace, model))
         self.searcher = open_searcher(workspace, self.embedder.name)
-        decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+        decode = last_settings(workspace, "decode", named_settings(workspace.preset).decode)
         self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
 
     def __call__(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pydantic import BaseModel
 from ray.serve import Application
 
-from ampere.config.presets import PRESETS
+from ampere.config.systems import named_settings
 from ampere.models.model_folder import embedding_name
 from ampere.store.indexes import serving_meta
 from ampere.store.models import model_folder
@@ -47,7 +47,7 @@ def build_app(args: SearchArgs) -> Application:
         FileNotFoundError: no such workspace or model, or no index of its weights.
     """
     workspace = Workspace.open(args.workspace)
-    preset = PRESETS[workspace.preset]()
+    preset = named_settings(workspace.preset)
     settings = replace(
         preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True)
     )

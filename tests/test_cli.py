@@ -24,6 +24,7 @@ from ampere.config.settings import Settings
 from ampere.records import SAMPLES
 from ampere.store.workspace import META_FILE, Workspace
 from tests.helpers.catalogs import write_rope
+from tests.helpers.processes import free_port
 
 COLUMNS = ["sample_id", "product_id", "domain", "text", "media"]
 STAGES = [name for name in COMMANDS if name not in ("demo", "prepare")]
@@ -138,7 +139,8 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
     shown = plain(capsys.readouterr().out)
     flags = {
         "demo": ["--folder", "--products", "--seed", "--port"],
-        "prepare": ["--rope", "--images", "--manifest"],
+        "prepare": ["--rope", "--images", "--manifest", "--media-folder", "--name-clips"],
+        "run": ["--media-folder", "--from", "--until", "--budget-minutes", "--transcribe.model"],
         "decode": ["--decode.num-frames", "--decode.short-side", "--retry-failed"],
         "transcribe": ["--transcribe.model", "--transcribe.engine", "--retry-failed"],
         "summarize": [
@@ -175,6 +177,16 @@ def test_search_asks_the_model_of_its_preset(
     for preset, model in (("small+zero-shot", "zero-shot"), ("small", "ampere")):
         assert main(["search", *flags, "--preset", preset]) == 2
         assert f"model '{model}' not found in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["search", "serve"])
+def test_workspace_with_a_system_finds_its_model(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = Workspace.create(tmp_path / "w", "small+zero-shot").uri
+    words = ["--text", "a"] if name == "search" else ["--serve.port", str(free_port())]
+    assert status(name, "--workspace", uri, *words) == 2
+    assert "model 'zero-shot' not found in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["prepare", *STAGES])
@@ -294,8 +306,8 @@ def not_utf_8(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (no_flags, "give either --rope DIR or --manifest FILE"),
-        (both, "give either --rope DIR or --manifest FILE"),
+        (no_flags, "no catalog is given; expected --manifest FILE, --media-folder DIR or"),
+        (both, "--rope and --manifest are given; expected one of"),
         (images_alone, "--images requires --rope"),
         (missing_manifest, "none.csv"),
         (missing_column, "media; required are sample_id"),
@@ -374,7 +386,7 @@ def test_retry_failed_is_a_switch(workspace: Workspace) -> None:
 
 def test_each_job_file_runs_the_command_of_its_name() -> None:
     files = sorted((Path(__file__).parents[1] / "jobs").glob("*.py"))
-    assert len(files) == 12
+    assert len(files) == 13
     for file in files:
         name = file.stem.replace("_", "-")
         assert name in COMMANDS and f'main(["{name}", *sys.argv[1:]])' in file.read_text()

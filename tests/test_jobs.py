@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
 from ampere.cli import main
 from ampere.records import SUMMARIES
@@ -127,3 +128,19 @@ def test_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
     refused = submit(cluster, "decode", "--workspace", "workspace")
     assert refused.returncode == 1
     assert "give an absolute path or a URI" in refused.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(400)
+def test_run_of_all_stages_is_one_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    for name, color in (("red", (200, 20, 20)), ("blue", (0, 0, 220))):
+        Image.new("RGB", (64, 48), color).save(tmp_path / "media" / f"{name}.jpg")
+    flags = ["--workspace", str(tmp_path / "w"), "--media-folder", str(tmp_path / "media")]
+    # The time is over while Ray works; the index has nothing to take over yet.
+    ended = submit(cluster, "run", *flags, "--budget-minutes", "0.02")
+    assert ended.returncode == 1
+    assert "decode: ended by the time budget of 0.02 minutes" in ended.stdout, ended.stderr
+    done = submit(cluster, "run", *flags, "--until", "index")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "index: 2 rows done" in done.stdout and "Report: " in done.stdout

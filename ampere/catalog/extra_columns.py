@@ -39,6 +39,10 @@ class Cell(str):
     """A cell of a file without types, such as CSV."""
 
 
+class Text(str):
+    """A value that is text whatever it looks like, such as the name of a folder `2026-11-29`."""
+
+
 @dataclass(frozen=True)
 class _Column:
     """What is known of a column: the types that all cells so far fit, and the cell that said so."""
@@ -155,7 +159,7 @@ def _fits(value: Any, kind: str) -> bool:
         return {
             "boolean": is_untyped and value.lower() in ("true", "false"),
             "number": is_untyped and _is_number(value),
-            "time": _time(value) is not None,
+            "time": not isinstance(value, Text) and _time(value) is not None,
             "list of texts": is_untyped and value.startswith("[") and _is_texts(_parsed(value)),
             "text": True,
         }[kind]

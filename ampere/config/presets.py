@@ -126,3 +126,5 @@ def rope() -> Settings:
 
 PRESETS: dict[str, Callable[[], Settings]] = {"small": small, "demo": demo, "rope": rope}
 DEFAULT_PRESET = "small"  # of a new workspace
+# Of a new workspace with a media folder, which names no products to train on.
+FOLDER_PRESET = "small+zero-shot"

@@ -84,6 +84,10 @@ class TranscribeSettings:
             not self.language or (len(self.language) in (2, 3) and self.language.isalpha()),
             f"transcribe.language is {self.language!r}; expected a code of two letters, such as zh",
         )
+        require(
+            self.hourly_price >= 0,
+            f"transcribe.hourly_price is {self.hourly_price:g}; it must not be negative",
+        )
         require(bool(self.model), "transcribe.model is empty; expected a hub name or a folder")
         require(
             0 <= self.gpus <= 1,

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ampere.config.index import Engine, IndexSettings, require_engine
-from ampere.config.presets import PRESETS
+from ampere.config.systems import named_settings
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_domain, query_frames
-from ampere.models.model_folder import embedding_name
+from ampere.models.model_folder import embedding_name, text_source
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
 from ampere.retrieval.index_types import set_blas_threshold
@@ -60,6 +61,7 @@ def search(
     require_engine("--", engine, uri)
     set_blas_threshold()
     folder = model_folder(workspace, model)
+    request = readable_request(folder, request)
     opened = open_engine(workspace, embedding_name(folder), engine, uri)
     try:
         embedded = {}
@@ -75,6 +77,17 @@ def search(
         return dataclasses.replace(answer, hits=hits)
     finally:
         opened.close()
+
+
+def readable_request(folder: Path, request: SearchRequest) -> SearchRequest:
+    """The request with words alone ranked by words, if the model reads no text; else the same.
+
+    A mode that the request names stays.
+    """
+    is_words_alone = request.mode is None and request.parts == ("words",)
+    if is_words_alone and text_source(folder) == "none":
+        return dataclasses.replace(request, mode="lexical")
+    return request
 
 
 def embed_query(
@@ -104,7 +117,7 @@ def query_media(
     media = request.file_bytes() or list(request.frames)
     if not media:
         return None
-    decode = last_settings(workspace, "decode", PRESETS[workspace.preset]().decode)
+    decode = last_settings(workspace, "decode", named_settings(workspace.preset).decode)
     decode = dataclasses.replace(decode, num_frames=embedder.model.num_frames)
     with IsolatedProcess(decode.time_limit_s, decode.memory_limit_gb) as process:
         return process.call(query_frames, media, decode, request.domain)

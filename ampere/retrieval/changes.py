@@ -15,6 +15,7 @@ Row = TypeVar("Row")
 
 GROUP_S = 0.1  # a commit waits this long for further changes
 MAX_GROUP = 1000  # changes of one commit
+COMMITS_PER_MAINTENANCE = 200  # small files and unindexed rows slow every search down
 
 
 @dataclass
@@ -32,16 +33,18 @@ class GroupCommitter(Generic[Row]):
         commit: writes changes, sample id -> row or None for a deletion, so that they are durable
             when it returns.
         group_s: seconds that a commit waits for further changes.
-        between: called after each commit, when nobody waits for it.
+        maintain: called after every `COMMITS_PER_MAINTENANCE` commits, in a thread of its own, so
+            that no change waits for it; to merge small files and to take new rows into indexes.
     """
 
     def __init__(
         self,
         commit: Callable[[dict[str, Row | None]], None],
         group_s: float = GROUP_S,
-        between: Callable[[], None] | None = None,
+        maintain: Callable[[], None] | None = None,
     ) -> None:
-        self._commit, self._group_s, self._between = commit, group_s, between
+        self._commit, self._group_s, self._maintain = commit, group_s, maintain
+        self._commits, self._maintenance = 0, threading.Thread()
         self._changes: queue.Queue[_Change[Row] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -65,9 +68,11 @@ class GroupCommitter(Generic[Row]):
         change.done.result()
 
     def close(self) -> None:
-        """Commit what is waiting, and stop."""
+        """Commit what is waiting, end the maintenance, and stop."""
         self._changes.put(None)
         self._thread.join()
+        if self._maintenance.is_alive():
+            self._maintenance.join()
 
     def _run(self) -> None:
         is_open = True
@@ -86,8 +91,20 @@ class GroupCommitter(Generic[Row]):
                 continue
             for change in group:
                 change.done.set_result(None)
-            if self._between:
-                self._between()
+            self._start_maintenance()
+
+    def _start_maintenance(self) -> None:
+        """Start what is due, unless the last one still runs."""
+        self._commits += 1
+        if (
+            self._maintain is None
+            or self._commits < COMMITS_PER_MAINTENANCE
+            or self._maintenance.is_alive()
+        ):
+            return
+        self._commits = 0
+        self._maintenance = threading.Thread(target=self._maintain, name="maintain", daemon=True)
+        self._maintenance.start()
 
     def _next_group(self) -> tuple[list[_Change[Row]], bool]:
         """Changes that arrive within a short time, and whether the committer stays open."""

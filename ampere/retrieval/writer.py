@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from ampere.retrieval.changes import GROUP_S, GroupCommitter
 
 KEY = "sample_id"
-COMMITS_PER_MAINTENANCE = 200  # small files and unindexed rows slow every search down
 
 
 class TableWriter:
@@ -22,8 +21,7 @@ class TableWriter:
     Args:
         uri: of the table.
         group_s: seconds that a commit waits for further changes.
-        maintain: called from time to time between two commits, to merge small files and to take
-            new rows into the indexes.
+        maintain: see `GroupCommitter`.
         lock: held around each commit by all processes that insert rows; then keys are looked up by
             their index, which is faster. None: there is no such lock.
     """
@@ -35,10 +33,9 @@ class TableWriter:
         maintain: Callable[[], None] | None = None,
         lock: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self._uri, self._maintain, self._lock = uri, maintain, lock
+        self._uri, self._lock = uri, lock
         self._schema = lance.dataset(uri).schema
-        self._commits = 0
-        self._committer = GroupCommitter(self.write, group_s, self._between)
+        self._committer = GroupCommitter(self.write, group_s, maintain)
 
     def upsert(self, rows: pa.Table) -> None:
         """Insert rows, replacing those with the same sample_id; return once they are durable.
@@ -86,11 +83,6 @@ class TableWriter:
                 merge.execute(pa.concat_tables(upserted).combine_chunks())
             if deleted:
                 lance.dataset(self._uri).delete(pc.field(KEY).isin(deleted))
-
-    def _between(self) -> None:
-        self._commits += 1
-        if self._maintain and self._commits % COMMITS_PER_MAINTENANCE == 0:
-            self._maintain()
 
 
 def checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -8,7 +8,8 @@ those that changed, without embedding anything again.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import lance
 import pyarrow as pa
@@ -26,6 +27,7 @@ VECTORS = ("vector", "frames_vector", "text_vector")
 # Columns that follow the samples and their texts.
 SAMPLE_COLUMNS = ("domain", "product_id", "split", "origin", "text", "media_uri")
 ROWS_PER_REFRESH = 10_000
+LIVE_ROWS_PER_FILE = 20_000  # of the files that are merged beside live changes
 # ICU knows the words of Chinese and needs no dictionary of its own; Lance's default tokenizer
 # takes a run of Chinese characters for one word.
 TOKENIZER = "icu"
@@ -106,6 +108,25 @@ def maintain(table: Table) -> None:
 
     What conflicts with a change of another process is left to the next time.
     """
+    _index_new_rows(table)
+    table.compact()
+
+
+def maintain_live(table: Table, lock: Callable[[], AbstractContextManager[object]]) -> None:
+    """The same beside live changes: files of the night stay, which take long to rewrite.
+
+    Args:
+        table: of embeddings.
+        lock: that keeps changes out. It is held, for a moment, only if merging files conflicted
+            with changes that came meanwhile.
+    """
+    _index_new_rows(table)
+    if not table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE):
+        with lock():
+            table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE)
+
+
+def _index_new_rows(table: Table) -> None:
     dataset = table.dataset()
     if dataset is None:
         return
@@ -117,7 +138,6 @@ def maintain(table: Table) -> None:
     except OSError as error:
         if "commit conflict" not in str(error):
             raise
-    table.compact()
 
 
 class SearchColumns:

@@ -26,8 +26,11 @@ from ampere.records import (
     TableSpec,
 )
 from ampere.retrieval.changes import GROUP_S, GroupCommitter
-from ampere.retrieval.writer import COMMITS_PER_MAINTENANCE
-from ampere.store.embeddings import embedding_tables, embeddings_spec, maintain
+from ampere.store.embeddings import (
+    embedding_tables,
+    embeddings_spec,
+    maintain_live,
+)
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NORMALIZATION, readable_text
 
@@ -78,8 +81,13 @@ class LiveWriter:
             raise FileNotFoundError(f"{workspace.uri} has no embeddings of model weights {name}")
         self._dim = dataset.schema.field("vector").type.list_size
         self._columns = [column.name for column in workspace.table(SAMPLES).extra_columns()]
-        self._commits = 0
-        self._committer = GroupCommitter(self._write, group_s, self._between)
+        self._committer = GroupCommitter(
+            self._write,
+            group_s,
+            lambda: maintain_live(
+                self._table, lambda: workspace.commit_lock(self._table.spec.name)
+            ),
+        )
 
     def upsert(self, samples: Sequence[LiveSample]) -> None:
         """Insert samples, or replace those with the same id; return once they are durable.
@@ -171,11 +179,6 @@ class LiveWriter:
             "text": text,
             "media_uri": sample.media_uris[0] if sample.media_uris else None,
         }
-
-    def _between(self) -> None:
-        self._commits += 1
-        if self._commits % COMMITS_PER_MAINTENANCE == 0:
-            maintain(self._table)
 
 
 def sample_row(sample: LiveSample) -> dict[str, Any]:

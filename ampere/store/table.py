@@ -276,13 +276,14 @@ class Table:
                 # The tagged ones, which bases of indexes were built at, stay.
                 dataset.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
 
-    def merge_files(self, run: RunTasks | None = None) -> bool:
+    def merge_files(self, run: RunTasks | None = None, rows_per_file: int | None = None) -> bool:
         """Merge the small files of small commits.
 
         If another process changed the same files at the same time, this is left to the next job.
 
         Args:
             run: runs `merge` for tasks of a dataset, in any processes; None: in this one.
+            rows_per_file: files up to this many rows are merged; None: as the spec has it.
 
         Returns:
             Whether there was more than one file, and no conflict.
@@ -290,7 +291,8 @@ class Table:
         dataset = self.dataset()
         if dataset is None or len(dataset.get_fragments()) < 2:
             return False
-        plan = Compaction.plan(dataset, {"target_rows_per_fragment": self.spec.rows_per_file})
+        size = rows_per_file or self.spec.rows_per_file
+        plan = Compaction.plan(dataset, {"target_rows_per_fragment": size})
         tasks = [(self.uri, plan.read_version, task) for task in plan.tasks]
         try:
             merged = run(tasks) if run else [merge(*task) for task in tasks]

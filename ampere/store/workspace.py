@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ampere.config.presets import DEFAULT_PRESET, PRESETS
+from ampere.config.presets import DEFAULT_PRESET
+from ampere.config.systems import named_settings
 from ampere.interrupts import at_exit
 from ampere.records import SCHEMA_VERSION, TableSpec
 from ampere.store.table import Table
@@ -32,11 +33,17 @@ class Workspace:
 
     Attributes:
         uri: an absolute local path, or a cloud URI.
-        preset: name of the preset.
+        preset: name of the preset, or PRESET+SYSTEM.
     """
 
     uri: str
     preset: str
+
+    @staticmethod
+    def exists(uri: str | Path) -> bool:
+        """Whether there is a workspace at `uri`, of any schema version."""
+        fs, path = filesystem(f"{absolute(uri)}/{META_FILE}")
+        return fs.exists(path)
 
     @classmethod
     def open(cls, uri: str | Path) -> "Workspace":
@@ -63,15 +70,19 @@ class Workspace:
         return cls(uri, meta["preset"])
 
     @classmethod
-    def create(cls, uri: str | Path, preset: str | None = None) -> "Workspace":
+    def create(
+        cls, uri: str | Path, preset: str | None = None, *, default: str = DEFAULT_PRESET
+    ) -> "Workspace":
         """Open a workspace, or create it if there is none.
 
         Args:
             uri: local folder or cloud URI.
-            preset: its preset from now on; None: unchanged, or small for a new workspace.
+            preset: its preset or PRESET+SYSTEM from now on; None: unchanged.
+            default: preset of a new workspace, if none is given.
 
         Raises:
-            ValueError: the preset is unknown, or the workspace has another schema version.
+            ValueError: the preset or its system is unknown, or the workspace has another schema
+                version.
         """
         uri = absolute(uri)
         fs, path = filesystem(f"{uri}/{META_FILE}")
@@ -79,9 +90,8 @@ class Workspace:
             workspace = cls.open(uri)
             if preset is None or preset == workspace.preset:
                 return workspace
-        preset = preset or DEFAULT_PRESET
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        preset = preset or default
+        named_settings(preset)  # an unknown one is refused before anything is written
         workspace = cls(uri, preset)
         meta = {"schema_version": SCHEMA_VERSION, "preset": preset}
         workspace.write_text(META_FILE, json.dumps(meta))

@@ -1,6 +1,6 @@
 """`ampere demo`: all stages on a generated catalog, by the commands that a user would type.
 
-A rerun skips finished work. The steps are the commands of the README in the same order.
+A rerun skips finished work. The steps are the commands of docs/guides/catalog.md in the same order.
 """
 
 import json

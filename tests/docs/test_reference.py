@@ -28,13 +28,15 @@ def test_reference_page_is_current(generated: dict[str, str], name: str) -> None
     assert page == generated[name], "out of date: run `python docs/generate_reference.py`"
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "index", "export", "evaluate-summaries"])
+@pytest.mark.parametrize(
+    "command", ["run", "prepare", "train", "index", "export", "evaluate-summaries"]
+)
 def test_reference_lists_the_flags_of_the_help(generated: dict[str, str], command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "ampere.cli", command, "--help"],
         capture_output=True, text=True, check=True, timeout=60, cwd=ROOT,
     ).stdout  # fmt: skip
-    flags = {word.strip(",.│ ") for word in shown.split() if word.startswith("--")}
+    flags = {word.strip(",.:│ ") for word in shown.split() if word.startswith("--")}
     flags -= {"--help", *(flag for flag in flags if ".no-" in flag or flag.startswith("--no-"))}
     assert len(flags) > 2
     documented = generated["cli.md"] + generated["settings.md"]

@@ -2,13 +2,16 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from ampere.commands import weight
+from ampere.models.model_folder import SETTINGS_FILE
 from ampere.records import Domain
-from ampere.reports.search import as_json
+from ampere.reports.search import as_json, readable_request
 from ampere.retrieval.explain import Explanation
+from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import Hit, SearchAnswer
 
 
@@ -50,3 +53,19 @@ def test_weights_are_names_and_numbers() -> None:
     for text in ("words", "words=", "words=much", "=1=2"):
         with pytest.raises(ValueError, match=f"--weights has '{text}'; expected NAME=NUMBER"):
             weight(text)
+
+
+@pytest.mark.parametrize(
+    ("source", "request_", "mode"),
+    [
+        ("none", SearchRequest(text="mug"), "lexical"),
+        ("none", SearchRequest(text="mug", mode="vector"), "vector"),
+        ("none", SearchRequest(text="mug", media=b"jpeg"), None),
+        ("raw", SearchRequest(text="mug"), None),
+    ],
+)
+def test_words_alone_rank_by_words_where_the_model_reads_no_text(
+    source: str, request_: SearchRequest, mode: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps({"train": {"text": source}}))
+    assert readable_request(tmp_path, request_).mode == mode

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ampere.retrieval import changes
 from ampere.retrieval.changes import GroupCommitter
 
 
@@ -81,9 +82,25 @@ def test_waiting_changes_are_committed_at_the_end() -> None:
     assert store.commits == [{"a": 1}]
 
 
-def test_work_between_commits_delays_nobody() -> None:
-    store, done = Store(), threading.Event()
-    committer = GroupCommitter(store.commit, group_s=0, between=done.set)
+def test_no_change_waits_for_the_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "COMMITS_PER_MAINTENANCE", 2)
+    store, may_end, began = Store(), threading.Event(), threading.Semaphore(0)
+
+    def maintain() -> None:
+        began.release()
+        assert may_end.wait(30)
+
+    committer = GroupCommitter(store.commit, group_s=0, maintain=maintain)
     committer.put({"a": 1})
-    assert done.wait(30)
+    assert not began.acquire(blocking=False)
+    committer.put({"b": 2})
+    assert began.acquire(timeout=30)
+    for number in range(5):  # while it runs; it is not started a second time
+        committer.put({"c": number})
+    assert len(store.commits) == 7 and not began.acquire(blocking=False)
+    may_end.set()
+    committer._maintenance.join(30)
+    committer.put({"d": 1})
+    assert began.acquire(timeout=30)
     committer.close()
+    assert not committer._maintenance.is_alive()

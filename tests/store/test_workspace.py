@@ -43,6 +43,8 @@ def test_create_keeps_the_preset_by_default(tmp_path: Path) -> None:
     assert Workspace.create(tmp_path / "w", "rope").preset == "rope"
     assert Workspace.create(tmp_path / "w").preset == "rope"
     assert Workspace.open(tmp_path / "w").preset == "rope"
+    assert Workspace.create(tmp_path / "v", default="small+zero-shot").preset == "small+zero-shot"
+    assert Workspace.create(tmp_path / "v").preset == "small+zero-shot"
 
 
 def test_changing_the_preset_keeps_the_tables(workspace: Workspace) -> None:
@@ -51,8 +53,10 @@ def test_changing_the_preset_keeps_the_tables(workspace: Workspace) -> None:
 
 
 def test_unknown_preset_creates_no_workspace(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'huge'; expected one of small, demo, rope"):
+    with pytest.raises(ValueError, match="'huge'; expected small, demo, rope"):
         Workspace.create(tmp_path / "w", "huge")
+    with pytest.raises(ValueError, match=r"'small\+zero'; expected a system of ampere"):
+        Workspace.create(tmp_path / "w", "small+zero")
     assert not (tmp_path / "w").exists()
 
 

@@ -12,7 +12,7 @@ from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
-from ampere.text.speech_engines.faster_whisper import FasterWhisper
+from ampere.text.speech_engines.whisper import FasterWhisper
 
 if TYPE_CHECKING:
     import ray.data
@@ -52,7 +52,7 @@ class TranscribePieces:
     def __init__(self, settings: TranscribeSettings) -> None:
         self.settings = settings
         self.transcriber = FasterWhisper(settings)
-        self.worker = {"worker": uuid.uuid4().hex, "ready": time.time()}
+        self.worker = {"worker": uuid.uuid4().hex, "ready": time.time(), "retried": False}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `PIECE_SCHEMA` to rows of `HEARD_SCHEMA`."""
@@ -62,10 +62,12 @@ class TranscribePieces:
             if row[OUTCOME]:
                 rows.append(row)
                 continue
+            start = time.perf_counter()
             try:
                 piece = np.frombuffer(audio, np.float32)
                 (heard,) = self.transcriber.transcribe([piece], self.settings.language, names or "")
-                rows.append(row | self.worker | {"heard": heard_json(heard)})
+                row["heard"] = heard_json(heard)
             except Exception as error:  # the per-row edge: a strange piece fails only its own clip
-                rows.append(row | self.worker | {OUTCOME: f"{type(error).__name__}: {error}"})
+                row[OUTCOME] = f"{type(error).__name__}: {error}"
+            rows.append(row | self.worker | {"seconds": time.perf_counter() - start})
         return pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)

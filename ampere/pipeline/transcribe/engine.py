@@ -117,7 +117,9 @@ def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
                     f"{settings.model}. Use Qwen3-ASR or faster-whisper, or leave it empty"
                 )
             check_language(self.prompts.model_class, settings.language)
+            # An engine works on many pieces at once, so none has seconds of its own.
             self.worker = {"worker": uuid.uuid4().hex, "ready": time.time()}
+            self.worker |= {"seconds": 0.0, "retried": False}
 
         async def _generate_with_error_handling(
             self, row: dict[str, Any], batch_uuid: uuid.UUID

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import lance
@@ -22,10 +23,12 @@ from ampere.fingerprint import fingerprint
 from ampere.media.audio import NoAudio, read_audio
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.speech import Piece, SpeechDetector
+from ampere.pipeline.runner.pool_stats import WORKER_COLUMNS
 from ampere.pipeline.runner.stage import error_columns
 from ampere.text.transcript import PieceTranscript, Segment, TranscriptStatus
 
 OUTCOME = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
+PIECES_PER_BLOCK = 16
 SAME_AUDIO = "same"  # outcome: another sample's transcript will do
 _PIECE = [
     ("sample_id", pa.string()),
@@ -49,8 +52,7 @@ HEARD_SCHEMA = pa.schema(
     [
         *_PIECE,
         ("heard", pa.string()),  # JSON of a `PieceTranscript`; empty if the engine failed
-        ("worker", pa.string()),  # for `PoolStats`, as the next
-        ("ready", pa.float64()),
+        *WORKER_COLUMNS,  # null for rows without a piece
     ]
 )
 
@@ -75,7 +77,7 @@ class AudioSource:
     claims: Any = None
 
     def rows_of(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Read the audio of some samples; a table of pieces for each.
+        """Read the audio of some samples, one after the other.
 
         Args:
             batch: sample_id, fingerprint, position and group.
@@ -87,13 +89,16 @@ class AudioSource:
         positions = batch["position"].to_pylist()
         media = samples.take(positions, columns=["media_uris"])["media_uris"].to_pylist()
         for row, uris in zip(batch.to_pylist(), media, strict=True):
+            rows: Iterator[dict[str, Any]]
             try:
-                rows = list(self._pieces(row, uris[0]))
+                rows = self._pieces(row, uris[0])
             except NoAudio:
-                rows = [outcome(row, {"status": TranscriptStatus.MISSING})]
+                rows = iter([outcome(row, {"status": TranscriptStatus.MISSING})])
             except Exception as error:  # the per-row edge: a strange file fails only its own row
-                rows = [outcome(row, error_columns(error))]
-            yield pa.Table.from_pylist(rows, schema=PIECE_SCHEMA)
+                rows = iter([outcome(row, error_columns(error))])
+            # Hours of audio are not in memory twice.
+            while some := list(islice(rows, PIECES_PER_BLOCK)):
+                yield pa.Table.from_pylist(some, schema=PIECE_SCHEMA)
 
     def _pieces(self, row: dict[str, Any], uri: str) -> Iterator[dict[str, Any]]:
         settings = self.settings
@@ -103,12 +108,11 @@ class AudioSource:
         row = row | {"audio_hash": key, "audio_s": len(samples) / SAMPLE_RATE}
         pieces = _detector().pieces(samples, settings.piece_s)
         if not pieces:
-            yield outcome(row, {"status": TranscriptStatus.EMPTY})
-        elif not self._is_mine(key, row["sample_id"]):
-            yield outcome(row, {SAME_AUDIO: True})
-        else:
-            names = self.names.get(row["group"] or "", "")
-            yield from (piece_row(row, piece, len(pieces), names) for piece in pieces)
+            return iter([outcome(row, {"status": TranscriptStatus.EMPTY})])
+        if not self._is_mine(key, row["sample_id"]):
+            return iter([outcome(row, {SAME_AUDIO: True})])
+        names = self.names.get(row["group"] or "", "")
+        return (piece_row(row, piece, len(pieces), names) for piece in pieces)
 
     def _is_mine(self, key: str, sample_id: str) -> bool:
         if self.claims is None:

@@ -18,7 +18,7 @@ from ampere.config.transcribe import TranscribeSettings
 from ampere.fingerprint import fingerprint
 from ampere.media.decoder import RETRYABLE
 from ampere.models.model_folder import model_identity
-from ampere.pipeline.runner.pool_stats import HOUR_S, WORKER_COLUMNS, PoolStats
+from ampere.pipeline.runner.pool_stats import HOUR_S, PoolStats
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import RetryPolicy, Stage, Work, error_row, result_table
@@ -157,7 +157,7 @@ class TranscribeStage(Stage):
         """Join the pieces of each clip; clips with the audio of another wait for its transcript."""
         clips: dict[str, Clip] = {}
         same: dict[str, dict[str, str]] = {}
-        for batch in self.pool.collect(with_worker_columns(batches)):
+        for batch in self.pool.collect(batches):
             rows = []
             for row in batch.to_pylist():
                 if not row["pieces"]:
@@ -255,16 +255,6 @@ def content_key(settings: TranscribeSettings) -> list[Any]:
         TRANSCRIPTION, settings.engine, model_identity(settings.model), settings.dtype,
         settings.language, settings.names_by, settings.piece_s, settings.max_tokens,
     ]  # fmt: skip
-
-
-def with_worker_columns(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Batches with all columns of `PoolStats`."""
-    for batch in batches:
-        for column in WORKER_COLUMNS:
-            if column.name not in batch.column_names:
-                value = pa.scalar(0.0 if column.name == "seconds" else False, column.type)
-                batch = batch.append_column(column, pa.repeat(value, batch.num_rows))
-        yield batch
 
 
 def describe(transcripts: Table) -> str:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ampere.config.transcribe import TranscribeSettings
-from ampere.text.speech_engines.faster_whisper import WINDOW_S, check_language, check_model
+from ampere.text.speech_engines.whisper import WINDOW_S, check_language, check_model
 
 INSTALL = "uv pip install 'ampere[asr]'"
 WEIGHTS = {"faster-whisper": "model.bin", "vllm": "config.json"}

@@ -1,5 +1,6 @@
 """Speech engines: vLLM's prompts and answers by model class, faster-whisper, what is at hand."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ import pytest
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.text.speech_engines import at_hand
 from ampere.text.speech_engines.at_hand import check_engine, missing_engine
-from ampere.text.speech_engines.faster_whisper import FasterWhisper
 from ampere.text.speech_engines.vllm_speech import check_model, engine_arguments
+from ampere.text.speech_engines.whisper import FasterWhisper
 from tests.helpers.speech_models import (
     write_faster_whisper,
     write_qwen_asr,
@@ -62,20 +63,22 @@ def qwen(tmp_path_factory: pytest.TempPathFactory, torchvision: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_prompts_and_answers_are_those_of_each_models_class(
     torchvision: Path, whisper: Path, qwen: Path
 ) -> None:
-    line = python(torchvision, "-m", "tests.helpers.speech_prompts", str(whisper), str(qwen))
-    results: dict[str, Any] = json.loads(line)
-    assert results["whisper"] == {
+    results: list[dict[str, Any]] = [
+        json.loads(python(torchvision, "-m", "tests.helpers.speech_prompts", str(folder)))
+        for folder in (whisper, qwen)
+    ]
+    assert results[0] == {
         "max_piece_s": 30.0,
         "detects_first": True,
         "takes_names": False,
         "plain": "<|startoftranscript|><|zh|><|transcribe|><|0.00|>",
         "named": "<|startoftranscript|><|zh|><|transcribe|><|0.00|>",
         "detection": "<|startoftranscript|>",
-        "languages": ["en", "zh", "de", "ja"],
+        "languages": ["de", "en", "ja", "zh"],
         "read": {
             "text": "hi you",  # the rest lies behind the end of the piece
             "language": "en",
@@ -88,7 +91,7 @@ def test_prompts_and_answers_are_those_of_each_models_class(
     turn = "<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
     answer = "<|im_start|>assistant\n"
     heard = {"text": "你好", "language": "zh", "segments": []}
-    assert results["qwen"] == {
+    assert results[1] == {
         "max_piece_s": 30.0,
         "detects_first": False,
         "takes_names": True,
@@ -103,37 +106,44 @@ def test_prompts_and_answers_are_those_of_each_models_class(
 
 @pytest.mark.nightly
 def test_real_vllm_runs_both_models(torchvision: Path, whisper: Path, qwen: Path) -> None:
-    arguments = [str(whisper), str(qwen), "--transcribe"]
-    results = json.loads(python(torchvision, "-m", "tests.helpers.speech_prompts", *arguments))
-    first, second = results["whisper"]["heard"]
+    heard = [
+        json.loads(python(torchvision, "-m", "tests.helpers.speech_prompts", str(folder), "--hear"))
+        for folder in (whisper, qwen)
+    ]
+    first, second = heard[0]["heard"]
     assert len(first["text"]) == len(second["text"]) == 6 and first["language"] in ("en", "zh")
-    assert len(results["qwen"]["heard"]) == 2
+    assert len(heard[1]["heard"]) == 2
 
 
-def test_faster_whisper_hears_by_its_own_format(faster: Path) -> None:
+def test_faster_whisper_hears_by_its_own_format(
+    faster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transcriber = FasterWhisper(TranscribeSettings(model=str(faster)))
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE).astype(np.float32)
-    first, second, named = (
-        transcriber.transcribe([noise], "en", names)[0] for names in ("", "", "red mug, blue mug")
-    )
-    assert first == second and first.language == "en"  # the same audio gives the same text
-    assert first.text.isascii() and all(s.end_s <= 2.0 for s in first.segments)
-    assert named != first  # names reach the model
+    asked = []
+    transcribe = transcriber.model.transcribe
+
+    def spy(piece: Any, **options: Any) -> Any:
+        asked.append((options["language"], options["hotwords"]))
+        return transcribe(piece, **options)
+
+    monkeypatch.setattr(transcriber.model, "transcribe", spy)
+    first, second = transcriber.transcribe([noise, noise[:SAMPLE_RATE]], "en", "red mug, blue mug")
+    transcriber.transcribe([noise])
+    assert asked == [("en", "red mug, blue mug")] * 2 + [(None, None)]
+    assert first.language == "en" and first.text.isascii() and first.text
+    assert all(segment.end_s <= 2.0 for segment in first.segments)
+    assert all(segment.end_s <= 1.0 for segment in second.segments)
     with pytest.raises(ValueError, match=r"has 31\.0 s; the model takes at most 30 s"):
         transcriber.transcribe([np.zeros(31 * SAMPLE_RATE, np.float32)])
 
 
 def test_engine_of_a_cpu_is_small_and_that_of_a_gpu_takes_its_memory() -> None:
-    on_cpu = engine_arguments(TranscribeSettings(engine="vllm", model="m"))
-    assert (on_cpu["dtype"], on_cpu["enforce_eager"], on_cpu["max_num_seqs"]) == (
-        "float32",
-        True,
-        8,
-    )
-    assert on_cpu["kv_cache_memory_bytes"] == 2**30
-    on_gpu = engine_arguments(
-        TranscribeSettings(engine="vllm", model="m", gpus=0.5, max_num_seqs=9)
-    )
+    settings = TranscribeSettings(engine="vllm", model="m")
+    on_cpu = engine_arguments(settings)
+    assert on_cpu["dtype"] == "float32" and on_cpu["enforce_eager"]
+    assert on_cpu["max_num_seqs"] == 8 and on_cpu["kv_cache_memory_bytes"] == 2**30
+    on_gpu = engine_arguments(dataclasses.replace(settings, gpus=0.5, max_num_seqs=9))
     assert on_gpu["gpu_memory_utilization"] == 0.45 and on_gpu["max_num_seqs"] == 9
     assert "kv_cache_memory_bytes" not in on_gpu and not on_gpu["enforce_eager"]
 
