@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from ampere.cli import main
@@ -147,6 +148,24 @@ def test_each_clip_gets_a_transcript_or_a_reason(first_run: Run) -> None:
     assert "3 with speech, 1 without speech" in str(report) and "1 files without audio" in str(
         report
     )
+
+
+def test_status_export_and_inspect_have_the_transcripts(
+    transcribed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--workspace", transcribed.uri]
+    assert main(["status", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "transcribe 5 0 1 0" in shown and "transcribe failures: 1 MissingMedia" in shown
+    assert main(["export", *flags, "--out", f"{tmp_path}/out", "--tables", "transcripts"]) == 0
+    rows = pq.read_table(tmp_path / "out" / "transcripts.parquet").to_pylist()
+    assert {row["sample_id"]: row for row in rows} == transcripts(transcribed)
+    capsys.readouterr()
+    assert main(["inspect", "sofa", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "faster-whisper/tiny" in shown and "ok, en" in shown
+    assert main(["inspect", "gone", *flags]) == 0
+    assert "MissingMedia" in capsys.readouterr().out
 
 
 def test_rerun_does_only_what_is_left(transcribed: Workspace, settings: TranscribeSettings) -> None:
