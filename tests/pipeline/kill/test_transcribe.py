@@ -16,7 +16,7 @@ from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
 from ampere.store.workspace import Workspace
 from tests.helpers.audio import write_wav
-from tests.helpers.processes import ids, kill, start, wait_for_rows
+from tests.helpers.processes import ids, kill, parts_of, start, wait_for_rows, wait_until
 from tests.helpers.speech_models import write_faster_whisper, write_whisper
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
@@ -43,6 +43,8 @@ def test_kill_transcribe(
     job = start("transcribe", workspace, flags, log)
     for number in range(kills):
         wait_for_rows(job, table, rng.randint(1, 2), log)
+        # Rows may still arrive while the next actor starts.
+        wait_until(job, lambda: bool(parts_of(job, "speech model")), log)
         kill("speech model", job, rng)
         if not number:
             assert main(["transcribe", "--workspace", workspace.uri, *flags]) == 1
