@@ -31,7 +31,7 @@ class TranscribeSettings:
     """Maximum length of these names, in characters; pages that come first in order of their ids
     are taken."""
     piece_s: float = 30.0
-    """Maximum length of audio that the model gets at once, in seconds, if the model takes as much.
+    """Maximum length of audio that the model gets at once, in seconds; Whisper takes at most 30.
     Shorter pieces give finer times with models that return none."""
     max_tokens: int = 440
     """Maximum length of the transcript of a piece, in tokens; for vllm only."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ampere.records import FAILURES, SAMPLES, SUMMARIES, TRANSCRIPTS
-from ampere.store.transcripts import with_transcripts
+from ampere.store.transcripts import is_readable, with_transcripts
 from ampere.store.workspace import Workspace
 
 
@@ -26,11 +26,13 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         raise FileNotFoundError(f"{workspace.uri} has no sample {sample_id!r}")
     transcripts = workspace.table(TRANSCRIPTS)
     (sample,) = with_transcripts(samples, transcripts.dataset()).to_pylist()
-    heard = None if samples["text"][0].as_py() else transcripts.read(where=where).to_pylist()
+    is_given = is_readable(samples["text"])[0].as_py()
+    heard = [] if is_given else transcripts.read(where=where).to_pylist()
     order = [("method", "ascending"), ("model", "ascending")]
     summaries = workspace.table(SUMMARIES).read(where=where).sort_by(order).to_pylist()
     of_stage = pc.starts_with(pc.field("stage"), "summarize")
     failures = workspace.table(FAILURES).read(where=of_stage & where).to_pylist()
+    unheard = workspace.table(FAILURES).read(where=(pc.field("stage") == "transcribe") & where)
     product = sample["product_id"] or "(unknown)"
     # As Text: in a string, brackets of an id would be markup.
     table = Table(title=Text(f"{sample_id}, {sample['domain']} of product {product}"), expand=True)
@@ -38,16 +40,18 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
     add_column = partial(table.add_column, ratio=1, overflow="fold")
     kind = "title" if sample["domain"] == "page" else "transcript"
     text = sample["text"]
-    by_model = "".join(f" by {row['model']} ({row['status']})" for row in heard or ())
+    by_model = "".join(f" by {row['model']}: {_outcome(row)}" for row in heard)
     add_column(f"{kind}{by_model}, {len(text)} characters" if text else f"{kind}{by_model}")
     cells: list[Group | Text] = [Text(text or "(none)")]
+    if unheard.num_rows and not heard and not is_given:
+        cells = [_failure(unheard.to_pylist()[0])]
     for summary in summaries:
         by_model = f" by {summary['model']}" if summary["model"] else ""
         add_column(f"method {summary['method']}{by_model}: {summary['status']}")
         cells.append(_summary(summary))
     for failure in failures:
         add_column("failed")
-        cells.append(Text(f"{failure['error_type']}: {failure['message']}", "red"))
+        cells.append(_failure(failure))
     if not summaries and not failures:
         add_column("no summary yet")
         cells.append(
@@ -55,6 +59,15 @@ def print_inspection(workspace: Workspace, sample_id: str, console: Console) -> 
         )
     table.add_row(*cells)
     console.print(table)
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    """Status and language of a transcript."""
+    return ", ".join(filter(None, [row["status"], row["language"]]))
+
+
+def _failure(row: dict[str, Any]) -> Text:
+    return Text(f"{row['error_type']}: {row['message']}", "red")
 
 
 def _summary(row: dict[str, Any]) -> Group:

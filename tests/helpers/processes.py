@@ -93,6 +93,7 @@ PARTS = {
     "child": ["ampere.media.isolated"],
     "head": ["raylet", "gcs_server"],
     "engine": ["VLLM::EngineCore"],
+    "speech model": ["TranscribePieces"],
     "driver": [],
 }
 

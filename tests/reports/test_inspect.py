@@ -3,7 +3,7 @@
 import pytest
 
 from ampere.cli import main
-from ampere.records import FAILURES, SAMPLES, SUMMARIES
+from ampere.records import FAILURES, SAMPLES, SUMMARIES, TRANSCRIPTS
 from ampere.store.workspace import Workspace
 
 
@@ -116,3 +116,26 @@ def test_failed_and_missing_summaries_and_samples_are_reported(
     assert "pages keep their title" in page and "[p]1, page of product" in page
     assert main(["inspect", "nobody", "--workspace", summarized.uri]) == 2
     assert "has no sample 'nobody'" in capsys.readouterr().err
+
+
+def test_transcript_shows_its_model_and_language_or_why_there_is_none(
+    summarized: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [("said", None), ("silent", "nan"), ("gone", None), ("given", "这件外套")]
+    summarized.table(SAMPLES).append(
+        [{"sample_id": i, "domain": "live", "text": text} for i, text in samples]
+    )
+    made = {"model": "vllm/m", "fingerprint": "f", "seconds": 2.0}
+    summarized.table(TRANSCRIPTS).append(
+        [
+            made | {"sample_id": "said", "status": "ok", "text": "沙发", "language": "zh"},
+            made | {"sample_id": "silent", "status": "empty"},
+        ]
+    )
+    failed = {"stage": "transcribe", "error_type": "MissingMedia", "message": "not found"}
+    summarized.table(FAILURES).append([failed | {"sample_id": name} for name in ("gone", "given")])
+    said = inspect(summarized, "said", capsys)
+    assert "沙发" in said and "transcript by vllm/m: ok, zh, 2" in said
+    assert "transcript by vllm/m: empty" in inspect(summarized, "silent", capsys)
+    assert "MissingMedia: not found" in inspect(summarized, "gone", capsys)
+    assert "MissingMedia" not in inspect(summarized, "given", capsys)  # its text is the catalog's

@@ -20,8 +20,11 @@ from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV, HELPER_CPUS, QUEUED
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
+from ampere.text.speech_engines.base import check_lengths
 from ampere.text.speech_engines.vllm_speech import (
     SpeechPrompts,
+    check_language,
+    check_model,
     engine_arguments,
     sampling_params,
 )
@@ -34,10 +37,15 @@ if TYPE_CHECKING:
 def heard_by_engines(
     pieces: "ray.data.Dataset", work: Work, settings: TranscribeSettings
 ) -> "ray.data.Dataset":
-    """Rows of `HEARD_SCHEMA` from rows of `PIECE_SCHEMA`."""
+    """Rows of `HEARD_SCHEMA` from rows of `PIECE_SCHEMA`.
+
+    Raises:
+        ValueError: the model does not transcribe, or does not know the language.
+    """
     os.environ.update(ENGINE_ENV)  # Ray's engine stage imports parts of vLLM in this process too
     from ray.data.llm import build_processor
 
+    check_model(settings)  # engines would load it three times before they give up
     config = engine_config(settings, batch_size=work.batch_size if work.isolated else None)
     processor = patched(
         build_processor(
@@ -108,6 +116,7 @@ def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
                     f"transcribe.names_by is {settings.names_by!r}, but vLLM gives no names to "
                     f"{settings.model}. Use Qwen3-ASR or faster-whisper, or leave it empty"
                 )
+            check_language(self.prompts.model_class, settings.language)
             # An engine works on many pieces at once, so none has seconds of its own.
             self.worker = {"worker": uuid.uuid4().hex, "ready": time.time()}
             self.worker |= {"seconds": 0.0, "retried": False}
@@ -127,6 +136,8 @@ def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
 
             heard, error = "", ""
             try:
+                # Whisper would leave out what is beyond its limit, without a word.
+                check_lengths([audio], self.prompts.max_piece_s)
                 language = settings.language
                 if not language and self.prompts.detects_first:
                     prompt, known = self.prompts.form_detection(audio)

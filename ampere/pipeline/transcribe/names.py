@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 
 from ampere.config.transcribe import TranscribeSettings
 from ampere.records import SAMPLES, Domain
+from ampere.store.transcripts import is_readable
 from ampere.store.workspace import Workspace
 
 ALL = "all"  # pages
@@ -29,6 +30,7 @@ def names_by_group(workspace: Workspace, settings: TranscribeSettings) -> dict[s
     group = [] if column == ALL else [column]
     is_title = (pc.field("domain") == str(Domain.PAGE)) & pc.field("text").is_valid()
     rows = table.read(["sample_id", "text", *group], is_title).sort_by("sample_id")
+    rows = rows.filter(is_readable(rows["text"]))
     values = rows[column].cast(pa.string()).to_pylist() if group else [""] * rows.num_rows
     titles: dict[str, list[str]] = {}
     for value, title in zip(values, rows["text"].to_pylist(), strict=True):
@@ -40,8 +42,8 @@ def names_by_group(workspace: Workspace, settings: TranscribeSettings) -> dict[s
 def check_column(name: str, columns: list[pa.Field]) -> None:
     """Raise ValueError if clips cannot be grouped by a column."""
     types = {field.name: field.type for field in columns}
-    if name not in types or pa.types.is_list(types[name]):
-        single = [known for known, kind in types.items() if not pa.types.is_list(kind)]
+    if name not in types or pa.types.is_nested(types[name]):
+        single = [known for known, kind in types.items() if not pa.types.is_nested(kind)]
         raise ValueError(
             f"transcribe.names_by is {name!r}; expected a column of the catalog with one value "
             f"per row ({', '.join(single) or 'it has none'}), or all"

@@ -4,8 +4,10 @@ vLLM's classes with `SupportsTranscription` know their prompts: Whisper, Qwen3-A
 need packages that are not installed here (docs/guides/transcripts.md).
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +55,46 @@ def sampling_params(settings: TranscribeSettings) -> dict[str, Any]:
     return {"temperature": 0.0, "max_tokens": settings.max_tokens, "detokenize": False}
 
 
+def check_model(settings: TranscribeSettings) -> None:
+    """Check a model in a folder before engines load it; that of a hub name, they check themselves.
+
+    Raises:
+        ValueError: it does not transcribe, or does not know the language.
+    """
+    path = Path(settings.model).expanduser() / "config.json"
+    names = json.loads(path.read_bytes()).get("architectures") if path.is_file() else None
+    from vllm import ModelRegistry
+
+    known = {
+        name: ModelRegistry.models[name] for name in names or () if name in ModelRegistry.models
+    }
+    for name, model in known.items():
+        if not model.inspect_model_cls().supports_transcription:
+            raise no_speech_model(settings.model, name)
+        if settings.language:
+            check_language(model.load_model_cls(), settings.language)
+
+
+def check_language(model_class: Any, code: str) -> None:
+    """Raise ValueError if a transcription model does not know a language; empty: it detects it."""
+    try:
+        model_class.validate_language(code or None)
+    except ValueError as error:
+        known = ", ".join(model_class.supported_languages)
+        raise ValueError(
+            f"transcribe.language is {code!r}, which {model_class.__name__} of vLLM does not "
+            f"know; expected one of {known}"
+        ) from error
+
+
+def no_speech_model(source: str, model_class: str) -> ValueError:
+    """The error of a model that does not transcribe."""
+    return ValueError(
+        f"transcribe.model is {source}; {model_class} of vLLM does not transcribe. Use a speech "
+        "model, such as Qwen/Qwen3-ASR-0.6B"
+    )
+
+
 class SpeechPrompts:
     """Forms the prompts of a transcription model, and reads its answers.
 
@@ -70,10 +112,7 @@ class SpeechPrompts:
 
         self.model_config, self.model_class = model_config, get_model_cls(model_config)
         if not supports_transcription(self.model_class):
-            raise ValueError(
-                f"transcribe.model is {model_config.model}; {self.model_class.__name__} of vLLM "
-                "does not transcribe. Use a speech model, such as Qwen/Qwen3-ASR-0.6B"
-            )
+            raise no_speech_model(model_config.model, self.model_class.__name__)
         self.speech_config = self.model_class.get_speech_to_text_config(model_config, "transcribe")
         if self.speech_config.sample_rate != SAMPLE_RATE:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Whisper by CTranslate2 (the package faster-whisper): the engine on a CPU."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from ampere.text.speech_engines.base import check_lengths
 from ampere.text.transcript import PieceTranscript, Segment, timed_transcript
 
 WINDOW_S = 30.0  # of Whisper
+SPEC = b"WhisperSpec"  # in the first bytes of weights, after their version
 
 
 class FasterWhisper:
@@ -51,3 +53,44 @@ class FasterWhisper:
         )
         segments = (Segment(segment.start, segment.end, segment.text) for segment in found)
         return timed_transcript(segments, len(piece) / SAMPLE_RATE, info.language)
+
+
+def check_model(source: str) -> None:
+    """Check that a model is one of Whisper, if that is known without a download.
+
+    Args:
+        source: a folder with `model.bin`, a hub name, or a size.
+
+    Raises:
+        ValueError: it is no model of CTranslate2, one of another kind, or no known size.
+    """
+    weights = Path(source).expanduser() / "model.bin"
+    if weights.exists():
+        with weights.open("rb") as file:
+            if SPEC not in file.read(64):
+                raise ValueError(
+                    f"transcribe.model is {source}; {weights.name} in it is no Whisper model of "
+                    "CTranslate2. Convert one with `ct2-transformers-converter`"
+                )
+        return
+    from faster_whisper import available_models
+
+    if "/" not in source and source not in available_models():
+        raise ValueError(
+            f"transcribe.model is {source!r}; expected a folder, a hub name, or one of "
+            f"{', '.join(available_models())}"
+        )
+
+
+def check_language(code: str) -> None:
+    """Raise ValueError if Whisper does not know a language; empty: the model detects it."""
+    if not code:
+        return
+    # Only a loaded model shows the list under a public name.
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    if code not in _LANGUAGE_CODES:
+        raise ValueError(
+            f"transcribe.language is {code!r}, which Whisper does not know; expected a code of "
+            "two letters, such as zh or en"
+        )

@@ -1,23 +1,28 @@
 """The transcribe stage under Ray: engines, equal audio, reruns, failures, later stages."""
 
+import asyncio
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from ampere.cli import main
 from ampere.config.summarize import SummarizeSettings
-from ampere.config.transcribe import TranscribeSettings
+from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.pipeline.transcribe.actors import TranscribePieces
+from ampere.pipeline.transcribe.engine import speech_stage
 from ampere.pipeline.transcribe.names import names_by_group
-from ampere.pipeline.transcribe.pieces import PIECE_SCHEMA, AudioSource
+from ampere.pipeline.transcribe.pieces import OUTCOME, PIECE_SCHEMA, AudioSource
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
 from ampere.store.texts import count_unsummarized, texts_of
@@ -145,6 +150,24 @@ def test_each_clip_gets_a_transcript_or_a_reason(first_run: Run) -> None:
     )
 
 
+def test_status_export_and_inspect_have_the_transcripts(
+    transcribed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--workspace", transcribed.uri]
+    assert main(["status", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "transcribe 5 0 1 0" in shown and "transcribe failures: 1 MissingMedia" in shown
+    assert main(["export", *flags, "--out", f"{tmp_path}/out", "--tables", "transcripts"]) == 0
+    rows = pq.read_table(tmp_path / "out" / "transcripts.parquet").to_pylist()
+    assert {row["sample_id"]: row for row in rows} == transcripts(transcribed)
+    capsys.readouterr()
+    assert main(["inspect", "sofa", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "faster-whisper/tiny" in shown and "ok, en" in shown
+    assert main(["inspect", "gone", *flags]) == 0
+    assert "MissingMedia" in capsys.readouterr().out
+
+
 def test_rerun_does_only_what_is_left(transcribed: Workspace, settings: TranscribeSettings) -> None:
     again = run(transcribed, settings)
     assert (again.done, again.skipped, again.failed.total()) == (0, 5, 0)
@@ -217,6 +240,26 @@ def test_piece_that_the_engine_fails_on_fails_its_clip(
     assert "the speech model failed on this clip: ValueError" in row["error_message"]
 
 
+def test_piece_that_vllm_would_cut_off_fails_its_clip(whisper: Path) -> None:
+    """Whisper's processor leaves out what is beyond 30 s; only a model of the hub gets so far."""
+    from vllm.config import ModelConfig
+
+    class Engine:
+        IDX_IN_BATCH_COLUMN = "index"
+
+        def __init__(self) -> None:
+            config = SimpleNamespace(model_config=ModelConfig(str(whisper)))
+            self.llm = SimpleNamespace(_vllm_config=config)
+
+        async def _generate_with_error_handling(self, row: object, batch_uuid: object) -> object:
+            raise AssertionError("the engine got the piece")
+
+    stage = speech_stage(Engine, TranscribeSettings(engine="vllm", model="o/whisper", piece_s=40.0))
+    row = {"index": 0, "audio": bytes(4 * 31 * SAMPLE_RATE), "names": ""}
+    answer = asyncio.run(stage()._generate_with_error_handling(row, uuid.uuid4()))
+    assert "a piece of audio has 31.0 s; the model takes at most 30 s" in answer[OUTCOME]
+
+
 @pytest.mark.slow
 def test_real_vllm_transcribes_in_ray(clips: Workspace, whisper: Path) -> None:
     settings = TranscribeSettings(engine="vllm", model=str(whisper), max_tokens=12)
@@ -235,6 +278,7 @@ def test_names_are_the_titles_of_pages_with_the_clips_value(workspace: Workspace
     workspace.table(SAMPLES).add_columns([pa.field("shop", pa.string())])
     rows = [("p2", "page", "蓝色杯子", "s1"), ("p1", "page", "红色杯子", "s1")]
     rows += [("p3", "page", "牙刷", "s2"), ("c", "live", "蓝色", "s1"), ("p4", "page", "伞", None)]
+    rows += [("p0", "page", "nan", "s1")]  # no title
     workspace.table(SAMPLES).append(
         [{"sample_id": i, "domain": d, "text": t, "shop": s} for i, d, t, s in rows]
     )
@@ -242,8 +286,14 @@ def test_names_are_the_titles_of_pages_with_the_clips_value(workspace: Workspace
     assert names_by_group(workspace, by_shop) == {"s1": "红色杯子, 蓝色杯子", "s2": "牙刷"}
     everything = TranscribeSettings(names_by="all", names_chars=10)
     assert names_by_group(workspace, everything) == {"": "红色杯子, 蓝色杯子"}
-    with pytest.raises(ValueError, match=r"names_by is 'brand'; expected a column .*\(shop\)"):
-        names_by_group(workspace, TranscribeSettings(names_by="brand"))
+    workspace.table(SAMPLES).add_columns(
+        [pa.field("tags", pa.list_(pa.string())), pa.field("size", pa.struct({"cm": pa.int64()}))]
+    )
+    for odd in ("brand", "tags", "size", "text"):
+        with pytest.raises(
+            ValueError, match=rf"names_by is '{odd}'; expected a .*\(shop\), or all"
+        ):
+            names_by_group(workspace, TranscribeSettings(names_by=odd))
 
 
 def test_wrong_settings_stop_before_any_work(clips: Workspace, tmp_path: Path) -> None:
@@ -251,6 +301,15 @@ def test_wrong_settings_stop_before_any_work(clips: Workspace, tmp_path: Path) -
     assert main([*flags, "--transcribe.model", str(tmp_path / "none")]) == 2
     (tmp_path / "wrong").mkdir()
     assert main([*flags, "--transcribe.model", str(tmp_path / "wrong")]) == 2
+    (tmp_path / "wrong" / "model.bin").write_bytes(b"no weights")
+    for wrong in (
+        ["--transcribe.model", str(tmp_path / "wrong")],
+        ["--transcribe.model", "gigantic"],
+        ["--transcribe.language", "xx"],
+        ["--transcribe.piece-s", "40"],
+        ["--transcribe.names-by", "brand"],
+    ):
+        assert main([*flags, *wrong]) == 2
     for wrong in (["--transcribe.language", "english"], ["--transcribe.piece-s", "1"]):
         with pytest.raises(SystemExit, match="2"):
             main([*flags, *wrong])

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.text.speech_engines import at_hand
 from ampere.text.speech_engines.at_hand import check_engine, missing_engine
-from ampere.text.speech_engines.vllm_speech import engine_arguments
+from ampere.text.speech_engines.vllm_speech import check_model, engine_arguments
 from ampere.text.speech_engines.whisper import FasterWhisper
 from tests.helpers.speech_models import (
     write_faster_whisper,
@@ -163,3 +165,37 @@ def test_missing_engine_or_model_is_said_with_what_to_do(
     monkeypatch.setattr(at_hand, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"not installed\. Run `uv pip install 'ampere\[asr\]'`"):
         check_engine(TranscribeSettings())
+
+
+def test_what_is_known_of_a_model_is_checked_before_any_work(
+    faster: Path, whisper: Path, tmp_path: Path
+) -> None:
+    for wrong, message in (
+        ({"language": "xx"}, "language is 'xx', which Whisper does not know"),
+        ({"piece_s": 40.0}, r"piece_s is 40 seconds; .* takes at most 30"),
+        ({"piece_s": 40.0, "engine": "vllm", "model": str(whisper)}, "takes at most 30"),
+        ({"model": "gigantic"}, "model is 'gigantic'; expected a folder, a hub name, or one of ti"),
+        ({"model": str(tmp_path)}, "model.bin in it is no Whisper model"),
+    ):
+        (tmp_path / "model.bin").write_bytes(b"\x06\x00\x00\x00\x0e\x00TransformerSpec\x00")
+        with pytest.raises(ValueError, match=message):
+            check_engine(TranscribeSettings(**{"model": str(faster)} | wrong))
+    check_engine(TranscribeSettings(model=str(faster), language="yue", piece_s=30.0))
+    # What only the engine knows.
+    check_engine(TranscribeSettings(engine="vllm", model="Qwen/Qwen3-ASR-0.6B", piece_s=40.0))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text('{"chunk_length": 20}')
+    with pytest.raises(ValueError, match="takes at most 20"):
+        check_engine(TranscribeSettings(engine="vllm", model=str(tmp_path)))
+
+
+def test_model_without_speech_is_refused_before_an_engine_loads_it(whisper: Path) -> None:
+    settings = TranscribeSettings(engine="vllm", model=str(whisper), language="zh")
+    check_model(settings)
+    with pytest.raises(ValueError, match=r"'xx', which Whisper\w+ of vLLM does not know; .*zh"):
+        check_model(replace(settings, language="xx"))
+    # A hub name: only the engine knows.
+    check_model(replace(settings, model="Qwen/Qwen3-ASR-0.6B", language="xx"))
+    words_only = str(files("ampere.text") / "small_lm")
+    with pytest.raises(ValueError, match=r"small_lm; LlamaForCausalLM of vLLM does not transcribe"):
+        check_model(replace(settings, model=words_only))
