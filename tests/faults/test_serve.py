@@ -176,6 +176,7 @@ def test_answers_have_no_paths_of_the_server(uri: str | None, name: str | None) 
         "score": 0.5,
         "text": None,
         "media": name,
+        "moment": None,
     }
 
 
