@@ -77,15 +77,26 @@ def at_exit(function: Callable[[], object]) -> None:
 
 @contextmanager
 def children_without_interrupts() -> Iterator[None]:
-    """Child processes that are started meanwhile never get Ctrl-C; it is the parent's affair.
+    """Start child processes that ignore Ctrl-C, which a terminal sends to them as well.
 
-    A terminal sends it to all of them, and Python's own handler would print a traceback.
+    An interrupt that comes meanwhile is raised at the end: a child that is half started would print
+    a traceback.
     """
+    received: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # To block the signal does not keep it from Python: another thread may take it.
+    is_deferred = callable(handler) and threading.current_thread() is threading.main_thread()
+    if is_deferred:
+        signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_deferred:
+            signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def end_with_parent(parent: int) -> None:
