@@ -28,6 +28,8 @@ VECTORS = ("vector", "frames_vector", "text_vector")
 SAMPLE_COLUMNS = ("domain", "product_id", "split", "origin", "text", "media_uri")
 ROWS_PER_REFRESH = 10_000
 LIVE_ROWS_PER_FILE = 20_000  # of the files that are merged beside live changes
+MAX_SEGMENTS = 16  # of an index, beside live changes
+ATTEMPTS_TO_MERGE = 3  # while changes come in between
 # ICU knows the words of Chinese and needs no dictionary of its own; Lance's default tokenizer
 # takes a run of Chinese characters for one word.
 TOKENIZER = "icu"
@@ -120,21 +122,32 @@ def maintain_live(table: Table, lock: Callable[[], AbstractContextManager[object
         lock: that keeps changes out. It is held, for a moment, only if merging files conflicted
             with changes that came meanwhile.
     """
-    _index_new_rows(table)
-    if not table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE):
-        with lock():
-            table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE)
+    _index_new_rows(table, MAX_SEGMENTS)
+    for _ in range(ATTEMPTS_TO_MERGE):
+        if table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE):
+            return
+    with lock():
+        table.merge_files(rows_per_file=LIVE_ROWS_PER_FILE)
 
 
-def _index_new_rows(table: Table) -> None:
+def _index_new_rows(table: Table, max_segments: int = 0) -> None:
+    """Index rows that came since, before files are merged: those with and without stay apart.
+
+    Args:
+        table: of embeddings.
+        max_segments: of an index; until there are as many, new rows are a segment of their own.
+            0: they are merged into the index at once, which takes seconds in a large table.
+    """
     dataset = table.dataset()
     if dataset is None:
         return
     rows = dataset.count_rows()
     try:
-        if any(index.num_rows_indexed < rows for index in dataset.describe_indices()):
-            # First: files with and without index are not merged.
-            dataset.optimize.optimize_indices()
+        indices = dataset.describe_indices()
+        if any(index.num_rows_indexed < rows for index in indices):
+            segments = max(len(index.segments) for index in indices)
+            merged = {"num_indices_to_merge": 0} if segments < max_segments else {}
+            dataset.optimize.optimize_indices(**merged)
     except OSError as error:
         if "commit conflict" not in str(error):
             raise
