@@ -93,6 +93,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         commands.Figures,
         commands.Ablate,
         commands.Search,
+        commands.CatalogReport,
         commands.Serve,
         commands.Frames,
         commands.Inspect,

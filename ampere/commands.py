@@ -763,6 +763,48 @@ def weight(text: str) -> tuple[str, float]:
 
 
 @dataclass(kw_only=True)
+class CatalogReport(Command):
+    """Report on the catalog: products without a short, near duplicates, wrong product ids."""
+
+    what: Annotated[tyro.conf.Positional[Literal["coverage"]], tyro.conf.arg(metavar="coverage")]
+    """What to report on."""
+    model: str = ""
+    """Name of the model under models/ whose vectors are compared; default: that of the preset."""
+    duplicate_similarity: float = 0.98
+    """Least cosine similarity of near duplicates (0 to 1)."""
+    agreeing: int = 5
+    """Nearest neighbors that must agree on another product than a sample's own (1 to 10)."""
+    limit: int = 20
+    """Rows shown of each kind; --json has all."""
+    json: bool = False
+    """Print JSON instead of tables."""
+    settings: tyro.conf.Suppress[Settings]
+
+    name: ClassVar[str] = "report"
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.duplicate_similarity <= 1,
+            f"--duplicate-similarity is {self.duplicate_similarity:g}; expected 0 to 1",
+        )
+        require(1 <= self.agreeing <= 10, f"--agreeing is {self.agreeing}; expected 1 to 10")
+        require(self.limit >= 1, f"--limit is {self.limit}; it must be at least 1")
+
+    def run(self) -> int:
+        workspace = self.open()
+        from ampere.reports.coverage import coverage_json, find_coverage, format_coverage
+
+        coverage = find_coverage(
+            workspace,
+            self.model or self.settings.index.model,
+            duplicate_similarity=self.duplicate_similarity,
+            agreeing=self.agreeing,
+        )
+        print(coverage_json(coverage) if self.json else format_coverage(coverage, self.limit))
+        return 0
+
+
+@dataclass(kw_only=True)
 class Serve(Command):
     """Serve embedding and search over HTTP until interrupted."""
 

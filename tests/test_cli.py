@@ -156,6 +156,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "figures": ["--figures.models", "--figures.queries"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],
+        "report": ["--model", "--duplicate-similarity", "--agreeing", "--limit", "--json"],
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
         "frames": ["SAMPLE_ID", "--out"],
         "inspect": ["SAMPLE_ID"],
