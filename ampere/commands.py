@@ -766,7 +766,7 @@ def weight(text: str) -> tuple[str, float]:
 class CatalogReport(Command):
     """Report on the catalog: products without a short, near duplicates, wrong product ids."""
 
-    what: Annotated[tyro.conf.Positional[Literal["coverage"]], tyro.conf.arg(metavar="coverage")]
+    what: tyro.conf.Positional[Literal["coverage"]] = "coverage"
     """What to report on."""
     model: str = ""
     """Name of the model under models/ whose vectors are compared; default: that of the preset."""

@@ -26,6 +26,7 @@ from ampere.store.workspace import Workspace
 
 NEIGHBORS = 10  # of each domain
 ROWS_PER_SEARCH = 4096
+PRODUCT = {True: "the same", False: "another", None: "unknown"}  # of two near duplicates
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def format_coverage(coverage: Coverage, limit: int) -> str:
     if coverage.duplicates:
         table = new_table("first", "second", "product", right=("similarity",))
         for pair in coverage.duplicates[:limit]:
-            product = "the same" if pair.same_product else "not the same"
+            product = PRODUCT[pair.same_product]
             table.add_row(pair.first, pair.second, product, f"{pair.similarity:.4f}")
         lines.append(render_table(table))
     lines.append(f"likely wrong product_id: {len(coverage.doubtful)} samples")

@@ -15,13 +15,13 @@ class Duplicate:
 
     Attributes:
         similarity: cosine.
-        same_product: whether both have the same product_id; False if either has none.
+        same_product: whether both have the same product_id; None if either has none.
     """
 
     first: str
     second: str
     similarity: float
-    same_product: bool
+    same_product: bool | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def near_duplicates(
             ids[first],
             ids[second],
             similarity,
-            products[first] is not None and products[first] == products[second],
+            None
+            if products[first] is None or products[second] is None
+            else products[first] == products[second],
         )
         for (first, second), similarity in pairs.items()
     ]

@@ -41,8 +41,8 @@ def catalog(workspace: Workspace) -> Workspace:
         workspace,
         name,
         [
-            sample | {"vector": vector, "fingerprint": sample["sample_id"], "split": "train"}
-            for sample, vector in zip(samples, vectors, strict=True)
+            sample | {"vector": vector, "fingerprint": f"{number:016x}", "split": "train"}
+            for number, (sample, vector) in enumerate(zip(samples, vectors, strict=True))
         ],
     )
     assert main(["index", "--workspace", workspace.uri, "--index.model", "m"]) == 0
