@@ -31,13 +31,9 @@ from memory import PeakMemory
 from ampere.cluster import connect
 from ampere.config.summarize import SHIPPED_MODEL, SummarizeSettings
 from ampere.huge_pages import use_huge_pages
+from ampere.pipeline.runner.engines import CPU_ENGINE_ENV, ENGINE_ENV
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.summarize.engine import (
-    CPU_ENGINE_ENV,
-    ENGINE_ENV,
-    engine_config,
-    engine_size_for,
-)
+from ampere.pipeline.summarize.engine import engine_config, engine_size_for
 from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES

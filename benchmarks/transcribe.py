@@ -34,8 +34,8 @@ from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.huge_pages import use_huge_pages
 from ampere.media.audio import decode_audio
 from ampere.media.speech import SpeechDetector
+from ampere.pipeline.runner.engines import CPU_ENGINE_ENV, ENGINE_ENV
 from ampere.pipeline.runner.run import run_stage
-from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import SAMPLES
 from ampere.store.workspace import Workspace

@@ -15,6 +15,7 @@ from ampere.config.checks import worker_range
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.pipeline.runner.engine_patches import patched
+from ampere.pipeline.runner.engines import ENGINE_ENV, HELPER_CPUS, engine_pool
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
@@ -30,15 +31,8 @@ if TYPE_CHECKING:
     from ampere.text.llm import PromptBuilder
     from ampere.text.sizing import EngineSize
 
-ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
-# With the `uni` executor: the model runs in the engine's process. One more process would take as
-# long to start as a thousand summaries.
-CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-HELPER_CPUS = 0.1  # of an actor beside an engine: whole cores would leave none for the engine
 LONGEST_COUNTED = 500  # transcripts whose tokens are counted to size the engines: the longest ones,
 OTHERS_COUNTED = 1500  # and some of the others
-QUEUED = 2  # times the batches that an engine works on; Ray grows a pool from 1.75 on
-# (actor_pool_util_upscaling_threshold)
 
 
 def completions(work: Work, settings: SummarizeSettings, texts: SampleTexts) -> "ray.data.Dataset":
@@ -164,37 +158,17 @@ def prompt_lengths(builder: "PromptBuilder", text: str) -> list[int]:
 def engine_config(
     settings: SummarizeSettings, size: "EngineSize", *, batch_size: int | None
 ) -> "vLLMEngineProcessorConfig":
-    """Ray's configuration of the engine pool.
+    """The engine pool of the stage; see `engine_pool`.
 
     Args:
         settings: of the stage.
         size: of an engine.
-        batch_size: rows of an isolated batch: one engine, which gets one batch at a time. None:
-            several engines, and the batches of the settings.
+        batch_size: rows of an isolated batch; None: the batches of the settings.
     """
-    from ray.data.llm import vLLMEngineProcessorConfig
-
     model, _ = language_model(settings)
-    bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
-    # Twice the sequences that an engine holds, so that it never waits for the next batch.
-    batches = 1 if batch_size else max(2, -(-2 * size.max_num_seqs // settings.batch_size))
-    workers = (1, 1) if batch_size else worker_range("summarize.workers", settings.workers)
-    return vLLMEngineProcessorConfig(
-        model_source=model.source,
-        engine_kwargs=engine_arguments(settings, size),
-        batch_size=batch_size or settings.batch_size,
-        concurrency=workers,
-        max_concurrent_batches=batches,
-        # A pool grows only if its queue is longer than what its engines work on.
-        max_tasks_in_flight_per_actor=batches if batch_size else QUEUED * batches,
-        placement_group_config={"bundle_per_worker": bundle},
-        accelerator_type=settings.accelerator_type,
-        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
-        should_continue_on_error=True,
-        log_engine_metrics=False,
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
+    arguments = engine_arguments(settings, size)
+    return engine_pool(
+        "summarize", settings, model=model.source, arguments=arguments, batch_size=batch_size
     )
 
 

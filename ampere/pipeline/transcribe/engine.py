@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ampere.config.checks import worker_range
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.pipeline.runner.engine_patches import patched
+from ampere.pipeline.runner.engines import ENGINE_ENV, HELPER_CPUS, engine_pool
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.stage import Work
-from ampere.pipeline.summarize.engine import CPU_ENGINE_ENV, ENGINE_ENV, HELPER_CPUS, QUEUED
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
 from ampere.text.speech_engines.base import check_lengths
 from ampere.text.speech_engines.vllm_speech import (
@@ -31,7 +30,6 @@ from ampere.text.speech_engines.vllm_speech import (
 
 if TYPE_CHECKING:
     import ray.data
-    from ray.data.llm import vLLMEngineProcessorConfig
 
 
 def heard_by_engines(
@@ -46,7 +44,13 @@ def heard_by_engines(
     from ray.data.llm import build_processor
 
     check_model(settings)  # engines would load it three times before they give up
-    config = engine_config(settings, batch_size=work.batch_size if work.isolated else None)
+    config = engine_pool(
+        "transcribe",
+        settings,
+        model=settings.model,
+        arguments=engine_arguments(settings),
+        batch_size=work.batch_size if work.isolated else None,
+    )
     processor = patched(
         build_processor(
             config,
@@ -58,43 +62,6 @@ def heard_by_engines(
     )
     return map_batches(
         processor(pieces), select_heard, batch_format="numpy", batch_size=None, num_cpus=HELPER_CPUS
-    )
-
-
-def engine_config(
-    settings: TranscribeSettings, *, batch_size: int | None
-) -> "vLLMEngineProcessorConfig":
-    """Ray's configuration of the engine pool.
-
-    Args:
-        settings: of the stage.
-        batch_size: pieces of an isolated batch: one engine, which gets one batch at a time. None:
-            several engines, and the batches of the settings.
-    """
-    from ray.data.llm import vLLMEngineProcessorConfig
-
-    arguments = engine_arguments(settings)
-    bundle = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
-    # Twice the sequences that an engine holds, so that it never waits for the next batch.
-    full = -(-2 * arguments["max_num_seqs"] // settings.batch_size)
-    batches = 1 if batch_size else max(2, full)
-    workers = (1, 1) if batch_size else worker_range("transcribe.workers", settings.workers)
-    return vLLMEngineProcessorConfig(
-        model_source=settings.model,
-        engine_kwargs=arguments,
-        batch_size=batch_size or settings.batch_size,
-        concurrency=workers,
-        max_concurrent_batches=batches,
-        # A pool grows only if its queue is longer than what its engines work on.
-        max_tasks_in_flight_per_actor=batches if batch_size else QUEUED * batches,
-        placement_group_config={"bundle_per_worker": bundle},
-        accelerator_type=settings.accelerator_type,
-        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
-        should_continue_on_error=True,
-        log_engine_metrics=False,
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
     )
 
 

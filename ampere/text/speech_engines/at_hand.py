@@ -7,7 +7,7 @@ from pathlib import Path
 from ampere.config.transcribe import TranscribeSettings
 from ampere.text.speech_engines.whisper import WINDOW_S, check_language, check_model
 
-INSTALL = "uv pip install 'ampere[asr]'"
+INSTALL = "uv pip install faster-whisper"
 WEIGHTS = {"faster-whisper": "model.bin", "vllm": "config.json"}
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ampere.config.settings import Settings
+from ampere.pipeline.runner.pool_stats import HOUR_S
 from ampere.pipeline.runner.report import Report
 from ampere.records import SAMPLES
 from ampere.reports.failure_changes import Failed, failed_rows, failure_changes
@@ -15,8 +16,6 @@ from ampere.reports.status import stages
 from ampere.store.indexes import serving_meta
 from ampere.store.workspace import Workspace
 from ampere.workflows.run.steps import Outcome
-
-HOUR_S = 3600.0
 
 
 def summarize_run(

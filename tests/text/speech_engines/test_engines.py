@@ -163,7 +163,7 @@ def test_missing_engine_or_model_is_said_with_what_to_do(
     with pytest.raises(FileNotFoundError, match="expected a folder with model.bin"):
         check_engine(wrong)
     monkeypatch.setattr(at_hand, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"not installed\. Run `uv pip install 'ampere\[asr\]'`"):
+    with pytest.raises(ValueError, match=r"not installed\. Run `uv pip install faster-whisper`"):
         check_engine(TranscribeSettings())
 
 
