@@ -1,11 +1,25 @@
 """Bootstrap confidence intervals, shared by the scores of summaries and of retrieval."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 2000
 CHUNK = 100  # draws at once, which bounds the memory
 PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate with its 95 % confidence interval; 1 is 100 %. All NaN for a rate of nothing."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 def resampled_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,8 +3,8 @@
     fruit/red_apple.jpg  -> page "fruit/red_apple.jpg", name "red apple", category "fruit"
     fruit/harvest.mp4    -> short "fruit/harvest.mp4", name "harvest", category "fruit"
 
-Files are told apart by their names here, since a catalog of a million files must be listed in
-seconds; the decode stage looks at their content. Hidden files and folders are left out, workspaces
+The extension decides what is a picture or a video, since a million files must be listed in
+seconds; the decode stage looks at the content. Hidden files and folders are left out, workspaces
 too, and all files that are neither pictures nor videos, which are counted by extension.
 """
 
@@ -45,8 +45,8 @@ class MediaFolder:
     Args:
         folder: on disk or on any store that fsspec lists. Links to folders are followed.
         domain: of all samples; None: pictures are pages, videos are shorts.
-        name_clips: give clips their names as text, so that words find them. Their speech is then
-            not transcribed, since a text is there.
+        name_clips: give clips their names as text, so that words find them. A clip with a text is
+            not transcribed.
 
     Attributes:
         left_out: extension -> number of visible files that are neither pictures nor videos.

@@ -17,7 +17,7 @@ class TranscribeSettings:
     engine: SpeechEngine = "faster-whisper"
     """Engine that runs the speech model.
     vllm: a transcription model of vLLM, such as Qwen3-ASR or Whisper; on GPUs.
-    faster-whisper: Whisper models of CTranslate2, quick on a CPU; needs the extra `asr`."""
+    faster-whisper: Whisper by CTranslate2, quick on a CPU; needs the package faster-whisper."""
     model: str = "small"
     """Speech model: hub name or local folder.
     For vllm such as Qwen/Qwen3-ASR-0.6B or openai/whisper-large-v3-turbo.

@@ -3,7 +3,7 @@
 Samples lie at their presentation times, so a time in the audio is the same moment as that time of a
 frame. A gap between two audio frames becomes silence, an overlap is cut, and what lies before time
 0 is cut off. Damaged times must neither fill memory nor lose audio: a gap over `MAX_GAP_S` is
-closed, and audio whose times jump back by more than `MAX_OVERLAP_S` follows what is there already.
+closed; audio whose times jump back by more than `MAX_OVERLAP_S` is appended to the audio before it.
 If a file as a whole starts more than `MAX_GAP_S` from 0, as recordings of broadcasts do, its start
 is time 0.
 """
@@ -151,10 +151,10 @@ class Timeline:
 
     def __init__(self, origin_s: float, max_s: float) -> None:
         self.max_s = max_s
-        self._samples = bytearray()  # of int16; it grows without a copy of what is there
+        self._samples = bytearray()  # of int16; appending to it copies no earlier samples
         self._shift_s = -origin_s  # from stored times to those of the samples
         self._run: Run | None = None
-        self._ahead = 0  # samples of silence before the next ones; negative: so many are cut off
+        self._ahead = 0  # samples of silence to insert before the next ones; negative: to cut off
 
     def add(self, frame: AudioFrame) -> None:
         """Add the next frame in decoding order.

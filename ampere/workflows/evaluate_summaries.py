@@ -4,7 +4,6 @@ The measures are those of the paper's tables VI and VII.
 """
 
 import json
-import tempfile
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -14,13 +13,12 @@ from rich.table import Table
 from ampere.config.summarize import SummarizeSettings
 from ampere.fingerprint import fingerprint
 from ampere.pipeline.runner.report import Report
-from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.stage import SummarizeStage
-from ampere.records import CLIP_DOMAINS, SAMPLES, SUMMARIES, Domain, MediaKind, Sample, Split
+from ampere.records import CLIP_DOMAINS, SUMMARIES, Domain, MediaKind, Sample, Split
 from ampere.store.workspace import Workspace
 from ampere.text.checks.scores import SummaryScores, score_summaries
 from ampere.text.summary import Status
-from ampere.workflows.gold import Gold, Row, read_gold_rows
+from ampere.workflows.gold import Gold, Row, read_gold_rows, require_column, stage_run
 
 NO_PRODUCT: Row = {"product_name": "", "product_features": []}
 
@@ -114,22 +112,11 @@ def summarize_gold(
         ValueError: a labeled transcript has no text.
         RuntimeError: rows were not processed, or all failed, so scores would be misleading.
     """
-    without_text = [sample_id for sample_id, row in gold.items() if not row.get("text")]
-    if without_text:
-        raise ValueError(
-            f"{len(without_text)} labeled transcripts have no text, first {without_text[0]}. "
-            "Add text, or score the summaries of a workspace with --workspace"
-        )
-    with tempfile.TemporaryDirectory(prefix="ampere-") as folder:
-        workspace = Workspace.create(folder)
-        workspace.table(SAMPLES).append([_sample_row(row) for row in gold.values()])
-        report = run_stage(SummarizeStage(workspace, settings), workspace)
-        if not report.succeeded:
-            raise RuntimeError(
-                f"cannot score {len(gold)} labeled transcripts: {report.unprocessed} were not "
-                f"processed, {report.failed.total()} failed "
-                f"({', '.join(report.failed) or 'no errors'}). Run it again"
-            )
+    require_column(gold, "text", "labeled transcripts", "summaries")
+    samples = [_sample_row(row) for row in gold.values()]
+    with stage_run(
+        samples, lambda workspace: SummarizeStage(workspace, settings), "labeled transcripts"
+    ) as (workspace, report):
         return score_workspace(workspace, gold), report
 
 

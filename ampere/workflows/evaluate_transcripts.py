@@ -1,7 +1,6 @@
 """`ampere evaluate-transcripts`: transcripts against what was said in labeled clips."""
 
 import json
-import tempfile
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -11,8 +10,7 @@ from rich.table import Table
 from ampere.config.transcribe import TranscribeSettings
 from ampere.fingerprint import fingerprint
 from ampere.pipeline.runner.report import Report
-from ampere.pipeline.runner.run import run_stage
-from ampere.records import SAMPLES, TRANSCRIPTS, Domain, MediaKind, Sample, Split
+from ampere.records import TRANSCRIPTS, Domain, MediaKind, Sample, Split
 from ampere.store.workspace import Workspace
 from ampere.text.checks.word_errors import (
     BY_CHARACTER,
@@ -22,7 +20,7 @@ from ampere.text.checks.word_errors import (
 )
 from ampere.text.transcript import TranscriptStatus
 from ampere.uris import absolute, folder_of, is_uri
-from ampere.workflows.gold import Gold, Row, read_gold_rows
+from ampere.workflows.gold import Gold, Row, read_gold_rows, require_column, stage_run
 
 Scores = dict[str, TranscriptScores]  # of all clips, and of those in each language
 
@@ -96,22 +94,11 @@ def transcribe_gold(gold: Gold, settings: TranscribeSettings) -> tuple[Scores, R
     """
     from ampere.pipeline.transcribe.stage import TranscribeStage
 
-    without_media = [sample_id for sample_id, row in gold.items() if not row.get("media")]
-    if without_media:
-        raise ValueError(
-            f"{len(without_media)} labeled clips have no media, first {without_media[0]}. "
-            "Add media, or score the transcripts of a workspace with --workspace"
-        )
-    with tempfile.TemporaryDirectory(prefix="ampere-") as folder:
-        workspace = Workspace.create(folder)
-        workspace.table(SAMPLES).append([_sample_row(row) for row in gold.values()])
-        report = run_stage(TranscribeStage(workspace, settings), workspace)
-        if not report.succeeded:
-            raise RuntimeError(
-                f"cannot score {len(gold)} labeled clips: {report.unprocessed} were not "
-                f"processed, {report.failed.total()} failed "
-                f"({', '.join(report.failed) or 'no errors'}). Run it again"
-            )
+    require_column(gold, "media", "labeled clips", "transcripts")
+    samples = [_sample_row(row) for row in gold.values()]
+    with stage_run(
+        samples, lambda workspace: TranscribeStage(workspace, settings), "labeled clips"
+    ) as (workspace, report):
         return score_workspace(workspace, gold), report
 
 

@@ -75,7 +75,7 @@ def last_lines(workspace: Workspace, outcomes: Sequence[Outcome], left: Sequence
         first = next(outcome.stage for outcome in outcomes if not outcome.succeeded)
         lines.append(
             f"Next: {program} run --workspace {workspace.uri} --from {first}  "
-            "# finished work is kept; the same command as before goes on, too"
+            "# or the same command again: finished work is kept"
         )
     if "index" in done:
         lines.append(f"Next: {program} serve --workspace {workspace.uri}")

@@ -59,7 +59,7 @@ def main(folder: str, *flags: str) -> None:
         results |= {
             "undetected": text_of(prompts.form(noise)),
             "read": read("language Chinese<asr_text>你好"),
-            "told": read("你好", "zh"),
+            "with_language": read("你好", "zh"),
         }
     print(json.dumps(results))
 

@@ -271,7 +271,7 @@ def test_small_errors_do_not_add_up() -> None:
 def test_damaged_times_neither_fill_memory_nor_lose_audio() -> None:
     one, two, three = frame(0), frame(20 * HOUR, level=0.25), frame(2, level=0.1)
     assert placed(one, two, three) == 10 * [0.5] + 10 * [0.25] + 10 * [0.1]
-    # Times that start anew, as in joined recordings: the second follows the first.
+    # Times that restart, as in joined recordings: the second is appended to the first.
     assert placed(frame(0), frame(1), frame(0, level=0.25), frame(1, level=0.1)) == (
         20 * [0.5] + 10 * [0.25] + 10 * [0.1]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ampere.commands import weight
+from ampere.commands.search import weight
 from ampere.models.model_folder import SETTINGS_FILE
 from ampere.records import Domain
 from ampere.reports.search import as_json, readable_request

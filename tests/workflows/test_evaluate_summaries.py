@@ -10,7 +10,6 @@ from ampere.pipeline.runner.report import Report
 from ampere.records import SAMPLES, SUMMARIES
 from ampere.store.workspace import Workspace
 from ampere.text.summary import Summary, parse_summary
-from ampere.workflows import evaluate_summaries
 from ampere.workflows.demo import summary_scores
 from ampere.workflows.evaluate_summaries import (
     read_gold,
@@ -163,7 +162,7 @@ def test_failed_transcripts_fail_the_command(
 ) -> None:
     if not failed.done:
         failed.failed["AnswerError"] = 3
-    monkeypatch.setattr(evaluate_summaries, "run_stage", lambda stage, workspace: failed)
+    monkeypatch.setattr("ampere.workflows.gold.run_stage", lambda stage, workspace: failed)
     assert main(["evaluate-summaries", "--gold", write(tmp_path / "gold.jsonl", GOLD)]) == 1
     message = capsys.readouterr().err
     assert "cannot score 3 labeled transcripts" in message

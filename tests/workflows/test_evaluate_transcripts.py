@@ -10,7 +10,6 @@ from ampere.pipeline.runner.report import Report
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import TRANSCRIPTS
 from ampere.store.workspace import Workspace
-from ampere.workflows import evaluate_transcripts
 from ampere.workflows.evaluate_transcripts import read_gold, score_workspace, transcribe_gold
 from tests.helpers.speech_models import write_faster_whisper, write_whisper
 
@@ -135,7 +134,7 @@ def test_failed_clips_fail_the_command(
 ) -> None:
     if not failed.done:
         failed.failed["MissingMedia"] = 4
-    monkeypatch.setattr(evaluate_transcripts, "run_stage", lambda stage, workspace: failed)
+    monkeypatch.setattr("ampere.workflows.gold.run_stage", lambda stage, workspace: failed)
     assert main(["evaluate-transcripts", "--gold", write(tmp_path / "gold.jsonl", GOLD)]) == 1
     message = capsys.readouterr().err
     assert "cannot score 4 labeled clips" in message
@@ -151,7 +150,7 @@ def test_labeled_clips_are_scored_without_a_workspace(monkeypatch: pytest.Monkey
         workspace.table(TRANSCRIPTS).append(rows)
         return Report("transcribe", "", done=len(rows))
 
-    monkeypatch.setattr(evaluate_transcripts, "run_stage", run)
+    monkeypatch.setattr("ampere.workflows.gold.run_stage", run)
     scores, report = transcribe_gold(gold, TranscribeSettings())
     assert report.done == scores["all"].clips == 6
     assert scores["all"].error_rate.value == 0

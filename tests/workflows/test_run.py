@@ -45,13 +45,13 @@ NO_BUDGET = TimeBudget(None)
 def speech(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     """What is missing to transcribe, under `missing`; None: nothing."""
     state: dict[str, str | None] = {"missing": "the speech model small is not on this machine"}
-    module = ModuleType("at_hand")
+    module = ModuleType("checks")
 
     def missing_engine(settings: TranscribeSettings) -> str | None:
         return state["missing"]
 
     module.missing_engine = missing_engine  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ampere.text.speech_engines.at_hand", module)
+    monkeypatch.setitem(sys.modules, "ampere.text.speech_engines.checks", module)
     return state
 
 

@@ -30,7 +30,7 @@ from ampere.store.table import Table
 from ampere.store.texts import is_live
 from ampere.store.transcripts import is_readable
 from ampere.store.workspace import Workspace
-from ampere.text.speech_engines.at_hand import check_engine
+from ampere.text.speech_engines.checks import check_engine
 from ampere.text.transcript import TimedPiece, TranscriptStatus, transcript_fields
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class TranscribeStage(Stage):
                     report.add("audio s", row["audio_s"])
                     self.audio_s += row["audio_s"]
             yield result_table(TRANSCRIPTS, rows)
-        # The rows above are committed by now.
+        # The rows that were yielded are committed when this line is reached.
         yield self._copies(list(same.values()))
 
     def finish(self, output: Table, report: Report) -> None:

@@ -8,24 +8,12 @@ from typing import Any
 import numpy as np
 from rapidfuzz import fuzz
 
-from ampere.bootstrap import interval, resampled_sums
+from ampere.bootstrap import Rate, interval, resampled_sums
 from ampere.text.checks.audit import SUPPORT
 from ampere.text.checks.sounds import agree, sounds
 
 Row = Mapping[str, Any]
 MEASURES = ("name_accuracy", "no_output", "feature_recall", "feature_precision", "chat_recognised")
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share between 0 and 1 with its 95 % confidence interval; all NaN for a share of nothing."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +34,12 @@ class SummaryScores:
 
     unanswered: int
     count: int
-    name_accuracy: Share
-    no_output: Share
-    feature_recall: Share
-    feature_precision: Share
+    name_accuracy: Rate
+    no_output: Rate
+    feature_recall: Rate
+    feature_precision: Rate
     chat_count: int
-    chat_recognised: Share
+    chat_recognised: Rate
 
     def __str__(self) -> str:
         return (
@@ -87,14 +75,14 @@ def score_summaries(pairs: Sequence[tuple[Row | None, Row]]) -> SummaryScores:
     )
 
 
-def _shares(counts: np.ndarray) -> list[Share]:
+def _shares(counts: np.ndarray) -> list[Rate]:
     """The share of each measure, with an interval by bootstrap over the transcripts.
 
     Args:
         counts: float [N, 2, M], numerators and denominators of each transcript.
     """
     if not len(counts):
-        return [Share(np.nan, np.nan, np.nan)] * len(MEASURES)
+        return [Rate(np.nan, np.nan, np.nan)] * len(MEASURES)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         values, draws = (
             sums[..., 0, :] / sums[..., 1, :]
@@ -106,7 +94,7 @@ def _shares(counts: np.ndarray) -> list[Share]:
     ]
 
 
-def _share(value: float, draws: np.ndarray, num_counted: int) -> Share:
+def _share(value: float, draws: np.ndarray, num_counted: int) -> Rate:
     """A share with its interval: the draws', or Wilson's at 0 and 1, where all draws are equal.
 
     Args:
@@ -117,9 +105,9 @@ def _share(value: float, draws: np.ndarray, num_counted: int) -> Share:
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     if value not in (0, 1):
-        return Share(value, *interval(draws))
+        return Rate(value, *interval(draws))
     wilson = binomtest(int(value) * num_counted, num_counted).proportion_ci(method="wilson")
-    return Share(value, float(wilson.low), float(wilson.high))
+    return Rate(value, float(wilson.low), float(wilson.high))
 
 
 def _counts(summary: Row | None, truth: Row) -> tuple[list[int], list[int]]:

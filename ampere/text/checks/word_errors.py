@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from ampere.bootstrap import interval, resampled_sums
+from ampere.bootstrap import Rate, interval, resampled_sums
 
 # Those that Whisper's authors score by character, and Korean, whose spaces writers set freely.
 BY_CHARACTER = frozenset(["zh", "yue", "ja", "ko", "th", "lo", "km", "my"])
@@ -49,21 +49,6 @@ class Reference:
         return next(scripts, OTHER)
 
 
-@dataclass(frozen=True)
-class ErrorRate:
-    """Errors per token of what was said, with a 95 % interval; all NaN without tokens.
-
-    It can exceed 1, where a transcript has much that was not said.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-
-
 @dataclass(frozen=True, kw_only=True)
 class TranscriptScores:
     """Errors over clips.
@@ -73,7 +58,7 @@ class TranscriptScores:
         without_transcript: those that have none; all their tokens count as deleted.
         tokens: what was said: characters, words, or both.
         substituted, deleted, inserted: tokens that were heard as others, not heard, not said.
-        error_rate: their sum over the tokens.
+        error_rate: their sum over the tokens; above 1 where much was heard that was not said.
     """
 
     clips: int
@@ -82,7 +67,7 @@ class TranscriptScores:
     substituted: int
     deleted: int
     inserted: int
-    error_rate: ErrorRate
+    error_rate: Rate
 
 
 def score_transcripts(
@@ -116,7 +101,7 @@ def _scores(counts: NDArray[np.float64], without_transcript: int) -> TranscriptS
     )
 
 
-def _rate(errors: int, tokens: int, counts: NDArray[np.float64]) -> ErrorRate:
+def _rate(errors: int, tokens: int, counts: NDArray[np.float64]) -> Rate:
     """The error rate of clips with an interval by bootstrap over them.
 
     Without errors all draws are alike, and the interval is Wilson's for a share of the tokens.
@@ -124,14 +109,14 @@ def _rate(errors: int, tokens: int, counts: NDArray[np.float64]) -> ErrorRate:
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     if not tokens:
-        return ErrorRate(np.nan, np.nan, np.nan)
+        return Rate(np.nan, np.nan, np.nan)
     if not errors:
         wilson = binomtest(0, tokens).proportion_ci(method="wilson")
-        return ErrorRate(0.0, 0.0, float(wilson.high))
+        return Rate(0.0, 0.0, float(wilson.high))
     draws = resampled_sums(np.stack([counts[:, 1:].sum(axis=1), counts[:, 0]], axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = np.where(draws[:, 1] > 0, draws[:, 0] / draws[:, 1], np.nan)
-    return ErrorRate(errors / tokens, *interval(rates))
+    return Rate(errors / tokens, *interval(rates))
 
 
 def _counts(text: str | None, reference: Reference) -> tuple[int, int, int, int]:

@@ -40,7 +40,7 @@ def no_transcripts_reason(workspace: Workspace, settings: Settings, naming: str 
         settings: of the transcripts.
         naming: as `naming_reason`.
     """
-    from ampere.text.speech_engines.at_hand import missing_engine
+    from ampere.text.speech_engines.checks import missing_engine
 
     samples = workspace.table(SAMPLES)
     if not samples.count(IS_CLIP):
@@ -77,7 +77,7 @@ def no_training_reason(workspace: Workspace, settings: Settings, *, is_asked: bo
     if not settings.train.epochs:
         return f"the model {settings.train.name} needs no training; embed saves it as it is"
     if has_model(workspace, settings) and not is_asked:
-        return f"the model {settings.train.name} is there; --from train trains it again"
+        return f"the model {settings.train.name} exists; --from train trains it again"
     return ""
 
 
@@ -135,7 +135,7 @@ def naming_reason(workspace: Workspace | None, settings: Settings, stages: Colle
         settings: of the transcripts.
         stages: of the run.
     """
-    from ampere.text.speech_engines.at_hand import missing_engine
+    from ampere.text.speech_engines.checks import missing_engine
 
     reason = missing_engine(settings.transcribe) if "transcribe" in stages else None
     if not reason or (workspace is not None and workspace.table(TRANSCRIPTS).count()):

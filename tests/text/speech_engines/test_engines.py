@@ -1,4 +1,4 @@
-"""Speech engines: vLLM's prompts and answers by model class, faster-whisper, what is at hand."""
+"""Speech engines: vLLM's prompts and answers by model class, faster-whisper, checks."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
-from ampere.text.speech_engines import at_hand
-from ampere.text.speech_engines.at_hand import check_engine, missing_engine
+from ampere.text.speech_engines import checks
+from ampere.text.speech_engines.checks import check_engine, missing_engine
 from ampere.text.speech_engines.vllm_speech import check_model, engine_arguments
 from ampere.text.speech_engines.whisper import FasterWhisper
 from tests.helpers.speech_models import (
@@ -100,7 +100,7 @@ def test_prompts_and_answers_are_those_of_each_models_class(
         f"{turn}{answer}language Chinese<asr_text>",
         "undetected": f"{turn}{answer}",
         "read": heard,
-        "told": heard,
+        "with_language": heard,
     }
 
 
@@ -162,7 +162,7 @@ def test_missing_engine_or_model_is_said_with_what_to_do(
     assert "expected a folder with model.bin" in (missing_engine(wrong) or "")
     with pytest.raises(FileNotFoundError, match="expected a folder with model.bin"):
         check_engine(wrong)
-    monkeypatch.setattr(at_hand, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"not installed\. Run `uv pip install faster-whisper`"):
         check_engine(TranscribeSettings())
 

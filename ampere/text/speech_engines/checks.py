@@ -1,4 +1,4 @@
-"""Whether transcripts can be made here, without downloads, and what is known before any work."""
+"""Checks of a speech engine and its model before any work."""
 
 import json
 from importlib.util import find_spec
@@ -61,7 +61,7 @@ def piece_limit_s(settings: TranscribeSettings) -> float | None:
 
 
 def missing_engine(settings: TranscribeSettings) -> str | None:
-    """Why no transcript can be made without a download; None if all is at hand."""
+    """Why no transcript can be made without a download; None if nothing is missing here."""
     try:
         check_engine(settings)
     except (ValueError, FileNotFoundError) as error:
