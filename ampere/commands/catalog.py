@@ -129,8 +129,8 @@ class Prepare(Catalog, ReportingCommand):
     """Read a catalog into the workspace: a manifest, a folder of media, or ROPE's files."""
 
     preset: PresetFlag = None
-    """Preset of the workspace's settings. A new workspace gets small by default, and with
-    --media-folder small+zero-shot, since a folder names no products to train on."""
+    """Preset of the workspace's settings. Default of a new workspace: small.
+    With --media-folder: small+zero-shot, since a folder names no products to train on."""
 
     name: ClassVar[str] = "prepare"
 

@@ -32,15 +32,15 @@ class Run(Catalog, StageCommand):
     """Run all stages from a catalog to its index, with one report: by hand or every night."""
 
     preset: PresetFlag = None
-    """Preset of the workspace's settings. A new workspace gets small by default, and with
-    --media-folder small+zero-shot, since a folder names no products to train on."""
+    """Preset of the workspace's settings. Default of a new workspace: small.
+    With --media-folder: small+zero-shot, since a folder names no products to train on."""
     first: Annotated[RunStage, tyro.conf.arg(name="from")] = "prepare"
-    """Stage to begin with. `train` trains the model again, which no other run does."""
+    """First stage. Only `train` trains a model again that exists already."""
     until: RunStage = "index"
     """Last stage."""
     budget_minutes: float | None = None
-    """Time after which the running stage is ended in order, in minutes; None: no limit.
-    Stages behind it are left for the next run, but the index is still brought up to date."""
+    """Time limit, in minutes; None: no limit. The running stage then stops in order.
+    Later stages are left for the next run, but the index is still updated."""
     hourly_price: float = 0.0
     """Price of the machine or cluster per hour, for the cost in the report; 0: unknown."""
     decode: DecodeSettings

@@ -25,19 +25,20 @@ class TranscribeSettings:
     language: str = ""
     """Language of all clips, as an ISO 639-1 code such as zh; empty: the model detects it."""
     names_by: str = ""
-    """Column of the catalog, such as shop or category: the titles of pages with a clip's value of
-    it are given to the model as names to expect. `all`: the titles of all pages; empty: none."""
+    """Column of the catalog, such as shop or category, or `all`; empty: none.
+    The model gets the titles of pages with the same value as a clip as names to expect.
+    all: the titles of all pages."""
     names_chars: int = 600
-    """Maximum length of these names, in characters; pages that come first in order of their ids
-    are taken."""
+    """Maximum length of these names, in characters.
+    The pages that come first in order of their ids are taken."""
     piece_s: float = 30.0
     """Maximum length of audio that the model gets at once, in seconds; Whisper takes at most 30.
     Shorter pieces give finer times with models that return none."""
     max_tokens: int = 440
     """Maximum length of the transcript of a piece, in tokens; for vllm only."""
     dtype: str = "auto"
-    """Type of the weights: for vllm such as bfloat16, for faster-whisper such as int8 or float16;
-    auto: as in the model's files with vllm, the fastest that the CPU has with faster-whisper."""
+    """Type of the weights, such as bfloat16 for vllm, or int8 for faster-whisper.
+    auto: as in the model's files, and float32 for vllm on a CPU."""
     trust_remote_code: bool = False
     """Run the Python code shipped with the model's weights."""
     max_audio_min: float = 240.0
