@@ -15,6 +15,7 @@ from PIL import Image
 
 from ampere import commands
 from ampere.cli import main
+from ampere.commands.base import ReportingCommand
 from ampere.config.index import IndexSettings
 from ampere.config.systems import named_settings
 from ampere.config.transcribe import TranscribeSettings
@@ -344,7 +345,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     for command in (commands.Decode, commands.Summarize, commands.Train, commands.Embed):
 
-        def work(self: commands.ReportingCommand) -> Report:
+        def work(self: ReportingCommand) -> Report:
             names.append(self.name)
             return Report(self.name, "", done=1)
 
