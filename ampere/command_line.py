@@ -95,6 +95,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         commands.Search,
         commands.CatalogReport,
         commands.Serve,
+        commands.Keys,
         commands.Frames,
         commands.Inspect,
         commands.Status,

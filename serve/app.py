@@ -3,20 +3,30 @@
 serve run serve.app:build_app workspace=W model=ampere
 """
 
-from dataclasses import replace
+import dataclasses
+from typing import Any
 
 from pydantic import BaseModel
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
 
+from ampere.config.serve import ServeSettings
 from ampere.config.systems import named_settings
-from ampere.models.model_folder import embedding_name, text_source
-from ampere.store.indexes import serving_meta
-from ampere.store.models import model_folder
+from ampere.store.serving import served_model
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment
 from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment
+
+# One event loop for Serve and for our code: with two, each request changes threads several times,
+# which takes as long as Serve itself (docs/development/benchmarks.md).
+REPLICA_ENV = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+GATEWAY_CPUS = 0.5
+SEARCHER_CPUS = 0.2  # it mostly waits: with a whole core it would starve the embedder
 
 
 class SearchArgs(BaseModel):
@@ -24,60 +34,100 @@ class SearchArgs(BaseModel):
 
     Attributes:
         workspace: folder or URI that every node can reach.
+        requires_keys: whether each request needs an API key; false only where the address that
+            Serve listens on is loopback.
         revision: any text; change it so that `serve deploy` restarts the application, for example
-            after a training.
+            after a change of these arguments' defaults.
         model: a model of the workspace that has an index.
     """
 
+    model_config = {"extra": "forbid"}
+
     workspace: str
+    requires_keys: bool = True
     revision: str = ""
     model: str | None = None
-    max_upload_mb: int | None = None
+    also: tuple[str, ...] | None = None
+    gateway_replicas: int | None = None
     embedder_replicas: int | None = None
+    max_embedder_replicas: int | None = None
     searcher_replicas: int | None = None
+    max_searcher_replicas: int | None = None
     cpus: float | None = None
     gpus: float | None = None
+    decoders: int | None = None
+    max_batch: int | None = None
+    max_concurrent: int | None = None
+    max_per_client: int | None = None
+    max_upload_mb: int | None = None
+    request_timeout_s: float | None = None
+    cached_queries: int | None = None
+    stores: tuple[str, ...] | None = None
+    private_hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] | None = None
 
 
 def build_app(args: SearchArgs) -> Application:
-    """The application for one workspace and one model.
+    """The application for one workspace.
 
     Raises:
         FileNotFoundError: no such workspace or model, or no index of its weights.
     """
     workspace = Workspace.open(args.workspace)
     preset = named_settings(workspace.preset)
-    settings = replace(
-        preset.serve, **args.model_dump(exclude={"workspace", "revision"}, exclude_none=True)
-    )
-    folder = model_folder(workspace, settings.model)
-    name = embedding_name(folder)
-    meta = serving_meta(workspace, settings.model)
+    given = args.model_dump(exclude={"workspace", "revision", "requires_keys"}, exclude_none=True)
+    settings = dataclasses.replace(preset.serve, **given)
     decode = last_settings(workspace, "decode", preset.decode)
+    deployments = {}
+    for model in settings.models:
+        served_model(workspace, model)  # for the error, before anything starts
+        deployments[model] = (
+            embedder(workspace, model, settings),
+            searcher(workspace, model, settings),
+        )
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
-    embedder = EmbedderDeployment.options(  # type: ignore[attr-defined]
-        num_replicas=settings.embedder_replicas,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
-    ).bind(workspace.uri, settings.model, name, decode, "cuda" if settings.gpus else "cpu")
-    # The searchers and the gateway mostly wait: with whole cores they would starve the embedder on
-    # a small machine.
-    searchers = [
-        SearcherDeployment.options(  # type: ignore[attr-defined]
-            name=f"searcher-{shard}",
-            num_replicas=settings.searcher_replicas,
-            ray_actor_options={"num_cpus": 0.2},
-        ).bind(workspace.uri, name, shard, meta["shards"])
-        for shard in range(meta["shards"])
-    ]
-    gateway = Gateway.options(ray_actor_options={"num_cpus": 0.1})  # type: ignore[attr-defined]
-    about = {"model": name, "index": meta}
-    return gateway.bind(
-        embedder,
-        searchers,
-        workspace.uri,
-        settings.max_upload_mb,
-        about,
-        settings.origins,
-        reads_text=text_source(folder) != "none",
+    gateway = Gateway.options(  # type: ignore[attr-defined]
+        num_replicas=settings.gateway_replicas,
+        ray_actor_options=actor_options(GATEWAY_CPUS),
     )
+    return gateway.bind(workspace.uri, settings, decode, deployments, args.requires_keys)
+
+
+def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Application:
+    """The deployment that embeds queries with a model."""
+    device = "cuda" if settings.gpus else "cpu"
+    return EmbedderDeployment.options(  # type: ignore[attr-defined]
+        name=f"embedder-{model}",
+        **replicas(settings.embedder_replicas, settings.max_embedder_replicas, settings.max_batch),
+        ray_actor_options=actor_options(settings.cpus, settings.gpus),
+    ).bind(workspace.uri, model, device, settings.max_batch)
+
+
+def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Application:
+    """The deployment that searches the index of a model."""
+    return SearcherDeployment.options(  # type: ignore[attr-defined]
+        name=f"searcher-{model}",
+        **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings.max_batch),
+        ray_actor_options=actor_options(SEARCHER_CPUS),
+    ).bind(workspace.uri, model)
+
+
+def replicas(least: int, most: int, target: int) -> dict[str, Any]:
+    """Options of a deployment with a fixed number of replicas, or with one that follows the load.
+
+    Args:
+        least: number of replicas.
+        most: number under load; 0: always `least`.
+        target: requests in progress of each replica to aim at.
+    """
+    if most <= least:
+        return {"num_replicas": least}
+    scaling = AutoscalingConfig(
+        min_replicas=least, max_replicas=most, target_ongoing_requests=target
+    )
+    return {"autoscaling_config": scaling}
+
+
+def actor_options(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
+    """Resources and environment of a replica."""
+    return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": REPLICA_ENV}}

@@ -1,137 +1,143 @@
-"""The embedding deployment: turns media and text into vectors, several requests per batch."""
+"""The embedding deployment: turns frames and texts into vectors, several requests per batch."""
 
 import asyncio
-import dataclasses
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import serve
 
-from ampere.config.decode import DecodeSettings
 from ampere.huge_pages import use_huge_pages
-from ampere.media.decoder import MediaError
-from ampere.media.isolated import IsolatedProcess
-from ampere.media.query import query_domain, query_frames
 from ampere.records import Domain
-from ampere.store.models import load_embedder
+from ampere.store.serving import ServedModel, served_folder
+from ampere.store.workspace import Workspace
+from serve.weights import FollowedModel, UnknownWeights
 
-MAX_BATCH = 16
-BATCH_WAIT_S = 0.005
-DECODE_LIMIT_S = 10.0  # for one upload, since the uploads of its batch wait
+if TYPE_CHECKING:
+    from ampere.models.embedder import Embedder
+
 logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log file
 
 
 @dataclass(frozen=True)
-class Query:
-    """What a request searches by.
+class EmbedItem:
+    """One sample to embed.
 
     Attributes:
-        media: a picture or video file; None: there is only text.
-        text: its title or product summary; None: it has none.
-        domain: None: a picture is a page and a video a short.
+        frames: JPEGs, 1 or `num_frames`; None: words alone.
+        text: None: frames alone.
     """
 
-    media: bytes | None
+    frames: list[bytes] | None
     text: str | None
-    domain: Domain | None = None
+    domain: Domain
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """The result for a query.
+class Refused:
+    """The answer to a request that cannot be fulfilled.
 
     Attributes:
-        vector: its float32 values; None if it failed.
-        error: why it failed.
-        status: HTTP status of a failure: 422 for a bad upload, 500 for an error of the server.
+        detail: why, and what to do.
+        status: HTTP status: 422 for a bad request, 500 for an error of the server.
     """
 
-    vector: list[float] | None
-    error: str | None = None
+    detail: str
     status: int = 422
 
 
-# Position in the batch -> query and its frames; None: it has none.
-Decoded = dict[int, tuple[Query, list[bytes] | None]]
+@dataclass(frozen=True)
+class EmbedCall:
+    """The items of one request, which one batch embeds.
 
-
-def server_error(error: Exception) -> Embedded:
-    """The result for a query that failed through no fault of its own; logs the traceback.
-
-    The answer has the type alone: messages may have the server's paths.
+    Attributes:
+        name: of the model with its weights.
     """
-    logger.error("a query failed", exc_info=error)
-    return Embedded(None, f"{type(error).__name__} on the server; see its log", status=500)
+
+    name: str
+    items: tuple[EmbedItem, ...]
 
 
-@serve.deployment(max_ongoing_requests=2 * MAX_BATCH, graceful_shutdown_timeout_s=10)
+Vectors = NDArray[np.float32]
+EmbedResult = Vectors | Refused | UnknownWeights
+
+
+@serve.deployment(max_ongoing_requests=64, graceful_shutdown_timeout_s=10)
 class EmbedderDeployment:
     """Holds one model and embeds concurrent requests in batches.
+
+    A batch begins as soon as the one before it ends, with all requests that came meanwhile: a lone
+    request waits for nothing, and batches grow with the load.
 
     Args:
         workspace: its URI.
         model: name of a model of the workspace.
-        name: of the model with the weights that the endpoint started with, as `embedding_name`; its
-            index holds their vectors.
-        decode: how the workspace's media were decoded.
         device: torch device of the model.
-
-    Raises:
-        ValueError: the weights changed since the endpoint started.
+        max_batch: calls that are embedded at once.
     """
 
-    def __init__(
-        self, workspace: str, model: str, name: str, decode: DecodeSettings, device: str
-    ) -> None:
+    def __init__(self, workspace: str, model: str, device: str, max_batch: int) -> None:
         use_huge_pages()
-        self.embedder = load_embedder(workspace, model, name, device)
-        self.decode = dataclasses.replace(decode, num_frames=self.embedder.model.num_frames)
-        self.process = IsolatedProcess(
-            min(decode.time_limit_s, DECODE_LIMIT_S), decode.memory_limit_gb
+        opened = Workspace.open(workspace)
+
+        def load(served: ServedModel) -> "Embedder":
+            from ampere.models.embedder import Embedder  # imports torch and transformers: seconds
+
+            embedder = Embedder(served_folder(opened, served.name), device)
+            embedder.warm_up()
+            return embedder
+
+        self.models = FollowedModel(opened, model, load)
+        self.embed.set_max_batch_size(max_batch)
+        self._following = asyncio.ensure_future(self.models.follow())
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.0)
+    async def embed(self, calls: list[EmbedCall]) -> list[EmbedResult]:
+        """Embed a batch; Serve collects it from single calls.
+
+        Returns:
+            float32 [items, D] for each call, or why there is none.
+        """
+        return await asyncio.to_thread(self._embed, calls)
+
+    async def number_of_frames(self, name: str) -> int | UnknownWeights:
+        """Frames of a clip that the model reads."""
+        embedder = self.models.get(name)
+        return embedder if isinstance(embedder, UnknownWeights) else embedder.model.num_frames
+
+    def _embed(self, calls: list[EmbedCall]) -> list[EmbedResult]:
+        """The vectors of each call; one that fails does not affect the others."""
+        results: dict[int, EmbedResult] = {}
+        by_name: dict[str, list[int]] = {}
+        for at, call in enumerate(calls):
+            by_name.setdefault(call.name, []).append(at)
+        for name, places in by_name.items():
+            embedder = self.models.get(name)
+            if isinstance(embedder, UnknownWeights):
+                results |= dict.fromkeys(places, embedder)
+                continue
+            found = embed_calls(embedder, [calls[at] for at in places])
+            results |= dict(zip(places, found, strict=True))
+        return [results[at] for at in range(len(calls))]
+
+
+def embed_calls(embedder: Any, calls: list[EmbedCall]) -> list[EmbedResult]:
+    """Embed the items of all calls at once; call by call if that fails."""
+    items = [item for call in calls for item in call.items]
+    try:
+        vectors = embedder.embed(
+            [item.frames for item in items],
+            [item.text for item in items],
+            [item.domain for item in items],
         )
-
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def embed(self, queries: list[Query]) -> list[Embedded]:
-        """Embed a batch; Serve collects it from calls with one query each."""
-        return await asyncio.to_thread(self._embed, queries)
-
-    def _embed(self, queries: list[Query]) -> list[Embedded]:
-        """Each query's vector or error; a failed query does not affect the others."""
-        frames: dict[int, list[bytes] | None] = {}
-        results: dict[int, Embedded] = {}
-        for at, query in enumerate(queries):
-            try:
-                frames[at] = self._frames(query)
-            except MediaError as error:
-                results[at] = Embedded(None, str(error))
-            except Exception as error:
-                results[at] = server_error(error)
-        results |= self._vectors({at: (queries[at], jpegs) for at, jpegs in frames.items()})
-        return [results[at] for at in range(len(queries))]
-
-    def _vectors(self, decoded: Decoded) -> dict[int, Embedded]:
-        """Embed all queries in one batch; one by one if that fails."""
-        if not decoded:
-            return {}
-        queries, frames = zip(*decoded.values(), strict=True)
-        try:
-            domains = [
-                query.domain or (query_domain(jpegs) if jpegs else Domain.PAGE)
-                for query, jpegs in decoded.values()
-            ]
-            vectors = self.embedder.embed(list(frames), [query.text for query in queries], domains)
-        except Exception as error:
-            if len(decoded) == 1:
-                return dict.fromkeys(decoded, server_error(error))
-            return {at: self._vectors({at: one})[at] for at, one in decoded.items()}
-        return {at: Embedded(vector.tolist()) for at, vector in zip(decoded, vectors, strict=True)}
-
-    def _frames(self, query: Query) -> list[bytes] | None:
-        """Decode an upload in an isolated process, which a hostile file cannot harm."""
-        if query.media is None:
-            return None
-        return self.process.call(query_frames, query.media, self.decode, query.domain)
-
-    def model_name(self) -> str:
-        """The model with its weights, as `embedding_name`."""
-        return self.embedder.name
+    except Exception as error:
+        if len(calls) > 1:
+            return [embed_calls(embedder, [call])[0] for call in calls]
+        if isinstance(error, ValueError):  # the model cannot embed words alone
+            return [Refused(str(error))]
+        logger.error("a query failed", exc_info=error)
+        return [Refused(f"{type(error).__name__} on the server; see its log", 500)]
+    ends = np.cumsum([len(call.items) for call in calls])
+    return list(np.split(vectors, ends[:-1]))

@@ -3,15 +3,17 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import socket
 import threading
 
 from ampere.cluster import cluster_address, connect
-from ampere.config.serve import ServeSettings
+from ampere.config.serve import ServeSettings, is_loopback
+from ampere.store.keys import read_keys
 from ampere.store.workspace import Workspace
 
 APPLICATION = "ampere"
-REQUEST_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 1000.0  # beyond any limit of our own, which the guards of a gateway keep
 # At a signal. With Serve's own time to stop, it ends within the usual 30 s before SIGKILL.
 DRAIN_S = 15.0
 
@@ -21,19 +23,24 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
 
     Raises:
         FileNotFoundError: the workspace has no such model or no index of it.
-        ValueError: the index holds vectors of other weights than the model's.
+        ValueError: the address is not loopback, and there are no API keys.
         RuntimeError: the port is in use, the cluster has an endpoint already, or there are not
             enough GPUs for `serve.gpus`.
     """
     arguments = dataclasses.asdict(settings)
     host, port = arguments.pop("host"), arguments.pop("port")
+    require_keys(workspace, host)
     require_free_port(host, port)
+    # Ray's processes take over the environment of the one that starts it; with a cluster that runs
+    # already, the replicas have these by `serve.app`, and the proxies do without.
+    from serve.app import REPLICA_ENV, SearchArgs, build_app
+
+    os.environ.update(REPLICA_ENV)
     from ray import serve
 
-    from serve.app import SearchArgs, build_app
-
-    app = build_app(SearchArgs(workspace=workspace.uri, **arguments))
-    connect(settings.embedder_replicas * settings.gpus, "serve.gpus")
+    arguments |= {"workspace": workspace.uri, "requires_keys": not is_loopback(host)}
+    app = build_app(SearchArgs(**arguments))
+    connect(len(settings.models) * settings.embedder_replicas * settings.gpus, "serve.gpus")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:
         raise RuntimeError(
@@ -46,6 +53,19 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     )
     serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"
+
+
+def require_keys(workspace: Workspace, host: str) -> None:
+    """Check that other machines need an API key, and that there is one.
+
+    Raises:
+        ValueError: the address is not loopback, and the workspace has no keys.
+    """
+    if not is_loopback(host) and not read_keys(workspace):
+        raise ValueError(
+            f"serve.host is {host}, which other machines reach, and {workspace.uri} has no API "
+            f"keys. Run `ampere keys add --workspace {workspace.uri}` first, or listen on 127.0.0.1"
+        )
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -107,7 +127,7 @@ def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> in
     url = start(workspace, settings)
     print(
         f"serving model {settings.model} of {workspace.uri}\n"
-        f"search page {url}, API docs {url}/docs; Ctrl-C stops",
+        f"search page {url}, API {url}/openapi.json; Ctrl-C stops",
         flush=True,
     )
     try:

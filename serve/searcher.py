@@ -1,78 +1,147 @@
-"""The search deployment: holds one shard of a live index in memory and searches it by vector."""
+"""The search deployment: holds a live index in memory and searches it.
 
-from collections.abc import Sequence
+A replica holds all shards of an index. The ranks of words, filters, groups and facets are those of
+all rows: merged answers of searchers with one shard each would have other ranks.
+"""
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ray import serve
 
-from ampere.records import Domain
+from ampere.config.index import IndexSettings
+from ampere.retrieval.engine import FaissEngine, IndexEngine
 from ampere.retrieval.index_types import set_blas_threshold
-from ampere.retrieval.query_vector import QueryVectors
-from ampere.retrieval.request import MODE_WITH_WORDS, Mode, SearchRequest
-from ampere.retrieval.search import Hit
-from ampere.store.indexes import open_searcher
+from ampere.retrieval.query_vector import Embedding, combine
+from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.search import INTERNAL_COLUMNS, SearchAnswer, count_facets
+from ampere.store.indexes import open_engine
 from ampere.store.moments import with_moments
+from ampere.store.serving import ServedModel
+from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
+from serve.embedder import Refused
+from serve.weights import FollowedModel, UnknownWeights
+
+Facets = tuple[dict[str, dict[Any, int]], int]
 
 
-@serve.deployment(max_ongoing_requests=32, graceful_shutdown_timeout_s=10)
+@dataclass(frozen=True)
+class SearchCall:
+    """One search.
+
+    Attributes:
+        name: of the model with its weights, whose index is searched.
+        request: what is asked for; its media may be empty.
+        embedded: the vectors of its parts, float32 [D] each.
+    """
+
+    name: str
+    request: SearchRequest
+    embedded: Mapping[Embedding, NDArray[np.float32]]
+
+
+@serve.deployment(max_ongoing_requests=64, graceful_shutdown_timeout_s=10)
 class SearcherDeployment:
-    """One replica of one shard of a model's index.
+    """One replica of a model's index.
 
     Args:
         workspace: its URI.
-        name: of the model with the weights that embed the queries, as `embedding_name`.
-        shard: number of the shard.
-        shards: number of shards when the endpoint started; each has its searcher.
-
-    Raises:
-        ValueError: the index was rebuilt with another number of shards.
+        model: name of a model of the workspace.
     """
 
-    def __init__(self, workspace: str, name: str, shard: int, shards: int) -> None:
+    def __init__(self, workspace: str, model: str) -> None:
         set_blas_threshold()
         self.workspace = Workspace.open(workspace)
-        self.searcher = open_searcher(self.workspace, name, [shard])
-        found = self.searcher.snapshot.base.meta["shards"]
-        if found != shards:
-            raise ValueError(
-                f"number of index shards changed: found {found}, the endpoint started with "
-                f"{shards}. Restart the endpoint"
-            )
-        self.searcher.start()
+        self.engines = FollowedModel(self.workspace, model, self._open, lambda held: held.close())
+        self._following = asyncio.ensure_future(self.engines.follow())
 
-    def search(
-        self, vector: list[float] | None, words: str | None, domains: list[Domain], k: int
-    ) -> dict[Domain, list[Hit]]:
-        """The `k` best samples of each domain.
+    def _open(self, served: ServedModel) -> IndexEngine:
+        last = last_settings(self.workspace, "index", IndexSettings())
+        engine = open_engine(self.workspace, served.name, last.engine, last.uri)
+        if isinstance(engine, FaissEngine):
+            warm_up(engine)
+        return engine
 
-        Args:
-            vector: of the query; None: ranked by words alone.
-            words: of a query without a file, ranked by them and by the vector; None: by the vector.
-            domains: domains to search.
-            k: hits per domain.
-        """
-        if words is None:
-            assert vector is not None, "a query has a file or words"
-            request = SearchRequest(vector=tuple(vector), domains=tuple(domains), k=k)
-        else:
-            mode: Mode = "lexical" if vector is None else MODE_WITH_WORDS
-            request = SearchRequest(text=words, mode=mode, domains=tuple(domains), k=k)
-        query = None if vector is None else np.asarray(vector, dtype=np.float32)
-        hits = self.searcher.search(request, QueryVectors(query)).hits
-        return with_moments(self.workspace, hits, words)
+    async def search(self, call: SearchCall) -> SearchAnswer | Refused | UnknownWeights:
+        """The hits of a request, with the moments at which clips name the product."""
+        engine = self.engines.get(call.name)
+        if isinstance(engine, UnknownWeights):
+            return engine
+        return await asyncio.to_thread(self._search, engine, call)
 
-    def meta(self) -> dict[str, object]:
-        """The contents of index.json of the base that is searched."""
-        return self.searcher.snapshot.base.meta
+    def _search(self, engine: IndexEngine, call: SearchCall) -> SearchAnswer | Refused:
+        request = call.request
+        try:
+            sample = None if request.sample_id is None else engine.vector_of(request.sample_id)
+            answer = engine.search(request, combine(request, call.embedded, sample))
+        except ValueError as error:  # a column or a sample that there is not
+            return Refused(str(error))
+        hits = with_moments(self.workspace, answer.hits, request.words)
+        return dataclasses.replace(answer, hits=hits)
+
+    async def facets(self, call: SearchCall) -> Facets | Refused | UnknownWeights:
+        """Counts by the values of columns, and the version of the table."""
+        engine = self.engines.get(call.name)
+        if isinstance(engine, UnknownWeights):
+            return engine
+        if not isinstance(engine, FaissEngine):
+            return Refused("Milvus counts no facets; the engine faiss does")
+        snapshot = engine.searcher.snapshot
+        try:
+            counts = await asyncio.to_thread(count_facets, snapshot, call.request)
+        except ValueError as error:
+            return Refused(str(error))
+        return counts, snapshot.version
+
+    async def stats(self, name: str) -> dict[str, Any] | UnknownWeights:
+        """What is searched: rows, versions, changes, recall and columns."""
+        engine = self.engines.get(name)
+        if isinstance(engine, UnknownWeights):
+            return engine
+        return await asyncio.to_thread(engine_stats, engine)
 
 
-def best_of(shards: Sequence[dict[Domain, list[Hit]]], k: int) -> dict[Domain, list[Hit]]:
-    """Merge the hits of all shards: the `k` best of each domain, ties in the order of their ids."""
-    if len(shards) == 1:
-        return shards[0]
-    merged = {domain: [hit for shard in shards for hit in shard[domain]] for domain in shards[0]}
-    return {
-        domain: sorted(hits, key=lambda hit: (-hit.score, hit.sample_id))[:k]
-        for domain, hits in merged.items()
+def warm_up(engine: FaissEngine) -> None:
+    """Search once by a vector and by words, so that no query pays for first use."""
+    snapshot = engine.searcher.snapshot
+    dimension = snapshot.dataset.schema.field("vector").type.list_size
+    vector = np.zeros(dimension, np.float32)
+    vector[0] = 1
+    request = SearchRequest(text="a", vector=tuple(vector.tolist()), mode="hybrid", k=1)
+    engine.search(request, combine(request, {"words": vector}))
+    # Explanations split words with jieba, which takes most of a second to load.
+    threading.Thread(target=load_word_splitter, daemon=True).start()
+
+
+def load_word_splitter() -> None:
+    """Load jieba's dictionary."""
+    from ampere.retrieval.explain import matched_words
+
+    matched_words("a", "a")
+
+
+def engine_stats(engine: IndexEngine) -> dict[str, Any]:
+    """What an engine searches; of FAISS with its age, recall and columns."""
+    stats = engine.stats()
+    if not isinstance(engine, FaissEngine):
+        return stats
+    snapshot = engine.searcher.snapshot
+    written = snapshot.dataset.versions()[-1]["timestamp"]
+    age = (datetime.now(UTC) - written.astimezone(UTC)).total_seconds()
+    schema = snapshot.dataset.schema
+    return stats | {
+        "newest_change_age_s": max(0.0, age),
+        "recall": snapshot.base.meta.get("gate", {}),
+        "dimension": schema.field("vector").type.list_size,
+        "columns": {
+            field.name: str(field.type) for field in schema if field.name not in INTERNAL_COLUMNS
+        },
     }

@@ -2,6 +2,7 @@
 
 from ampere.commands.base import Command, StageCommand
 from ampere.commands.catalog import CatalogReport, Prepare
+from ampere.commands.keys import Keys
 from ampere.commands.run import Run
 from ampere.commands.scores import (
     Ablate,
@@ -28,6 +29,7 @@ __all__ = [
     "Frames",
     "Index",
     "Inspect",
+    "Keys",
     "Prepare",
     "Run",
     "Search",

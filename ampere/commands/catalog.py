@@ -174,7 +174,8 @@ class CatalogReport(Command):
 
     def run(self) -> int:
         workspace = self.open()
-        from ampere.reports.coverage import coverage_json, find_coverage, format_coverage
+        from ampere.reports.coverage import coverage_json, format_coverage
+        from ampere.store.coverage import find_coverage
 
         coverage = find_coverage(
             workspace,

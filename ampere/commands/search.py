@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import tyro
 
@@ -13,9 +13,6 @@ from ampere.config.index import Engine, require_engine
 from ampere.config.serve import ServeSettings
 from ampere.config.settings import Settings
 from ampere.records import Domain
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(kw_only=True)

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import tyro
 
 from ampere.commands.base import Command, finish
 from ampere.config.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(kw_only=True)

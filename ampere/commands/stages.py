@@ -132,13 +132,14 @@ class Index(ReportingCommand):
         if self.action == "build":
             return super().run()
         workspace = self.open()
-        from ampere.pipeline.index import roll_back
         from ampere.pipeline.index_milvus import roll_back_collection
+        from ampere.store.indexes import base_name
+        from ampere.store.rollback import roll_back
 
         if self.index.engine == "milvus":
             version = roll_back_collection(workspace, self.index)
         else:
-            version = roll_back(workspace, self.index.model)
+            version = base_name(roll_back(workspace, self.index.model))
         print(f"index: rolled {self.index.model} back to {version}")
         return 0
 

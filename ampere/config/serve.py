@@ -1,5 +1,6 @@
 """Settings of `ampere serve`."""
 
+import ipaddress
 from dataclasses import dataclass
 
 from ampere.config.checks import require, require_name, require_port
@@ -11,29 +12,97 @@ class ServeSettings:
 
     model: str = "ampere"
     """Name of the model under models/ to serve, with its index."""
+    also: tuple[str, ...] = ()
+    """Names of further models to serve, for comparisons; a request names one by its field model."""
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. Beyond loopback, each request needs an API key: see `ampere keys`."""
     port: int = 8000
     """TCP port to listen on."""
-    max_upload_mb: int = 64
-    """Largest accepted upload, in megabytes."""
+    gateway_replicas: int = 1
+    """Number of replicas of the gateway, which reads requests and decodes uploads."""
     embedder_replicas: int = 1
-    """Number of replicas of the embedder, each with its own copy of the model."""
+    """Number of replicas of the embedder at least, each with its own copy of the model."""
+    max_embedder_replicas: int = 0
+    """Number of replicas of the embedder at most, added under load; 0: as many as at least."""
     searcher_replicas: int = 1
-    """Number of replicas of each searcher, each with its own copy of the index."""
+    """Number of replicas of the searcher at least, each with its own copy of the index."""
+    max_searcher_replicas: int = 0
+    """Number of replicas of the searcher at most, added under load; 0: as many as at least."""
     cpus: float = 1.0
     """CPU cores per embedder replica."""
     gpus: float = 0.0
     """GPUs per embedder replica; 0: the CPU."""
+    decoders: int = 2
+    """Isolated processes per gateway replica that decode uploads at the same time."""
+    max_batch: int = 16
+    """Number of queries that the embedder computes at once, at most."""
+    max_concurrent: int = 16
+    """Number of queries that a gateway replica works on at the same time; further ones get status
+    429 and the time to wait."""
+    max_per_client: int = 8
+    """Number of requests of one client (API key, else address) at the same time."""
+    max_upload_mb: int = 64
+    """Largest accepted upload, in megabytes."""
+    request_timeout_s: float = 60.0
+    """Seconds after which a request is given up, its upload included."""
+    cached_queries: int = 10_000
+    """Number of queries whose vectors each gateway replica remembers; 0: none."""
+    stores: tuple[str, ...] = ()
+    """URI prefixes that media_uri may have, such as s3://bucket/uploads/ or https://cdn.example/."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts of `serve.stores` that may have private addresses; others are refused then."""
     origins: tuple[str, ...] = ()
     """Web origins whose pages may use the endpoint (CORS), such as https://shop.example; *: all."""
 
     def __post_init__(self) -> None:
-        require_name("serve.model", self.model)
+        for name in (self.model, *self.also):
+            require_name("serve.model", name)
+        require(
+            len({self.model, *self.also}) == 1 + len(self.also),
+            f"serve.also is {', '.join(self.also)}; expected models other than {self.model}, each "
+            "once",
+        )
         require_port("serve.port", self.port)
-        for name in ("max_upload_mb", "embedder_replicas", "searcher_replicas"):
+        for name in (
+            *("gateway_replicas", "embedder_replicas", "searcher_replicas", "decoders"),
+            *("max_batch", "max_concurrent", "max_per_client", "max_upload_mb"),
+        ):
             value = getattr(self, name)
             require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
-        for name in ("cpus", "gpus"):
+        for name in ("cpus", "gpus", "cached_queries"):
             value = getattr(self, name)
             require(value >= 0, f"serve.{name} is {value}; it must not be negative")
+        for role in ("embedder", "searcher"):
+            least, most = getattr(self, f"{role}_replicas"), getattr(self, f"max_{role}_replicas")
+            require(
+                most == 0 or most >= least,
+                f"serve.max_{role}_replicas is {most}; expected 0 or at least "
+                f"serve.{role}_replicas, which is {least}",
+            )
+        require(
+            self.request_timeout_s > 0,
+            f"serve.request_timeout_s is {self.request_timeout_s:g}; it must be above 0",
+        )
+        for store in self.stores:
+            require(
+                "://" in store and store.endswith("/"),
+                f"serve.stores has {store!r}; expected a URI prefix that ends with a slash, such "
+                "as s3://bucket/uploads/",
+            )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models to serve; the first is the one that requests get by default."""
+        return (self.model, *self.also)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine reach an address to listen on.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "shop")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

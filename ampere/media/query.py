@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 
 from ampere.config.decode import DecodeSettings
-from ampere.media.sample_frames import decode_sample
+from ampere.media.sample_frames import StoredFrames, decode_sample
 from ampere.records import Domain, MediaKind
 
 
 def query_frames(
     data: bytes | Sequence[bytes], settings: DecodeSettings, domain: Domain | None = None
 ) -> list[bytes]:
-    """Decode an image or video file as the decode stage would: 1 or `num_frames` JPEGs.
+    """The frames of `query_sample`: 1 or `num_frames` JPEGs."""
+    return query_sample(data, settings, domain).frames
+
+
+def query_sample(
+    data: bytes | Sequence[bytes], settings: DecodeSettings, domain: Domain | None = None
+) -> StoredFrames:
+    """Decode an image or video file as the decode stage would.
 
     Args:
         data: the file; or images in the order of time.
@@ -21,9 +28,9 @@ def query_frames(
         MediaError: the file is neither an image nor a video that can be decoded.
     """
     if isinstance(data, bytes):
-        return decode_sample(MediaKind.FILE, [data], settings, domain=domain).frames
+        return decode_sample(MediaKind.FILE, [data], settings, domain=domain)
     kind = MediaKind.FILE if len(data) == 1 else MediaKind.FRAMES
-    return decode_sample(kind, data, settings, domain=domain).frames
+    return decode_sample(kind, data, settings, domain=domain)
 
 
 def query_domain(frames: list[bytes]) -> Domain:

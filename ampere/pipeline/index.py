@@ -28,10 +28,8 @@ from ampere.store.indexes import (
     FOLDER,
     UNUSABLE,
     base_folder,
-    base_meta,
     base_name,
     base_tag,
-    bases,
     open_searcher,
     remove_old,
     remove_superseded,
@@ -39,6 +37,7 @@ from ampere.store.indexes import (
     serving,
 )
 from ampere.store.models import model_folder
+from ampere.store.serving import publish_weights, remove_weights
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 
@@ -78,12 +77,14 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
             from ampere.pipeline.index_milvus import update_collection
 
             report = update_collection(workspace, name, table, settings)
+            publish_weights(workspace, settings.model)
             report.notes += filter(None, notes)
             return report
         before, reason = None, "the first one of these weights"
         try:
             before = serving(workspace, name)
             report = current_report(workspace, name, settings, before)
+            publish_weights(workspace, settings.model)
             report.notes += filter(None, notes)
             return report
         except FileNotFoundError:
@@ -92,9 +93,12 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
             reason = str(needed)
         version, rows, lines = new_base(workspace, name, table, settings, before)
         set_serving(search_table(workspace, name), version)
+        publish_weights(workspace, settings.model)
         remove_old(workspace, name, settings.keep, before)
         notes = [f"index: new base {base_name(version)} ({reason})", *lines, *notes]
         if removed := remove_superseded(workspace, name):
+            for weights in removed:
+                remove_weights(workspace, weights)
             notes.append(f"index: removed the tables of earlier weights {', '.join(removed)}")
     return Report(
         "index",
@@ -206,48 +210,6 @@ def made_by(settings: IndexSettings) -> dict[str, Any]:
         for field, value in dataclasses.asdict(settings).items()
         if field not in RUNTIME_ONLY_FIELDS
     }
-
-
-def roll_back(workspace: Workspace, model: str) -> str:
-    """Serve the base before the current one again; return its name.
-
-    That is the base that was served when the current one was built. Rows that were added, changed
-    or deleted since stay so: only the base changes.
-
-    Raises:
-        FileNotFoundError: the model has no index, or no earlier base.
-        ValueError: the earlier base is damaged.
-        RuntimeError: a job is building this index.
-    """
-    with workspace.lock(f"index-{model}"):
-        name = embedding_name(model_folder(workspace, model))
-        current = serving(workspace, name)
-        last = served_before(workspace, name, current)
-        before = [version for version in bases(workspace, name) if version < current]
-        before = [version for version in before if last is None or version <= last]
-        if not before:
-            raise FileNotFoundError(
-                f"{workspace.uri} has no base of index {name} before {base_name(current)}"
-            )
-        goal = before[-1]
-        try:
-            check_files(base_folder(workspace, name, goal))
-        except UNUSABLE as error:
-            raise ValueError(
-                f"cannot roll back index {name} to {base_name(goal)}: {error}; "
-                f"{base_name(current)} stays current. To roll back to an earlier base, remove "
-                f"{FOLDER}/{name}/{base_name(goal)} and try again"
-            ) from error
-        set_serving(search_table(workspace, name), goal)
-    return base_name(goal)
-
-
-def served_before(workspace: Workspace, name: str, version: int) -> int | None:
-    """The version that was served when a base was built; None: unknown, or there was none."""
-    try:
-        return base_meta(workspace, name, version)["before"]
-    except UNUSABLE:
-        return None
 
 
 def split_filter(split: str) -> pc.Expression | None:

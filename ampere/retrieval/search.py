@@ -100,20 +100,24 @@ def search(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) ->
         ValueError: the filter, a facet or `group_by` names a column that there is not, or the
             filter is invalid.
     """
-    schema = snapshot.dataset.schema
-    for name in request.facets:
-        check_column(name, schema)
     if request.group_by:
-        check_group_column(request.group_by, schema)
-    condition = search_condition(snapshot, request)
-    run = _Run(snapshot, request, vectors, condition)
+        check_group_column(request.group_by, snapshot.dataset.schema)
+    facets = count_facets(snapshot, request)
+    run = _Run(snapshot, request, vectors, search_condition(snapshot, request))
     candidates = {domain: run.best(domain) for domain in request.domains}
-    return SearchAnswer(
-        run.hits(candidates),
-        {name: count_values(snapshot, request, condition, name) for name in request.facets},
-        request.ranking,
-        snapshot.version,
-    )
+    return SearchAnswer(run.hits(candidates), facets, request.ranking, snapshot.version)
+
+
+def count_facets(snapshot: Snapshot, request: SearchRequest) -> dict[str, dict[Any, int]]:
+    """The facets of a request, without its hits: column -> value -> number of rows.
+
+    Raises:
+        ValueError: there is no such column, or the filter is invalid.
+    """
+    for name in request.facets:
+        check_column(name, snapshot.dataset.schema)
+    condition = search_condition(snapshot, request)
+    return {name: count_values(snapshot, request, condition, name) for name in request.facets}
 
 
 def search_condition(snapshot: Snapshot, request: SearchRequest) -> str | None:

@@ -146,7 +146,7 @@ def search_over_http(workspace: Workspace, port: int) -> str:
         clip = Path(sample["media_uris"][0])
         with clip.open("rb") as file:
             response = httpx.post(
-                f"{url}/search",
+                f"{url}/v1/search",
                 files={"file": (clip.name, file, "video/mp4")},
                 data={"text": sample["text"], "k": "3"},
                 timeout=60,
@@ -175,14 +175,15 @@ def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> s
     from ampere.reports.search import hit_table  # imports torch, which takes seconds
 
     form = [f"file=@{sample['media_uris'][0]}", f"text={sample['text']}", "k=3"]
-    curl = ["curl", f"{url}/search", *(part for field in form for part in ("-F", field))]
+    curl = ["curl", f"{url}/v1/search", *(part for field in form for part in ("-F", field))]
     timing = answer["timing_ms"]
     return "\n".join(
         [
             f"$ {shlex.join(curl)}",
             f"query: {sample['sample_id']}; hits of its product {sample['product_id']} are right",
             hit_table(answer["results"]),
-            f"embedding took {timing['embed']:.0f} ms, searching {timing['search']:.0f} ms",
+            f"decoding took {timing['prepare']:.0f} ms, embedding {timing['embed']:.0f} ms, searching "
+            f"{timing['search']:.0f} ms",
         ]
     )
 

@@ -12,7 +12,7 @@ from ampere.cli import main
 from ampere.config.index import IndexSettings
 from ampere.models.model_folder import WEIGHTS_FILE, embedding_name
 from ampere.pipeline import index
-from ampere.pipeline.index import build_index, roll_back
+from ampere.pipeline.index import build_index
 from ampere.records import FRAMES, SAMPLES, Domain
 from ampere.reports.search import search
 from ampere.retrieval import gate
@@ -21,6 +21,7 @@ from ampere.retrieval.snapshot import Snapshot
 from ampere.store.embeddings import embedding_tables
 from ampere.store.indexes import base_name, bases, open_searcher, serving
 from ampere.store.models import model_folder
+from ampere.store.rollback import roll_back
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 from tests.helpers.embeddings import embeddings_of, write_embeddings
@@ -333,7 +334,7 @@ def test_rollback(embedded: Workspace, capsys: pytest.CaptureFixture[str]) -> No
     third = build_again(embedded)
     assert served(embedded) == third
     # It was served before the third; the second was rolled back.
-    assert roll_back(embedded, "m") == base_name(first)
+    assert roll_back(embedded, "m") == first
 
 
 def test_last_bases_are_retained(embedded: Workspace) -> None:
@@ -393,7 +394,7 @@ def test_damaged_base_is_reported_and_can_be_rolled_back(embedded: Workspace) ->
     message = "checksum mismatch: .*page-0.faiss .* or run `ampere index rollback`"
     with pytest.raises(ValueError, match=message):
         page_scores(embedded)
-    assert roll_back(embedded, "m") == base_name(first) and len(page_scores(embedded)) == 40
+    assert roll_back(embedded, "m") == first and len(page_scores(embedded)) == 40
 
 
 def test_settings_and_measurements_are_stored(embedded: Workspace) -> None:

@@ -1,0 +1,161 @@
+"""Reading request bodies: JSON, forms with files, and lines of JSON."""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar, get_origin
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+
+from serve.problems import Problem, invalid_fields
+from serve.schemas import MAX_FRAMES, MAX_LINES, MediaFields
+
+B = TypeVar("B", bound=BaseModel)
+JSON, FORM, LINES = "application/json", "multipart/form-data", "application/x-ndjson"
+MAX_LINE_BYTES = 96 * 2**20  # a file in base64
+MAX_FORM_FIELDS = 100
+
+
+async def read_body(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
+    """The fields of a JSON or multipart body, and its files.
+
+    Raises:
+        Problem: 400, 415 or 422.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == FORM:
+        return await _read_form(request, kind)
+    if content_type != JSON:
+        raise Problem(
+            415, f"content-type is {content_type or 'missing'}; expected {JSON} or {FORM}"
+        )
+    fields = validated(kind, parsed(await request.body()))
+    return fields, files_of(fields)
+
+
+async def read_json(request: Request, kind: type[B]) -> B:
+    """The fields of a JSON body.
+
+    Raises:
+        Problem: 400, 415 or 422.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON:
+        raise Problem(415, f"content-type is {content_type or 'missing'}; expected {JSON}")
+    return validated(kind, parsed(await request.body()))
+
+
+async def _read_form(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
+    async with request.form(max_files=MAX_FRAMES, max_fields=MAX_FORM_FIELDS) as form:
+        fields: dict[str, Any] = {}
+        for name in form:
+            if name == "file":
+                continue
+            values = [value for value in form.getlist(name) if value != ""]
+            if any(isinstance(value, UploadFile) for value in values):
+                raise Problem(422, f"{name} is a file; expected the file in the field `file`")
+            if values:
+                fields[name] = form_value(kind, name, [str(value) for value in values])
+        uploads = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
+        files = [await upload.read() for upload in uploads]
+    given = validated(kind, fields)
+    return given, [file for file in files if file] or files_of(given)
+
+
+def form_value(kind: type[BaseModel], name: str, values: list[str]) -> Any:
+    """The value of a form's field: a list for one of several values, an object from JSON.
+
+    Raises:
+        Problem: 422, the JSON is malformed.
+    """
+    field = kind.model_fields.get(name)
+    origin = None if field is None else get_origin(field.annotation)
+    if origin is dict:
+        try:
+            return json.loads(values[-1])
+        except ValueError as error:
+            raise Problem(422, f"{name} is {values[-1][:100]!r}; expected JSON") from error
+    return values if origin in (list, tuple) else values[-1]
+
+
+def parsed(body: bytes | str) -> Any:
+    """JSON.
+
+    Raises:
+        Problem: 400, it is malformed.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is no JSON: {str(error)[:200]}") from error
+
+
+def validated(kind: type[B], fields: Any) -> B:
+    """The fields of a body.
+
+    Raises:
+        Problem: 422, a field is unknown, missing or out of range, or a text has half a character.
+    """
+    if not isinstance(fields, Mapping):
+        raise Problem(422, f"the body is a {type(fields).__name__}; expected an object")
+    if has_half_characters(fields):
+        raise Problem(422, "a text contains an unpaired surrogate (invalid Unicode)")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_fields(error) from error
+
+
+def has_half_characters(value: Any) -> bool:
+    """Whether a text anywhere in a JSON value cannot be encoded as UTF-8."""
+    if isinstance(value, str):
+        return not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, Mapping):
+        return any(has_half_characters(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(has_half_characters, value))
+
+
+def files_of(fields: BaseModel) -> list[bytes]:
+    """The files that a body holds in base64.
+
+    Raises:
+        Problem: 422, one is no base64.
+    """
+    if not isinstance(fields, MediaFields):
+        return []
+    texts = [fields.media] if fields.media is not None else fields.frames
+    try:
+        return [base64.b64decode(text, validate=True) for text in texts]
+    except (binascii.Error, ValueError) as error:
+        raise Problem(422, f"media is no base64: {error}") from error
+
+
+async def read_lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
+    """The number and text of each line of a body, as they arrive; empty lines are passed over.
+
+    Raises:
+        Problem: 413, 415 or 422.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in (LINES, "application/jsonl"):
+        raise Problem(415, f"content-type is {content_type or 'missing'}; expected {LINES}")
+    number, rest = 0, b""
+    async for chunk in request.stream():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise Problem(413, f"line {number + 1} has over {MAX_LINE_BYTES} bytes")
+        for line in lines:
+            if line.strip():
+                yield _checked(number), line
+                number += 1
+    if rest.strip():
+        yield _checked(number), rest
+
+
+def _checked(number: int) -> int:
+    if number >= MAX_LINES:
+        raise Problem(422, f"the batch has over {MAX_LINES} lines; send it in several parts")
+    return number

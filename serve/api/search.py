@@ -1,0 +1,212 @@
+"""Routes that search and embed."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from ampere.retrieval.request import SearchRequest
+from serve.api.answers import QUERY, bodies, hit_answer, json_value, services
+from serve.api.bodies import (
+    FORM,
+    JSON,
+    LINES,
+    files_of,
+    parsed,
+    read_body,
+    read_json,
+    read_lines,
+    validated,
+)
+from serve.problems import Problem, request_id_of, server_error
+from serve.queries import Query
+from serve.schemas import (
+    EmbedAnswer,
+    FacetsAnswer,
+    FacetsBody,
+    Line,
+    QueryBody,
+    SearchBody,
+    SearchResult,
+    facet_counts,
+)
+from serve.searcher import SearchCall
+from serve.services import Services
+
+B = TypeVar("B", bound=QueryBody)
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+@router.post(
+    "/search",
+    response_model=SearchResult,
+    responses=QUERY,
+    openapi_extra=bodies(SearchBody, JSON, FORM),
+)
+async def search(request: Request) -> JSONResponse:
+    """The samples of each domain that fit a file, words, a stored sample, or a vector best."""
+    body, files = await read_body(request, SearchBody)
+    return JSONResponse(await search_answer(services(request), body, files))
+
+
+@router.post(
+    "/search/batch",
+    response_model=Line,
+    responses=QUERY,
+    openapi_extra=bodies(SearchBody, LINES),
+)
+async def search_batch(request: Request) -> StreamingResponse:
+    """Many searches: a JSON object per line, answered in their order, each by itself."""
+    return await batch(request, SearchBody, search_answer)
+
+
+@router.post(
+    "/embed",
+    response_model=EmbedAnswer,
+    responses=QUERY,
+    openapi_extra=bodies(QueryBody, JSON, FORM),
+)
+async def embed(request: Request) -> JSONResponse:
+    """The vector of a file, of words, or of both together."""
+    body, files = await read_body(request, QueryBody)
+    return JSONResponse(await embed_answer(services(request), body, files))
+
+
+@router.post(
+    "/embed/batch",
+    response_model=Line,
+    responses=QUERY,
+    openapi_extra=bodies(QueryBody, LINES),
+)
+async def embed_batch(request: Request) -> StreamingResponse:
+    """The vectors of many queries: a JSON object per line, answered in their order."""
+    return await batch(request, QueryBody, embed_answer)
+
+
+@router.post(
+    "/facets",
+    response_model=FacetsAnswer,
+    responses=QUERY,
+    openapi_extra=bodies(FacetsBody, JSON),
+)
+async def facets(request: Request) -> JSONResponse:
+    """The values of columns, with the number of rows that pass the filter and hold the words."""
+    body = await read_json(request, FacetsBody)
+    pair = services(request).queries.backend.pair(body.model)
+    # Counting ranks nothing: any vector will do for a request without words.
+    try:
+        counting = SearchRequest(
+            text=body.text,
+            vector=() if body.text else (1.0,),
+            mode="lexical" if body.text else None,
+            filter=body.filter,
+            domains=tuple(dict.fromkeys(body.domains)),
+            k=1,
+            facets=tuple(dict.fromkeys(body.columns)),
+        )
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    counts, version = await pair.with_same_weights(
+        lambda served: pair.facets(SearchCall(served.name, counting, {}))
+    )
+    return JSONResponse({"facets": counts_of(counts), "version": version})
+
+
+def counts_of(facets: Any) -> dict[str, list[dict[str, Any]]]:
+    """Facets as JSON."""
+    counts = facet_counts(facets)
+    for of_column in counts.values():
+        for count in of_column:
+            count["value"] = json_value(count["value"])
+    return counts
+
+
+async def search_answer(held: Services, body: SearchBody, files: list[bytes]) -> dict[str, Any]:
+    """The answer to a search, as JSON."""
+    start = time.perf_counter()
+    query = await held.understood(body, files)
+    found = await held.queries.search(body, query)
+    answer = found.answer
+    query.steps_ms["total"] = 1e3 * (time.perf_counter() - start)
+    held.metrics.steps(query.steps_ms)
+    return {
+        "results": {
+            str(domain): [hit_answer(hit) for hit in hits] for domain, hits in answer.hits.items()
+        },
+        "facets": counts_of(answer.facets),
+        "mode": answer.mode,
+        "model": found.name,
+        "version": answer.version,
+        "query": {
+            "parts": list(found.parts),
+            "domain": str(found.domain),
+            "text": query.text,
+            "transcript": query.transcript,
+            "notes": query.notes,
+        },
+        "timing_ms": query.steps_ms,
+    }
+
+
+async def embed_answer(held: Services, body: QueryBody, files: list[bytes]) -> dict[str, Any]:
+    """The vector of a query, as JSON."""
+    query: Query = await held.understood(body, files)
+    vector, served, domain = await held.queries.vector(query)
+    return {
+        "vector": vector.tolist(),
+        "dimension": len(vector),
+        "domain": str(domain),
+        "model": served.name,
+    }
+
+
+async def batch(
+    request: Request,
+    kind: type[B],
+    answer: Callable[[Services, B, list[bytes]], Awaitable[dict[str, Any]]],
+) -> StreamingResponse:
+    """Answer the lines of a body one by one, some at a time."""
+    held: Services = services(request)
+    request_id = request_id_of(request)
+
+    async def line(number: int, text: bytes) -> dict[str, Any]:
+        try:
+            body = validated(kind, parsed(text))
+            return {
+                "index": number,
+                "status": 200,
+                "answer": await answer(held, body, files_of(body)),
+            }
+        except Problem as problem:
+            status, found = problem.status, problem
+        except Exception as error:
+            status, found = 500, server_error(error, request_id)
+        return {"index": number, "status": status, "problem": found.body(request_id)}
+
+    async def lines() -> AsyncIterator[bytes]:
+        number = 0
+        try:
+            async for done in held.in_order(read_lines(request), line):
+                yield encoded(done)
+                number += 1
+        except Problem as problem:  # of the body as a whole
+            failed = {"status": problem.status, "problem": problem.body(request_id)}
+            yield encoded({"index": number} | failed)
+
+    answers = lines()
+    first = await anext(answers, b"")
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield first
+        async for done in answers:
+            yield done
+
+    return StreamingResponse(rest(), media_type=LINES)
+
+
+def encoded(value: Any) -> bytes:
+    """A line of JSON."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,160 @@
+"""The deployments behind a gateway: one pair of embedder and searcher for each model."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from ampere.retrieval.search import SearchAnswer
+from ampere.store.serving import ServedModel, served_model
+from ampere.store.workspace import Workspace
+from serve.embedder import EmbedCall, EmbedItem, Refused, Vectors
+from serve.problems import Problem
+from serve.searcher import Facets, SearchCall
+from serve.weights import UnknownWeights
+
+T = TypeVar("T")
+POLL_S = 1.0
+logger = logging.getLogger("ray.serve")
+
+
+class Handle(Protocol):
+    """What a gateway needs of a deployment; `ray.serve`'s handles have it."""
+
+    def __getattr__(self, name: str) -> Any:
+        """A method, called by `.remote(...)`."""
+
+
+class ServedPair:
+    """A model's deployments, asked for weights that both have loaded.
+
+    Args:
+        workspace: with the model.
+        model: its name.
+        embedder, searcher: handles of the deployments.
+    """
+
+    def __init__(
+        self, workspace: Workspace, model: str, embedder: Handle, searcher: Handle
+    ) -> None:
+        self.workspace, self.model = workspace, model
+        self.embedder, self.searcher = embedder, searcher
+        self.served = [served_model(workspace, model)]  # the newest first
+        self._frames: dict[str, int] = {}
+        self._looked_at = time.monotonic()
+
+    @property
+    def newest(self) -> ServedModel:
+        """The weights that are to be served."""
+        return self.served[0]
+
+    async def with_same_weights(self, ask: Callable[[ServedModel], Awaitable[T]]) -> T:
+        """Ask with the newest weights, or with those before while a replica has no others.
+
+        Args:
+            ask: all calls of one request; raises `NotLoaded` if a replica lacks the weights.
+
+        Raises:
+            Problem: 503, no replica has any weights that this gateway knows of.
+        """
+        await self._look()
+        for served in list(self.served):
+            try:
+                return await ask(served)
+            except NotLoaded:
+                continue
+        raise Problem(503, f"model {self.model} is loading; try again", retry_after_s=2)
+
+    async def embed(self, served: ServedModel, items: tuple[EmbedItem, ...]) -> Vectors:
+        """The vectors of some items, float32 [items, D].
+
+        Raises:
+            Problem: the model cannot embed them.
+            NotLoaded: the replica lacks the weights.
+        """
+        return checked(await self.embedder.embed.remote(EmbedCall(served.name, items)))
+
+    async def search(self, call: SearchCall) -> SearchAnswer:
+        """The hits of a request.
+
+        Raises:
+            Problem: the request does not fit the table.
+            NotLoaded: the replica lacks the weights.
+        """
+        return checked(await self.searcher.search.remote(call))
+
+    async def facets(self, call: SearchCall) -> Facets:
+        """Counts by the values of columns, and the version of the table.
+
+        Raises:
+            Problem: the request does not fit the table.
+            NotLoaded: the replica lacks the weights.
+        """
+        return checked(await self.searcher.facets.remote(call))
+
+    async def frames(self, served: ServedModel) -> int:
+        """Frames of a clip that the model reads."""
+        if served.name not in self._frames:
+            count = await self.embedder.number_of_frames.remote(served.name)
+            self._frames[served.name] = checked(count)
+        return self._frames[served.name]
+
+    async def stats(self, served: ServedModel) -> dict[str, Any]:
+        """What the searcher says of its index."""
+        return checked(await self.searcher.stats.remote(served.name))
+
+    async def _look(self) -> None:
+        """See once a second which weights are to be served."""
+        if time.monotonic() - self._looked_at < POLL_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            served = await asyncio.to_thread(served_model, self.workspace, self.model)
+        except Exception:  # the next look may succeed
+            logger.exception("model %s: cannot see which weights are to be served", self.model)
+            return
+        if served.name != self.newest.name:
+            before = [other for other in self.served if other.name != served.name]
+            self.served = [served, *before][:2]
+
+
+class NotLoaded(Exception):
+    """A replica has not loaded the weights of a request."""
+
+
+def checked(answer: Any) -> Any:
+    """The answer of a deployment.
+
+    Raises:
+        Problem: it refused.
+        NotLoaded: it lacks the weights.
+    """
+    if isinstance(answer, UnknownWeights):
+        raise NotLoaded(answer.name)
+    if isinstance(answer, Refused):
+        raise Problem(answer.status, answer.detail)
+    return answer
+
+
+class Backend:
+    """All models that are served.
+
+    Args:
+        pairs: by name; the first is the one that requests get by default.
+    """
+
+    def __init__(self, pairs: Mapping[str, ServedPair]) -> None:
+        self.pairs = dict(pairs)
+
+    def pair(self, model: str | None) -> ServedPair:
+        """The deployments of a model.
+
+        Raises:
+            Problem: 422, it is not served.
+        """
+        if model is None:
+            return next(iter(self.pairs.values()))
+        if model not in self.pairs:
+            raise Problem(422, f"model is {model[:100]!r}; served are {', '.join(self.pairs)}")
+        return self.pairs[model]

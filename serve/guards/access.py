@@ -1,0 +1,109 @@
+"""API keys: who may ask, and what."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ampere.store.keys import StoredKey, matching_key, read_keys
+from ampere.store.workspace import Workspace
+from serve.problems import Problem
+
+COOKIE = "ampere_key"
+LOOK_S = 5.0  # between two looks at the stored keys
+OPEN_PATHS = ("/", "/healthz", "/readyz")  # and the files of the page
+ADMIN_METHODS = ("PUT", "DELETE")
+ADMIN_PATHS = ("/v1/index/publish", "/v1/index/rollback")
+
+
+class KeyRing:
+    """The stored keys, read again every few seconds.
+
+    Args:
+        workspace: that holds them.
+        required: whether a request needs a key even if there are none.
+    """
+
+    def __init__(self, workspace: Workspace, *, required: bool) -> None:
+        self.workspace, self.required = workspace, required
+        self._keys: Sequence[StoredKey] = read_keys(workspace)
+        self._looked_at = time.monotonic()
+
+    async def keys(self) -> Sequence[StoredKey]:
+        """The keys that there are."""
+        if time.monotonic() - self._looked_at > LOOK_S:
+            self._looked_at = time.monotonic()
+            self._keys = await asyncio.to_thread(read_keys, self.workspace)
+        return self._keys
+
+    async def role(self, key: str | None) -> tuple[str, str]:
+        """Role and name of who has a key.
+
+        Raises:
+            Problem: 401, the key is missing or unknown.
+        """
+        keys = await self.keys()
+        if not keys and not self.required:
+            return "admin", "loopback"
+        if key is None:
+            raise Problem(
+                401, "no API key; send the header `Authorization: Bearer KEY` (see `ampere keys`)"
+            )
+        found = matching_key(keys, key)
+        if found is None:
+            raise Problem(
+                401, "the API key is unknown; `ampere keys list` shows those that there are"
+            )
+        return found.role, found.key_id
+
+
+class Access:
+    """Lets requests with a sufficient key through, before their body is read.
+
+    Args:
+        app: the application behind it.
+        ring: the stored keys.
+    """
+
+    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
+        self.app, self.ring = app, ring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401 or 403."""
+        if scope["type"] != "http" or is_open(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        try:
+            role, name = await self.ring.role(key_of(Headers(scope=scope)))
+            if role != "admin" and is_for_admins(scope["method"], scope["path"]):
+                raise Problem(403, f"key {name} may read only; this needs a key of role admin")
+        except Problem as problem:
+            await problem.response(scope["ampere.request_id"])(scope, receive, send)
+            return
+        scope["ampere.role"], scope["ampere.key_id"] = role, name
+        await self.app(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key: probes, and the page, which asks for the key."""
+    return path in OPEN_PATHS or path.startswith("/page/")
+
+
+def is_for_admins(method: str, path: str) -> bool:
+    """Whether a request changes samples or the index."""
+    return method in ADMIN_METHODS or path in ADMIN_PATHS
+
+
+def key_of(headers: Headers) -> str | None:
+    """The key of a request: from the header, else from the page's cookie; None: it has none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return None
+    return None if cookie is None else cookie.value

@@ -1,0 +1,195 @@
+"""Which requests may begin: bounds on their number, size and time, before their body is read."""
+
+import asyncio
+from collections import Counter
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.metrics import Metrics
+from serve.problems import Problem
+
+IDLE_S = 10.0  # without a byte of a body, which holds a place that others need
+FORM_BYTES = 2**20  # allowed for the other fields of a request
+BASE64 = 4 / 3  # a JSON body holds files in base64
+BATCH_PARTS = 16
+WORKING_METHODS = ("POST", "PUT")
+LIGHT_PATHS = ("/v1/session", "/v1/judgments", "/v1/index/publish", "/v1/index/rollback")
+
+
+class Places:
+    """The places of a gateway replica for requests that decode, embed or search.
+
+    There is no queue: who finds no place is told so at once, and may ask again. A queue would make
+    each admitted request wait for all before it.
+
+    Args:
+        total: requests at the same time.
+        per_client: of one client.
+    """
+
+    def __init__(self, total: int, per_client: int) -> None:
+        self.total, self.per_client = total, per_client
+        self.clients: Counter[str] = Counter()
+        self.taken = 0
+        self.draining = False
+        self._empty = asyncio.Event()
+
+    def take(self, client: str) -> None:
+        """Take a place.
+
+        Raises:
+            Problem: 503, the endpoint is stopping; 429, there is none.
+        """
+        if self.draining:
+            raise Problem(503, "the endpoint is stopping; try again", retry_after_s=2)
+        if self.clients[client] >= self.per_client:
+            raise Problem(
+                429,
+                f"this client has {self.per_client} requests in progress, which is its limit "
+                "(serve.max_per_client); wait for one of them",
+                retry_after_s=1,
+            )
+        if self.taken >= self.total:
+            raise Problem(
+                429,
+                f"the endpoint works on {self.total} requests, which is its limit "
+                "(serve.max_concurrent); try again",
+                retry_after_s=1,
+            )
+        self.taken += 1
+        self.clients[client] += 1
+
+    def give_back(self, client: str) -> None:
+        """Free a place."""
+        self.taken -= 1
+        self.clients[client] -= 1
+        if not self.clients[client]:
+            del self.clients[client]
+        if not self.taken:
+            self._empty.set()
+
+    async def drain(self) -> None:
+        """Refuse further requests, and wait for the answers of those in progress."""
+        self.draining = True
+        while self.taken:
+            self._empty.clear()
+            await self._empty.wait()
+
+
+class Admission:
+    """Gives each request a place, a limit on its body, and a time.
+
+    Args:
+        app: the application behind it.
+        places: of this replica.
+        metrics: counts those that are refused.
+        max_upload_bytes: of a file.
+        timeout_s: of a request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        places: Places,
+        metrics: Metrics,
+        max_upload_bytes: int,
+        timeout_s: float,
+    ) -> None:
+        self.app, self.places, self.metrics = app, places, metrics
+        self.max_upload_bytes, self.timeout_s = max_upload_bytes, timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 408, 413, 429 or 503."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        client = client_of(scope)
+        needs_place = takes_place(scope["method"], scope["path"])
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            if needs_place:
+                self.places.take(client)
+            try:
+                limited = self._limited(scope, receive)
+                async with asyncio.timeout(self.timeout_s * parts_of(scope["path"])):
+                    await self.app(scope, limited, sending)
+            finally:
+                if needs_place:
+                    self.places.give_back(client)
+        except TimeoutError as error:
+            problem = Problem(
+                503,
+                f"no answer within {self.timeout_s:g} s (serve.request_timeout_s); try again, with "
+                "less at once",
+                retry_after_s=5,
+            )
+            await self._refuse(problem, scope, receive, sending, began, error)
+        except Problem as problem:
+            await self._refuse(problem, scope, receive, sending, began, problem)
+
+    async def _refuse(
+        self,
+        problem: Problem,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        began: bool,
+        error: Exception,
+    ) -> None:
+        if began:  # nothing but an early end tells the client now
+            raise error
+        self.metrics.refused(problem.status)
+        await problem.response(scope["ampere.request_id"])(scope, receive, send)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """A `receive` that raises 413 and 408 before a body is stored."""
+        limit = int(self.max_upload_bytes * BASE64) + FORM_BYTES
+        limit *= parts_of(scope["path"])
+        declared = Headers(scope=scope).get("content-length", "0")
+        read, complete = 0, False
+
+        async def limited() -> Message:
+            nonlocal read, complete
+            if complete:
+                return await receive()  # waits until the client disconnects
+            try:
+                message = await asyncio.wait_for(receive(), IDLE_S)
+            except TimeoutError as error:
+                raise Problem(408, f"no byte of the body for {IDLE_S:g} s") from error
+            read += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            size = max(read, int(declared) if declared.isdecimal() else 0)
+            if size > limit:
+                raise Problem(
+                    413,
+                    f"the body has {size} bytes; expected at most {limit} (serve.max_upload_mb)",
+                )
+            return message
+
+        return limited
+
+
+def parts_of(path: str) -> int:
+    """How many times the limits of one request those of a path are; a batch has many lines."""
+    return BATCH_PARTS if path.endswith("/batch") else 1
+
+
+def takes_place(method: str, path: str) -> bool:
+    """Whether a request decodes, embeds or searches."""
+    return method in WORKING_METHODS and path not in LIGHT_PATHS
+
+
+def client_of(scope: Scope) -> str:
+    """Who sends a request: its key, else its address."""
+    key = scope.get("ampere.key_id")
+    if key is not None and key != "loopback":
+        return f"key {key}"
+    # Not the header X-Forwarded-For, which any client may make up.
+    return str((scope.get("client") or ("unknown",))[0])

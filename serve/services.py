@@ -1,0 +1,125 @@
+"""What the routes of a gateway replica work with."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from ampere.config.decode import DecodeSettings
+from ampere.config.serve import ServeSettings
+from ampere.store.workspace import Workspace
+from serve.audit import Audit
+from serve.backend import Backend
+from serve.catalog_state import CoverageCache
+from serve.decode_pool import DecodePool
+from serve.guards.access import KeyRing
+from serve.guards.admission import Places
+from serve.metrics import Metrics
+from serve.queries import Queries, Query
+from serve.query_cache import QueryCache
+from serve.samples import Samples
+from serve.schemas import QueryBody
+from serve.stores import Stores
+
+T = TypeVar("T")
+R = TypeVar("R")
+DECODE_LIMIT_S = 10.0  # for one upload, whatever the workspace's own limit is
+LINES_AT_ONCE = 8  # of a batch
+
+
+class Services:
+    """All that a gateway replica holds.
+
+    Args:
+        workspace: what is searched.
+        settings: of the endpoint.
+        decode: how the workspace's media were decoded.
+        backend: the deployments of the models.
+        replica: name of this replica.
+        requires_keys: whether each request needs an API key, even if there are none yet.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: ServeSettings,
+        decode: DecodeSettings,
+        backend: Backend,
+        *,
+        replica: str,
+        requires_keys: bool,
+    ) -> None:
+        self.workspace, self.settings = workspace, settings
+        limit = min(decode.time_limit_s, DECODE_LIMIT_S)
+        self.pool = DecodePool(settings.decoders, limit, decode.memory_limit_gb)
+        self.max_upload_bytes = settings.max_upload_mb * 2**20
+        self.queries = Queries(
+            backend,
+            self.pool,
+            QueryCache(settings.cached_queries),
+            Stores(settings.stores, settings.private_hosts, self.max_upload_bytes),
+            dataclasses.replace(decode, max_file_mb=settings.max_upload_mb),
+        )
+        self.samples = Samples(workspace, self.queries)
+        self.coverage = CoverageCache(workspace)
+        self.ring = KeyRing(workspace, required=requires_keys)
+        self.places = Places(settings.max_concurrent, settings.max_per_client)
+        self.metrics = Metrics(replica)
+        self.audit = Audit(workspace)
+
+    async def understood(self, body: QueryBody, files: list[bytes]) -> Query:
+        """A query with its files, and with the words that its speech was understood as.
+
+        Raises:
+            Problem: a file is too large, or the one at `media_uri` cannot be read.
+        """
+        query = await self.queries.read(body, files)
+        if query.text is None and body.transcript is not None:
+            query.text = query.transcript = body.transcript
+        return query
+
+    async def in_order(
+        self,
+        items: AsyncIterator[tuple[int, T]],
+        work: Callable[[int, T], Awaitable[R]],
+    ) -> AsyncIterator[R]:
+        """Results in the order of the items, `LINES_AT_ONCE` of them worked on at a time."""
+        running: list[asyncio.Future[R]] = []
+        try:
+            async for number, item in items:
+                running.append(asyncio.ensure_future(work(number, item)))
+                if len(running) >= LINES_AT_ONCE:
+                    yield await running.pop(0)
+            while running:
+                yield await running.pop(0)
+        finally:
+            for task in running:
+                task.cancel()
+
+    def engines_answer(self) -> dict[str, bool]:
+        """Which engines stand behind queries."""
+        return {"transcriber": False, "summarizer": False}
+
+    def judge(self, body: Any) -> str:
+        """Store a judgment; returns its id."""
+        raise NotImplementedError
+
+    def judgments(self, limit: int) -> list[dict[str, Any]]:
+        """Stored judgments, the newest first."""
+        raise NotImplementedError
+
+    async def is_ready(self) -> bool:
+        """Whether all models and indexes are loaded."""
+        for pair in self.queries.backend.pairs.values():
+            await pair.with_same_weights(pair.frames)
+            await pair.with_same_weights(pair.stats)
+        return True
+
+    async def drain(self) -> None:
+        """Refuse further requests; return when those in progress have their answers."""
+        await self.places.drain()
+        await asyncio.to_thread(self.samples.close)
+
+    def close(self) -> None:
+        """End the isolated processes."""
+        self.pool.close()

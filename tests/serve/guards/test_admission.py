@@ -1,0 +1,195 @@
+"""Admission: places, clients, sizes and times of requests, before their body is read."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from serve.guards import admission
+from serve.guards.admission import FORM_BYTES, Admission, Places, takes_place
+from serve.guards.envelope import Envelope
+from serve.metrics import Metrics
+from serve.problems import add_problems
+
+MAX_UPLOAD = 3 * 2**20
+
+
+class Endpoint:
+    """A small application behind the guards, with two places of which a client gets one."""
+
+    def __init__(self, places: Places | None = None, timeout_s: float = 60.0) -> None:
+        self.places = places or Places(total=2, per_client=2)
+        self.began, self.finish = asyncio.Event(), asyncio.Event()
+        metrics = Metrics("test")
+        api = FastAPI()
+        add_problems(api)
+
+        @api.get("/healthz")
+        async def healthz() -> dict[str, str]:
+            return {"status": "ok"}
+
+        @api.post("/v1/search")
+        async def search(request: Request) -> int:
+            return len(await request.body())
+
+        @api.post("/v1/embed")
+        async def embed() -> str:
+            self.began.set()
+            await self.finish.wait()
+            return "done"
+
+        api.add_middleware(
+            Admission,
+            places=self.places,
+            metrics=metrics,
+            max_upload_bytes=MAX_UPLOAD,
+            timeout_s=timeout_s,
+        )
+        api.add_middleware(Envelope, metrics=metrics)
+        self.metrics = metrics
+        self.transport = httpx.ASGITransport(api, client=("10.0.0.1", 1))
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=self.transport, base_url="http://endpoint")
+
+
+async def settle() -> None:
+    """Let all tasks run until they wait."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_request_without_a_place_is_told_so_at_once_and_probes_still_answer() -> None:
+    async def scene() -> None:
+        endpoint = Endpoint()
+        async with endpoint.client() as client:
+            slow = [asyncio.create_task(client.post("/v1/embed")) for _ in range(2)]
+            await settle()
+            refused = await client.post("/v1/search", content=b"x")
+            assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+            assert "serve.max_per_client" in refused.json()["detail"]
+            assert (await client.get("/healthz")).status_code == 200
+            endpoint.finish.set()
+            assert [(await task).json() for task in slow] == ["done", "done"]
+            assert (await client.post("/v1/search", content=b"x")).json() == 1
+        assert b'ampere_refused_total{replica="test",status="429"} 1.0' in endpoint.metrics.text()
+
+    asyncio.run(scene())
+
+
+def test_places_are_counted_over_all_clients_and_for_each() -> None:
+    places = Places(total=3, per_client=2)
+    places.take("a"), places.take("a")
+    with pytest.raises(Exception, match="this client has 2 requests in progress"):
+        places.take("a")
+    places.take("b")
+    with pytest.raises(Exception, match="the endpoint works on 3 requests"):
+        places.take("c")
+    places.give_back("a")
+    places.take("c")
+    assert places.taken == 3 and places.clients == {"a": 1, "b": 1, "c": 1}
+
+
+def test_body_beyond_the_limit_is_refused_by_its_declared_length_or_as_it_arrives() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b"x" * 2**20
+
+    async def scene() -> None:
+        async with Endpoint().client() as client:
+            largest = MAX_UPLOAD * 4 // 3 + FORM_BYTES
+            assert (await client.post("/v1/search", content=b"x" * largest)).json() == largest
+            declared = await client.post("/v1/search", content=b"x" * (largest + 1))
+            streamed = await client.post("/v1/search", content=chunks())
+            for answer in (declared, streamed):
+                assert answer.status_code == 413
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert "serve.max_upload_mb" in answer.json()["detail"]
+
+    asyncio.run(scene())
+
+
+def test_upload_that_stalls_is_ended_and_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "IDLE_S", 0.01)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"begin"
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        endpoint = Endpoint()
+        async with endpoint.client() as client:
+            ended = await client.post("/v1/search", content=stalled())
+        assert ended.status_code == 408 and "no byte of the body for" in ended.json()["detail"]
+        assert endpoint.places.taken == 0
+
+    asyncio.run(scene())
+
+
+def test_request_beyond_its_time_gets_503_and_frees_its_place() -> None:
+    async def scene() -> None:
+        endpoint = Endpoint(timeout_s=0.01)
+        async with endpoint.client() as client:
+            late = await client.post("/v1/embed")
+        assert late.status_code == 503 and "serve.request_timeout_s" in late.json()["detail"]
+        assert late.headers["retry-after"] == "5" and endpoint.places.taken == 0
+
+    asyncio.run(scene())
+
+
+def test_draining_answers_the_requests_in_progress_and_refuses_others() -> None:
+    async def scene() -> None:
+        endpoint = Endpoint()
+        async with endpoint.client() as client:
+            first = asyncio.create_task(client.post("/v1/embed"))
+            await endpoint.began.wait()
+            drained = asyncio.create_task(endpoint.places.drain())
+            await settle()
+            refused = await client.post("/v1/search", content=b"x")
+            assert refused.status_code == 503 and "stopping" in refused.json()["detail"]
+            assert not drained.done()
+            endpoint.finish.set()
+            assert (await first).status_code == 200
+            await drained
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needs_place"),
+    [
+        ("POST", "/v1/search", True),
+        ("PUT", "/v1/samples", True),
+        ("POST", "/v1/samples/a%2Fb/moment", True),
+        ("GET", "/v1/samples/a", False),
+        ("POST", "/v1/judgments", False),
+        ("DELETE", "/v1/samples/a", False),
+    ],
+)
+def test_requests_that_decode_embed_or_search_take_a_place(
+    method: str, path: str, needs_place: bool
+) -> None:
+    assert takes_place(method, path) is needs_place
+
+
+def test_bug_is_answered_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    api = FastAPI()
+
+    @api.get("/bug")
+    async def bug() -> Any:
+        raise RuntimeError("/srv/secret/path")
+
+    api.add_middleware(Envelope, metrics=Metrics("test"))
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://e") as client:
+            return await client.get("/bug")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 500 and "secret" not in answer.text
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert "/srv/secret/path" in caplog.text  # for the operator

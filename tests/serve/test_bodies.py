@@ -1,0 +1,128 @@
+"""Bodies of requests: JSON, forms, lines; what does not fit is named."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from serve.api import bodies
+from serve.api.bodies import read_body, read_lines
+from serve.problems import Problem, add_problems
+from serve.schemas import SearchBody
+
+
+def endpoint() -> FastAPI:
+    api = FastAPI()
+    add_problems(api)
+
+    @api.post("/search")
+    async def search(request: Request) -> JSONResponse:
+        body, files = await read_body(request, SearchBody)
+        return JSONResponse(
+            {
+                "fields": body.model_dump(exclude_unset=True, mode="json"),
+                "files": [file.decode() for file in files],
+            }
+        )
+
+    @api.post("/lines")
+    async def lines(request: Request) -> list[list[Any]]:
+        return [[number, line.decode()] async for number, line in read_lines(request)]
+
+    return api
+
+
+def post(path: str, **options: Any) -> httpx.Response:
+    async def one() -> httpx.Response:
+        transport = httpx.ASGITransport(endpoint())
+        async with httpx.AsyncClient(transport=transport, base_url="http://e") as client:
+            return await client.post(path, **options)
+
+    return asyncio.run(one())
+
+
+def test_form_gives_what_json_gives() -> None:
+    fields = {
+        "text": "红色 跑鞋",
+        "domains": ["page", "live"],
+        "k": 3,
+        "weights": {"file": 1.0, "words": 0.5},
+        "fusion_weights": [1.0, 2.0],
+        "vector": [0.5, -1.0],
+        "explain": True,
+    }
+    media = base64.b64encode(b"picture").decode()
+    as_json = post("/search", json=fields | {"media": media}).json()
+    form = fields | {"weights": json.dumps(fields["weights"]), "mode": "", "sample_id": ""}
+    as_form = post("/search", data=form, files={"file": ("a.jpg", b"picture")}).json()
+    assert as_form["files"] == as_json["files"] == ["picture"]
+    assert as_form["fields"] == fields
+    assert as_json["fields"] == fields | {"media": media}
+
+
+def test_several_files_are_frames_in_their_order() -> None:
+    files = [("file", (f"{n}.jpg", f"frame {n}".encode())) for n in range(3)]
+    answer = post("/search", files=files, data={"k": "2"}).json()
+    assert answer["files"] == ["frame 0", "frame 1", "frame 2"] and answer["fields"] == {"k": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "detail"),
+    [
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "is no JSON"),
+        ({"content": b"[]", "headers": {"content-type": "application/json"}}, 422, "is a list"),
+        ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "text/plain; expected"),
+        ({"json": {"k": 0}}, 422, "k: "),
+        ({"json": {"kk": 1}}, 422, "kk: "),
+        ({"json": {"media": "???"}}, 422, "media is no base64"),
+        ({"json": {"vector": ["nan"]}}, 422, "vector.0: "),
+        ({"data": {"weights": "{"}, "files": {"file": b"x"}}, 422, "weights is '{'"),
+        ({"files": {"text": b"x"}}, 422, "text is a file; expected the file in the field `file`"),
+    ],
+)
+def test_body_that_does_not_fit_is_refused(
+    options: dict[str, Any], status: int, detail: str
+) -> None:
+    answer = post("/search", **options)
+    assert answer.status_code == status, answer.text
+    assert detail in answer.json()["detail"]
+
+
+def test_half_a_character_is_refused() -> None:
+    body = b'{"text": "\\ud800"}'
+    answer = post("/search", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422 and "unpaired surrogate" in answer.json()["detail"]
+
+
+def test_lines_are_numbered_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = {"content-type": "application/x-ndjson"}
+    answer = post("/lines", content=b'{"a": 1}\n\n{"b": 2}', headers=kind)
+    assert answer.json() == [[0, '{"a": 1}'], [1, '{"b": 2}']]
+    monkeypatch.setattr(bodies, "MAX_LINES", 2)
+    answer = post("/lines", content=b"1\n2\n3\n", headers=kind)
+    assert answer.status_code == 422 and "over 2 lines" in answer.text
+    assert post("/lines", json={}).status_code == 415
+
+
+def test_value_that_is_too_large_is_not_repeated_in_the_answer() -> None:
+    answer = post("/search", json={"text": "x" * 30_000})
+    assert answer.status_code == 422 and len(answer.text) < 600
+    assert answer.json()["errors"][0]["where"] == "text"
+
+
+def test_problem_says_when_to_try_again() -> None:
+    problem = Problem(429, "busy", retry_after_s=0.2)
+    assert problem.response("id").headers["retry-after"] == "1"
+    body = json.loads(bytes(problem.response("id").body))
+    assert body == {
+        "type": "about:blank",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "busy",
+        "request_id": "id",
+    }
