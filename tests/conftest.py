@@ -19,7 +19,7 @@ from ampere.store.workspace import Workspace
 from ampere.synthetic.catalog import write_demo_catalog
 from tests.helpers.demo import DemoRun, run_demo
 
-E2E_FIXTURES = {"demo", "client", "cluster"}
+E2E_FIXTURES = {"demo", "endpoint", "cluster"}
 RAY_FIXTURES = {"local_ray"}
 ROOT = Path(__file__).parents[1]
 
@@ -41,8 +41,9 @@ class DemoFilesTogether(LoadScopeScheduling):
 
 @cache
 def uses_demo(file: str) -> bool:
-    """Whether a test file names the type of the fixture `demo`."""
-    return "DemoRun" in (ROOT / file).read_text("utf-8")
+    """Whether a test file names the type of the fixture `demo`, or of one that uses it."""
+    text = (ROOT / file).read_text("utf-8")
+    return "DemoRun" in text or "Endpoint" in text
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
@@ -63,7 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if fixtures & RAY_FIXTURES:
             item.add_marker("ray")
         if "demo" in fixtures and not uses_demo(item.location[0]):
-            raise pytest.UsageError(f"{item.nodeid}: annotate the fixture: `demo: DemoRun`")
+            raise pytest.UsageError(
+                f"{item.nodeid}: annotate the fixture: `demo: DemoRun` or `endpoint: Endpoint`"
+            )
     long_files = {item.location[0] for item in items if _is_marked(item, "e2e", "slow")}
     items.sort(
         key=lambda item: (not uses_demo(item.location[0]), item.location[0] not in long_files)

@@ -1,11 +1,11 @@
-"""The endpoint over real HTTP: correct answers, clear errors, and the batch job's vectors."""
+"""The endpoint over real HTTP: right answers, clear errors, and the batch job's vectors."""
 
-import select
-import socket
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -15,88 +15,101 @@ import yaml
 from ray.serve._private.deploy_utils import get_app_code_version
 from ray.serve.schema import ServeDeploySchema
 
-from ampere.config.decode import DecodeSettings
-from ampere.config.serve import ServeSettings
 from ampere.models.model_folder import embedding_name
 from ampere.records import SAMPLES
-from ampere.retrieval.searcher import set_serving
-from ampere.store.indexes import search_table
 from ampere.store.models import model_folder
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
-from serve import embedder
 from serve.app import SearchArgs, build_app
-from serve.middleware import QUEUED, RUNNING
-from serve.run import start, stop
-from serve.searcher import SearcherDeployment
-from tests.helpers.demo import DemoRun
-from tests.helpers.embeddings import embeddings_of, write_embeddings
-from tests.helpers.processes import free_port
-from tests.helpers.workspaces import embedding_model
+from tests.helpers.embeddings import embeddings_of
+from tests.helpers.endpoint import Endpoint
 
 pytestmark = pytest.mark.timeout(900)
-MAX_UPLOAD_MB = 1
+SOON = 400  # looks at most, each a request, until a change is seen
 
 
 @pytest.fixture(scope="module")
-def client(demo: DemoRun, local_ray: None) -> Iterator[httpx.Client]:
-    settings = ServeSettings(port=free_port(), cpus=0.5, max_upload_mb=MAX_UPLOAD_MB)
-    with httpx.Client(base_url=start(demo.workspace, settings), timeout=60) as client:
+def http(endpoint: Endpoint) -> Iterator[httpx.Client]:
+    with endpoint.client as client:
         yield client
-    stop()
 
 
-@pytest.fixture
-def clip(demo: DemoRun) -> dict:
-    return (
-        demo.workspace.table(SAMPLES)
-        .read(None, (pc.field("domain") == "live") & (pc.field("split") == "test"))
-        .to_pylist()[0]
-    )
+def post(http: httpx.Client, path: str, media: bytes, **fields: object) -> httpx.Response:
+    return http.post(path, files={"file": ("clip.mp4", media)}, data=fields)
 
 
-def post(client: httpx.Client, path: str, media: bytes, **fields: object) -> httpx.Response:
-    return client.post(path, files={"file": ("clip.mp4", media)}, data=fields)
+def ids(answer: dict[str, Any], domain: str) -> list[str]:
+    return [hit["sample_id"] for hit in answer["results"][domain]]
 
 
-def test_search_answers_per_domain_best_first(client: httpx.Client, clip: dict) -> None:
-    media = Path(clip["media_uris"][0]).read_bytes()
-    response = post(client, "/search", media, k=4, domains="", text="", domain="")
-    assert response.status_code == 200
+def test_search_answers_per_domain_best_first_and_without_paths(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    media = endpoint.clip.read_bytes()
+    response = post(http, "/v1/search", media, k=4, text="", domain="", explain="true")
+    assert response.status_code == 200, response.text
     answer = response.json()
-    assert answer["results"].keys() == {"page", "short", "live"}
+    assert answer["results"].keys() == {"page", "short", "live"} and answer["mode"] == "vector"
     for hits in answer["results"].values():
-        assert all(hit["media"] and "/" not in hit["media"] for hit in hits)
         scores = [hit["score"] for hit in hits]
         assert len(scores) == 4 and scores == sorted(scores, reverse=True)
-    assert answer["timing_ms"]["embed"] > 0
+        assert all(hit["explanation"]["file_similarity"] == hit["score"] for hit in hits)
+    assert answer["query"] == {
+        "parts": ["file"],
+        "domain": "short",
+        "text": None,
+        "transcript": None,
+        "notes": [],
+    }
+    assert answer["model"].startswith("ampere@") and answer["timing_ms"]["total"] > 0
+    assert str(endpoint.clip.parent) not in response.text
+    assert endpoint.workspace.uri not in response.text
 
 
-@pytest.mark.parametrize("domain", ["page", "short", "live"])
-def test_search_of_chosen_domains(client: httpx.Client, clip: dict, domain: str) -> None:
-    response = post(
-        client, "/search", Path(clip["media_uris"][0]).read_bytes(), domains=domain, k=1
-    )
-    assert response.json()["results"].keys() == {domain}
-
-
-def test_words_alone_find_the_page_of_their_product(
-    client: httpx.Client, demo: DemoRun, clip: dict
+def test_words_stored_sample_and_vector_find_the_product(
+    http: httpx.Client, endpoint: Endpoint
 ) -> None:
-    (words,) = texts_of(demo.workspace, "llm", [clip["sample_id"]]).to_pylist()
-    answer = client.post("/search", data={"text": words, "k": 2}).json()["results"]
-    assert answer["page"][0]["product_id"] == clip["product_id"]
-    assert answer["live"][0]["text"] == words
-    for nothing in ({}, {"text": " !? "}):
-        response = client.post("/search", data={"k": 1} | nothing)
-        assert response.status_code == 422 and "give a picture" in response.json()["detail"]
+    words = http.post("/v1/search", json={"text": endpoint.words, "k": 2}).json()
+    assert words["mode"] == "hybrid"
+    assert words["results"]["page"][0]["product_id"] == endpoint.product
+    sample_id = endpoint.sample["sample_id"]
+    assert words["results"]["live"][0]["text"] == endpoint.words
+    like = http.post("/v1/search", json={"sample_id": sample_id, "k": 5}).json()
+    assert sample_id not in ids(like, "live")
+    vector = http.post("/v1/embed", json={"text": endpoint.words}).json()
+    assert vector["dimension"] == len(vector["vector"]) == 128 and vector["domain"] == "page"
+    by_vector = http.post("/v1/search", json={"vector": vector["vector"], "k": 3}).json()
+    by_text = http.post("/v1/search", json={"text": endpoint.words, "mode": "vector", "k": 3})
+    assert by_vector["results"] == by_text.json()["results"]
+
+
+def test_filters_groups_and_facets(http: httpx.Client, endpoint: Endpoint) -> None:
+    category = endpoint.sample["category"]
+    body = {
+        "text": endpoint.words,
+        "filter": f"category = '{category}'",
+        "group_by": "product_id",
+        "group_size": 2,
+        "facets": ["category"],
+        "domains": ["live"],
+    }
+    answer = http.post("/v1/search", json=body).json()
+    hits = answer["results"]["live"]
+    assert {hit["columns"]["category"] for hit in hits} == {category}
+    products = [hit["group"] for hit in hits]
+    assert products == [hit["product_id"] for hit in hits] and products[0] == endpoint.product
+    assert answer["facets"]["category"][0]["value"] == category
+    facets = http.post("/v1/facets", json={"columns": ["domain", "category"]}).json()["facets"]
+    rows = endpoint.workspace.table(SAMPLES).read(["domain"])["domain"]
+    counts = {count["values"]: count["counts"] for count in rows.value_counts().to_pylist()}
+    assert {count["value"]: count["count"] for count in facets["domain"]} == counts
 
 
 @pytest.mark.parametrize("domain", ["page", "short", "live"])
 def test_served_vectors_equal_those_of_the_batch_job(
-    client: httpx.Client, demo: DemoRun, domain: str
+    http: httpx.Client, endpoint: Endpoint, domain: str
 ) -> None:
-    workspace = demo.workspace
+    workspace = endpoint.workspace
     for sample in (
         workspace.table(SAMPLES).read(None, pc.field("domain") == domain).slice(0, 3).to_pylist()
     ):
@@ -107,30 +120,165 @@ def test_served_vectors_equal_those_of_the_batch_job(
         stored = rows["vector"][0].as_py()
         (text,) = texts_of(workspace, "llm", [sample["sample_id"]]).to_pylist()
         fields = {"text": text} if text else {}
-        answer = post(client, "/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
+        answer = post(http, "/v1/embed", Path(sample["media_uris"][0]).read_bytes(), **fields)
         np.testing.assert_allclose(answer.json()["vector"], stored, atol=1e-5)
 
 
-def test_invalid_requests_get_clear_errors(client: httpx.Client, clip: dict) -> None:
-    media = Path(clip["media_uris"][0]).read_bytes()
-    junk = post(client, "/search", b"neither picture nor video")
-    assert junk.status_code == 422 and "neither an image" in junk.json()["detail"]
-    large = post(client, "/search", b"x" * (MAX_UPLOAD_MB * 2**20 + 1))
-    assert large.status_code == 413 and "larger than 1 MB" in large.json()["detail"]
-    assert post(client, "/search", media, k=0).status_code == 422
-    assert post(client, "/search", media, domains="shop").status_code == 422
-    assert client.post("/search").status_code == 422
+def test_models_are_chosen_by_name(http: httpx.Client, endpoint: Endpoint) -> None:
+    media = endpoint.picture.read_bytes()
+    names = [
+        post(http, "/v1/search", media, model=model).json()["model"].partition("@")[0]
+        for model in ("", "ampere", "ampere-visual")
+    ]
+    assert names == ["ampere", "ampere", "ampere-visual"]
+    unknown = post(http, "/v1/search", media, model="gemma")
+    assert unknown.status_code == 422
+    assert "served are ampere, ampere-visual" in unknown.json()["detail"]
+
+
+def test_words_rank_by_texts_where_the_model_reads_none(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    body = {"text": endpoint.words, "model": "ampere-visual", "k": 1}
+    answer = http.post("/v1/search", json=body).json()
+    assert answer["mode"] == "lexical"
+
+
+def test_batch_answers_lines_in_their_order_and_fails_each_by_itself(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    lines = [{"text": endpoint.words, "k": 1}, {"k": 0}, {"sample_id": "none"}, "not json"]
+    body = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    headers = {"content-type": "application/x-ndjson"}
+    response = http.post("/v1/search/batch", content=body, headers=headers)
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    assert [answer["index"] for answer in answers] == [0, 1, 2, 3]
+    assert [answer["status"] for answer in answers] == [200, 422, 422, 400]
+    assert answers[0]["answer"]["results"]["page"][0]["product_id"] == endpoint.product
+    assert "no sample 'none'" in answers[2]["problem"]["detail"]
+    vectors = http.post("/v1/embed/batch", content=json.dumps(lines[0]), headers=headers)
+    assert json.loads(vectors.text)["status"] == 422  # k is no field of it
+    many = http.post("/v1/search/batch", content=b"{}\n" * 1001, headers=headers)
+    assert json.loads(many.text.splitlines()[-1])["status"] == 422
+
+
+def found_soon(http: httpx.Client, sample_id: str, body: dict[str, Any], *, is_there: bool) -> bool:
+    """Whether a sample appears in the hits, or leaves them, within some looks."""
+    for _ in range(SOON):
+        answer = http.post("/v1/search", json=body).json()
+        if any(sample_id in ids(answer, domain) for domain in answer["results"]) is is_there:
+            return True
+    return False
+
+
+def test_sample_is_found_after_it_was_put_and_gone_after_it_was_deleted(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    sample_id = "live/新 1"
+    fields = {
+        "sample_id": sample_id,
+        "domain": "short",
+        "product_id": "p-new",
+        "text": "量子 咖啡机",
+        "columns": json.dumps({"category": "咖啡机"}),
+    }
+    media = endpoint.clip.read_bytes()
+    stored = http.put("/v1/samples", files={"file": ("a.mp4", media)}, data=fields)
+    assert stored.status_code == 200, stored.text
+    assert stored.json()["items"] == [{"sample_id": sample_id, "status": 200, "problem": None}]
+    query = {"text": "量子 咖啡机", "k": 3, "filter": "category = '咖啡机'"}
+    assert found_soon(http, sample_id, query, is_there=True)
+    place = f"/v1/samples/{quote(sample_id, safe='')}"
+    sample = http.get(place).json()
+    assert sample["origin"] == "live" and sample["columns"]["category"] == "咖啡机"
+    assert [frame["url"] for frame in sample["frames"]] == [f"{place}/frames/{n}" for n in (0, 1)]
+    assert sample["media"] == [{"url": f"{place}/media?n=0", "content_type": "video/mp4"}]
+    assert http.get(f"{place}/media").content == media
+    moment = http.post(f"{place}/moment", json={"text": "咖啡机"}).json()
+    assert moment["by"] == "frame" and moment["at_s"] == sample["frames"][moment["frame"]]["at_s"]
+    assert http.delete(place).status_code == 204
+    assert found_soon(http, sample_id, query, is_there=False)
+    assert http.get(place).status_code == 404 and http.delete(place).status_code == 404
+    audit = (Path(endpoint.workspace.uri) / "logs" / "audit.jsonl").read_text("utf-8")
+    actions = [json.loads(line) for line in audit.splitlines()]
+    of_sample = [line["action"] for line in actions if line["target"] == sample_id]
+    assert of_sample == ["put", "delete"]
+
+
+def test_samples_that_cannot_be_stored_have_their_own_status(http: httpx.Client) -> None:
+    vector = [1.0] + [0.0] * 127
+    samples = [
+        {"sample_id": "v1", "domain": "page", "vector": vector},
+        {"sample_id": "v2", "domain": "page", "vector": [1.0]},
+        {"sample_id": "v3", "domain": "page", "vector": vector, "columns": {"colour": "red"}},
+        {"sample_id": "v4", "domain": "page", "media": "eA=="},
+        {"sample_id": "v5", "domain": "page"},
+        {"sample_id": "v6", "domain": "page", "media_uri": "file:///etc/passwd"},
+    ]
+    answer = http.put("/v1/samples", json={"samples": samples})
+    assert answer.status_code == 207
+    items = answer.json()["items"]
+    assert [item["status"] for item in items] == [200, 422, 422, 422, 422, 422]
+    details = [item["problem"]["detail"] for item in items[1:]]
+    for detail, expected in zip(
+        details,
+        ["128", "colour", "neither an image", "no file, text", "allowed store"],
+        strict=True,
+    ):
+        assert expected in detail
+    assert http.delete("/v1/samples/v1").status_code == 204
+
+
+def test_parts_of_a_clip_are_served_so_that_it_plays(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    media = endpoint.clip.read_bytes()
+    place = f"/v1/samples/{endpoint.sample['sample_id']}/media"
+    part = http.get(place, headers={"range": "bytes=10-19"})
+    assert part.status_code == 206 and part.content == media[10:20]
+    assert part.headers["content-range"] == f"bytes 10-19/{len(media)}"
+    assert part.headers["content-type"] == "video/mp4"
+    assert http.get(place, headers={"range": f"bytes={len(media)}-"}).status_code == 416
+    assert http.get(place, params={"n": 1}).status_code == 404
+    frame = http.get(f"/v1/samples/{endpoint.sample['sample_id']}/frames/0")
+    assert frame.headers["content-type"] == "image/jpeg" and frame.content[:2] == b"\xff\xd8"
+
+
+def test_invalid_requests_get_clear_errors_and_an_id(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    media = endpoint.clip.read_bytes()
+    problems = {
+        "neither an image": post(http, "/v1/search", b"neither picture nor video"),
+        "serve.max_upload_mb": post(http, "/v1/search", b"x" * (2**20 + 1)),
+        "k: ": post(http, "/v1/search", media, k=0),
+        "domains.0: ": post(http, "/v1/search", media, domains="shop"),
+        "expected a file, words": http.post("/v1/search", json={}),
+        "no column 'colour'": http.post("/v1/facets", json={"columns": ["colour"]}),
+        "price": http.post("/v1/search", json={"text": "a", "filter": "price < 3"}),
+        "different dimensions": http.post(
+            "/v1/search", json={"text": "a", "vector": [1.0], "mode": "vector"}
+        ),
+        "no sample 'none'": http.get("/v1/samples/none"),
+        "no route /v2": http.get("/v2"),
+    }
+    for expected, answer in problems.items():
+        assert answer.headers["content-type"] == "application/problem+json", answer.text
+        body = answer.json()
+        assert expected in body["detail"] and answer.status_code == body["status"] < 500
+        assert body["request_id"] == answer.headers["x-request-id"]
+    assert problems["serve.max_upload_mb"].status_code == 413
     # The replica still works.
-    assert post(client, "/search", media).status_code == 200
+    assert post(http, "/v1/search", media).status_code == 200
 
 
-def test_text_with_an_unpaired_surrogate_is_rejected(client: httpx.Client) -> None:
+def test_text_with_an_unpaired_surrogate_is_rejected(http: httpx.Client) -> None:
     """A form in UTF-7 can contain one; the tokenizer would raise for the whole batch."""
 
     def post_form(*parts: str) -> httpx.Response:
         body = "".join(f"--b\r\nContent-Disposition: form-data; {part}\r\n" for part in parts)
         headers = {"content-type": "multipart/form-data; boundary=b; charset=utf-7"}
-        return client.post("/search", content=f"{body}--b--\r\n".encode(), headers=headers)
+        return http.post("/v1/search", content=f"{body}--b--\r\n".encode(), headers=headers)
 
     text = post_form('name="text"\r\n\r\n+2AA-', 'name="file"; filename="a.jpg"\r\n\r\nx')
     assert text.status_code == 422 and "an unpaired surrogate" in text.json()["detail"]
@@ -139,54 +287,69 @@ def test_text_with_an_unpaired_surrogate_is_rejected(client: httpx.Client) -> No
         assert response.status_code == 422 and response.json()["detail"]
 
 
-def test_stalled_uploads_fill_the_queue_and_further_requests_get_503(
-    client: httpx.Client,
-) -> None:
-    """Stalled uploads do not block other requests, and too many do not fill the memory."""
-    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\nbegin'
-    head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
-    head += b"Content-Type: multipart/form-data; boundary=b"
-    with ExitStack() as stack:
-
-        def begin(count: int) -> list[socket.socket]:
-            address = (client.base_url.host, client.base_url.port)
-            sockets = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
-            for upload in sockets:
-                upload.sendall(head + b"\r\n\r\n" + part)
-            return sockets
-
-        uploads = begin(RUNNING + QUEUED)
-        answered: list[socket.socket] = []
-        while not answered and len(uploads) < 2 * (RUNNING + QUEUED):
-            uploads += begin(1)
-            answered, _, _ = select.select(uploads, [], [], 1)
-        assert answered and all(upload.recv(100).startswith(b"HTTP/1.1 503") for upload in answered)
-        assert client.get("/health", timeout=5).status_code == 200
-    statuses = (post(client, "/embed", b"junk").status_code for _ in range(10_000))
-    assert 422 in statuses, "the queue did not empty after the uploads were closed"
-
-
-def test_methods_of_probes(client: httpx.Client) -> None:
-    head = client.head("/health")
+def test_probes_and_metrics(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready"}
+    head = http.head("/healthz")
     assert (head.status_code, head.content) == (200, b"") and int(head.headers["content-length"])
-    assert client.options("/search").headers["allow"] == "POST, OPTIONS"
+    assert http.options("/v1/search").headers["allow"] == "POST, OPTIONS"
+    metrics = http.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert 'ampere_requests_total{method="GET",replica=' in metrics.text
+    assert 'step="search"' in metrics.text
 
 
-def test_health_names_model_and_index(client: httpx.Client) -> None:
-    health = client.get("/health").json()
-    assert health["status"] == "ok"
-    assert health["model"] == health["index"]["model"]
-    assert health["model"].startswith("ampere@")
+def test_index_names_versions_columns_and_recall(http: httpx.Client, endpoint: Endpoint) -> None:
+    index = http.get("/v1/index").json()
+    first, second = index["models"]
+    assert first["name"] == embedding_name(model_folder(endpoint.workspace, "ampere"))
+    assert (first["reads_text"], second["reads_text"]) == (True, False)
+    rows = endpoint.workspace.table(SAMPLES).count()
+    assert sum(first["rows"].values()) == rows and first["dimension"] == 128
+    assert all(0.9 <= recall <= 1 for recall in first["recall"].values())
+    assert first["newest_change_age_s"] >= 0 and index["role"] == "admin"
+    columns = {column["name"]: column["type"] for column in index["columns"]}
+    assert columns["category"] == "string" and "media_uri" not in columns
 
 
-def test_frames_are_jpeg_and_unknown_ids_are_404(client: httpx.Client, clip: dict) -> None:
-    response = client.get(f"/frames/{clip['sample_id']}")
-    assert response.headers["content-type"] == "image/jpeg" and response.content[:2] == b"\xff\xd8"
-    assert client.get("/frames/nothing").status_code == 404
+def test_published_base_is_checked(http: httpx.Client) -> None:
+    base = http.get("/v1/index").json()["models"][0]["base_version"]
+    same = http.post("/v1/index/publish", json={"version": base})
+    assert same.status_code == 200 and same.json()["base_version"] == base
+    unknown = http.post("/v1/index/publish", json={"version": 10_000})
+    assert unknown.status_code == 422 and "has bases of versions" in unknown.json()["detail"]
+    none_before = http.post("/v1/index/rollback", json={})
+    assert none_before.status_code == 422 and "no base" in none_before.json()["detail"]
 
 
-def test_search_page_is_served(client: httpx.Client) -> None:
-    assert "Which pages, shorts and lives show this product?" in client.get("/").text
+def test_coverage_and_failures_of_the_catalog(http: httpx.Client) -> None:
+    coverage = http.get("/v1/coverage", params={"limit": 3}).json()
+    assert coverage["counts"]["products"] == 20
+    assert coverage["missing"].keys() == {"page", "short", "live"}
+    assert len(coverage["duplicates"]) <= 3
+    failures = http.get("/v1/failures").json()
+    assert failures["total"] == len(failures["failures"])
+
+
+def test_many_requests_of_one_client_are_refused_and_others_answered(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    """Stalled uploads take no more places than their client may have."""
+    head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    import socket
+
+    address = (http.base_url.host, http.base_url.port)
+    with ExitStack() as stack:
+        for _ in range(8):
+            upload = stack.enter_context(socket.create_connection(address))
+            upload.sendall(head)
+        statuses = []
+        while 429 not in statuses and len(statuses) < SOON:
+            statuses.append(http.post("/v1/search", json={"text": "a"}).status_code)
+        assert 429 in statuses and http.get("/healthz").status_code == 200
+    statuses = (http.post("/v1/search", json={"text": "a"}).status_code for _ in range(SOON))
+    assert 200 in statuses, "the places were not freed after the uploads were closed"
 
 
 def test_application_without_a_model_is_rejected(workspace: Workspace) -> None:
@@ -203,46 +366,7 @@ def test_config_file_is_valid_and_a_new_revision_restarts_the_application() -> N
         ).applications[0]
         for revision in (1, 2)
     )
-    assert SearchArgs(**one.args).workspace == "/data/workspace"
+    args = SearchArgs(**one.args)
+    assert (args.workspace, args.requires_keys) == ("/data/workspace", True)
     assert SearchArgs(**other.args).revision == "2"
     assert get_app_code_version(one) != get_app_code_version(other)
-
-
-@pytest.fixture
-def retrained(workspace: Workspace) -> tuple[Workspace, str]:
-    """A workspace whose index of model `m` is of weights `m@old`, and the name of its weights."""
-    name = embedding_name(embedding_model(workspace))
-    write_embeddings(workspace, "m@old", [{"sample_id": "s", "vector": [1.0]}])
-    set_serving(search_table(workspace, "m@old"), 1)
-    return workspace, name
-
-
-def test_application_with_an_index_of_other_weights_is_rejected(
-    retrained: tuple[Workspace, str],
-) -> None:
-    workspace, name = retrained
-    error = f"no embeddings of model weights {name}.*`ampere embed .*`ampere index"
-    with pytest.raises(FileNotFoundError, match=error):
-        build_app(SearchArgs(workspace=workspace.uri, model="m"))
-    with pytest.raises(FileNotFoundError, match=error):
-        SearcherDeployment.func_or_class(workspace.uri, name, 0, 1)
-
-
-def test_embedder_that_starts_after_a_new_training_is_rejected(
-    retrained: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The searchers hold vectors of the weights with which the endpoint started."""
-    workspace, name = retrained
-    monkeypatch.setattr(
-        "ampere.models.embedder.Embedder", lambda *_: SimpleNamespace(name="m@later")
-    )
-    with pytest.raises(
-        ValueError, match=f"model weights of m changed: expected m@old, found {name}"
-    ):
-        embedder.EmbedderDeployment.func_or_class(
-            workspace.uri, "m", "m@old", DecodeSettings(), "cpu"
-        )
-    with pytest.raises(
-        ValueError, match=f"model weights of m changed: expected {name}, found m@later"
-    ):
-        embedder.EmbedderDeployment.func_or_class(workspace.uri, "m", name, DecodeSettings(), "cpu")
