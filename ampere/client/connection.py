@@ -49,8 +49,8 @@ class Connection:
         self.options: dict[str, Any] = {
             "base_url": url,
             "headers": {"authorization": f"Bearer {key}"} if key else {},
-            # Requests that wait for one of the client's own connections are not lost.
             "limits": LIMITS,
+            # Requests that wait for one of the client's own connections are not lost.
             "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S), pool=None),
         }
         self.url = url
