@@ -255,7 +255,37 @@ FAILURES = TableSpec(
         ("time", pa.timestamp("us", tz="UTC")),
     ),
 )
+# What people said about search results; see `ampere.retrieval.judged`.
+JUDGMENTS = TableSpec(
+    "judgments",
+    ("judgment_id",),
+    _columns(
+        ("judgment_id", pa.string()),  # id of the judgment, drawn at random
+        ("query_text", pa.string()),  # the query's words, or null
+        ("query_sample_id", pa.string()),  # the stored sample that was the query, or null
+        ("query_media", pa.string()),  # SHA-256 of the query's file, hexadecimal, or null
+        ("query_domain", pa.string()),  # the query's domain, or null
+        ("sample_id", pa.string()),  # the sample that was judged
+        ("model", pa.string()),  # model that found it, with a checksum of its weights
+        ("mode", pa.string()),  # vector, lexical or hybrid
+        ("rank", pa.int32()),  # place of the sample among those of its domain, from 1
+        ("grade", pa.int8()),  # 1: it answers the query; -1: it does not
+        ("rival_model", pa.string()),  # model shown beside it, or null
+        ("rival_mode", pa.string()),  # its mode, or null
+        ("rival_rank", pa.int32()),  # place of the sample there; null: not shown there
+        ("judged_at", pa.timestamp("us", tz="UTC")),  # time of the judgment
+    ),
+)
 TABLES = {
     spec.name: spec
-    for spec in (SAMPLES, FRAMES, TRANSCRIPTS, SUMMARIES, FEATURES, EMBEDDINGS, FAILURES)
+    for spec in (
+        SAMPLES,
+        FRAMES,
+        TRANSCRIPTS,
+        SUMMARIES,
+        FEATURES,
+        EMBEDDINGS,
+        FAILURES,
+        JUDGMENTS,
+    )
 }

@@ -281,7 +281,8 @@ def tables_page() -> str:
     return join(
         "# Tables",
         NOTE,
-        "A workspace holds six Lance tables, one folder `NAME.lance` each. `ampere export` writes "
+        f"A workspace holds {len(records.TABLES)} Lance tables, one folder `NAME.lance` each. "
+        "`ampere export` writes "
         f"them as Parquet. Schema version: {records.SCHEMA_VERSION}; a workspace of another "
         "version is refused.",
         "Each row's `fingerprint` is a hash of the inputs and settings that it was made from. A "

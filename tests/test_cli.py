@@ -152,7 +152,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "train": ["--train.batch-size", "--train.epochs", "--model.image-size", "--train.name"],
         "embed": ["--embed.model", "--embed.workers", "--retry-failed"],
         "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
-        "evaluate": ["--evaluate.models", "--evaluate.compare"],
+        "evaluate": ["--evaluate.models", "--evaluate.compare", "--judgments"],
         "figures": ["--figures.models", "--figures.queries"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],

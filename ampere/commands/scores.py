@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 class Evaluate(ReportingCommand):
     """Evaluate models on the test products: the six-task table."""
 
+    judgments: bool = False
+    """Instead, score all models by the judgments of search results that the endpoint stored."""
     evaluate: EvaluateSettings
 
     name: ClassVar[str] = "evaluate"
 
     def work(self) -> "Report":
         workspace = self.open()
+        if self.judgments:
+            from ampere.reports.judgments import evaluate_judgments
+
+            return evaluate_judgments(workspace)
         from ampere.pipeline.evaluate import evaluate
 
         return evaluate(workspace, self.evaluate)

@@ -1,0 +1,98 @@
+"""Which failed requests are sent again, and when: exponential backoff with full jitter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from ampere.client.errors import ApiError
+
+NOT_EXECUTED = (429, 503)  # the endpoint refused before it began
+GATEWAY = (502, 504)
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often a request is sent again.
+
+    The wait before attempt n + 1 is random, from 0 to `first_s` x 2^(n - 1) and at most
+    `longest_s`, and on top of what Retry-After says.
+
+    Attributes:
+        total_s: no attempt begins later than this many seconds after the first; 0: one attempt.
+        first_s: longest wait before the second attempt, in seconds.
+        longest_s: longest wait before any attempt, in seconds.
+    """
+
+    total_s: float = 30.0
+    first_s: float = 0.1
+    longest_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("total_s", "first_s", "longest_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more seconds")
+
+
+class Attempts:
+    """The attempts of one request.
+
+    Args:
+        retries: limits.
+        is_idempotent: whether it may be executed twice.
+        clock: seconds, ever increasing.
+        jitter: random numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        retries: Retries,
+        is_idempotent: bool,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._retries = retries
+        self._is_idempotent = is_idempotent
+        self._clock = clock
+        self._jitter = jitter
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, since part of the work is done."""
+        self.failed = 0
+        self._start = self._clock()
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Seconds to wait after a failed attempt; None: it was the last one."""
+        self.failed += 1
+        if not may_pass(error, self._is_idempotent):
+            return None
+        # The exponent's bound keeps the power finite; no wait is that long.
+        doubled = self._retries.first_s * 2 ** min(self.failed - 1, 60)
+        longest = min(self._retries.longest_s, doubled)
+        asked = error.retry_after_s if isinstance(error, ApiError) else None
+        wait = (asked or 0.0) + longest * self._jitter()
+        is_late = self._clock() - self._start + wait > self._retries.total_s
+        return None if is_late or not self._retries.total_s else wait
+
+
+def may_pass(error: Exception, is_idempotent: bool) -> bool:
+    """Whether a request may be sent again after an error.
+
+    One that is not idempotent is sent again only if it was surely not executed: the connection was
+    never made, or the endpoint refused it with 429 or 503.
+    """
+    if isinstance(error, ApiError):
+        if error.status in NOT_EXECUTED:
+            return True
+        # Ray Serve's proxy answers 500, and no problem document, if a replica dies.
+        is_gateways = error.status in GATEWAY or (error.status == 500 and not error.is_problem)
+        return is_idempotent and is_gateways
+    if isinstance(error, NOT_SENT):
+        return True
+    # Not an unsupported URL, for example.
+    is_lost = isinstance(
+        error, (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)
+    )
+    return is_idempotent and is_lost
