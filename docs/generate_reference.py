@@ -1,4 +1,4 @@
-"""Generate docs/reference/{cli,settings,tables}.md from the code.
+"""Generate docs/reference/{cli,settings,tables,http-api}.md and openapi.json from the code.
 
     python docs/generate_reference.py
 
@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import inspect
 import io
+import json
 import tokenize
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import tyro
+from http_reference import bare_api, http_page
 
 from ampere import records
 from ampere.command_line import COMMANDS
@@ -70,7 +72,13 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """File name -> text of each generated page."""
-    return {"cli.md": cli_page(), "settings.md": settings_page(), "tables.md": tables_page()}
+    return {
+        "cli.md": cli_page(),
+        "settings.md": settings_page(),
+        "tables.md": tables_page(),
+        "http-api.md": http_page(),
+        "openapi.json": json.dumps(bare_api().openapi(), ensure_ascii=False, indent=1) + "\n",
+    }
 
 
 # Commands

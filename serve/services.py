@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
+from ampere.retrieval.judged import Judgment, QueryKey, Rival
+from ampere.store.judgments import append_judgments, judgment_json, read_judgments
 from ampere.store.workspace import Workspace
 from serve.audit import Audit
 from serve.backend import Backend
@@ -15,10 +17,11 @@ from serve.decode_pool import DecodePool
 from serve.guards.access import KeyRing
 from serve.guards.admission import Places
 from serve.metrics import Metrics
+from serve.problems import Problem
 from serve.queries import Queries, Query
 from serve.query_cache import QueryCache
 from serve.samples import Samples
-from serve.schemas import QueryBody
+from serve.schemas import JudgmentBody, QueryBody
 from serve.stores import Stores
 
 T = TypeVar("T")
@@ -100,13 +103,27 @@ class Services:
         """Which engines stand behind queries."""
         return {"transcriber": False, "summarizer": False}
 
-    def judge(self, body: Any) -> str:
-        """Store a judgment; returns its id."""
-        raise NotImplementedError
+    def judge(self, body: JudgmentBody) -> str:
+        """Store a judgment; returns its id.
+
+        Raises:
+            Problem: 422, it compares a system with itself, or names no query.
+        """
+        rival = None if body.rival is None else Rival(**body.rival.model_dump())
+        try:
+            judgment = Judgment(
+                query=QueryKey(**body.query.model_dump()),
+                rival=rival,
+                **body.model_dump(exclude={"query", "rival"}),
+            )
+        except ValueError as error:
+            raise Problem(422, str(error)) from error
+        (judgment_id,) = append_judgments(self.workspace, [judgment])
+        return judgment_id
 
     def judgments(self, limit: int) -> list[dict[str, Any]]:
         """Stored judgments, the newest first."""
-        raise NotImplementedError
+        return [judgment_json(stored) for stored in read_judgments(self.workspace, limit)]
 
     async def is_ready(self) -> bool:
         """Whether all models and indexes are loaded."""

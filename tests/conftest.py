@@ -63,14 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("e2e")
         if fixtures & RAY_FIXTURES:
             item.add_marker("ray")
-        if "demo" in fixtures and not uses_demo(item.location[0]):
+        if "demo" in fixtures and not uses_demo(file_of(item)):
             raise pytest.UsageError(
                 f"{item.nodeid}: annotate the fixture: `demo: DemoRun` or `endpoint: Endpoint`"
             )
-    long_files = {item.location[0] for item in items if _is_marked(item, "e2e", "slow")}
-    items.sort(
-        key=lambda item: (not uses_demo(item.location[0]), item.location[0] not in long_files)
-    )
+    long_files = {file_of(item) for item in items if _is_marked(item, "e2e", "slow")}
+    items.sort(key=lambda item: (not uses_demo(file_of(item)), file_of(item) not in long_files))
+
+
+def file_of(item: pytest.Item) -> str:
+    """The file that a test is in; `location` is where its function is made, maybe elsewhere."""
+    return item.nodeid.split("::", 1)[0]
 
 
 def _is_marked(item: pytest.Item, *names: str) -> bool:

@@ -182,8 +182,8 @@ def format_answer(url: str, sample: dict[str, Any], answer: dict[str, Any]) -> s
             f"$ {shlex.join(curl)}",
             f"query: {sample['sample_id']}; hits of its product {sample['product_id']} are right",
             hit_table(answer["results"]),
-            f"decoding took {timing['prepare']:.0f} ms, embedding {timing['embed']:.0f} ms, searching "
-            f"{timing['search']:.0f} ms",
+            f"decoding took {timing['prepare']:.0f} ms, embedding {timing['embed']:.0f} ms, "
+            f"searching {timing['search']:.0f} ms",
         ]
     )
 

@@ -28,8 +28,8 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def build_api(services: Services) -> FastAPI:
-    """The application over the services of a replica."""
+def bare_api() -> Api:
+    """The routes without guards and services, of which the OpenAPI document is made."""
     # No pages of FastAPI's own: they load scripts from another host.
     api = Api(
         title="ampere",
@@ -38,10 +38,16 @@ def build_api(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    api.state.services = services
     add_problems(api)
     for router in (search.router, samples.router, index.router, state.router):
         api.include_router(router)
+    return api
+
+
+def build_api(services: Services) -> FastAPI:
+    """The application over the services of a replica."""
+    api = bare_api()
+    api.state.services = services
     # The last one is the outermost.
     api.add_middleware(
         Admission,

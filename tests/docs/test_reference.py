@@ -9,7 +9,7 @@ import pytest
 from ampere.command_line import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("cli.md", "settings.md", "tables.md")
+PAGES = ("cli.md", "settings.md", "tables.md", "http-api.md", "openapi.json")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The endpoint over real HTTP: right answers, clear errors, and the batch job's vectors."""
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -337,8 +338,6 @@ def test_many_requests_of_one_client_are_refused_and_others_answered(
     """Stalled uploads take no more places than their client may have."""
     head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
     head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
-    import socket
-
     address = (http.base_url.host, http.base_url.port)
     with ExitStack() as stack:
         for _ in range(8):
@@ -370,3 +369,26 @@ def test_config_file_is_valid_and_a_new_revision_restarts_the_application() -> N
     assert (args.workspace, args.requires_keys) == ("/data/workspace", True)
     assert SearchArgs(**other.args).revision == "2"
     assert get_app_code_version(one) != get_app_code_version(other)
+
+
+def test_judgments_are_stored_and_listed(http: httpx.Client, endpoint: Endpoint) -> None:
+    body = {
+        "query": {"text": endpoint.words},
+        "sample_id": endpoint.sample["sample_id"],
+        "model": "ampere@1",
+        "mode": "hybrid",
+        "rank": 1,
+        "grade": 1,
+        "rival": {"model": "ampere@1", "mode": "vector", "rank": None},
+    }
+    stored = http.post("/v1/judgments", json=body)
+    assert stored.status_code == 201
+    newest = http.get("/v1/judgments", params={"limit": 1}).json()["judgments"][0]
+    assert newest["judgment_id"] == stored.json()["judgment_id"]
+    assert newest["query"]["text"] == endpoint.words and newest["rival"]["mode"] == "vector"
+    itself = body | {"rival": {"model": "ampere@1", "mode": "hybrid", "rank": 2}}
+    refused = http.post("/v1/judgments", json=itself)
+    assert (
+        refused.status_code == 422 and "is the same; expected another" in refused.json()["detail"]
+    )
+    assert http.post("/v1/judgments", json=body | {"sample_id": "none"}).status_code == 404
