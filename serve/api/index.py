@@ -150,7 +150,7 @@ async def failures(request: Request, limit: Limit = 100) -> JSONResponse:
     "/judgments",
     status_code=201,
     response_model=JudgmentAnswer,
-    responses=QUERY,
+    responses=QUERY | READ,
     openapi_extra=bodies(JudgmentBody, JSON),
     tags=["judgments"],
 )

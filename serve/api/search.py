@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ampere.retrieval.request import SearchRequest
 from serve.api.answers import QUERY, bodies, hit_answer, json_value, services
@@ -40,6 +40,14 @@ B = TypeVar("B", bound=QueryBody)
 router = APIRouter(prefix="/v1", tags=["search"])
 
 
+LINES_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "a line for each line of the request",
+        "content": {LINES: {"schema": {"$ref": f"#/components/schemas/{Line.__name__}"}}},
+    }
+}
+
+
 @router.post(
     "/search",
     response_model=SearchResult,
@@ -54,8 +62,8 @@ async def search(request: Request) -> JSONResponse:
 
 @router.post(
     "/search/batch",
-    response_model=Line,
-    responses=QUERY,
+    response_class=Response,
+    responses=QUERY | LINES_ANSWER,
     openapi_extra=bodies(SearchBody, LINES),
 )
 async def search_batch(request: Request) -> StreamingResponse:
@@ -77,8 +85,8 @@ async def embed(request: Request) -> JSONResponse:
 
 @router.post(
     "/embed/batch",
-    response_model=Line,
-    responses=QUERY,
+    response_class=Response,
+    responses=QUERY | LINES_ANSWER,
     openapi_extra=bodies(QueryBody, LINES),
 )
 async def embed_batch(request: Request) -> StreamingResponse:

@@ -3,7 +3,7 @@
 import secrets
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
@@ -38,7 +38,9 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = scope["ampere.request_id"] = secrets.token_hex(8)
+        # Serve's proxy gives each request an id, and adds it to the answer by itself.
+        given = Headers(scope=scope).get(REQUEST_ID)
+        request_id = scope["ampere.request_id"] = given or secrets.token_hex(8)
         status, start = 0, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
@@ -46,7 +48,8 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
+                if given is None:
+                    headers[REQUEST_ID] = request_id
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
