@@ -1,0 +1,157 @@
+"""The deployments without Ray: batches, searches, statistics, and a start that is refused."""
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ampere.config.serve import ServeSettings
+from ampere.records import Domain
+from ampere.retrieval.engine import FaissEngine
+from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.writer import TableWriter
+from ampere.store.keys import add_key
+from ampere.store.workspace import Workspace
+from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
+from serve.run import check_port, start
+from serve.searcher import SearchCall, SearcherDeployment, engine_stats
+from serve.weights import UnknownWeights
+from tests.helpers.search_tables import SearchTable, row, unit_vectors
+
+
+@pytest.fixture
+def embedder() -> Any:
+    """The embedding deployment with a stub model that fails on the text `bad`."""
+
+    def embed(frames: list[list[bytes]], texts: list[str], domains: list[object]) -> np.ndarray:
+        if "bad" in texts:
+            raise TypeError("/srv/no/text")
+        if "words" in texts:
+            raise ValueError("this model cannot embed words alone")
+        return np.full((len(frames), 2), len(frames), np.float32)
+
+    models = {"m@1": SimpleNamespace(embed=embed)}
+    stub = object.__new__(EmbedderDeployment.func_or_class)
+    stub.models = SimpleNamespace(
+        get=lambda name: models.get(name, UnknownWeights(name, tuple(models)))
+    )
+    return stub
+
+
+def call(*texts: str, name: str = "m@1") -> EmbedCall:
+    return EmbedCall(name, tuple(EmbedItem([b"jpeg"], text, Domain.PAGE) for text in texts))
+
+
+def test_failed_query_does_not_affect_the_others(
+    embedder: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.embedder.logger", logging.getLogger("embedder"))
+    calls = [call("a", "b"), call("bad"), call("words"), call("c", name="m@2"), call("d")]
+    first, failed, refused, unknown, last = embedder._embed(calls)
+    assert first.tolist() == [[2, 2], [2, 2]] and last.tolist() == [[1, 1]]
+    # Without the message, which may have a path of the server.
+    assert failed == Refused("TypeError on the server; see its log", 500)
+    assert refused == Refused("this model cannot embed words alone")
+    assert unknown == UnknownWeights("m@2", ("m@1",))
+    errors = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert errors == ["/srv/no/text"]  # errors of the server alone are logged
+    together = embedder._embed([call("a"), call("b", "c")])
+    assert [vectors.tolist() for vectors in together] == [[[3, 3]], [[3, 3], [3, 3]]]  # one batch
+
+
+@pytest.fixture
+def searcher(tmp_path: Path) -> Any:
+    """The search deployment of a table of 40 rows in three shards."""
+    rows = [
+        row(number, vector, domain=str(domain), text="红色跑鞋" if number == 3 else "")
+        for number, (vector, domain) in enumerate(
+            zip(unit_vectors(40, seed=1), [Domain.PAGE, Domain.LIVE] * 20, strict=True)
+        )
+    ]
+    table = SearchTable(tmp_path, rows)
+    table.build(type="flat", shards=3)
+    engine = FaissEngine(table.searcher(), TableWriter(table.uri))
+    stub = object.__new__(SearcherDeployment.func_or_class)
+    stub.workspace = Workspace.create(tmp_path / "w")
+    stub.engines = SimpleNamespace(
+        get=lambda name: engine if name == "m@1" else UnknownWeights(name, ("m@1",))
+    )
+    yield stub
+    engine.close()
+
+
+def search(deployment: Any, name: str = "m@1", **fields: Any) -> Any:
+    vector = np.asarray(unit_vectors(1, seed=2)[0], np.float32)
+    request = SearchRequest(**fields)
+    return asyncio.run(deployment.search(SearchCall(name, request, {"words": vector})))
+
+
+def test_searcher_of_all_shards_ranks_words_as_one_index(searcher: Any) -> None:
+    by_words = search(searcher, text="红色 跑鞋", mode="lexical", k=5)
+    assert [hit.sample_id for hit in by_words.hits[Domain.LIVE]] == ["s0003"]
+    by_both = search(searcher, text="红色 跑鞋", k=5)
+    ids = [hit.sample_id for hit in by_both.hits[Domain.LIVE]]
+    assert ids[0] == "s0003" and len(set(ids)) == 5
+
+
+def test_what_does_not_fit_is_refused_and_unknown_weights_are_named(searcher: Any) -> None:
+    assert search(searcher, sample_id="none") == Refused("no sample 'none' in the search table")
+    refused = search(searcher, text="a", filter="colour = 'red'")
+    assert isinstance(refused, Refused) and "colour" in refused.detail
+    assert search(searcher, "m@2", text="a") == UnknownWeights("m@2", ("m@1",))
+
+
+def test_facets_are_counted_without_a_search(searcher: Any) -> None:
+    request = SearchRequest(vector=(1.0,), facets=("domain",))
+    counts, version = asyncio.run(searcher.facets(SearchCall("m@1", request, {})))
+    assert counts == {"domain": {"live": 20, "page": 20}} and version >= 1
+
+
+def test_statistics_name_rows_columns_and_age(searcher: Any) -> None:
+    stats = engine_stats(searcher.engines.get("m@1"))
+    assert stats["rows"] == {"page": 20, "short": 0, "live": 20} and stats["changes"] == 0
+    assert 0 <= stats["newest_change_age_s"] < 300
+    assert stats["columns"]["text"] == "string" and "vector" not in stats["columns"]
+
+
+def test_port_in_use_is_rejected_even_if_it_could_be_shared() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(RuntimeError, match=f"cannot bind 127.0.0.1:{port} .*--serve.port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+
+
+def test_address_that_others_reach_needs_a_key(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = "serve.host is 0.0.0.0, which other machines reach, and .* has no API keys. Run `ampere"
+    with pytest.raises(ValueError, match=error):
+        start(workspace, ServeSettings(host="0.0.0.0"))
+    add_key(workspace, "read")
+    with pytest.raises(FileNotFoundError, match="model 'ampere' not found"):  # the next check
+        start(workspace, ServeSettings(host="0.0.0.0"))
+
+
+def test_running_endpoint_of_the_cluster_is_not_replaced(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.run.connect", lambda *_: None)
+    monkeypatch.setattr("serve.run.proxy_runs", lambda: True)
+    monkeypatch.setattr("serve.app.build_app", lambda _: None)
+    monkeypatch.setattr(
+        "ray.serve.status", lambda: SimpleNamespace(applications={"ampere": "RUNNING"}, proxies={})
+    )
+    with pytest.raises(
+        RuntimeError,
+        match="already serves an application 'ampere', which a second start would replace. Stop",
+    ):
+        start(workspace, ServeSettings())
