@@ -2,12 +2,13 @@
 
 import * as api from "./api.js";
 
-let served = null;
+let served; // undefined: not asked for yet; null: the endpoint did not answer
 
-/** The answer of GET /v1/index; null: it has not been read. */
+/** The answer of GET /v1/index; undefined or null: there is none. */
 export const index = () => served;
 
 export async function readIndex() {
+  served ??= null;
   served = await api.index();
   return served;
 }

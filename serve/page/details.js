@@ -155,11 +155,12 @@ function markMoment(sample, moment, strip) {
   strip.scrollLeft = button.offsetLeft - strip.offsetLeft - strip.clientWidth / 2 + button.clientWidth / 2;
 }
 
-/** Marks the segment of the transcript that is said now. */
+/** Marks the segment of the transcript that is said now, or was last. */
 function markSegment(seconds) {
-  for (const line of document.querySelectorAll("#details .segment")) {
-    const isNow = seconds >= Number(line.dataset.start) && seconds < Number(line.dataset.end);
-    if (isNow) line.setAttribute("aria-current", "true");
+  const lines = [...document.querySelectorAll("#details .segment")];
+  const now = lines.findLast((line) => seconds >= Number(line.dataset.start));
+  for (const line of lines) {
+    if (line === now) line.setAttribute("aria-current", "true");
     else line.removeAttribute("aria-current");
   }
 }
@@ -194,12 +195,12 @@ function transcriptView(transcript, words, stage, { none, paragraph }) {
   return el("ol", { class: "segments" }, segments.map((segment) => segmentLine(segment, words, stage)));
 }
 
-function segmentLine({ start_s: start, end_s: end, text }, words, stage) {
+function segmentLine({ start_s: start, text }, words, stage) {
   const time = clock(start);
   const play = { type: "button", "aria-label": t("details.frame.at", { time }), onclick: () => stage.seek?.(start) };
   return el(
     "li",
-    { class: "segment", "data-start": start, "data-end": end },
+    { class: "segment", "data-start": start },
     el("button", { ...play, disabled: !stage.seek }, time),
     el("span", {}, marked(text, words)),
   );

@@ -7,10 +7,8 @@ const LANGUAGES = { en, zh };
 const STORED = "ampere-language";
 const ATTRIBUTES = { tLabel: "aria-label", tTitle: "title", tPlaceholder: "placeholder" };
 
-let language = localStorage.getItem(STORED) ?? (/^zh\b/i.test(navigator.language) ? "zh" : "en");
+let language = stored() ?? (/^zh\b/i.test(navigator.language) ? "zh" : "en");
 if (!(language in LANGUAGES)) language = "en";
-
-export const currentLanguage = () => language;
 
 /** The message of a key, with `{name}` replaced by values. */
 export function t(key, values = {}) {
@@ -33,8 +31,20 @@ export function translate() {
 /** Changes to the other language, and keeps it in this browser. */
 export function switchLanguage() {
   language = language === "zh" ? "en" : "zh";
-  localStorage.setItem(STORED, language);
+  try {
+    localStorage.setItem(STORED, language);
+  } catch {
+    // A browser that stores nothing asks its own setting again next time.
+  }
   translate();
+}
+
+function stored() {
+  try {
+    return localStorage.getItem(STORED);
+  } catch {
+    return null;
+  }
 }
 
 const locale = () => (language === "zh" ? "zh-CN" : "en");

@@ -1,6 +1,6 @@
 // Starts the page, and shows the view that the address names.
 
-import { readIndex } from "./catalog.js";
+import { index, readIndex } from "./catalog.js";
 import { showCoverage } from "./coverage.js";
 import { startDetails } from "./details.js";
 import { byId } from "./dom.js";
@@ -24,18 +24,25 @@ function search(ask) {
 
 function showSearch() {
   const ask = askOf(location.hash);
+  document.title = [ask.text || ask.sample || ask.file, "ampere"].filter(Boolean).join(" – ");
   // A form that shows the search already keeps its focus.
   if (JSON.stringify(readAsk()) !== JSON.stringify(ask)) showAsk(ask);
   runSearch(ask, search);
 }
 
-function route() {
+async function route() {
   document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   const view = viewOf(location.hash) in VIEWS ? viewOf(location.hash) : "search";
   for (const name of Object.keys(VIEWS)) byId(`view-${name}`).hidden = name !== view;
   for (const link of document.querySelectorAll("nav [data-view]")) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+  }
+  document.title = `${t(`nav.${view}`)} – ampere`;
+  if (!index()) {
+    await readIndex().catch(() => null); // the view itself says what is wrong
+    showFreshness();
+    showAsk(askOf(location.hash)); // with the models and columns that are served
   }
   VIEWS[view]();
 }
@@ -65,11 +72,9 @@ async function start() {
     event.preventDefault(); // its hash is no view
     byId("words").focus();
   });
-  await readIndex().catch(() => null); // the search itself says what is wrong
   showLanguage();
-  showAsk(askOf(location.hash));
   addEventListener("hashchange", route);
-  route();
+  await route();
   document.body.dataset.ready = "true";
 }
 

@@ -24,9 +24,10 @@ const text = (value) => `'${value.replaceAll("'", "''")}'`;
 const pattern = (value) => text(`%${value.replace(/[\\%_]/g, "\\$&")}%`);
 const items = (value) => value.split(/[,，、]/).map((item) => item.trim()).filter(Boolean);
 
-/** A number as it was typed, without separators; null: it is none. */
+/** A number as it was typed, without separators of thousands; null: it is none. */
 function numberOf(value) {
-  const typed = value.trim().replaceAll("，", "").replaceAll(",", "");
+  const isGrouped = /^-?\d{1,3}([,，]\d{3})+(\.\d+)?$/.test(value.trim());
+  const typed = isGrouped ? value.replace(/[,，]/g, "").trim() : value.trim();
   return typed && Number.isFinite(Number(typed)) ? String(Number(typed)) : null;
 }
 

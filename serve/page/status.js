@@ -27,6 +27,7 @@ export async function showStatus() {
 
 /** Shows in the header how many samples are served, and how new. */
 export function showFreshness() {
+  if (index() === undefined) return;
   const model = index()?.models[0];
   byId("freshness").classList.toggle("off", !model);
   if (!model) {
