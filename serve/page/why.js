@@ -34,7 +34,7 @@ function bar(name, value) {
 function ranks({ vector_rank: vector, lexical_rank: lexical, lexical_score: bm25, ...rest }) {
   const words = rest.matched_words ?? [];
   const byWords =
-    lexical === null ? null : t("why.lexical", { rank: lexical, score: score(bm25 ?? 0) });
+    lexical === null ? null : t("why.lexical", { rank: lexical, score: (bm25 ?? 0).toFixed(1) });
   const rows = [
     [t("why.vector.rank"), vector ?? t("why.unranked")],
     [t("why.lexical.rank"), byWords ?? t("why.unranked")],

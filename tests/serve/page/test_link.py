@@ -1,7 +1,9 @@
 """A link repeats a search: query, filter, settings."""
 
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.helpers.browser import ids, is_search, opened, search, shown, upload, visit
@@ -65,3 +67,16 @@ def test_back_returns_to_the_search_before(page: Page, endpoint: Any) -> None:
     shown(page, response.value)
     assert ids(page) == found
     expect(page.locator("#words")).to_have_value("")
+
+
+def test_files_of_one_name_are_kept_apart(page: Page, endpoint: Any, tmp_path: Path) -> None:
+    picture = tmp_path / endpoint.picture.name
+    Image.new("RGB", (64, 64), "red").save(picture)
+    upload(page, endpoint.picture)
+    found = ids(page)
+    upload(page, picture)
+    expect(page.locator(".query-chip")).to_contain_text(f"{picture.stem} (2){picture.suffix}")
+    with page.expect_response(is_search) as response:
+        page.go_back()
+    shown(page, response.value)
+    assert ids(page) == found
