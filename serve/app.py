@@ -19,12 +19,6 @@ from serve.embedder import EmbedderDeployment
 from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment
 
-# One event loop for Serve and for our code: with two, each request changes threads several times,
-# which takes as long as Serve itself (docs/development/benchmarks.md).
-REPLICA_ENV = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-}
 GATEWAY_CPUS = 0.5
 SEARCHER_CPUS = 0.2  # it mostly waits: with a whole core it would starve the embedder
 
@@ -55,6 +49,7 @@ class SearchArgs(BaseModel):
     max_searcher_replicas: int | None = None
     cpus: float | None = None
     gpus: float | None = None
+    threads: int | None = None
     decoders: int | None = None
     max_batch: int | None = None
     max_concurrent: int | None = None
@@ -88,7 +83,7 @@ def build_app(args: SearchArgs) -> Application:
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
     gateway = Gateway.options(  # type: ignore[attr-defined]
         num_replicas=settings.gateway_replicas,
-        ray_actor_options=actor_options(GATEWAY_CPUS),
+        ray_actor_options={"num_cpus": GATEWAY_CPUS},
     )
     return gateway.bind(workspace.uri, settings, decode, deployments, args.requires_keys)
 
@@ -99,8 +94,8 @@ def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     return EmbedderDeployment.options(  # type: ignore[attr-defined]
         name=f"embedder-{model}",
         **replicas(settings.embedder_replicas, settings.max_embedder_replicas, settings.max_batch),
-        ray_actor_options=actor_options(settings.cpus, settings.gpus),
-    ).bind(workspace.uri, model, device, settings.max_batch)
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+    ).bind(workspace.uri, model, device, settings.max_batch, settings.threads)
 
 
 def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Application:
@@ -108,7 +103,7 @@ def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     return SearcherDeployment.options(  # type: ignore[attr-defined]
         name=f"searcher-{model}",
         **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings.max_batch),
-        ray_actor_options=actor_options(SEARCHER_CPUS),
+        ray_actor_options={"num_cpus": SEARCHER_CPUS},
     ).bind(workspace.uri, model)
 
 
@@ -126,8 +121,3 @@ def replicas(least: int, most: int, target: int) -> dict[str, Any]:
         min_replicas=least, max_replicas=most, target_ongoing_requests=target
     )
     return {"autoscaling_config": scaling}
-
-
-def actor_options(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
-    """Resources and environment of a replica."""
-    return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": REPLICA_ENV}}

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ampere.huge_pages import use_huge_pages
 from ampere.records import Domain
 from ampere.store.serving import ServedModel, served_folder
 from ampere.store.workspace import Workspace
+from serve.batcher import Batcher
 from serve.weights import FollowedModel, UnknownWeights
 
 if TYPE_CHECKING:
@@ -76,10 +78,17 @@ class EmbedderDeployment:
         model: name of a model of the workspace.
         device: torch device of the model.
         max_batch: calls that are embedded at once.
+        threads: of the model on a CPU; 0: as torch finds them set.
     """
 
-    def __init__(self, workspace: str, model: str, device: str, max_batch: int) -> None:
+    def __init__(
+        self, workspace: str, model: str, device: str, max_batch: int, threads: int
+    ) -> None:
         use_huge_pages()
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)  # Ray sets it by the cores of the actor
         opened = Workspace.open(workspace)
 
         def load(served: ServedModel) -> "Embedder":
@@ -90,24 +99,19 @@ class EmbedderDeployment:
             return embedder
 
         self.models = FollowedModel(opened, model, load)
-        self.embed.set_max_batch_size(max_batch)
+        self.batcher = Batcher(self._embed, max_batch)
         self._following = asyncio.ensure_future(self.models.follow())
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.0)
-    async def embed(self, calls: list[EmbedCall]) -> list[EmbedResult]:
-        """Embed a batch; Serve collects it from single calls.
-
-        Returns:
-            float32 [items, D] for each call, or why there is none.
-        """
-        return await asyncio.to_thread(self._embed, calls)
+    async def embed(self, call: EmbedCall) -> EmbedResult:
+        """The vectors of a call's items, float32 [items, D], or why there are none."""
+        return await self.batcher(call)
 
     async def number_of_frames(self, name: str) -> int | UnknownWeights:
         """Frames of a clip that the model reads."""
         embedder = self.models.get(name)
         return embedder if isinstance(embedder, UnknownWeights) else embedder.model.num_frames
 
-    def _embed(self, calls: list[EmbedCall]) -> list[EmbedResult]:
+    def _embed(self, calls: Sequence[EmbedCall]) -> list[EmbedResult]:
         """The vectors of each call; one that fails does not affect the others."""
         results: dict[int, EmbedResult] = {}
         by_name: dict[str, list[int]] = {}
@@ -123,7 +127,7 @@ class EmbedderDeployment:
         return [results[at] for at in range(len(calls))]
 
 
-def embed_calls(embedder: Any, calls: list[EmbedCall]) -> list[EmbedResult]:
+def embed_calls(embedder: Any, calls: Sequence[EmbedCall]) -> list[EmbedResult]:
     """Embed the items of all calls at once; call by call if that fails."""
     items = [item for call in calls for item in call.items]
     try:

@@ -145,7 +145,9 @@ class Queries:
     ) -> Embedded:
         """The vectors of a query's parts, as far as the search needs them; cached."""
         needed = embeddings_needed(request)
-        if not needed:
+        if not served.reads_text and request.parts != ("words",):
+            needed = tuple(part for part in needed if part != "words")
+        if not needed or (request.ranking == "lexical" and not served.reads_text):
             return Embedded({}, request.domain or Domain.PAGE)
         key: Hashable = (served.name, needed, request.domain, request.text, hashes(query.files))
         if (known := self.cache.get(key)) is not None:
@@ -187,7 +189,9 @@ class Queries:
         try:
             return await self.pool.call(query_sample, media, decode, domain)
         except MediaError as error:
-            raise Problem(422, f"the file cannot be read: {error}") from error
+            detail = f"the file cannot be read: {error}"
+            where = [{"where": "file", "message": str(error)}]
+            raise Problem(422, detail, errors=where) from error
 
 
 def search_request(body: SearchBody, query: Query) -> SearchRequest:

@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import socket
 import threading
 
-from ampere.cluster import cluster_address, connect
+from ampere.cluster import cluster_address, connect, is_connected
 from ampere.config.serve import ServeSettings, is_loopback
 from ampere.store.keys import read_keys
 from ampere.store.workspace import Workspace
+from serve.environment import prepare_local_ray
 
 APPLICATION = "ampere"
 REQUEST_TIMEOUT_S = 1000.0  # beyond any limit of our own, which the guards of a gateway keep
@@ -31,12 +31,11 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     host, port = arguments.pop("host"), arguments.pop("port")
     require_keys(workspace, host)
     require_free_port(host, port)
-    # Ray's processes take over the environment of the one that starts it; with a cluster that runs
-    # already, the replicas have these by `serve.app`, and the proxies do without.
-    from serve.app import REPLICA_ENV, SearchArgs, build_app
-
-    os.environ.update(REPLICA_ENV)
+    if cluster_address() is None and not is_connected():
+        prepare_local_ray()
     from ray import serve
+
+    from serve.app import SearchArgs, build_app
 
     arguments |= {"workspace": workspace.uri, "requires_keys": not is_loopback(host)}
     app = build_app(SearchArgs(**arguments))

@@ -32,6 +32,8 @@ class ServeSettings:
     """CPU cores per embedder replica."""
     gpus: float = 0.0
     """GPUs per embedder replica; 0: the CPU."""
+    threads: int = 0
+    """Threads of each embedder on a CPU; 0: as many as its `serve.cpus`, at least 1."""
     decoders: int = 2
     """Isolated processes per gateway replica that decode uploads at the same time."""
     max_batch: int = 16
@@ -40,7 +42,7 @@ class ServeSettings:
     """Number of queries that a gateway replica works on at the same time; further ones get status
     429 and the time to wait."""
     max_per_client: int = 8
-    """Number of requests of one client (API key, else address) at the same time."""
+    """Number of requests of one API key at the same time, per gateway replica."""
     max_upload_mb: int = 64
     """Largest accepted upload, in megabytes."""
     request_timeout_s: float = 60.0
@@ -69,7 +71,7 @@ class ServeSettings:
         ):
             value = getattr(self, name)
             require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
-        for name in ("cpus", "gpus", "cached_queries"):
+        for name in ("cpus", "gpus", "threads", "cached_queries"):
             value = getattr(self, name)
             require(value >= 0, f"serve.{name} is {value}; it must not be negative")
         for role in ("embedder", "searcher"):

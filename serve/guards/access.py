@@ -13,6 +13,7 @@ from ampere.store.workspace import Workspace
 from serve.problems import Problem
 
 COOKIE = "ampere_key"
+LOOPBACK = "loopback"  # who asks without a key, where none is needed
 LOOK_S = 5.0  # between two looks at the stored keys
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # and the files of the page
 ADMIN_METHODS = ("PUT", "DELETE")
@@ -47,7 +48,7 @@ class KeyRing:
         """
         keys = await self.keys()
         if not keys and not self.required:
-            return "admin", "loopback"
+            return "admin", LOOPBACK
         if key is None:
             raise Problem(
                 401, "no API key; send the header `Authorization: Bearer KEY` (see `ampere keys`)"

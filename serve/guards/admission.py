@@ -6,6 +6,7 @@ from collections import Counter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.guards.access import LOOPBACK
 from serve.metrics import Metrics
 from serve.problems import Problem
 
@@ -25,7 +26,7 @@ class Places:
 
     Args:
         total: requests at the same time.
-        per_client: of one client.
+        per_client: of one API key.
     """
 
     def __init__(self, total: int, per_client: int) -> None:
@@ -35,18 +36,21 @@ class Places:
         self.draining = False
         self._empty = asyncio.Event()
 
-    def take(self, client: str) -> None:
+    def take(self, client: str | None) -> None:
         """Take a place.
+
+        Args:
+            client: its API key; None: it has none, and only the total counts.
 
         Raises:
             Problem: 503, the endpoint is stopping; 429, there is none.
         """
         if self.draining:
             raise Problem(503, "the endpoint is stopping; try again", retry_after_s=2)
-        if self.clients[client] >= self.per_client:
+        if client is not None and self.clients[client] >= self.per_client:
             raise Problem(
                 429,
-                f"this client has {self.per_client} requests in progress, which is its limit "
+                f"this key has {self.per_client} requests in progress, which is its limit "
                 "(serve.max_per_client); wait for one of them",
                 retry_after_s=1,
             )
@@ -58,14 +62,16 @@ class Places:
                 retry_after_s=1,
             )
         self.taken += 1
-        self.clients[client] += 1
+        if client is not None:
+            self.clients[client] += 1
 
-    def give_back(self, client: str) -> None:
+    def give_back(self, client: str | None) -> None:
         """Free a place."""
         self.taken -= 1
-        self.clients[client] -= 1
-        if not self.clients[client]:
-            del self.clients[client]
+        if client is not None:
+            self.clients[client] -= 1
+            if not self.clients[client]:
+                del self.clients[client]
         if not self.taken:
             self._empty.set()
 
@@ -186,10 +192,10 @@ def takes_place(method: str, path: str) -> bool:
     return method in WORKING_METHODS and path not in LIGHT_PATHS
 
 
-def client_of(scope: Scope) -> str:
-    """Who sends a request: its key, else its address."""
+def client_of(scope: Scope) -> str | None:
+    """The API key of a request; None: it has none, so that clients cannot be told apart.
+
+    All addresses are that of Serve's proxy, and a header may be made up.
+    """
     key = scope.get("ampere.key_id")
-    if key is not None and key != "loopback":
-        return f"key {key}"
-    # Not the header X-Forwarded-For, which any client may make up.
-    return str((scope.get("client") or ("unknown",))[0])
+    return None if key == LOOPBACK else key

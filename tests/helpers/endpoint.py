@@ -64,6 +64,12 @@ class Endpoint:
         return words
 
 
+def clips(workspace: Workspace) -> list[dict[str, Any]]:
+    """The rows of the shorts and lives, in the order of their ids."""
+    rows = workspace.table(SAMPLES).read(None, pc.field("domain") != "page")
+    return rows.sort_by("sample_id").to_pylist()
+
+
 @contextlib.contextmanager
 def serving(workspace: Workspace, log: Path, flags: Sequence[str] = ()) -> Iterator[Endpoint]:
     """Run `ampere serve` in a process of its own until the block ends."""

@@ -333,10 +333,9 @@ def test_coverage_and_failures_of_the_catalog(http: httpx.Client) -> None:
     assert failures["total"] == len(failures["failures"])
 
 
-def test_many_requests_of_one_client_are_refused_and_others_answered(
+def test_stalled_uploads_take_all_places_and_probes_still_answer(
     http: httpx.Client, endpoint: Endpoint
 ) -> None:
-    """Stalled uploads take no more places than their client may have."""
     head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
     head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
     address = (http.base_url.host, http.base_url.port)

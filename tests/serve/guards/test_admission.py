@@ -70,7 +70,7 @@ def test_request_without_a_place_is_told_so_at_once_and_probes_still_answer() ->
             await settle()
             refused = await client.post("/v1/search", content=b"x")
             assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
-            assert "serve.max_per_client" in refused.json()["detail"]
+            assert "serve.max_concurrent" in refused.json()["detail"]
             assert (await client.get("/healthz")).status_code == 200
             endpoint.finish.set()
             assert [(await task).json() for task in slow] == ["done", "done"]
@@ -83,14 +83,16 @@ def test_request_without_a_place_is_told_so_at_once_and_probes_still_answer() ->
 def test_places_are_counted_over_all_clients_and_for_each() -> None:
     places = Places(total=3, per_client=2)
     places.take("a"), places.take("a")
-    with pytest.raises(Exception, match="this client has 2 requests in progress"):
+    with pytest.raises(Exception, match="this key has 2 requests in progress"):
         places.take("a")
     places.take("b")
     with pytest.raises(Exception, match="the endpoint works on 3 requests"):
         places.take("c")
     places.give_back("a")
-    places.take("c")
-    assert places.taken == 3 and places.clients == {"a": 1, "b": 1, "c": 1}
+    places.take(None)  # without a key the total alone counts
+    assert places.taken == 3 and places.clients == {"a": 1, "b": 1}
+    places.give_back(None)
+    assert places.taken == 2
 
 
 def test_body_beyond_the_limit_is_refused_by_its_declared_length_or_as_it_arrives() -> None:

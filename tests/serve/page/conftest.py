@@ -1,12 +1,12 @@
 """One Chromium for the tests of the search page, and one tab for those in English."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.helpers.browser import chromium, opened, visit, without_errors
+from tests.helpers.endpoint import Endpoint
 
 
 @pytest.fixture(scope="package")
@@ -16,7 +16,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def tab(browser: Browser, endpoint: Any) -> Iterator[Page]:
+def tab(browser: Browser, endpoint: Endpoint) -> Iterator[Page]:
     with opened(browser, endpoint.url) as tab:
         yield tab
 

@@ -7,6 +7,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import search, upload
+from tests.helpers.endpoint import Endpoint
 
 
 def side_by_side(page: Page) -> None:
@@ -27,7 +28,7 @@ def judged(page: Page, tile: Any, grade: int) -> Any:
     return response.value.request.post_data_json
 
 
-def test_two_modes_side_by_side(page: Page, endpoint: Any) -> None:
+def test_two_modes_side_by_side(page: Page, endpoint: Endpoint) -> None:
     side_by_side(page)
     search(page, endpoint.words)
     sides = page.locator(".side")
@@ -57,7 +58,7 @@ def test_two_modes_side_by_side(page: Page, endpoint: Any) -> None:
         assert not moved or change_a.endswith(str(abs(moved)))
 
 
-def test_judgment_names_query_hit_and_rival(page: Page, endpoint: Any) -> None:
+def test_judgment_names_query_hit_and_rival(page: Page, endpoint: Endpoint) -> None:
     side_by_side(page)
     search(page, endpoint.words)
     tile = page.locator(".side[data-side=B] .hit").first
@@ -71,7 +72,7 @@ def test_judgment_names_query_hit_and_rival(page: Page, endpoint: Any) -> None:
     assert any(sent.items() <= judgment.items() for judgment in stored)
 
 
-def test_judgment_of_a_picture_names_its_hash(page: Page, endpoint: Any) -> None:
+def test_judgment_of_a_picture_names_its_hash(page: Page, endpoint: Endpoint) -> None:
     upload(page, endpoint.picture)
     tile = page.locator(".hit").first
     sent = judged(page, tile, -1)
@@ -83,7 +84,7 @@ def test_judgment_of_a_picture_names_its_hash(page: Page, endpoint: Any) -> None
     expect(pressed[1]).to_have_attribute("aria-pressed", "false")
 
 
-def test_judgment_that_is_not_stored_is_taken_back(page: Page, endpoint: Any) -> None:
+def test_judgment_that_is_not_stored_is_taken_back(page: Page, endpoint: Endpoint) -> None:
     search(page, endpoint.words)
     page.route("**/v1/judgments", lambda route: route.abort())
     thumb = page.locator(".hit [data-grade='1']").first
@@ -92,7 +93,7 @@ def test_judgment_that_is_not_stored_is_taken_back(page: Page, endpoint: Any) ->
     expect(thumb).to_have_attribute("aria-pressed", "false")
 
 
-def test_words_are_missing_for_a_ranking_by_words(page: Page, endpoint: Any) -> None:
+def test_words_are_missing_for_a_ranking_by_words(page: Page, endpoint: Endpoint) -> None:
     side_by_side(page)
     upload(page, endpoint.picture)
     expect(page.locator(".side[data-side=B] .note")).to_contain_text("the query has no words")

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import expect_picture, hits, search, upload
+from tests.helpers.endpoint import Endpoint
 
 # Notes where the video was sought.
 RECORD_SEEK = """addEventListener("seeked", ({target}) => {
@@ -29,10 +30,11 @@ def is_moment(response: Any) -> bool:
     return response.url.endswith("/moment")
 
 
-def test_clip_plays_at_the_frame_nearest_to_a_picture(page: Page, endpoint: Any) -> None:
-    upload(page, endpoint.picture)
+def test_clip_plays_at_the_frame_nearest_to_a_picture(page: Page, endpoint: Endpoint) -> None:
+    answer = upload(page, endpoint.picture)
+    hit = next(hit for hit in answer["results"]["live"] if hit["moment"] is None)
     with page.expect_response(is_moment) as response:
-        hits(page, "live").first.locator(".picture").click()
+        page.locator(f".hit[data-id='{hit['sample_id']}'] .picture").click()
     moment = response.value.json()
     assert sought(page) == pytest.approx(moment["at_s"], abs=0.2)
     expect(page.locator(".stage .moment")).to_contain_text("the frame nearest to the query")
@@ -40,7 +42,7 @@ def test_clip_plays_at_the_frame_nearest_to_a_picture(page: Page, endpoint: Any)
     expect(page.locator(".strip button").nth(moment["frame"])).to_have_class("on")
 
 
-def test_clip_plays_where_the_words_are_said(page: Page, endpoint: Any) -> None:
+def test_clip_plays_where_the_words_are_said(page: Page, endpoint: Endpoint) -> None:
     answer = search(page, endpoint.words)
     said = [hit for name in ("short", "live") for hit in answer["results"][name] if hit["moment"]]
     assert said, "no hit of the catalog has a moment: it needs transcripts"
@@ -50,7 +52,7 @@ def test_clip_plays_where_the_words_are_said(page: Page, endpoint: Any) -> None:
     expect(page.locator(".stage .moment")).to_contain_text(hit["moment"]["text"])
 
 
-def test_summary_beside_transcript_with_marked_words(page: Page, endpoint: Any) -> None:
+def test_summary_beside_transcript_with_marked_words(page: Page, endpoint: Endpoint) -> None:
     answer = search(page, endpoint.words)
     urls = [hit["urls"]["sample"] for hit in answer["results"]["live"]]
     samples = (httpx.get(endpoint.url + url).json() for url in urls)
@@ -64,7 +66,7 @@ def test_summary_beside_transcript_with_marked_words(page: Page, endpoint: Any) 
     assert page.locator("#details mark").count() > 0
 
 
-def test_segment_of_a_transcript_plays(page: Page, endpoint: Any) -> None:
+def test_segment_of_a_transcript_plays(page: Page, endpoint: Endpoint) -> None:
     answer = search(page, endpoint.words)
     hit = next(hit for hit in answer["results"]["live"] if hit["moment"])
     page.locator(f".hit[data-id='{hit['sample_id']}'] .picture").click()
@@ -76,7 +78,7 @@ def test_segment_of_a_transcript_plays(page: Page, endpoint: Any) -> None:
     expect(line).to_have_attribute("aria-current", "true")
 
 
-def test_page_shows_its_picture_title_and_columns(page: Page, endpoint: Any) -> None:
+def test_page_shows_its_picture_title_and_columns(page: Page, endpoint: Endpoint) -> None:
     answer = search(page, endpoint.words)
     hit = answer["results"]["page"][0]
     page.locator(f".hit[data-id='{hit['sample_id']}'] .picture").click()
@@ -87,7 +89,7 @@ def test_page_shows_its_picture_title_and_columns(page: Page, endpoint: Any) -> 
     expect(details.locator(".why")).to_contain_text("Whole query")
 
 
-def test_clip_that_the_browser_cannot_play_shows_its_frames(page: Page, endpoint: Any) -> None:
+def test_clip_that_the_browser_cannot_play_shows_its_frames(page: Page, endpoint: Endpoint) -> None:
     page.route("**/media*", lambda route: route.fulfill(body=b"no video", content_type="video/mp4"))
     search(page, endpoint.words)
     hits(page, "live").first.locator(".picture").click()

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser import hits, is_search, search
+from tests.helpers.endpoint import Endpoint
 
 
 def problem(route: Route, status: int, headers: dict[str, str] | None = None) -> None:
@@ -33,7 +33,7 @@ def test_broken_file(page: Page, tmp_path: Path) -> None:
     assert hits(page).count() == 0
 
 
-def test_invalid_filter_is_marked(page: Page, endpoint: Any) -> None:
+def test_invalid_filter_is_marked(page: Page, endpoint: Endpoint) -> None:
     page.click("#open-filter")
     page.fill("#sql", "no_such_column = 1")
     page.fill("#words", endpoint.words)
@@ -43,7 +43,7 @@ def test_invalid_filter_is_marked(page: Page, endpoint: Any) -> None:
     expect(page.locator("#sql")).to_have_attribute("aria-invalid", "true")
 
 
-def test_busy_endpoint_is_tried_again_on_request(page: Page, endpoint: Any) -> None:
+def test_busy_endpoint_is_tried_again_on_request(page: Page, endpoint: Endpoint) -> None:
     page.route("**/v1/search", lambda route: problem(route, 429, {"retry-after": "3"}))
     page.fill("#words", endpoint.words)
     page.press("#words", "Enter")
@@ -54,14 +54,14 @@ def test_busy_endpoint_is_tried_again_on_request(page: Page, endpoint: Any) -> N
     expect(page.locator(".problem")).to_have_count(0)
 
 
-def test_endpoint_out_of_reach(page: Page, endpoint: Any) -> None:
+def test_endpoint_out_of_reach(page: Page, endpoint: Endpoint) -> None:
     page.context.set_offline(True)
     page.fill("#words", endpoint.words)
     page.press("#words", "Enter")
     expect(page.locator(".problem")).to_contain_text("cannot be reached")
 
 
-def test_key_is_asked_for_and_the_search_repeated(page: Page, endpoint: Any) -> None:
+def test_key_is_asked_for_and_the_search_repeated(page: Page, endpoint: Endpoint) -> None:
     given = []
 
     def session(route: Route) -> None:
@@ -87,7 +87,7 @@ def test_key_is_asked_for_and_the_search_repeated(page: Page, endpoint: Any) -> 
     expect(dialog).to_be_hidden()
 
 
-def test_no_key_shows_that_one_is_needed(page: Page, endpoint: Any) -> None:
+def test_no_key_shows_that_one_is_needed(page: Page, endpoint: Endpoint) -> None:
     page.route("**/v1/search", lambda route: problem(route, 401))
     page.fill("#words", endpoint.words)
     page.press("#words", "Enter")
@@ -98,7 +98,7 @@ def test_no_key_shows_that_one_is_needed(page: Page, endpoint: Any) -> None:
 
 @pytest.mark.parametrize("field", ["text", "product_id"])
 def test_markup_in_texts_and_ids_is_shown_and_not_run(
-    page: Page, endpoint: Any, field: str
+    page: Page, endpoint: Endpoint, field: str
 ) -> None:
     markup = f"<img src=x onerror='window.ran = 1'> {endpoint.words}"
 
@@ -117,7 +117,7 @@ def test_markup_in_texts_and_ids_is_shown_and_not_run(
     assert page.evaluate("window.ran") is None
 
 
-def test_page_loads_nothing_from_elsewhere(page: Page, endpoint: Any) -> None:
+def test_page_loads_nothing_from_elsewhere(page: Page, endpoint: Endpoint) -> None:
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
@@ -128,7 +128,7 @@ def test_page_loads_nothing_from_elsewhere(page: Page, endpoint: Any) -> None:
     assert "default-src 'self'" in policy and "unsafe" not in policy
 
 
-def test_page_that_was_open_before_the_endpoint_was_ready(page: Page, endpoint: Any) -> None:
+def test_page_that_was_open_before_the_endpoint_was_ready(page: Page, endpoint: Endpoint) -> None:
     page.route("**/v1/index", lambda route: problem(route, 503, {"retry-after": "5"}))
     page.reload()
     expect(page.locator("#freshness")).to_have_text("not reachable")

@@ -1,17 +1,16 @@
 """The page without a pointer."""
 
-from typing import Any
-
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import hits, is_search, search, shown
+from tests.helpers.endpoint import Endpoint
 
 
 def focused_hit(page: Page) -> str | None:
     return page.evaluate("document.activeElement.closest('.hit')?.dataset.id ?? null")
 
 
-def test_search_and_open_and_judge_by_keys(page: Page, endpoint: Any) -> None:
+def test_search_and_open_and_judge_by_keys(page: Page, endpoint: Endpoint) -> None:
     page.keyboard.press("/")
     expect(page.locator("#words")).to_be_focused()
     with page.expect_response(is_search) as response:
@@ -37,7 +36,7 @@ def test_search_and_open_and_judge_by_keys(page: Page, endpoint: Any) -> None:
     assert focused_hit(page) == first.get_attribute("data-id")
 
 
-def test_arrows_move_between_hits(page: Page, endpoint: Any) -> None:
+def test_arrows_move_between_hits(page: Page, endpoint: Endpoint) -> None:
     search(page, endpoint.words)
     picture = hits(page).first.locator(".picture")
     picture.focus()
@@ -53,7 +52,7 @@ def test_arrows_move_between_hits(page: Page, endpoint: Any) -> None:
     assert focused_hit(page) == start
 
 
-def test_focus_is_visible(page: Page, endpoint: Any) -> None:
+def test_focus_is_visible(page: Page, endpoint: Endpoint) -> None:
     search(page, endpoint.words)
     page.keyboard.press("Tab")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
@@ -63,7 +62,7 @@ def test_focus_is_visible(page: Page, endpoint: Any) -> None:
         assert is_chip or page.evaluate(outline) == "solid"
 
 
-def test_controls_have_names(page: Page, endpoint: Any) -> None:
+def test_controls_have_names(page: Page, endpoint: Endpoint) -> None:
     search(page, endpoint.words)
     page.click("#open-filter")
     nameless = page.evaluate(

@@ -1,11 +1,10 @@
 """Chinese and English, by the browser's setting and by the switch; light and dark."""
 
-from typing import Any
-
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.helpers.browser import hits, opened, search, visit
+from tests.helpers.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(
@@ -16,7 +15,7 @@ from tests.helpers.browser import hits, opened, search, visit
     ],
 )
 def test_language_of_the_browser(
-    browser: Browser, endpoint: Any, locale: str, lang: str, go: str, domains: list[str]
+    browser: Browser, endpoint: Endpoint, locale: str, lang: str, go: str, domains: list[str]
 ) -> None:
     with opened(browser, endpoint.url, locale=locale) as page:
         visit(page)
@@ -26,7 +25,7 @@ def test_language_of_the_browser(
         expect(page.locator(".column-head")).to_contain_text(domains)
 
 
-def test_switch_translates_the_results_and_is_kept(browser: Browser, endpoint: Any) -> None:
+def test_switch_translates_the_results_and_is_kept(browser: Browser, endpoint: Endpoint) -> None:
     with opened(browser, endpoint.url) as page:
         visit(page)
         search(page, endpoint.words)
@@ -38,7 +37,7 @@ def test_switch_translates_the_results_and_is_kept(browser: Browser, endpoint: A
         expect(page.locator(".column-head").first).to_contain_text("商品页")
 
 
-def test_page_follows_the_color_scheme(browser: Browser, endpoint: Any) -> None:
+def test_page_follows_the_color_scheme(browser: Browser, endpoint: Endpoint) -> None:
     colors = []
     for scheme in ("light", "dark"):
         with opened(browser, endpoint.url, color_scheme=scheme) as page:

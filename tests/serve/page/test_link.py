@@ -1,12 +1,12 @@
 """A link repeats a search: query, filter, settings."""
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.helpers.browser import ids, is_search, opened, search, shown, upload, visit
+from tests.helpers.endpoint import Endpoint
 
 
 def copied_link(page: Page) -> str:
@@ -16,7 +16,7 @@ def copied_link(page: Page) -> str:
     return page.evaluate("navigator.clipboard.readText()")
 
 
-def test_link_reproduces_the_search(page: Page, browser: Browser, endpoint: Any) -> None:
+def test_link_reproduces_the_search(page: Page, browser: Browser, endpoint: Endpoint) -> None:
     page.locator(".chip[data-domain=live]").click()
     page.get_by_text("Group by product").click()
     page.select_option("[name=mode]", "vector")
@@ -36,7 +36,7 @@ def test_link_reproduces_the_search(page: Page, browser: Browser, endpoint: Any)
         assert not other.locator("[name=domain][value=live]").is_checked()
 
 
-def test_link_of_two_sides(page: Page, browser: Browser, endpoint: Any) -> None:
+def test_link_of_two_sides(page: Page, browser: Browser, endpoint: Endpoint) -> None:
     page.get_by_text("Side by side").click()
     page.locator(".side-choice").nth(1).locator("[name=mode]").select_option("lexical")
     search(page, endpoint.words)
@@ -46,7 +46,7 @@ def test_link_of_two_sides(page: Page, browser: Browser, endpoint: Any) -> None:
         expect(other.locator(".side[data-side=B] .summary")).to_contain_text("Words (BM25)")
 
 
-def test_link_asks_for_its_file_again(page: Page, browser: Browser, endpoint: Any) -> None:
+def test_link_asks_for_its_file_again(page: Page, browser: Browser, endpoint: Endpoint) -> None:
     upload(page, endpoint.picture)
     link, found = copied_link(page), ids(page)
     expect(page.locator("#toast")).to_contain_text("must be dropped again")
@@ -57,7 +57,7 @@ def test_link_asks_for_its_file_again(page: Page, browser: Browser, endpoint: An
         assert ids(other) == found
 
 
-def test_back_returns_to_the_search_before(page: Page, endpoint: Any) -> None:
+def test_back_returns_to_the_search_before(page: Page, endpoint: Endpoint) -> None:
     upload(page, endpoint.picture)
     found = ids(page)
     page.locator(".query-chip button").click()
@@ -69,7 +69,7 @@ def test_back_returns_to_the_search_before(page: Page, endpoint: Any) -> None:
     expect(page.locator("#words")).to_have_value("")
 
 
-def test_files_of_one_name_are_kept_apart(page: Page, endpoint: Any, tmp_path: Path) -> None:
+def test_files_of_one_name_are_kept_apart(page: Page, endpoint: Endpoint, tmp_path: Path) -> None:
     picture = tmp_path / endpoint.picture.name
     Image.new("RGB", (64, 64), "red").save(picture)
     upload(page, endpoint.picture)

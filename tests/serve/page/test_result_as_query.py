@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser import hits, ids, is_search, search, shown
+from tests.helpers.endpoint import Endpoint
 
 
 def drag(page: Page) -> None:
@@ -22,7 +23,7 @@ def press_key(page: Page) -> None:
 
 
 @pytest.mark.parametrize("use", [drag, press_button, press_key])
-def test_result_is_the_next_query(page: Page, endpoint: Any, use: Any) -> None:
+def test_result_is_the_next_query(page: Page, endpoint: Endpoint, use: Any) -> None:
     search(page, endpoint.words)
     chosen = ids(page)[0]
     with page.expect_response(is_search) as response:
@@ -35,7 +36,7 @@ def test_result_is_the_next_query(page: Page, endpoint: Any, use: Any) -> None:
     expect(page.locator("#words")).to_have_value("")
 
 
-def test_result_is_removed_from_the_query(page: Page, endpoint: Any) -> None:
+def test_result_is_removed_from_the_query(page: Page, endpoint: Endpoint) -> None:
     search(page, endpoint.words)
     with page.expect_response(is_search):
         press_button(page)

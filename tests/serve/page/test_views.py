@@ -1,15 +1,15 @@
 """Coverage and the state of the index; a phone's width."""
 
 import re
-from typing import Any
 
 import httpx
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.helpers.browser import PHONE, expect_picture, hits, opened, search, visit
+from tests.helpers.endpoint import Endpoint
 
 
-def test_coverage_counts_and_lists(page: Page, endpoint: Any) -> None:
+def test_coverage_counts_and_lists(page: Page, endpoint: Endpoint) -> None:
     model = httpx.get(f"{endpoint.url}/v1/index").json()["models"][0]["model"]
     coverage = httpx.get(f"{endpoint.url}/v1/coverage", params={"model": model}).json()
     page.get_by_role("link", name="Coverage").click()
@@ -28,7 +28,7 @@ def test_coverage_counts_and_lists(page: Page, endpoint: Any) -> None:
 
 
 def test_coverage_shows_thumbnails_and_searches_for_what_is_missing(
-    page: Page, endpoint: Any
+    page: Page, endpoint: Endpoint
 ) -> None:
     """The endpoint's catalog may lack nothing: its answer is changed to lack a short."""
     sample = httpx.post(
@@ -55,7 +55,7 @@ def test_coverage_shows_thumbnails_and_searches_for_what_is_missing(
     assert hits(page, "page").count() == 0
 
 
-def test_index_shows_version_rows_and_failures(page: Page, endpoint: Any) -> None:
+def test_index_shows_version_rows_and_failures(page: Page, endpoint: Endpoint) -> None:
     page.get_by_role("link", name="Index").click()
     model = httpx.get(f"{endpoint.url}/v1/index").json()["models"][0]
     panel = page.locator(".model").first
@@ -71,7 +71,7 @@ def test_index_shows_version_rows_and_failures(page: Page, endpoint: Any) -> Non
         expect(page.locator("#view-index > .list")).to_contain_text(failure["error"])
 
 
-def test_phone_shows_one_domain_at_a_time(browser: Browser, endpoint: Any) -> None:
+def test_phone_shows_one_domain_at_a_time(browser: Browser, endpoint: Endpoint) -> None:
     with opened(browser, endpoint.url, **PHONE) as page:
         visit(page)
         search(page, endpoint.words)
@@ -89,7 +89,7 @@ def test_phone_shows_one_domain_at_a_time(browser: Browser, endpoint: Any) -> No
             assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
-def test_phone_has_the_options_of_a_search(browser: Browser, endpoint: Any) -> None:
+def test_phone_has_the_options_of_a_search(browser: Browser, endpoint: Endpoint) -> None:
     with opened(browser, endpoint.url, **PHONE) as page:
         visit(page)
         expect(page.locator("[name=mode]")).to_be_hidden()

@@ -1,0 +1,53 @@
+"""Batches of what came while the batch before was worked on.
+
+`serve.batch` collects the next batch before the current one ends: without a wait each call is a
+batch of its own, and with one a lone call waits for nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Runs a function on all calls that wait, in a thread, one batch at a time.
+
+    Args:
+        work: the results of a batch, in its order; an exception fails the whole batch.
+        max_size: calls of a batch.
+    """
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], max_size: int) -> None:
+        self._work, self._max_size = work, max_size
+        self._waiting: asyncio.Queue[tuple[T, asyncio.Future[R]]] = asyncio.Queue()
+        self._running = asyncio.ensure_future(self._run())
+
+    async def __call__(self, item: T) -> R:
+        """The result of an item."""
+        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((item, result))
+        return await result
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < self._max_size and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            # Whoever does not wait any more needs no result.
+            if batch := [(item, result) for item, result in batch if not result.done()]:
+                await self._answer(batch)
+
+    async def _answer(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
+        try:
+            results = await asyncio.to_thread(self._work, [item for item, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
