@@ -30,6 +30,8 @@ for argument; do
     *.cfg) sed -i -E 's#^( *bind) [*]?:({ports})$#\\1 unix@{folder}/\\2.sock#' "$argument" ;;
   esac
 done
+# It must not outlive Serve's process, and hold the port.
+command -v setpriv > /dev/null && exec setpriv --pdeathsig KILL {binary} "$@"
 exec {binary} "$@"
 """
 
