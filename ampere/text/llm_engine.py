@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ampere.config.summarize import SummarizeSettings
 from ampere.text.language_models import language_model
-from ampere.text.sizing import CPU_CACHE_BYTES, EngineSize, engine_size
+from ampere.text.sizing import CPU_CACHE_BYTES, MAX_NUM_SEQS, EngineSize, engine_size
 from ampere.text.summary import SCHEMA
 
 if TYPE_CHECKING:  # llm.py imports transformers, which takes seconds
@@ -44,12 +44,15 @@ def sampling_params(settings: SummarizeSettings) -> dict[str, Any]:
     }
 
 
-def size_for_prompts(settings: SummarizeSettings, prompt_tokens: Sequence[int]) -> EngineSize:
+def size_for_prompts(
+    settings: SummarizeSettings, prompt_tokens: Sequence[int], max_num_seqs: int = MAX_NUM_SEQS
+) -> EngineSize:
     """The size that the settings name; the rest for prompts of these lengths.
 
     Args:
         settings: of the stage.
         prompt_tokens: length of each prompt, of all or of a sample that has the longest.
+        max_num_seqs: prompts that there may be at once, unless the settings name it.
     """
     builder = prompt_builder(settings)
     memory = None if settings.gpus else CPU_CACHE_BYTES
@@ -61,6 +64,7 @@ def size_for_prompts(settings: SummarizeSettings, prompt_tokens: Sequence[int]) 
         limit=builder.limit,
         kv_bytes_per_token=builder.kv_bytes_per_token(),
         memory=memory,
+        max_num_seqs=max_num_seqs,
     )
     return replace(
         size,
