@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from ray.serve import Application
 
@@ -18,6 +19,9 @@ from ampere.text.vllm_env import engine_env
 from serve.summarizer import SummarizerDeployment
 from serve.transcriber import TranscriberDeployment
 
+# A model loads for minutes, during which Serve asks whether its replica lives; the replicas of
+# `serve.app` share one thread with Serve.
+OWN_THREAD = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1"}
 # Clips at once in a replica with faster-whisper: one is read while another is heard.
 WHISPER_ONGOING = 2
 
@@ -96,12 +100,7 @@ def transcriber_app(
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
     return TranscriberDeployment.options(  # type: ignore[attr-defined]
         max_ongoing_requests=ongoing,
-        ray_actor_options={
-            "num_cpus": settings.cpus,
-            "num_gpus": settings.gpus,
-            "accelerator_type": settings.accelerator_type,
-            "runtime_env": {"env_vars": engine_env(settings.gpus)},
-        },
+        ray_actor_options=actor_options(settings, settings.gpus),
     ).bind(settings, names, timeout_s)
 
 
@@ -112,13 +111,18 @@ def summarizer_app(settings: SummarizeSettings) -> Application:
     if model.quantization is not None:
         check_quantization(model.quantization)
     return SummarizerDeployment.options(  # type: ignore[attr-defined]
-        ray_actor_options={
-            "num_cpus": settings.cpus,
-            "num_gpus": summarizer_gpus(settings),
-            "accelerator_type": settings.accelerator_type,
-            "runtime_env": {"env_vars": engine_env(settings.gpus)},
-        },
+        ray_actor_options=actor_options(settings, summarizer_gpus(settings)),
     ).bind(settings)
+
+
+def actor_options(settings: TranscribeSettings | SummarizeSettings, gpus: float) -> dict[str, Any]:
+    """Resources and environment of a replica."""
+    return {
+        "num_cpus": settings.cpus,
+        "num_gpus": gpus,
+        "accelerator_type": settings.accelerator_type,
+        "runtime_env": {"env_vars": OWN_THREAD | engine_env(settings.gpus)},
+    }
 
 
 def summarizer_gpus(settings: SummarizeSettings) -> float:

@@ -15,8 +15,7 @@ from ray import serve
 
 from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.media.audio import NoAudio, read_audio
-from ampere.media.isolated import IsolatedProcess
-from ampere.media.speech import Piece, SpeechDetector
+from ampere.media.speech import SpeechDetector
 from ampere.text.speech_engines.vllm_speech import (
     SpeechPrompts,
     check_model,
@@ -26,6 +25,7 @@ from ampere.text.speech_engines.vllm_speech import (
 )
 from ampere.text.speech_engines.whisper import FasterWhisper
 from ampere.text.transcript import PieceTranscript, TimedPiece, Transcript, transcript_of
+from serve.decode_pool import DecodePool
 from serve.vllm_engine import VllmEngine
 
 T = TypeVar("T")
@@ -127,13 +127,9 @@ class TranscriberDeployment:
 
     def __init__(self, settings: TranscribeSettings, names: str, time_limit_s: float) -> None:
         self.settings = settings
-        self.process = IsolatedProcess(
-            min(settings.time_limit_s, time_limit_s),
-            settings.memory_limit_gb,
-            "transcribe.memory_limit_gb",
-        )
-        self.detector = SpeechDetector()
-        self.reader = ThreadPoolExecutor(1)  # for the process and the detector, which take turns
+        limit = min(settings.time_limit_s, time_limit_s)
+        self.pool = DecodePool(1, limit, settings.memory_limit_gb)
+        self.detector, self.thread = SpeechDetector(), ThreadPoolExecutor(1)  # one clip at a time
         listener = VllmListener if settings.engine == "vllm" else WhisperListener
         self.listener: Listener = listener(settings, names)
         self.is_warm = False
@@ -148,9 +144,12 @@ class TranscriberDeployment:
             MediaError: the audio cannot be read, or exceeds a limit of the settings.
         """
         try:
-            seconds, pieces = await in_thread(self.reader, lambda: self._pieces(media))
+            samples = await self.pool.call(read_audio, media, self.settings)
         except NoAudio:
             return None
+        pieces = await in_thread(
+            self.thread, lambda: self.detector.pieces(samples, self.settings.piece_s)
+        )
         heard = await asyncio.gather(*(self.listener.hear(piece.samples) for piece in pieces))
         timed = [
             TimedPiece(
@@ -158,24 +157,20 @@ class TranscriberDeployment:
             )
             for piece, of_piece in zip(pieces, heard, strict=True)
         ]
-        return transcript_of(timed, seconds)
-
-    def _pieces(self, media: bytes) -> tuple[float, list[Piece]]:
-        """Length of the audio in seconds, and its pieces with speech."""
-        samples = self.process.call(read_audio, media, self.settings)
-        return len(samples) / SAMPLE_RATE, self.detector.pieces(samples, self.settings.piece_s)
+        return transcript_of(timed, len(samples) / SAMPLE_RATE)
 
     async def check_health(self) -> None:
         """Called by Serve from time to time, and before the first request."""
         self.listener.check()
         if not self.is_warm:
+            await self.pool.warm_up()
             await self.listener.hear(np.zeros(SAMPLE_RATE, np.float32))
             self.is_warm = True
 
     def __del__(self) -> None:
-        for name in ("listener", "process"):
-            if part := getattr(self, name, None):  # the constructor may have failed
-                part.stop()
+        if hasattr(self, "listener"):  # the constructor may have failed
+            self.listener.stop()
+            self.pool.close()
 
 
 async def in_thread(pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
