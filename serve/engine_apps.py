@@ -22,6 +22,9 @@ from serve.transcriber import TranscriberDeployment
 # A model loads for minutes, during which Serve asks whether its replica lives; the replicas of
 # `serve.app` share one thread with Serve.
 OWN_THREAD = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1"}
+# Engines wait most of the time. With whole cores reserved for them, an endpoint with all its
+# deployments would not start on a small machine.
+RESERVED_SHARE = 0.2  # of the cores that an engine computes on
 # Clips at once in a replica with faster-whisper: one is read while another is heard.
 WHISPER_ONGOING = 2
 
@@ -53,12 +56,14 @@ def engine_deployments(workspace: Workspace, settings: ServeSettings) -> EngineA
         require_run(workspace, "transcribe", "serve.transcriber")
         transcribe = last_settings(workspace, "transcribe", TranscribeSettings())
         transcriber = transcriber_app(workspace, transcribe, settings.engine_timeout_s)
-        cpus, gpus = cpus + transcribe.cpus, gpus + transcribe.gpus
+        cpus += RESERVED_SHARE * transcribe.cpus
+        gpus += transcribe.gpus
     if settings.summarizer:
         require_run(workspace, "summarize", "serve.summarizer")
         summarize = last_settings(workspace, "summarize", SummarizeSettings())
         summarizer = summarizer_app(summarize)
-        cpus, gpus = cpus + summarize.cpus, gpus + summarizer_gpus(summarize)
+        cpus += RESERVED_SHARE * summarize.cpus
+        gpus += summarizer_gpus(summarize)
     return EngineApps(transcriber=transcriber, summarizer=summarizer, cpus=cpus, gpus=gpus)
 
 
@@ -117,11 +122,12 @@ def summarizer_app(settings: SummarizeSettings) -> Application:
 
 def actor_options(settings: TranscribeSettings | SummarizeSettings, gpus: float) -> dict[str, Any]:
     """Resources and environment of a replica."""
+    threads = {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}  # as Ray sets it for a stage
     return {
-        "num_cpus": settings.cpus,
+        "num_cpus": RESERVED_SHARE * settings.cpus,
         "num_gpus": gpus,
         "accelerator_type": settings.accelerator_type,
-        "runtime_env": {"env_vars": OWN_THREAD | engine_env(settings.gpus)},
+        "runtime_env": {"env_vars": OWN_THREAD | threads | engine_env(settings.gpus)},
     }
 
 
