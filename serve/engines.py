@@ -34,11 +34,18 @@ class Engines:
         transcribe: what is said in a media file; None: nothing.
         summarize: a transcript and what of its summary is read, to a text; None: no product.
         timeout_s: for each of them.
+        starting: calls that return once an engine is loaded; an engine that dies later is searched
+            without.
     """
 
     transcribe: Callable[[bytes], Awaitable[Transcript | None]] | None = None
     summarize: Callable[[str, TextSource], Awaitable[str | None]] | None = None
     timeout_s: float
+    starting: tuple[Callable[[], Awaitable[None]], ...] = ()
+
+    async def started(self) -> None:
+        """Return when all engines have been loaded once."""
+        await asyncio.gather(*(start() for start in self.starting))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +156,23 @@ def engines_behind(
         transcribe=None if transcriber is None else _calls(transcriber.transcribe),
         summarize=None if summarizer is None else _calls(summarizer.summarize),
         timeout_s=timeout_s,
+        starting=tuple(
+            _start(handle) for handle in (transcriber, summarizer) if handle is not None
+        ),
     )
+
+
+def _start(engine: DeploymentHandle) -> Callable[[], Awaitable[None]]:
+    """A call that returns once a deployment has a replica, and from then on at once."""
+    check, has_started = _calls(engine.check_health), False
+
+    async def start() -> None:
+        nonlocal has_started
+        if not has_started:
+            await check()
+            has_started = True
+
+    return start
 
 
 def _calls(method: DeploymentHandle) -> Callable[..., Awaitable[Any]]:

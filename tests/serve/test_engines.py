@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from ray import serve
 from ray.serve.exceptions import BackPressureError
@@ -170,6 +172,31 @@ def test_search_that_is_cancelled_ends_its_engine() -> None:
     assert silent.was_cancelled
 
 
+def test_endpoint_is_ready_when_its_engines_were_loaded_once() -> None:
+    loaded, asked = asyncio.Event(), []
+
+    async def check() -> None:
+        asked.append(1)
+        await loaded.wait()
+
+    deployment = SimpleNamespace(
+        check_health=SimpleNamespace(remote=check), summarize=SimpleNamespace()
+    )
+
+    async def start() -> None:
+        behind = engines_behind(None, deployment, 1)
+        starting = asyncio.create_task(behind.started())
+        await asyncio.sleep(0)
+        assert not starting.done()
+        loaded.set()
+        await starting
+        await behind.started()
+
+    asyncio.run(start())
+    assert asked == [1]
+    asyncio.run(engines().started())  # there is nothing to wait for
+
+
 def ran(workspace: Workspace, stage: str, settings: Any) -> None:
     """Leave the settings of a stage's run."""
     workspace.write_report(settings_report(stage), to_json(settings))
@@ -197,6 +224,12 @@ def test_engines_have_the_settings_of_their_stages_last_run(
     assert bound.init_args == (transcribe, "松石牙刷", 7)
     assert found.summarizer._bound_deployment.init_args == (summarize,)
     assert found.summarizer._bound_deployment.ray_actor_options["num_gpus"] == 2
+
+
+def test_engine_timeout_is_checked() -> None:
+    for wrong in (0, 60):
+        with pytest.raises(ValueError, match=rf"engine_timeout_s is {wrong}; it must be above 0"):
+            ServeSettings(engine_timeout_s=wrong)
 
 
 @pytest.mark.parametrize("stage", ["transcribe", "summarize"])
@@ -264,6 +297,10 @@ class WatchedSummarizer(SummarizerDeployment.func_or_class):  # type: ignore[nam
         await self.cancelled.wait()
         return self.left
 
+    def engine_processes(self) -> list[int]:
+        children = psutil.Process().children(recursive=True)
+        return [child.pid for child in children if "EngineCore" in " ".join(child.cmdline())]
+
 
 @pytest.fixture(scope="module")
 def summarizer(local_serve: None) -> Iterator[DeploymentHandle]:
@@ -281,6 +318,10 @@ def test_summarizer_answers_many_transcripts_at_once(summarizer: DeploymentHandl
     assert texts == [SUMMARY, None, None, None, *6 * [SUMMARY]]
     parts = [summarizer.summarize.remote(SOLD, source) for source in ("llm-name", "llm-features")]
     assert [part.result(timeout_s=60) for part in parts] == SUMMARY.split()
+
+
+def test_summarizer_that_runs_is_ready(summarizer: DeploymentHandle) -> None:
+    asyncio.run(asyncio.wait_for(engines_behind(None, summarizer, 60).started(), 60))
 
 
 def test_slow_summarizer_is_noted(summarizer: DeploymentHandle) -> None:
@@ -318,6 +359,17 @@ def test_served_summaries_are_the_stored_ones(
     # Batches of other sizes round differently, which may change a close choice.
     assert sum(one != other for one, other in zip(served, stored, strict=True)) <= 1
     assert None in served and sum(text is not None for text in served) > 10
+
+
+@pytest.mark.nightly  # another engine starts
+def test_engine_that_dies_is_replaced(summarizer: DeploymentHandle) -> None:
+    (engine,) = summarizer.engine_processes.remote().result(timeout_s=60)
+    psutil.Process(engine).kill()
+    # The search that meets the dead engine goes on without; a later one waits for the new one.
+    first, second = (
+        understood(None, SOLD, engines_behind(None, summarizer, 200)) for _ in range(2)
+    )
+    assert first.text in (SOLD, SUMMARY) and (second.text, second.notes) == (SUMMARY, [])
 
 
 def spoken(name: str) -> bytes:
