@@ -31,16 +31,16 @@ from memory import PeakMemory
 from ampere.cluster import connect
 from ampere.config.summarize import SHIPPED_MODEL, SummarizeSettings
 from ampere.huge_pages import use_huge_pages
-from ampere.pipeline.runner.engines import CPU_ENGINE_ENV, ENGINE_ENV
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.engine import engine_config, engine_size_for
-from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES
 from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from ampere.synthetic.held_out import held_out_examples
+from ampere.text.llm_engine import prompt_builder
 from ampere.text.summary import SCHEMA
+from ampere.text.vllm_env import engine_env
 
 PREFIX_ROWS = 200
 
@@ -103,12 +103,7 @@ def bare_elsewhere(count: int, settings: SummarizeSettings, **engine: Any) -> fl
     """
     arguments = json.dumps([count, dataclasses.asdict(settings), engine])
     # As Ray sets it for an engine: as many threads as CPUs.
-    env = (
-        os.environ
-        | ENGINE_ENV
-        | CPU_ENGINE_ENV
-        | {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}
-    )
+    env = os.environ | engine_env(gpus=0) | {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}
     command = [sys.executable, __file__, "--bare", arguments]
     output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(output.splitlines()[-1])

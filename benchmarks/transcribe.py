@@ -34,12 +34,12 @@ from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
 from ampere.huge_pages import use_huge_pages
 from ampere.media.audio import decode_audio
 from ampere.media.speech import SpeechDetector
-from ampere.pipeline.runner.engines import CPU_ENGINE_ENV, ENGINE_ENV
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import SAMPLES
 from ampere.store.workspace import Workspace
 from ampere.text.speech_engines.vllm_speech import VllmTranscriber
+from ampere.text.vllm_env import engine_env
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_TOKENS = 32
@@ -119,7 +119,7 @@ def bare(files: list[Path], settings: TranscribeSettings) -> float:
     # As Ray sets it for an engine: as many threads as CPUs.
     threads = {"OMP_NUM_THREADS": str(max(1, int(settings.cpus)))}
     command = [sys.executable, __file__, "--bare", arguments]
-    env = os.environ | ENGINE_ENV | CPU_ENGINE_ENV | threads
+    env = os.environ | engine_env(gpus=0) | threads
     output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(output.splitlines()[-1])
 

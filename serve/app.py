@@ -16,6 +16,7 @@ from ampere.store.serving import served_model
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment
+from serve.engine_apps import engine_deployments
 from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment
 
@@ -60,6 +61,9 @@ class SearchArgs(BaseModel):
     stores: tuple[str, ...] | None = None
     private_hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] | None = None
+    transcriber: bool | None = None
+    summarizer: bool | None = None
+    engine_timeout_s: float | None = None
 
 
 def build_app(args: SearchArgs) -> Application:
@@ -67,12 +71,14 @@ def build_app(args: SearchArgs) -> Application:
 
     Raises:
         FileNotFoundError: no such workspace or model, or no index of its weights.
+        ValueError: an engine is on that cannot run; see `engine_deployments`.
     """
     workspace = Workspace.open(args.workspace)
     preset = named_settings(workspace.preset)
     given = args.model_dump(exclude={"workspace", "revision", "requires_keys"}, exclude_none=True)
     settings = dataclasses.replace(preset.serve, **given)
     decode = last_settings(workspace, "decode", preset.decode)
+    engines = engine_deployments(workspace, settings)
     deployments = {}
     for model in settings.models:
         served_model(workspace, model)  # for the error, before anything starts
@@ -85,7 +91,14 @@ def build_app(args: SearchArgs) -> Application:
         num_replicas=settings.gateway_replicas,
         ray_actor_options={"num_cpus": GATEWAY_CPUS},
     )
-    return gateway.bind(workspace.uri, settings, decode, deployments, args.requires_keys)
+    return gateway.bind(
+        workspace.uri,
+        settings,
+        decode,
+        deployments,
+        (engines.transcriber, engines.summarizer),
+        args.requires_keys,
+    )
 
 
 def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Application:

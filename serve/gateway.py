@@ -11,6 +11,7 @@ from ampere.config.serve import ServeSettings
 from ampere.store.workspace import Workspace
 from serve.api.build import build_api
 from serve.backend import Backend, ServedPair
+from serve.engines import engines_behind
 from serve.services import Services
 
 # Requests of all kinds at a time. Those that decode, embed or search have fewer places, so that
@@ -28,6 +29,7 @@ class Gateway:
         settings: of the endpoint.
         decode: how the workspace's media were decoded.
         deployments: model -> its embedder and searcher.
+        engines: the transcriber and the summarizer; None: there is none.
         requires_keys: whether each request needs an API key.
     """
 
@@ -37,6 +39,7 @@ class Gateway:
         settings: ServeSettings,
         decode: DecodeSettings,
         deployments: dict[str, tuple[DeploymentHandle, DeploymentHandle]],
+        engines: tuple[DeploymentHandle | None, DeploymentHandle | None],
         requires_keys: bool,
     ) -> None:
         opened = Workspace.open(workspace)
@@ -49,6 +52,7 @@ class Gateway:
             settings,
             decode,
             Backend(pairs),
+            engines_behind(*engines, settings.engine_timeout_s),
             replica=serve.get_replica_context().replica_id.unique_id,
             requires_keys=requires_keys,
         )

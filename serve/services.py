@@ -2,18 +2,26 @@
 
 import asyncio
 import dataclasses
+import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
+from ampere.config.summarize import TextSource
+from ampere.media.content_type import content_type
+from ampere.models.model_folder import text_source
 from ampere.retrieval.judged import Judgment, QueryKey, Rival
 from ampere.store.judgments import append_judgments, judgment_json, read_judgments
+from ampere.store.serving import served_folder
 from ampere.store.workspace import Workspace
+from ampere.text.normalize import readable_text
 from serve.audit import Audit
 from serve.backend import Backend
 from serve.catalog_state import CoverageCache
 from serve.decode_pool import DecodePool
+from serve.engines import Engines, understand
 from serve.guards.access import KeyRing
 from serve.guards.admission import Places
 from serve.metrics import Metrics
@@ -30,6 +38,12 @@ DECODE_LIMIT_S = 10.0  # for one upload, whatever the workspace's own limit is
 LINES_AT_ONCE = 8  # of a batch
 
 
+@functools.lru_cache(maxsize=16)
+def reads(workspace: Workspace, name: str) -> TextSource:
+    """What some weights read as text."""
+    return text_source(served_folder(workspace, name))
+
+
 class Services:
     """All that a gateway replica holds.
 
@@ -38,6 +52,7 @@ class Services:
         settings: of the endpoint.
         decode: how the workspace's media were decoded.
         backend: the deployments of the models.
+        engines: that understand clips.
         replica: name of this replica.
         requires_keys: whether each request needs an API key, even if there are none yet.
     """
@@ -48,11 +63,12 @@ class Services:
         settings: ServeSettings,
         decode: DecodeSettings,
         backend: Backend,
+        engines: Engines,
         *,
         replica: str,
         requires_keys: bool,
     ) -> None:
-        self.workspace, self.settings = workspace, settings
+        self.workspace, self.settings, self.engines = workspace, settings, engines
         limit = min(decode.time_limit_s, DECODE_LIMIT_S)
         self.pool = DecodePool(settings.decoders, limit, decode.memory_limit_gb)
         self.max_upload_bytes = settings.max_upload_mb * 2**20
@@ -77,8 +93,22 @@ class Services:
             Problem: a file is too large, or the one at `media_uri` cannot be read.
         """
         query = await self.queries.read(body, files)
-        if query.text is None and body.transcript is not None:
-            query.text = query.transcript = body.transcript
+        if readable_text(query.text) is not None:
+            return query
+        start = time.perf_counter()
+        served = self.queries.backend.pair(body.model).newest
+        is_clip = len(query.files) == 1 and not content_type(query.files[0]).startswith("image/")
+        found = await understand(
+            query.files[0] if is_clip else None,
+            body.transcript,
+            self.engines,
+            reads=reads(self.workspace, served.name),
+            has_picture=bool(query.files or body.sample_id or body.vector),
+        )
+        if found.text is not None:
+            query.text = found.text
+        query.transcript, query.notes = found.transcript, found.notes
+        query.steps_ms["understand"] = 1e3 * (time.perf_counter() - start)
         return query
 
     async def in_order(
@@ -101,7 +131,10 @@ class Services:
 
     def engines_answer(self) -> dict[str, bool]:
         """Which engines stand behind queries."""
-        return {"transcriber": False, "summarizer": False}
+        return {
+            "transcriber": self.engines.transcribe is not None,
+            "summarizer": self.engines.summarize is not None,
+        }
 
     def judge(self, body: JudgmentBody) -> str:
         """Store a judgment; returns its id.
@@ -126,10 +159,11 @@ class Services:
         return [judgment_json(stored) for stored in read_judgments(self.workspace, limit)]
 
     async def is_ready(self) -> bool:
-        """Whether all models and indexes are loaded."""
+        """Whether all models and indexes are loaded, and were all engines once."""
         for pair in self.queries.backend.pairs.values():
             await pair.with_same_weights(pair.frames)
             await pair.with_same_weights(pair.stats)
+        await self.engines.started()
         return True
 
     async def drain(self) -> None:

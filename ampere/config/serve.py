@@ -55,6 +55,15 @@ class ServeSettings:
     """Hosts of `serve.stores` that may have private addresses; others are refused then."""
     origins: tuple[str, ...] = ()
     """Web origins whose pages may use the endpoint (CORS), such as https://shop.example; *: all."""
+    transcriber: bool = False
+    """Transcribe clips that are posted without text, with the model of the workspace's last
+    `ampere transcribe`."""
+    summarizer: bool = False
+    """Summarize transcripts of queries, with the model of the workspace's last `ampere
+    summarize`."""
+    engine_timeout_s: float = 10.0
+    """Time that a search waits for the transcriber, and then for the summarizer, in seconds.
+    After it the search continues without, and the answer says so."""
 
     def __post_init__(self) -> None:
         for name in (self.model, *self.also):
@@ -84,6 +93,11 @@ class ServeSettings:
         require(
             self.request_timeout_s > 0,
             f"serve.request_timeout_s is {self.request_timeout_s:g}; it must be above 0",
+        )
+        require(
+            0 < self.engine_timeout_s < self.request_timeout_s,
+            f"serve.engine_timeout_s is {self.engine_timeout_s:g}; it must be above 0, and below "
+            f"serve.request_timeout_s, which is {self.request_timeout_s:g}",
         )
         for store in self.stores:
             require(

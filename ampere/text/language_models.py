@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ampere.config.summarize import SHIPPED_MODEL
-from ampere.text.prompts import BARE, EXAMPLE, Prompt
+from ampere.config.summarize import SHIPPED_MODEL, SummarizeSettings
+from ampere.text.prompts import BARE, EXAMPLE, PROMPTS, Prompt
 
 # Some models, such as Qwen3 and its derivatives, write their thoughts by default, and the answer's
 # grammar does not allow that.
@@ -52,6 +52,27 @@ KNOWN_MODELS = {
     "qwen3-4b": LanguageModel(source="Qwen/Qwen3-4B"),
     "qwen3-8b": LanguageModel(source="Qwen/Qwen3-8B"),
 }
+
+
+def language_model(settings: SummarizeSettings) -> tuple[LanguageModel, Prompt]:
+    """The model and the prompt that the settings name.
+
+    Raises:
+        ValueError: there is no such prompt.
+        FileNotFoundError: the model is a path, and there is nothing at it.
+    """
+    model = find_model(settings.model)
+    if settings.prompt is not None and settings.prompt not in PROMPTS:
+        raise ValueError(
+            f"summarize.prompt is {settings.prompt!r}; expected one of {', '.join(PROMPTS)}"
+        )
+    model = replace(
+        model,
+        dtype=model.dtype if settings.dtype == "auto" else settings.dtype,
+        quantization=settings.quantization or model.quantization,
+        trust_remote_code=settings.trust_remote_code or model.trust_remote_code,
+    )
+    return model, model.prompt if settings.prompt is None else PROMPTS[settings.prompt]
 
 
 def find_model(name: str) -> LanguageModel:

@@ -31,6 +31,7 @@ def engine_size(
     limit: int,
     kv_bytes_per_token: int,
     memory: int | None,
+    max_num_seqs: int = MAX_NUM_SEQS,
 ) -> EngineSize:
     """Size an engine for prompts of these lengths; on a GPU they decide `max_model_len` only.
 
@@ -40,6 +41,7 @@ def engine_size(
         limit: maximum tokens of a prompt and its answer together.
         kv_bytes_per_token: bytes of the attention states of one token.
         memory: maximum bytes for attention states; None: what the GPU has.
+        max_num_seqs: prompts that there may be at once.
 
     >>> engine_size(
     ...     [500, 700], answer_tokens=100, limit=4096, kv_bytes_per_token=8192, memory=2**30
@@ -48,9 +50,9 @@ def engine_size(
     """
     longest = min(limit, _round_up(max(prompt_tokens) + answer_tokens))
     if memory is None:
-        return EngineSize(longest, MAX_NUM_SEQS, None)
+        return EngineSize(longest, max_num_seqs, None)
     mean = _round_up(sum(prompt_tokens) // len(prompt_tokens) + answer_tokens)
-    num_seqs = max(1, min(MAX_NUM_SEQS, memory // (mean * kv_bytes_per_token)))
+    num_seqs = max(1, min(max_num_seqs, memory // (mean * kv_bytes_per_token)))
     # At least the longest transcript alone; with less the engine would refuse to start.
     cached_tokens = max(longest + BLOCK_TOKENS, min(num_seqs * mean, memory // kv_bytes_per_token))
     return EngineSize(longest, num_seqs, cached_tokens * kv_bytes_per_token)

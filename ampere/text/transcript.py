@@ -66,6 +66,23 @@ def timed_transcript(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """What was said in a file.
+
+    Attributes:
+        text: all of it; never empty.
+        language: ISO 639-1 code; None: the model names none.
+        seconds: length of the file's audio.
+        segments: in the order of time.
+    """
+
+    text: str
+    language: str | None
+    seconds: float
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimedPiece:
     """A piece of a file's audio with what was heard in it.
 
@@ -106,6 +123,24 @@ def transcript_fields(pieces: Sequence[TimedPiece]) -> dict[str, Any]:
         "language": language or None,
         "segments": [vars(segment) for segment in segments],
     }
+
+
+def transcript_of(pieces: Sequence[TimedPiece], seconds: float) -> Transcript | None:
+    """The transcript of a file from all its pieces; None: no speech was heard.
+
+    Args:
+        pieces: in any order.
+        seconds: length of the file's audio.
+    """
+    fields = transcript_fields(pieces)
+    if fields["status"] != TranscriptStatus.OK:
+        return None
+    return Transcript(
+        text=fields["text"],
+        language=fields["language"],
+        seconds=seconds,
+        segments=tuple(Segment(**segment) for segment in fields["segments"]),
+    )
 
 
 def _segments_of(piece: TimedPiece) -> list[Segment]:

@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.networks import text_inputs
 from ampere.models.tokenizer import build_tokenizer
-from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.records import SAMPLES, Domain
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.checks.audit import audit
 from ampere.text.clean import clean
+from ampere.text.llm_engine import prompt_builder
 from ampere.text.normalize import normalize, readable_text
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/summaries.md"

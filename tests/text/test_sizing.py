@@ -18,6 +18,18 @@ def test_gpu_uses_all_free_memory() -> None:
     assert size == EngineSize(512, MAX_NUM_SEQS, None)
 
 
+def test_fewer_prompts_at_once_need_less_memory() -> None:
+    size = engine_size(
+        [500],
+        answer_tokens=12,
+        limit=4096,
+        kv_bytes_per_token=1000,
+        memory=2**30,
+        max_num_seqs=4,
+    )
+    assert size == EngineSize(512, 4, 4 * 512 * 1000)
+
+
 @given(
     st.lists(st.integers(1, 5000), min_size=1),
     st.integers(1, 500),

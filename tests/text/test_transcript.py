@@ -6,8 +6,10 @@ from ampere.text.transcript import (
     PieceTranscript,
     Segment,
     TimedPiece,
+    Transcript,
     timed_transcript,
     transcript_fields,
+    transcript_of,
 )
 
 
@@ -78,3 +80,14 @@ def test_words_in_the_padding_behind_a_piece_are_left_out(
     transcript = timed_transcript([spoken, made_up, Segment(3, 4, " ")], 5.0, "en")
     assert transcript.segments == (Segment(0.0, 3.0, "hello"), *kept)
     assert transcript.text == " ".join(["hello", *(segment.text for segment in kept)])
+
+
+def test_transcript_of_a_file_has_the_columns_of_the_table() -> None:
+    pieces = [piece(40, 60, "九十九元"), piece(2, 30, "今天只要")]
+    assert transcript_of(pieces, 61.5) == Transcript(
+        text="今天只要九十九元",
+        language="zh",
+        seconds=61.5,
+        segments=(Segment(2, 30, "今天只要"), Segment(40, 60, "九十九元")),
+    )
+    assert transcript_of([piece(0, 5, " ")], 5) is None is transcript_of([], 5)

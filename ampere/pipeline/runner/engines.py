@@ -3,14 +3,11 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ampere.config.checks import worker_range
+from ampere.text.vllm_env import engine_env
 
 if TYPE_CHECKING:
     from ray.data.llm import vLLMEngineProcessorConfig
 
-ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "ERROR"}
-# With the `uni` executor: the model runs in the engine's process. One more process would take as
-# long to start as a thousand summaries.
-CPU_ENGINE_ENV = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 HELPER_CPUS = 0.1  # of an actor beside an engine: whole cores would leave none for the engine
 QUEUED = 2  # times the batches that an engine works on; Ray grows a pool from 1.75 on
 # (actor_pool_util_upscaling_threshold)
@@ -75,7 +72,7 @@ def engine_pool(
         max_tasks_in_flight_per_actor=batches if batch_size else QUEUED * batches,
         placement_group_config={"bundle_per_worker": bundle},
         accelerator_type=settings.accelerator_type,
-        runtime_env={"env_vars": ENGINE_ENV | (CPU_ENGINE_ENV if settings.gpus == 0 else {})},
+        runtime_env={"env_vars": engine_env(settings.gpus)},
         should_continue_on_error=True,
         log_engine_metrics=False,
         chat_template_stage=False,

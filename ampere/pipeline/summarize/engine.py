@@ -4,7 +4,6 @@ Light actors make the prompts before an engine and read its completions after it
 so that an engine's process only runs its model.
 """
 
-import json
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,20 @@ from ampere.config.checks import worker_range
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.pipeline.runner.engine_patches import patched
-from ampere.pipeline.runner.engines import ENGINE_ENV, HELPER_CPUS, engine_pool
+from ampere.pipeline.runner.engines import HELPER_CPUS, engine_pool
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
-from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.pipeline.summarize.rows import model_name
 from ampere.store.transcripts import SampleTexts
-from ampere.text.summary import SCHEMA
+from ampere.text.language_models import language_model
+from ampere.text.llm_engine import (
+    engine_arguments,
+    prompt_builder,
+    sampling_params,
+    size_for_prompts,
+)
+from ampere.text.vllm_env import ENGINE_ENV
 
 if TYPE_CHECKING:
     import ray.data
@@ -100,16 +105,6 @@ def completions(work: Work, settings: SummarizeSettings, texts: SampleTexts) -> 
     )
 
 
-def sampling_params(settings: SummarizeSettings) -> dict[str, Any]:
-    """Sampling parameters of vLLM: the same transcript gives the same JSON object of `SCHEMA`."""
-    return {
-        "temperature": 0.0,
-        "max_tokens": settings.max_tokens,
-        "structured_outputs": {"json": json.dumps(SCHEMA)},
-        "detokenize": False,
-    }
-
-
 def engine_size_for(
     rows: pa.Table, settings: SummarizeSettings, texts: SampleTexts
 ) -> "EngineSize":
@@ -120,8 +115,6 @@ def engine_size_for(
         settings: of the stage.
         texts: that the positions refer to.
     """
-    from ampere.text.sizing import CPU_CACHE_BYTES, engine_size
-
     order = rows.sort_by([("length", "descending")])["position"].to_pylist()
     step = max(1, len(order) // OTHERS_COUNTED)
     counted = order[:LONGEST_COUNTED] + order[LONGEST_COUNTED::step]
@@ -129,22 +122,7 @@ def engine_size_for(
     lengths = [
         length for text in texts.take(sorted(counted)) for length in prompt_lengths(builder, text)
     ]
-    memory = None if settings.gpus else CPU_CACHE_BYTES
-    if settings.kv_cache_gb is not None:
-        memory = int(settings.kv_cache_gb * 2**30)
-    size = engine_size(
-        lengths or [builder.overhead],
-        answer_tokens=settings.max_tokens,
-        limit=builder.limit,
-        kv_bytes_per_token=builder.kv_bytes_per_token(),
-        memory=memory,
-    )
-    return replace(
-        size,
-        max_model_len=settings.max_model_len or size.max_model_len,
-        max_num_seqs=settings.max_num_seqs or size.max_num_seqs,
-        kv_cache_bytes=size.kv_cache_bytes if settings.kv_cache_gb is None else memory,
-    )
+    return size_for_prompts(settings, lengths or [builder.overhead])
 
 
 def prompt_lengths(builder: "PromptBuilder", text: str) -> list[int]:
@@ -170,29 +148,3 @@ def engine_config(
     return engine_pool(
         "summarize", settings, model=model.source, arguments=arguments, batch_size=batch_size
     )
-
-
-def engine_arguments(settings: SummarizeSettings, size: "EngineSize") -> dict[str, Any]:
-    """Arguments of the vLLM engine itself."""
-    model, _ = language_model(settings)
-    arguments: dict[str, Any] = {
-        "dtype": model.dtype,
-        "max_model_len": size.max_model_len,
-        "max_num_seqs": size.max_num_seqs,
-        "enforce_eager": settings.gpus == 0,  # compiling pays on GPUs only
-        "enable_prefix_caching": True,
-        "trust_remote_code": model.trust_remote_code,
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        # Otherwise a model may write line breaks between two keys without end. The fields are
-        # those of vLLM's StructuredOutputsConfig.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-    }
-    if model.quantization:
-        arguments["quantization"] = model.quantization
-    if size.kv_cache_bytes is not None:
-        arguments["kv_cache_memory_bytes"] = size.kv_cache_bytes
-    elif settings.gpus < 1:  # vLLM leaves a tenth of a whole GPU free
-        arguments["gpu_memory_utilization"] = 0.9 * settings.gpus
-    if settings.gpus == 0:
-        arguments["distributed_executor_backend"] = "uni"
-    return arguments

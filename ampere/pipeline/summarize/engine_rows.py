@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from ampere.config.summarize import SummarizeSettings
 from ampere.pipeline.runner.stage import error_columns, error_row, result_schema, result_table
-from ampere.pipeline.summarize.model import language_model, prompt_builder
 from ampere.pipeline.summarize.rows import transcripts
 from ampere.records import SUMMARIES
 from ampere.store.transcripts import SampleTexts
+from ampere.text.llm_engine import CompletionReader, prompt_builder
 from ampere.text.summary import AnswerError
 
 ERROR = "__inference_error__"  # Ray's; its engine stage skips rows in which it is not empty
@@ -120,11 +120,7 @@ class ReadCompletions:
         max_model_len: int,
         is_retry: bool = False,
     ) -> None:
-        from ampere.text.llm import load_tokenizer
-
-        self.tokenizer = load_tokenizer(language_model(settings)[0])
-        self.settings = settings
-        self.max_model_len = max_model_len
+        self.reader = CompletionReader(settings, max_model_len)
         self.is_retry = is_retry
         self.origin = {"method": settings.method} | origin
 
@@ -149,16 +145,11 @@ class ReadCompletions:
         return pa.Table.from_pylist(rows, schema=COMPLETION_SCHEMA)
 
     def _piece(self, row: dict[str, Any]) -> Piece:
-        from ampere.text.llm import Completion
-
-        tokens, prompt_tokens = list(row["generated_tokens"]), int(row["num_input_tokens"])
-        completion = Completion(
-            text=row["transcript"],
-            raw_output=self.tokenizer.decode(tokens, skip_special_tokens=True),
-            prompt_tokens=prompt_tokens,
-            generated_tokens=len(tokens),
-            finish_reason=self._finish_reason(prompt_tokens, len(tokens)),
-            error=str(row[ERROR] or "") or self._no_room(prompt_tokens, len(tokens)),
+        completion = self.reader.read(
+            row["transcript"],
+            int(row["num_input_tokens"]),
+            list(row["generated_tokens"]),
+            error=str(row[ERROR] or ""),
         )
         return Piece(
             number=int(row["piece"]),
@@ -166,27 +157,6 @@ class ReadCompletions:
             language=str(row["language"]),
             is_retry=self.is_retry,
             completion=vars(completion),
-        )
-
-    def _finish_reason(self, prompt_tokens: int, generated: int) -> str:
-        """Why a completion ended, from the token counts: Ray drops vLLM's `finish_reason`."""
-        at_limit = generated >= self.settings.max_tokens
-        at_limit = at_limit or prompt_tokens + generated >= self.max_model_len
-        return "length" if at_limit else "stop"
-
-    def _no_room(self, prompt_tokens: int, generated: int) -> str:
-        """Why an engine sized for other transcripts cut the completion; empty if it did not.
-
-        An engine that is sized again may have room for it. That does not help if the settings name
-        the size.
-        """
-        is_sized = self.settings.max_model_len is None
-        is_cut = prompt_tokens + generated >= self.max_model_len
-        if not is_sized or generated >= self.settings.max_tokens or not is_cut:
-            return ""
-        return (
-            f"the engine had room for {self.max_model_len} tokens; the prompt's {prompt_tokens} "
-            "left too few for the completion"
         )
 
 

@@ -30,7 +30,8 @@ from ampere.store.table import Table
 from ampere.store.texts import is_live
 from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
-from ampere.text.language_models import check_quantization, local_folder
+from ampere.text.language_models import check_quantization, language_model, local_folder
+from ampere.text.llm_engine import prompt_builder
 from ampere.text.normalize import NORMALIZATION, readable_text
 from ampere.text.summary import TEXT_VERSION, Status
 
@@ -142,7 +143,7 @@ class SummarizeStage(Stage):
         """Rows whose transcript is empty once it is cleaned for the language model; the others."""
         if not self.has_engine or not rows.num_rows:
             return rows.slice(0, 0), rows
-        builder = model.prompt_builder(self.settings)
+        builder = prompt_builder(self.settings)
         # Cleaning takes 0.2 ms. It can empty only a text without other letters than its marks have.
         letters_of_marks = set("".join(builder.marks))
         mask: list[bool] = []
@@ -159,14 +160,14 @@ class SummarizeStage(Stage):
 def check_models(settings: SummarizeSettings) -> None:
     """Check, before any work, what would fail in an actor.
 
-    `ampere.pipeline.summarize.model` checks the language model.
+    `content_key` checks the language model.
 
     Raises:
         ValueError: the installed vLLM does not have the quantization.
         FileNotFoundError: the method's model is a path, and there is no model at it.
     """
     if settings.method == "llm":
-        quantization = model.language_model(settings)[0].quantization
+        quantization = language_model(settings)[0].quantization
         if quantization is not None:
             check_quantization(quantization)
     elif settings.method == "keybert":

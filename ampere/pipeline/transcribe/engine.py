@@ -13,23 +13,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
+from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.engine_patches import patched
-from ampere.pipeline.runner.engines import ENGINE_ENV, HELPER_CPUS, engine_pool
+from ampere.pipeline.runner.engines import HELPER_CPUS, engine_pool
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
-from ampere.text.speech_engines.base import check_lengths
 from ampere.text.speech_engines.vllm_speech import (
     SpeechPrompts,
-    check_language,
     check_model,
     engine_arguments,
     sampling_params,
 )
+from ampere.text.vllm_env import ENGINE_ENV
 
 if TYPE_CHECKING:
     import ray.data
+
+
+class EngineFailed(RuntimeError):
+    """The engine failed on a prompt; the message is Ray's."""
 
 
 def heard_by_engines(
@@ -78,12 +81,7 @@ def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.prompts = SpeechPrompts(self.llm._vllm_config.model_config)
-            if settings.names_by and not self.prompts.takes_names:
-                raise ValueError(
-                    f"transcribe.names_by is {settings.names_by!r}, but vLLM gives no names to "
-                    f"{settings.model}. Use Qwen3-ASR or faster-whisper, or leave it empty"
-                )
-            check_language(self.prompts.model_class, settings.language)
+            self.prompts.check(settings)
             # An engine works on many pieces at once, so none has seconds of its own.
             self.worker = {"worker": uuid.uuid4().hex, "ready": time.time()}
             self.worker |= {"seconds": 0.0, "retried": False}
@@ -95,32 +93,23 @@ def speech_stage(stage: type[Any], settings: TranscribeSettings) -> type[Any]:
             # Taken out, since the rest of the row goes on.
             audio = np.frombuffer(row.pop("audio"), np.float32)
 
-            async def ask(prompt: dict[str, Any], **changes: Any) -> dict[str, Any]:
+            async def ask(prompt: dict[str, Any], changes: dict[str, Any]) -> list[int]:
                 asked = {self.IDX_IN_BATCH_COLUMN: index, "sampling_params": sampling | changes}
-                return await super(SpeechStage, self)._generate_with_error_handling(
+                answer = await super(SpeechStage, self)._generate_with_error_handling(
                     asked | prompt, batch_uuid
                 )
+                if answer[OUTCOME]:
+                    raise EngineFailed(answer[OUTCOME])
+                return tokens_of(answer)
 
             heard, error = "", ""
             try:
-                # Whisper would leave out what is beyond its limit, without a word.
-                check_lengths([audio], self.prompts.max_piece_s)
-                language = settings.language
-                if not language and self.prompts.detects_first:
-                    prompt, known = self.prompts.form_detection(audio)
-                    answer = await ask(prompt, max_tokens=1, allowed_token_ids=known)
-                    error = answer[OUTCOME]
-                    language = "" if error else self.prompts.language_of(tokens_of(answer))
-                if not error:
-                    prompt = self.prompts.form(audio, language, row["names"] or "")
-                    answer = await ask(prompt)
-                    error = answer[OUTCOME]
-                if not error:
-                    seconds = len(audio) / SAMPLE_RATE
-                    heard = heard_json(self.prompts.read(tokens_of(answer), seconds, language))
-            except (
-                Exception
-            ) as failure:  # the per-row edge: a strange piece fails only its own clip
+                heard = heard_json(
+                    await self.prompts.hear(ask, audio, settings.language, row["names"] or "")
+                )
+            except EngineFailed as failure:
+                error = str(failure)
+            except Exception as failure:  # the per-row edge: a strange piece fails only its clip
                 error = f"{type(failure).__name__}: {failure}"
             return self.worker | {
                 self.IDX_IN_BATCH_COLUMN: index,

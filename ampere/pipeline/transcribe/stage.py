@@ -23,9 +23,9 @@ from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import RetryPolicy, Stage, Work, error_row, result_table
 from ampere.pipeline.transcribe.claims import Claims
-from ampere.pipeline.transcribe.names import names_by_group
 from ampere.pipeline.transcribe.pieces import OUTCOME, SAME_AUDIO, AudioSource, read_heard
 from ampere.records import SAMPLES, TRANSCRIPTS, Domain, MediaKind
+from ampere.store.names import names_by_group
 from ampere.store.table import Table
 from ampere.store.texts import is_live
 from ampere.store.transcripts import is_readable

@@ -5,7 +5,7 @@ need packages that are not installed here (docs/guides/transcripts.md).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ TIME_STEP_S = 0.02
 LANGUAGE_MARK = "<asr_text>"  # Qwen3-ASR writes "language Chinese<asr_text>" before the text
 MIN_BATCHED_TOKENS = 2048  # a piece of Whisper's has 1,500
 CPU_SEQUENCES, GPU_SEQUENCES = 8, 128
+
+# Asks an engine: a prompt as `SpeechPrompts` forms it, and changes of its sampling parameters, to
+# the tokens that it generated.
+Ask = Callable[[dict[str, Any], dict[str, Any]], Awaitable[Sequence[int]]]
 
 
 def engine_arguments(settings: TranscribeSettings) -> dict[str, Any]:
@@ -121,6 +125,15 @@ class SpeechPrompts:
             )
         self.tokenizer = cached_tokenizer_from_config(model_config)
 
+    def check(self, settings: TranscribeSettings) -> None:
+        """Raise ValueError if the model does not take the names or the language of the settings."""
+        if settings.names_by and not self.takes_names:
+            raise ValueError(
+                f"transcribe.names_by is {settings.names_by!r}, but vLLM gives no names to "
+                f"{settings.model}. Use Qwen3-ASR or faster-whisper, or leave it empty"
+            )
+        check_language(self.model_class, settings.language)
+
     @property
     def max_piece_s(self) -> float:
         """Maximum length of a piece of audio, in seconds."""
@@ -196,6 +209,30 @@ class SpeechPrompts:
         raw = self._decode(tokens)
         text = self.model_class.post_process_output(raw).strip()
         return PieceTranscript(text=text, language=language or self._named_language(raw))
+
+    async def hear(
+        self, ask: Ask, audio: NDArray[np.float32], language: str = "", names: str = ""
+    ) -> PieceTranscript:
+        """What an engine that works on many pieces at once hears in one of them.
+
+        Args:
+            ask: asks the engine.
+            audio: float32 [n].
+            language: ISO 639-1 code; empty: the model detects it, by a question of its own if it
+                `detects_first`.
+            names: see `Transcriber.transcribe`.
+
+        Raises:
+            ValueError: the piece is too long.
+        """
+        # Whisper would leave out what is beyond its limit, without a word.
+        check_lengths([audio], self.max_piece_s)
+        if not language and self.detects_first:
+            prompt, known = self.form_detection(audio)
+            answer = await ask(prompt, {"max_tokens": 1, "allowed_token_ids": known})
+            language = self.language_of(answer)
+        tokens = await ask(self.form(audio, language, names), {})
+        return self.read(tokens, len(audio) / SAMPLE_RATE, language)
 
     def _row(self, prompt: Any) -> dict[str, Any]:
         """A prompt of vLLM as columns of `ray.data.llm`, which has none for encoder prompts."""
@@ -278,7 +315,12 @@ class VllmTranscriber:
     def _generate(self, rows: list[dict[str, Any]], sampling: dict[str, Any]) -> list[list[int]]:
         from vllm import SamplingParams
 
-        names = {"tokenized_prompt": "prompt_token_ids", "multimodal_data": "multi_modal_data"}
-        prompts = [{names.get(key, key): value for key, value in row.items()} for row in rows]
+        prompts = [vllm_prompt(row) for row in rows]
         outputs = self.llm.generate(prompts, SamplingParams(**sampling), use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def vllm_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """A prompt of `SpeechPrompts` under the names of vLLM itself."""
+    names = {"tokenized_prompt": "prompt_token_ids", "multimodal_data": "multi_modal_data"}
+    return {names.get(key, key): value for key, value in row.items()}

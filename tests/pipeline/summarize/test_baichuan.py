@@ -6,9 +6,9 @@ import pytest
 
 from ampere.cli import main
 from ampere.config.summarize import SummarizeSettings
-from ampere.pipeline.summarize.model import prompt_builder
 from ampere.records import SAMPLES, SUMMARIES
 from ampere.store.workspace import Workspace
+from ampere.text.llm_engine import prompt_builder
 from tests.helpers.baichuan import reference_answer, write_baichuan
 
 TRANSCRIPTS = {"short": "家人们看过来，这款松石牙刷，不伤牙龈", "live": "大家晚上好 12"}

@@ -23,7 +23,6 @@ from ampere.pipeline.summarize.engine_rows import (
     join_pieces,
 )
 from ampere.pipeline.summarize.extract import ExtractBatch, extractor_identity
-from ampere.pipeline.summarize.model import prompt_builder
 from ampere.pipeline.summarize.rows import model_name
 from ampere.pipeline.summarize.stage import SummarizeStage, input_rows
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
@@ -32,6 +31,7 @@ from ampere.store.transcripts import SampleTexts
 from ampere.store.workspace import Workspace
 from ampere.text import language_models
 from ampere.text.language_models import find_model
+from ampere.text.llm_engine import prompt_builder
 from ampere.text.summary import NO_PRODUCT, TEXT_VERSION, Status, Summary
 from tests.helpers.encoders import write_bert, write_uie
 from tests.helpers.quantized import write_quantized

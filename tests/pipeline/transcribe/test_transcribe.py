@@ -21,10 +21,10 @@ from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.summarize.stage import SummarizeStage
 from ampere.pipeline.transcribe.actors import TranscribePieces
 from ampere.pipeline.transcribe.engine import speech_stage
-from ampere.pipeline.transcribe.names import names_by_group
 from ampere.pipeline.transcribe.pieces import OUTCOME, PIECE_SCHEMA, AudioSource
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
+from ampere.store.names import names_by_group
 from ampere.store.texts import count_unsummarized, texts_of
 from ampere.store.workspace import Workspace
 from tests.helpers.audio import write_tone
