@@ -161,7 +161,7 @@ def measure_overhead(
         generator.close()
     (best,) = best_times(bare.batch)
     bare_rate, rate = BATCH / best, max(outcome.rate for outcome in eight)
-    print(f"8 clients, picture: {rate:.1f}/s; decoding and model in batches of 8: {bare_rate:.1f}/s")
+    print(f"8 clients, picture: {rate:.1f}/s; decoding and model by 8: {bare_rate:.1f}/s")
     return {
         "network": bare.embedder.name,
         "http_ms": http_ms,

@@ -1,10 +1,10 @@
-"""The knn service of clip-retrieval on the vectors of `benchmarks/serve.py`.
+r"""The knn service of clip-retrieval on the vectors of `benchmarks/serve.py`.
 
 It runs in an environment of its own, since it needs numpy below 2 or other pins:
 
     uv venv ENV && uv pip install --python ENV/bin/python --no-deps clip-retrieval
-    uv pip install --python ENV/bin/python flask flask_restful flask_cors faiss-cpu pandas pyarrow \\
-        h5py prometheus-client fsspec fire tqdm numpy pillow requests torch
+    uv pip install --python ENV/bin/python flask flask_restful flask_cors faiss-cpu pandas \
+        pyarrow h5py prometheus-client fsspec fire tqdm numpy pillow requests torch
 
 Its `clip_back` would download CLIP; the service is given an index and metadata instead, and the
 vectors that it is asked for.
