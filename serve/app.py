@@ -50,7 +50,6 @@ class SearchArgs(BaseModel):
     max_searcher_replicas: int | None = None
     cpus: float | None = None
     gpus: float | None = None
-    threads: int | None = None
     decoders: int | None = None
     max_batch: int | None = None
     max_concurrent: int | None = None
@@ -108,7 +107,7 @@ def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
         name=f"embedder-{model}",
         **replicas(settings.embedder_replicas, settings.max_embedder_replicas, settings.max_batch),
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
-    ).bind(workspace.uri, model, device, settings.max_batch, settings.threads)
+    ).bind(workspace.uri, model, device, settings.max_batch)
 
 
 def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Application:

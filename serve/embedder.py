@@ -78,17 +78,10 @@ class EmbedderDeployment:
         model: name of a model of the workspace.
         device: torch device of the model.
         max_batch: calls that are embedded at once.
-        threads: of the model on a CPU; 0: as torch finds them set.
     """
 
-    def __init__(
-        self, workspace: str, model: str, device: str, max_batch: int, threads: int
-    ) -> None:
+    def __init__(self, workspace: str, model: str, device: str, max_batch: int) -> None:
         use_huge_pages()
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)  # Ray sets it by the cores of the actor
         opened = Workspace.open(workspace)
 
         def load(served: ServedModel) -> "Embedder":

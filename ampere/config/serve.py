@@ -32,8 +32,6 @@ class ServeSettings:
     """CPU cores per embedder replica."""
     gpus: float = 0.0
     """GPUs per embedder replica; 0: the CPU."""
-    threads: int = 0
-    """Threads of each embedder on a CPU; 0: as many as its `serve.cpus`, at least 1."""
     decoders: int = 2
     """Isolated processes per gateway replica that decode uploads at the same time."""
     max_batch: int = 16
@@ -80,7 +78,7 @@ class ServeSettings:
         ):
             value = getattr(self, name)
             require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
-        for name in ("cpus", "gpus", "threads", "cached_queries"):
+        for name in ("cpus", "gpus", "cached_queries"):
             value = getattr(self, name)
             require(value >= 0, f"serve.{name} is {value}; it must not be negative")
         for role in ("embedder", "searcher"):

@@ -141,7 +141,7 @@ def search_over_http(workspace: Workspace, port: int) -> str:
     from serve.run import start, stop
 
     sample = first_test_clip(workspace)
-    url = start(workspace, ServeSettings(port=port, cpus=0.5, threads=2))
+    url = start(workspace, ServeSettings(port=port, cpus=0.5))
     try:
         clip = Path(sample["media_uris"][0])
         with clip.open("rb") as file:
