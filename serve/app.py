@@ -100,6 +100,28 @@ def build_app(args: SearchArgs) -> Application:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Reserved:
+    """What all replicas reserve together at the start."""
+
+    cpus: float
+    gpus: float
+
+
+def reserved_resources(workspace: Workspace, settings: ServeSettings) -> Reserved:
+    """The CPU cores and GPUs that an endpoint reserves at its start.
+
+    Raises:
+        ValueError: an engine is on that cannot run.
+    """
+    engines = engine_deployments(workspace, settings)
+    embedders = len(settings.models) * settings.embedder_replicas
+    searchers = len(settings.models) * settings.searcher_replicas
+    cpus = embedders * settings.cpus + searchers * SEARCHER_CPUS
+    cpus += settings.gateway_replicas * GATEWAY_CPUS + engines.cpus
+    return Reserved(cpus, embedders * settings.gpus + engines.gpus)
+
+
 def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Application:
     """The deployment that embeds queries with a model."""
     device = "cuda" if settings.gpus else "cpu"

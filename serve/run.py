@@ -25,7 +25,7 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
         FileNotFoundError: the workspace has no such model or no index of it.
         ValueError: the address is not loopback, and there are no API keys.
         RuntimeError: the port is in use, the cluster has an endpoint already, or there are not
-            enough GPUs for `serve.gpus`.
+            enough cores or GPUs.
     """
     arguments = dataclasses.asdict(settings)
     host, port = arguments.pop("host"), arguments.pop("port")
@@ -35,11 +35,13 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
         prepare_local_ray()
     from ray import serve
 
-    from serve.app import SearchArgs, build_app
+    from serve.app import SearchArgs, build_app, reserved_resources
 
     arguments |= {"workspace": workspace.uri, "requires_keys": not is_loopback(host)}
     app = build_app(SearchArgs(**arguments))
-    connect(len(settings.models) * settings.embedder_replicas * settings.gpus, "serve.gpus")
+    reserved = reserved_resources(workspace, settings)
+    connect(reserved.gpus, "serve.gpus")
+    require_cpus(reserved.cpus)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:
         raise RuntimeError(
@@ -64,6 +66,26 @@ def require_keys(workspace: Workspace, host: str) -> None:
         raise ValueError(
             f"serve.host is {host}, which other machines reach, and {workspace.uri} has no API "
             f"keys. Run `ampere keys add --workspace {workspace.uri}` first, or listen on 127.0.0.1"
+        )
+
+
+def require_cpus(cpus: float) -> None:
+    """Check that a Ray of this machine has the CPU cores that the replicas reserve.
+
+    Otherwise Serve would wait for ever for some of them. A cluster may add nodes.
+
+    Raises:
+        RuntimeError: it has fewer.
+    """
+    import ray
+
+    if cluster_address() is not None:
+        return
+    available = ray.cluster_resources().get("CPU", 0.0)
+    if cpus > available:
+        raise RuntimeError(
+            f"the endpoint's replicas reserve {cpus:g} CPU cores, and this machine's Ray has "
+            f"{available:g}. Lower --serve.cpus or the number of replicas"
         )
 
 

@@ -14,14 +14,13 @@ from ampere.synthetic.speech import recognize, say
 from tests.helpers.demo import DemoRun
 from tests.helpers.processes import ids, kill, parts_of, start, wait_until
 
-pytestmark = pytest.mark.timeout(900)
+# Engines that die are in `make test` too: tests/pipeline/runner/test_engine_patches.py.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
 KNOWN_ROWS = 36  # transcripts of the demo
 NEW_ROWS = 12  # others; together enough that the job is half done when an engine dies
 
 
-@pytest.mark.parametrize(
-    "engines", [1, pytest.param(2, marks=pytest.mark.nightly)], ids=["1 engine", "2 engines"]
-)
+@pytest.mark.parametrize("engines", [1, 2], ids=["1 engine", "2 engines"])
 def test_kill_engine(workspace: Workspace, demo: DemoRun, tmp_path: Path, engines: int) -> None:
     """Every row is answered, and known transcripts get the answers that they got in the demo.
 

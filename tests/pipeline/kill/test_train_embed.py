@@ -98,6 +98,7 @@ def test_kill_features(filled: Workspace) -> None:
     assert ids(filled, embeddings_spec(embedding_name(folder))) == ids(filled, SAMPLES)
 
 
+@pytest.mark.nightly
 def test_kill_train(filled: Workspace, tmp_path: Path) -> None:
     """The training resumes from its last checkpoint."""
     log = tmp_path / "log"
