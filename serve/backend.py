@@ -6,6 +6,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+
 from ampere.retrieval.search import SearchAnswer
 from ampere.store.serving import ServedModel, served_model
 from ampere.store.workspace import Workspace
@@ -16,6 +23,9 @@ from serve.weights import UnknownWeights
 
 T = TypeVar("T")
 POLL_S = 1.0
+ATTEMPTS, PAUSE_S = 3, 0.05
+# What a call raises whose replica died, or that finds none.
+DEAD = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError, BackPressureError)
 logger = logging.getLogger("ray.serve")
 
 
@@ -73,7 +83,7 @@ class ServedPair:
             Problem: the model cannot embed them.
             NotLoaded: the replica lacks the weights.
         """
-        return checked(await self.embedder.embed.remote(EmbedCall(served.name, items)))
+        return checked(await answered(self.embedder.embed, EmbedCall(served.name, items)))
 
     async def search(self, call: SearchCall) -> SearchAnswer:
         """The hits of a request.
@@ -82,7 +92,7 @@ class ServedPair:
             Problem: the request does not fit the table.
             NotLoaded: the replica lacks the weights.
         """
-        return checked(await self.searcher.search.remote(call))
+        return checked(await answered(self.searcher.search, call))
 
     async def facets(self, call: SearchCall) -> Facets:
         """Counts by the values of columns, and the version of the table.
@@ -91,18 +101,18 @@ class ServedPair:
             Problem: the request does not fit the table.
             NotLoaded: the replica lacks the weights.
         """
-        return checked(await self.searcher.facets.remote(call))
+        return checked(await answered(self.searcher.facets, call))
 
     async def frames(self, served: ServedModel) -> int:
         """Frames of a clip that the model reads."""
         if served.name not in self._frames:
-            count = await self.embedder.number_of_frames.remote(served.name)
+            count = await answered(self.embedder.number_of_frames, served.name)
             self._frames[served.name] = checked(count)
         return self._frames[served.name]
 
     async def stats(self, served: ServedModel) -> dict[str, Any]:
         """What the searcher says of its index."""
-        return checked(await self.searcher.stats.remote(served.name))
+        return checked(await answered(self.searcher.stats, served.name))
 
     async def _look(self) -> None:
         """See once a second which weights are to be served."""
@@ -121,6 +131,24 @@ class ServedPair:
 
 class NotLoaded(Exception):
     """A replica has not loaded the weights of a request."""
+
+
+async def answered(method: Any, argument: Any) -> Any:
+    """The answer of a replica; of another one if it dies meanwhile.
+
+    All calls are read only, so that they may be made again.
+
+    Raises:
+        Problem: 503, there is no replica that answers.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return await method.remote(argument)
+        except DEAD as error:
+            failure = error
+            await asyncio.sleep(PAUSE_S * attempt)
+    logger.warning("no replica answered %d times: %s", ATTEMPTS, failure)
+    raise Problem(503, "a deployment of the endpoint is starting; try again", retry_after_s=1)
 
 
 def checked(answer: Any) -> Any:

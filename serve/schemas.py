@@ -329,6 +329,7 @@ class ModelAnswer(BaseModel):
     changes: int | None
     newest_change_age_s: float | None
     recall: dict[str, float | None]
+    built_at: str | None
     reads_text: bool
     dimension: int | None
 

@@ -169,6 +169,7 @@ def new_base(
         "settings": made_by(settings),
         "table_version": version,
         "before": before,
+        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / base_name(version)

@@ -74,6 +74,7 @@ def model_answer(pair: ServedPair, stats: dict[str, Any]) -> dict[str, Any]:
         "changes": stats.get("changes"),
         "newest_change_age_s": stats.get("newest_change_age_s"),
         "recall": stats.get("recall", {}),
+        "built_at": stats.get("built_at"),
         "reads_text": stats["reads_text"],
         "dimension": stats.get("dimension"),
     }

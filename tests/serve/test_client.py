@@ -29,14 +29,14 @@ def test_search_by_file_words_and_sample(client: Client, endpoint: Endpoint) -> 
 def test_batch_streams_answers_in_order_with_their_errors(
     client: Client, endpoint: Endpoint
 ) -> None:
-    answers = list(client.embed_batch([{"text": endpoint.words}, {"media": "eA=="}]))
+    answers = list(client.embed_batch([{"text": endpoint.words}, {"file": b"x"}]))
     assert len(answers) == 2 and len(answers[0].vector) == 128
     assert "neither an image" in str(answers[1])
 
 
 def test_sample_is_put_shown_and_deleted(client: Client, endpoint: Endpoint) -> None:
     sample_id = "of the client/1"
-    client.put_sample(sample_id, domain="short", file=endpoint.clip, text="陶瓷 茶杯")
+    client.put_sample(sample_id=sample_id, domain="short", file=endpoint.clip, text="陶瓷 茶杯")
     stored = client.sample(sample_id)
     assert stored.text == "陶瓷 茶杯" and len(stored.frames) == 2
     assert client.media(sample_id) == endpoint.clip.read_bytes()

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.exceptions import ActorUnavailableError
 
 from ampere.media.decoder import MediaError
 from ampere.records import Domain
 from ampere.store.serving import ServedModel, publish_weights, served_folder, served_model
 from ampere.store.workspace import Workspace
 from serve import backend, weights
-from serve.backend import NotLoaded, ServedPair
+from serve.backend import NotLoaded, ServedPair, answered
 from serve.decode_pool import DecodePool
 from serve.problems import Problem
 from serve.query_cache import Embedded, QueryCache
@@ -128,3 +129,22 @@ def test_request_never_mixes_weights_and_falls_back_while_a_replica_loads(
         assert caught.value.status == 503 and caught.value.retry_after_s == 2
 
     asyncio.run(scene())
+
+
+def test_call_goes_to_another_replica_if_one_dies() -> None:
+    class Method:
+        """A deployment's method whose first replicas are dead."""
+
+        def __init__(self, dead: int) -> None:
+            self.dead, self.calls = dead, 0
+
+        async def remote(self, argument: str) -> str:
+            self.calls += 1
+            if self.calls <= self.dead:
+                raise ActorUnavailableError("gone", None)
+            return argument
+
+    assert asyncio.run(answered(Method(dead=2), "x")) == "x"
+    with pytest.raises(Problem, match="is starting; try again") as caught:
+        asyncio.run(answered(Method(dead=3), "x"))
+    assert caught.value.status == 503 and caught.value.retry_after_s == 1

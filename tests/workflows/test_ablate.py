@@ -44,7 +44,7 @@ def test_every_row_of_the_tables_is_a_system() -> None:
     assert list(TABLES) == list(AblateSettings().tables)
 
 
-@pytest.mark.nightly  # a row is trained and one fails in the tests below, without a demo
+@pytest.mark.nightly  # its parts are tested below
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("local_ray")
 def test_ablation_of_the_demo_is_complete_and_resumes(

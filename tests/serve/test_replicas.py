@@ -1,0 +1,162 @@
+"""Two replicas of each deployment: killed processes, and new weights, under load."""
+
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow.compute as pc
+import pytest
+
+from ampere.cli import main
+from ampere.client import ApiError, Client, Unreachable
+from ampere.models.model_folder import embedding_name
+from ampere.records import SAMPLES
+from ampere.store.workspace import Workspace
+from tests.helpers.demo import DemoRun
+from tests.helpers.endpoint import Endpoint, serving
+from tests.helpers.processes import command_line
+
+pytestmark = pytest.mark.timeout(1500)
+THREADS = 6
+SOON = 2000  # searches at most until new weights answer
+VICTIMS = ("gateway", "embedder", "searcher", "isolated process")
+PARTS = {
+    "gateway": "ServeReplica:ampere:Gateway",
+    "embedder": "ServeReplica:ampere:embedder",
+    "searcher": "ServeReplica:ampere:searcher",
+    "isolated process": "ampere.media.isolated",
+}
+
+
+@pytest.fixture(scope="module")
+def replicated(demo: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An endpoint with two replicas of each deployment."""
+    folder = tmp_path_factory.mktemp("replicated")
+    workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", folder / "workspace"))
+    replicas = ["--serve.gateway-replicas", "2", "--serve.embedder-replicas", "2"]
+    flags = [*replicas, "--serve.searcher-replicas", "2", "--serve.cpus", "0.25"]
+    with serving(workspace, folder / "serve.log", flags) as endpoint:
+        yield endpoint
+
+
+def parts(endpoint: Endpoint, name: str) -> list[psutil.Process]:
+    children = psutil.Process(endpoint.process.pid).children(recursive=True)
+    return [child for child in children if any(PARTS[name] in part for part in command_line(child))]
+
+
+class Load:
+    """Searches of three kinds, and what became of them.
+
+    Attributes:
+        failed: errors of the client, which retries.
+        slowest: longest time of a search, in seconds.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.client = Client(endpoint.url)
+        self.picture = endpoint.picture.read_bytes()
+        self.done, self.failed, self.slowest = 0, list[str](), 0.0
+        self.models: set[str] = set()
+
+    def one(self, number: int) -> None:
+        rng = np.random.default_rng(number)
+        start = time.monotonic()
+        try:
+            if number % 20 == 0:  # with bytes that no cache knows
+                answer = self.client.search(file=self.picture + rng.bytes(8))
+            else:
+                answer = self.client.search(vector=rng.standard_normal(128).tolist())
+            assert all(len(hits) == 10 for hits in answer.results.values())
+            self.models.add(answer.model)
+        except (ApiError, Unreachable, AssertionError) as error:
+            self.failed.append(f"{number}: {type(error).__name__}: {error}")
+        self.slowest = max(self.slowest, time.monotonic() - start)
+        self.done += 1
+
+    def run(self, requests: int) -> None:
+        with self.client, ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self.one, range(requests)))
+
+
+@pytest.mark.parametrize("requests", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_killed_processes_fail_at_most_one_request_in_a_thousand(
+    replicated: Endpoint, requests: int
+) -> None:
+    load, rng = Load(replicated), random.Random(0)
+    thread = threading.Thread(target=load.run, args=(requests,))
+    thread.start()
+    victims = VICTIMS * (1 if requests == 1000 else 2)
+    for number, victim in enumerate(victims):
+        at = (number + 1) * requests // (len(victims) + 1)
+        while load.done < at and thread.is_alive():
+            thread.join(timeout=0.05)
+        alive = parts(replicated, victim)
+        assert alive, f"no {victim} is running"
+        if victim == "searcher":  # while it changes to another base
+            base = ["index", "--workspace", replicated.workspace.uri, "--index.type", "flat"]
+            assert main([*base, "--index.target-recall", f"0.9{number}"]) == 0
+        rng.choice(alive).kill()
+    thread.join()
+    print(f"{len(load.failed)} of {requests} failed; the slowest took {load.slowest:.1f} s")
+    print(*load.failed, sep="\n")
+    assert load.done == requests and len(load.failed) <= requests // 1000, load.failed[:20]
+    assert httpx.get(f"{replicated.url}/readyz").status_code == 200
+
+
+def replace_weights(workspace: Workspace) -> str:
+    """Give the model `ampere` the weights of `ampere-raw`, with their index; returns their name."""
+    folder = Path(workspace.uri)
+    shutil.rmtree(folder / "models" / "ampere")
+    shutil.copytree(folder / "models" / "ampere-raw", folder / "models" / "ampere")
+    name = embedding_name(folder / "models" / "ampere")
+    (other,) = folder.glob(f"embeddings/ampere-raw@{name.partition('@')[2]}.lance")
+    shutil.copytree(other, folder / f"embeddings/{name}.lance")
+    assert main(["index", "--workspace", workspace.uri]) == 0
+    return name
+
+
+def test_new_weights_are_taken_over_without_a_failed_or_mixed_answer(replicated: Endpoint) -> None:
+    """An answer of one network's query and the other's index would equal neither's own."""
+    pages = replicated.workspace.table(SAMPLES).read(["media_uris"], pc.field("domain") == "page")
+    pictures = [Path(uris[0]).read_bytes() for uris in pages["media_uris"].to_pylist()]
+    answers: dict[str, dict[int, set[tuple[str, ...]]]] = {}
+    old, goal = "", threading.Event()
+
+    def search(client: Client, number: int) -> str:
+        answer = client.search(file=pictures[number] + os.urandom(8), k=5)
+        found = tuple(hit.sample_id for hits in answer.results.values() for hit in hits)
+        answers.setdefault(answer.model, {}).setdefault(number, set()).add(found)
+        return answer.model
+
+    def load(client: Client) -> int:
+        count = 0
+        while not goal.is_set():
+            search(client, count % len(pictures))
+            count += 1
+        return count
+
+    with Client(replicated.url) as client, ThreadPoolExecutor(THREADS) as pool:
+        old = search(client, 0)
+        running = [pool.submit(load, client) for _ in range(THREADS)]
+        new = replace_weights(replicated.workspace)
+        for _ in range(SOON):
+            if search(client, 0) == new:
+                break
+        for number in range(len(pictures)):
+            search(client, number)
+        goal.set()
+        counts = [task.result() for task in running]  # raises if a request failed
+        assert search(client, 0) == new
+    assert sum(counts) > len(pictures) and answers.keys() == {old, new}
+    for of_model in answers.values():
+        assert all(len(found) == 1 for found in of_model.values())
+    both = answers[old].keys() & answers[new].keys()
+    assert sum(answers[old][number] != answers[new][number] for number in both) > len(both) // 2
