@@ -153,6 +153,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "embed": ["--embed.model", "--embed.workers", "--retry-failed"],
         "index": ["--index.model", "--index.split", "--index.target-recall", "rollback"],
         "evaluate": ["--evaluate.models", "--evaluate.compare", "--judgments"],
+        "keys": ["add", "list", "remove", "--role", "--id"],
         "figures": ["--figures.models", "--figures.queries"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
         "search": ["--file", "--text", "--model", "--k", "--json"],

@@ -5,10 +5,13 @@ insert the same key conflict, and Lance repeats the later one on the new version
 atomic commit, so a killed job leaves complete batches.
 """
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import lance
@@ -20,6 +23,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction, CompactionTask, RewriteResult
 
 from ampere.records import TableSpec
+from ampere.uris import is_uri
 
 MergeTask = tuple[str, int, CompactionTask]  # the arguments of `merge`
 RunTasks = Callable[[list[MergeTask]], list[RewriteResult]]
@@ -194,19 +198,37 @@ class Table:
         return set(rows["sample_id"].to_pylist()), max(f.fragment_id for f in new)
 
     def create(self) -> None:
-        """Create the table, empty, if it does not exist."""
+        """Create the table, empty, if it does not exist.
+
+        Of two processes that create a table at once, Lance lets the second one replace the first
+        one's, with what was written to it. A local folder is created aside and renamed instead.
+        """
         if self.dataset() is not None:
             return
+        if not is_uri(self.uri):
+            parent = Path(self.uri).parent
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(suffix=".new", dir=parent) as scratch:
+                created = Path(scratch) / "table"
+                self._write_empty(str(created))
+                with contextlib.suppress(OSError):  # there is a folder already
+                    created.rename(self.uri)
+                    return
+            if self.dataset() is not None:  # created by another process meanwhile
+                return
         try:
-            lance.write_dataset(
-                self.spec.schema.empty_table(),
-                self.uri,
-                mode="create",
-                enable_stable_row_ids=self.spec.has_stable_row_ids,
-            )
+            self._write_empty(self.uri)
         except OSError as error:
-            if "already exists" not in str(error):  # created by another process meanwhile
+            if "already exists" not in str(error):
                 raise
+
+    def _write_empty(self, uri: str) -> None:
+        lance.write_dataset(
+            self.spec.schema.empty_table(),
+            uri,
+            mode="create",
+            enable_stable_row_ids=self.spec.has_stable_row_ids,
+        )
 
     def _merge(self, *, by_index: bool = False) -> MergeInsertBuilder:
         """A merge that inserts rows with new keys; the table is created if it does not exist.

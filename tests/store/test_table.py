@@ -90,6 +90,7 @@ def test_rows_without_a_key_are_refused(table: Table, rows: Any) -> None:
 
 
 ROUNDS = 20
+CREATED = 100  # created by two processes at once
 
 
 def write_rounds(uri: str, spec: TableSpec, writer: int, start: Barrier) -> None:
@@ -121,6 +122,32 @@ def test_two_processes_insert_each_key_once(tmp_path: Path, is_indexed: bool) ->
     assert [writer.exitcode for writer in writers] == [0, 0]
     expected = {f"{at}-{name}" for at in range(ROUNDS) for name in "abcde01"}
     assert contents(table).keys() == (expected | {"before"} if is_indexed else expected)
+
+
+def create_and_insert(folder: Path, spec: TableSpec, writer: int, start: Barrier) -> None:
+    """Create tables at the same time as the other process, and insert a row into each."""
+    for number in range(CREATED):
+        table = Table(str(folder / f"{number}.lance"), spec)
+        start.wait(timeout=60)
+        table.upsert([row(str(writer), writer)])
+
+
+def test_two_processes_create_a_table_once(tmp_path: Path) -> None:
+    """Lance would let the second one replace the first one's table, with its rows."""
+    processes = multiprocessing.get_context("spawn")
+    start = processes.Barrier(2)
+    writers = [
+        processes.Process(target=create_and_insert, args=(tmp_path, INDEXED, writer, start))
+        for writer in (0, 1)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    for number in range(CREATED):
+        assert contents(Table(str(tmp_path / f"{number}.lance"), INDEXED)) == {"0": 0, "1": 1}
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lance"] * CREATED
 
 
 def test_compaction_indexes_all_rows(tmp_path: Path) -> None:
