@@ -25,7 +25,8 @@ def main(source: Path, out: Path) -> None:
         rates = [measured["closed"][f"{kind} {clients}"]["rate"] for clients in CLIENTS]
         places = [number + (place - 1.5) / 5 for number in range(len(CLIENTS))]
         left.bar(places, rates, 0.18, label=kind)
-    left.set_xticks(range(len(CLIENTS)), [f"{clients} clients" for clients in CLIENTS])
+    left.set_xticks(range(len(CLIENTS)), CLIENTS)
+    left.set_xlabel("clients")
     left.set_ylabel("answers per second")
     left.set_title(f"{int(rows):,} rows")
     left.legend(frameon=False)

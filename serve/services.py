@@ -2,19 +2,15 @@
 
 import asyncio
 import dataclasses
-import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
-from ampere.config.summarize import TextSource
 from ampere.media.content_type import content_type
-from ampere.models.model_folder import text_source
 from ampere.retrieval.judged import Judgment, QueryKey, Rival
 from ampere.store.judgments import append_judgments, judgment_json, read_judgments
-from ampere.store.serving import served_folder
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
 from serve.audit import Audit
@@ -36,12 +32,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 DECODE_LIMIT_S = 10.0  # for one upload, whatever the workspace's own limit is
 LINES_AT_ONCE = 8  # of a batch
-
-
-@functools.lru_cache(maxsize=16)
-def reads(workspace: Workspace, name: str) -> TextSource:
-    """What some weights read as text."""
-    return text_source(served_folder(workspace, name))
 
 
 class Services:
@@ -102,7 +92,7 @@ class Services:
             query.files[0] if is_clip else None,
             body.transcript,
             self.engines,
-            reads=reads(self.workspace, served.name),
+            reads=served.text,
             has_picture=bool(query.files or body.sample_id or body.vector),
         )
         if found.text is not None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ampere.config.summarize import TextSource
 from ampere.models.model_folder import WEIGHTS_FILE, embedding_name, text_source
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
@@ -26,12 +27,17 @@ class ServedModel:
     Attributes:
         model: its name, such as `ampere`.
         name: with the weights, as `embedding_name`.
-        reads_text: whether the model embeds words; otherwise words alone rank by texts.
+        text: what they read as text.
     """
 
     model: str
     name: str
-    reads_text: bool
+    text: TextSource
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model embeds words; otherwise words alone rank by texts."""
+        return self.text != "none"
 
 
 def publish_weights(workspace: Workspace, model: str) -> ServedModel:
@@ -41,7 +47,7 @@ def publish_weights(workspace: Workspace, model: str) -> ServedModel:
         FileNotFoundError: no such model.
     """
     folder = model_folder(workspace, model)
-    served = ServedModel(model, embedding_name(folder), text_source(folder) != "none")
+    served = ServedModel(model, embedding_name(folder), text_source(folder))
     if served.name not in workspace.names(FOLDER):
         workspace.publish(folder, f"{FOLDER}/{served.name}/{model}", last=WEIGHTS_FILE)
     if _read(workspace, model) != asdict(served):
