@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 import ampere.reports.search
-import serve.embedder
+import serve.queries
 from ampere.cli import main
 from ampere.command_line import read_flags
 from ampere.commands import Decode, Embed, StageCommand, Summarize
@@ -39,7 +39,7 @@ from ampere.media.decoder import (
 from ampere.media.decord_decoder import DecordDecoder
 from ampere.media.images import decode_jpeg, read_image, to_8_bits
 from ampere.media.pyav_decoder import PyavDecoder, Track
-from ampere.media.query import query_domain, query_frames
+from ampere.media.query import query_domain, query_frames, query_sample
 from ampere.media.sample_frames import StoredFrames, decode_sample
 from ampere.media.source import ATTEMPTS, load
 from ampere.media.source_errors import FIRST_WAIT_S, retry_after_s
@@ -122,7 +122,10 @@ def result_rows(workspace: Workspace) -> pa.Table:
 
 
 def test_command_line_and_endpoint_use_the_same_function() -> None:
-    assert ampere.reports.search.query_frames is serve.embedder.query_frames is query_frames
+    assert ampere.reports.search.query_frames is query_frames
+    assert serve.queries.query_sample is query_sample
+    for _, data, _ in FILES:
+        assert query_sample(data, SETTINGS).frames == query_frames(data, SETTINGS)
 
 
 @pytest.mark.parametrize(("label", "data", "count"), FILES, ids=[label for label, *_ in FILES])

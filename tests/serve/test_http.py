@@ -81,8 +81,14 @@ def test_words_stored_sample_and_vector_find_the_product(
     vector = http.post("/v1/embed", json={"text": endpoint.words}).json()
     assert vector["dimension"] == len(vector["vector"]) == 128 and vector["domain"] == "page"
     by_vector = http.post("/v1/search", json={"vector": vector["vector"], "k": 3}).json()
-    by_text = http.post("/v1/search", json={"text": endpoint.words, "mode": "vector", "k": 3})
-    assert by_vector["results"] == by_text.json()["results"]
+    by_text = http.post(
+        "/v1/search", json={"text": endpoint.words, "mode": "vector", "k": 3}
+    ).json()
+    for domain in ("page", "short", "live"):
+        assert ids(by_vector, domain) == ids(by_text, domain)
+        found = (by_vector["results"][domain], by_text["results"][domain])
+        scores = [[hit["score"] for hit in hits] for hits in found]
+        np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
 
 
 def test_filters_groups_and_facets(http: httpx.Client, endpoint: Endpoint) -> None:
@@ -101,10 +107,15 @@ def test_filters_groups_and_facets(http: httpx.Client, endpoint: Endpoint) -> No
     products = [hit["group"] for hit in hits]
     assert products == [hit["product_id"] for hit in hits] and products[0] == endpoint.product
     assert answer["facets"]["category"][0]["value"] == category
-    facets = http.post("/v1/facets", json={"columns": ["domain", "category"]}).json()["facets"]
     rows = endpoint.workspace.table(SAMPLES).read(["domain"])["domain"]
     counts = {count["values"]: count["counts"] for count in rows.value_counts().to_pylist()}
-    assert {count["value"]: count["count"] for count in facets["domain"]} == counts
+
+    def of_domains() -> dict[str, int]:
+        answer = http.post("/v1/facets", json={"columns": ["domain", "category"]}).json()
+        return {count["value"]: count["count"] for count in answer["facets"]["domain"]}
+
+    # A sample that another test has just deleted may be counted for two seconds.
+    assert counts in (of_domains() for _ in range(SOON))
 
 
 @pytest.mark.parametrize("domain", ["page", "short", "live"])

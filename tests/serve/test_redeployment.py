@@ -4,12 +4,15 @@ import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import pyarrow.compute as pc
 import pytest
 
 from ampere.client import Client
 from ampere.config.serve import ServeSettings
+from ampere.records import SAMPLES
 from serve.app import SearchArgs, build_app
 from serve.run import APPLICATION, start, stop
 from tests.helpers.demo import DemoRun
@@ -35,7 +38,8 @@ def test_redeployment_fails_no_request(demo: DemoRun, local_ray: None) -> None:
     workspace = demo.workspace
     url = start(workspace, ServeSettings(port=free_port(), **REPLICAS))
     done = threading.Event()
-    picture = next((demo.folder / "catalogue" / "pages").iterdir()).read_bytes()
+    pages = workspace.table(SAMPLES).read(["media_uris"], pc.field("domain") == "page")
+    picture = Path(pages["media_uris"][0].as_py()[0]).read_bytes()
 
     def load(client: Client) -> int:
         count = 0

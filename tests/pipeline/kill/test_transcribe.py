@@ -25,9 +25,10 @@ SPEECH = Path(__file__).parents[2] / "data" / "speech"
 BATCH = 2
 
 
+@pytest.mark.nightly  # the runner is the one that test_kill_decode kills
 @pytest.mark.parametrize(
     ("clips", "kills"),
-    [(30, 1), pytest.param(90, 5, marks=pytest.mark.nightly)],
+    [(30, 1), (90, 5)],
     ids=["1 model killed", "5 models killed"],
 )
 def test_kill_transcribe(
