@@ -41,13 +41,13 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     app = build_app(SearchArgs(**arguments))
     reserved = reserved_resources(workspace, settings)
     connect(reserved.gpus, "serve.gpus")
-    require_cpus(reserved.cpus)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:
         raise RuntimeError(
             f"this Ray cluster already serves an application {APPLICATION!r}, which a second start "
             "would replace. Stop it first (Ctrl-C where it was started, or `serve shutdown -y`)"
         )
+    require_cpus(reserved.cpus)
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
         logging_config={"log_level": "ERROR", "enable_access_log": False},

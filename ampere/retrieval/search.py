@@ -360,13 +360,14 @@ class _Run:
             for _, of_group in groups
             for candidate in of_group
         ]
-        row_ids = np.array([candidate.row_id for _, candidate in chosen], np.uint64)
+        row_ids = [candidate.row_id for _, candidate in chosen]
         names = [n for n in self.snapshot.dataset.schema.names if n not in INTERNAL_COLUMNS]
-        columns = [*names, "vector"] if self.request.explain else names
-        rows = rows_by_id(self.snapshot.dataset, row_ids, columns)
-        stored = stacked_vectors(rows["vector"]) if self.request.explain and len(chosen) else None
+        values = self.snapshot.columns_of(row_ids, names)
+        stored = None
+        if self.request.explain and chosen:
+            rows = rows_by_id(self.snapshot.dataset, np.array(row_ids, np.uint64), ["vector"])
+            stored = stacked_vectors(rows["vector"])
         hits: dict[Domain, list[Hit]] = {domain: [] for domain in candidates}
-        values = rows.select(names).to_pylist()
         for at, ((domain, candidate), row) in enumerate(zip(chosen, values, strict=True)):
             hits[domain].append(
                 make_hit(

@@ -1,5 +1,6 @@
 """A live index: bases, changes that follow them, tombstones, and rollback."""
 
+import dataclasses
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.records import Domain
+from ampere.retrieval import snapshot as snapshots
+from ampere.retrieval.query_vector import QueryVectors
+from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import Searcher
 from tests.helpers.search_tables import SearchTable, found, row, stored, unit_vectors
 
@@ -290,3 +294,36 @@ def test_numbers_of_rows_by_place(table: SearchTable) -> None:
     by_id = {r["_rowid"]: r["sample_id"] for r in all_rows}
     assert [by_id[int(row_id)] for row_id in row_ids] == names
     assert len(names) == 25 and np.unique(row_ids).size == 25
+
+
+def test_columns_of_hits_are_read_once_until_they_change(
+    table: SearchTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.build(type="flat")
+    searcher = table.searcher()
+    reads: list[int] = []
+    read_rows = snapshots.rows_by_id
+
+    def counted(dataset: Any, row_ids: Any, columns: Any) -> pa.Table:
+        if "text" in columns:
+            reads.append(len(row_ids))
+        return read_rows(dataset, row_ids, columns)
+
+    monkeypatch.setattr(snapshots, "rows_by_id", counted)
+    request = SearchRequest(vector=tuple(QUERY.tolist()), k=5, domains=(Domain.PAGE,))
+
+    def texts() -> dict[str, str | None]:
+        hits = searcher.search(request, QueryVectors(QUERY)).hits[Domain.PAGE]
+        return {hit.sample_id: hit.text for hit in hits}
+
+    before = texts()
+    assert texts() == before and reads == [5]
+    changed = min(before)
+    number = int(changed.removeprefix("s"))
+    table.upsert([rows(range(20))[number] | {"text": "another text"}])
+    assert searcher.refresh()
+    assert texts() == before | {changed: "another text"} and reads == [5, 1]
+    monkeypatch.setattr(snapshots, "MAX_ROWS", 5)
+    other = dataclasses.replace(request, domains=(Domain.SHORT,))
+    assert len(searcher.search(other, QueryVectors(QUERY)).hits[Domain.SHORT]) == 5
+    assert len(searcher.snapshot.read) == 5
