@@ -49,7 +49,7 @@ class Kind:
 
 @dataclass
 class Outcome:
-    """What came of a load.
+    """The result of a load.
 
     Attributes:
         seconds: of each answer with status 200.

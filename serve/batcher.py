@@ -1,7 +1,7 @@
-"""Batches of what came while the batch before was worked on.
+"""Dynamic batching: a batch holds the calls that arrived while the previous one ran.
 
-`serve.batch` collects the next batch before the current one ends: without a wait each call is a
-batch of its own, and with one a lone call waits for nothing.
+`serve.batch` closes the next batch before the current one ends. Without a wait each call becomes a
+batch of its own; with a wait a single call is delayed for no reason.
 """
 
 import asyncio

@@ -70,8 +70,8 @@ EmbedResult = Vectors | Refused | UnknownWeights
 class EmbedderDeployment:
     """Holds one model and embeds concurrent requests in batches.
 
-    A batch begins as soon as the one before it ends, with all requests that came meanwhile: a lone
-    request waits for nothing, and batches grow with the load.
+    A batch starts as soon as the previous one ends, with all requests that arrived in between. A
+    single request does not wait, and batches grow with the load.
 
     Args:
         workspace: its URI.

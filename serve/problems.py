@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): what came, what was expected, what to do."""
+"""Errors as `application/problem+json` (RFC 9457): what was received, what was expected, what to do."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ class Problem(Exception):
 
     Args:
         status: HTTP status.
-        detail: what came, what was expected, and what to do.
+        detail: what was received, what was expected, and what to do.
         retry_after_s: when to try again; None: never, or at any time.
         errors: fields and what is wrong with each.
     """

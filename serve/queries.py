@@ -30,7 +30,7 @@ from serve.stores import Stores
 
 @dataclass
 class Query:
-    """A query with its files, and what became of it on the way.
+    """A query with its files, and the results of the steps so far.
 
     Attributes:
         files: a picture or clip, or pictures in the order of time; empty: there is no file.

@@ -27,11 +27,11 @@ class Connection:
         api_key: None: that of the environment variable AMPERE_API_KEY, if there is one.
         timeout_s: longest silence of the endpoint, in seconds.
         retries: which requests are sent again; None: as `Retries` has it.
-        clock: seconds, ever increasing.
+        clock: a monotonic clock, in seconds.
         jitter: random numbers from 0 to 1.
 
     Raises:
-        ValueError: the address is no HTTP one.
+        ValueError: the address is not an HTTP URL.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Attempts:
     Args:
         retries: limits.
         is_idempotent: whether it may be executed twice.
-        clock: seconds, ever increasing.
+        clock: a monotonic clock, in seconds.
         jitter: random numbers from 0 to 1.
     """
 
@@ -59,7 +59,7 @@ class Attempts:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, since part of the work is done."""
+        """Start counting again, because part of the work is done."""
         self.failed = 0
         self._start = self._clock()
 

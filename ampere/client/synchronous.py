@@ -43,11 +43,11 @@ class Client:
         retries: which requests are sent again; None: as `Retries` has it.
         transport: of httpx; None: HTTP.
         sleep: waits for seconds.
-        clock: seconds, ever increasing.
+        clock: a monotonic clock, in seconds.
         jitter: random numbers from 0 to 1.
 
     Raises:
-        ValueError: the address is no HTTP one. Of a method: an argument is invalid.
+        ValueError: the address is not an HTTP URL. Of a method: an argument is invalid.
         ApiError: of a method: the endpoint refused the request.
         Unreachable: of a method: the endpoint did not answer.
     """
@@ -103,7 +103,7 @@ class Client:
         return self._batch("/v1/embed/batch", in_chunks(queries, Query, lines), Embedding)
 
     def put_samples(self, samples: Iterable[NewSample]) -> list[StoredItem]:
-        """Insert or replace samples; returns what became of each, in their order.
+        """Insert or replace samples; returns the status of each, in their order.
 
         Those with status 200 are durable. After an error that is raised, such as `Unreachable`,
         some may be stored; to put all of them again is safe.

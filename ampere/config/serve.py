@@ -37,8 +37,8 @@ class ServeSettings:
     max_batch: int = 16
     """Number of queries that the embedder computes at once, at most."""
     max_concurrent: int = 16
-    """Number of queries that a gateway replica works on at the same time; further ones get status
-    429 and the time to wait."""
+    """Number of queries that a gateway replica works on at the same time.
+    Further ones get status 429 and the time to wait."""
     max_per_client: int = 8
     """Number of requests of one API key at the same time, per gateway replica."""
     max_upload_mb: int = 64

@@ -53,7 +53,7 @@ def parts(endpoint: Endpoint, name: str) -> list[psutil.Process]:
 
 
 class Load:
-    """Searches of three kinds, and what became of them.
+    """Searches by vector and by picture, and their results.
 
     Attributes:
         failed: errors of the client, which retries.
