@@ -16,7 +16,7 @@ from ampere.store.serving import served_model
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 from serve.embedder import EmbedderDeployment
-from serve.engine_apps import engine_deployments
+from serve.engine_apps import EngineApps, engine_deployments
 from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment
 
@@ -76,8 +76,25 @@ def build_app(args: SearchArgs) -> Application:
     preset = named_settings(workspace.preset)
     given = args.model_dump(exclude={"workspace", "revision", "requires_keys"}, exclude_none=True)
     settings = dataclasses.replace(preset.serve, **given)
-    decode = last_settings(workspace, "decode", preset.decode)
     engines = engine_deployments(workspace, settings)
+    return bind_app(workspace, settings, engines, requires_keys=args.requires_keys)
+
+
+def bind_app(
+    workspace: Workspace, settings: ServeSettings, engines: EngineApps, *, requires_keys: bool
+) -> Application:
+    """The application for one workspace.
+
+    Args:
+        workspace: what is searched.
+        settings: of the endpoint.
+        engines: behind queries.
+        requires_keys: whether each request needs an API key.
+
+    Raises:
+        FileNotFoundError: no such model, or no index of its weights.
+    """
+    decode = last_settings(workspace, "decode", named_settings(workspace.preset).decode)
     deployments = {}
     for model in settings.models:
         served_model(workspace, model)  # for the error, before anything starts
@@ -96,7 +113,7 @@ def build_app(args: SearchArgs) -> Application:
         decode,
         deployments,
         (engines.transcriber, engines.summarizer),
-        args.requires_keys,
+        requires_keys,
     )
 
 
@@ -108,13 +125,8 @@ class Reserved:
     gpus: float
 
 
-def reserved_resources(workspace: Workspace, settings: ServeSettings) -> Reserved:
-    """The CPU cores and GPUs that an endpoint reserves at its start.
-
-    Raises:
-        ValueError: an engine is on that cannot run.
-    """
-    engines = engine_deployments(workspace, settings)
+def reserved_resources(settings: ServeSettings, engines: EngineApps) -> Reserved:
+    """The CPU cores and GPUs that an endpoint reserves at its start."""
     embedders = len(settings.models) * settings.embedder_replicas
     searchers = len(settings.models) * settings.searcher_replicas
     cpus = embedders * settings.cpus + searchers * SEARCHER_CPUS

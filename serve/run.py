@@ -1,7 +1,6 @@
 """Starting and stopping the endpoint, for `ampere serve` and `ampere demo`."""
 
 import contextlib
-import dataclasses
 import logging
 import socket
 import threading
@@ -27,19 +26,19 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
         RuntimeError: the port is in use, the cluster has an endpoint already, or there are not
             enough cores or GPUs.
     """
-    arguments = dataclasses.asdict(settings)
-    host, port = arguments.pop("host"), arguments.pop("port")
+    host, port = settings.host, settings.port
     require_keys(workspace, host)
     require_free_port(host, port)
     if cluster_address() is None and not is_connected():
         prepare_local_ray()
     from ray import serve
 
-    from serve.app import SearchArgs, build_app, reserved_resources
+    from serve.app import bind_app, reserved_resources
+    from serve.engine_apps import engine_deployments
 
-    arguments |= {"workspace": workspace.uri, "requires_keys": not is_loopback(host)}
-    app = build_app(SearchArgs(**arguments))
-    reserved = reserved_resources(workspace, settings)
+    engines = engine_deployments(workspace, settings)
+    app = bind_app(workspace, settings, engines, requires_keys=not is_loopback(host))
+    reserved = reserved_resources(settings, engines)
     connect(reserved.gpus, "serve.gpus")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if APPLICATION in serve.status().applications:

@@ -19,7 +19,7 @@ from serve.catalog_state import CoverageCache
 from serve.decode_pool import DecodePool
 from serve.engines import Engines, understand
 from serve.guards.access import KeyRing
-from serve.guards.admission import Places
+from serve.guards.admission import Slots
 from serve.metrics import Metrics
 from serve.problems import Problem
 from serve.queries import Queries, Query
@@ -72,7 +72,7 @@ class Services:
         self.samples = Samples(workspace, self.queries)
         self.coverage = CoverageCache(workspace)
         self.ring = KeyRing(workspace, required=requires_keys)
-        self.places = Places(settings.max_concurrent, settings.max_per_client)
+        self.slots = Slots(settings.max_concurrent, settings.max_per_client)
         self.metrics = Metrics(replica)
         self.audit = Audit(workspace)
 
@@ -158,7 +158,7 @@ class Services:
 
     async def drain(self) -> None:
         """Refuse further requests; return when those in progress have their answers."""
-        await self.places.drain()
+        await self.slots.drain()
         await asyncio.to_thread(self.samples.close)
 
     def close(self) -> None:

@@ -54,11 +54,11 @@ class ServeSettings:
     origins: tuple[str, ...] = ()
     """Web origins whose pages may use the endpoint (CORS), such as https://shop.example; *: all."""
     transcriber: bool = False
-    """Transcribe clips that are posted without text, with the model of the workspace's last
-    `ampere transcribe`."""
+    """Transcribe clips that are posted without text.
+    The model is that of the workspace's last `ampere transcribe`."""
     summarizer: bool = False
-    """Summarize transcripts of queries, with the model of the workspace's last `ampere
-    summarize`."""
+    """Summarize transcripts of queries.
+    The model is that of the workspace's last `ampere summarize`."""
     engine_timeout_s: float = 10.0
     """Time that a search waits for the transcriber, and then for the summarizer, in seconds.
     After it the search continues without, and the answer says so."""

@@ -15,6 +15,7 @@ from ampere.media.query import query_domain, query_frames
 from ampere.models.model_folder import embedding_name, text_source
 from ampere.records import Domain
 from ampere.reports.text_table import new_table, render_table
+from ampere.retrieval.cells import json_value
 from ampere.retrieval.index_types import set_blas_threshold
 from ampere.retrieval.query_vector import Embedding, combine, embeddings_needed
 from ampere.retrieval.request import SearchRequest
@@ -145,11 +146,6 @@ def hit_as_json(hit: Any) -> dict[str, Any]:
     for name in ("explanation", "moment"):
         fields[name] = None if fields[name] is None else vars(fields[name])
     return fields
-
-
-def json_value(value: Any) -> Any:
-    """A cell as JSON can hold it."""
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def format_hits(answer: SearchAnswer) -> str:

@@ -202,7 +202,9 @@ def score_judgments(
             preference = preferred(ranks[first], ranks[second], grade)
             preferences[first, second][one.query][one.sample_id] = preference
     rankings = {
-        system: [told for by_domain in queries.values() if (told := telling(by_domain.values()))]
+        system: [
+            kept for by_domain in queries.values() if (kept := informative(by_domain.values()))
+        ]
         for system, queries in sorted(known.items())
     }
     return JudgedScores(
@@ -236,10 +238,10 @@ def preferred(first: int | None, second: int | None, grade: int) -> int:
     return grade if is_first_higher else -grade
 
 
-def telling(rankings: Iterable[Mapping[str, Judged]]) -> list[list[Judged]]:
-    """What is known of a system's rankings of a query, without those of which nothing is known.
+def informative(rankings: Iterable[Mapping[str, Judged]]) -> list[list[Judged]]:
+    """The judged samples of each ranking of a query; rankings without any are left out.
 
-    That a bad sample is not shown tells nothing about those that are.
+    A bad sample that a system did not show says nothing about those that it showed.
     """
     known = ([one for one in ranking.values() if one != (None, BAD)] for ranking in rankings)
     return [ranking for ranking in known if ranking]

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import date, datetime
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
 from pydantic import BaseModel
 
+from ampere.retrieval.cells import json_value
 from ampere.retrieval.search import Hit
 from serve.api.bodies import FORM
 from serve.problems import MEDIA_TYPE
@@ -65,11 +65,6 @@ def urls(sample_id: str) -> dict[str, str]:
     """Where a sample, its frames and its file are, relative to the root of the endpoint."""
     base = f"/v1/samples/{path_id(sample_id)}"
     return {"sample": base, "frames": f"{base}/frames", "media": f"{base}/media"}
-
-
-def json_value(value: Any) -> Any:
-    """A cell as JSON can hold it."""
-    return value.isoformat() if isinstance(value, date | datetime) else value
 
 
 def hit_answer(hit: Hit) -> dict[str, Any]:

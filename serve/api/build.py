@@ -51,7 +51,7 @@ def build_api(services: Services) -> FastAPI:
     # The last one is the outermost.
     api.add_middleware(
         Admission,
-        places=services.places,
+        slots=services.slots,
         metrics=services.metrics,
         max_upload_bytes=services.max_upload_bytes,
         timeout_s=services.settings.request_timeout_s,

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from serve.api.answers import ADMIN, QUERY, READ, bodies, cells, json_value, services, urls
+from ampere.retrieval.cells import json_value
+from serve.api.answers import ADMIN, QUERY, READ, bodies, cells, services, urls
 from serve.api.bodies import FORM, JSON, files_of, read_body
 from serve.api.media import file_response, media_types
 from serve.moments import best_moment

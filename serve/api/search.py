@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from ampere.retrieval.cells import json_value
 from ampere.retrieval.request import SearchRequest
-from serve.api.answers import QUERY, bodies, hit_answer, json_value, services
+from serve.api.answers import QUERY, bodies, hit_answer, services
 from serve.api.bodies import (
     FORM,
     JSON,

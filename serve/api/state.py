@@ -45,7 +45,7 @@ async def readyz(request: Request) -> dict[str, str]:
 async def metrics(request: Request) -> Response:
     """Metrics of this gateway replica in the format of Prometheus."""
     held = services(request)
-    held.metrics.set("ampere_in_progress", "Requests in progress", held.places.taken)
+    held.metrics.set("ampere_in_progress", "Requests in progress", held.slots.taken)
     cache = held.queries.cache
     held.metrics.set("ampere_cached_queries_hits", "Queries found in the cache", cache.hits)
     held.metrics.set("ampere_cached_queries_misses", "Queries not in the cache", cache.misses)

@@ -10,7 +10,7 @@ from serve.guards.access import LOOPBACK
 from serve.metrics import Metrics
 from serve.problems import Problem
 
-IDLE_S = 10.0  # without a byte of a body, which holds a place that others need
+IDLE_S = 10.0  # without a byte of a body, which holds a slot that others need
 FORM_BYTES = 2**20  # allowed for the other fields of a request
 BASE64 = 4 / 3  # a JSON body holds files in base64
 BATCH_PARTS = 16
@@ -18,11 +18,11 @@ WORKING_METHODS = ("POST", "PUT")
 LIGHT_PATHS = ("/v1/session", "/v1/judgments", "/v1/index/publish", "/v1/index/rollback")
 
 
-class Places:
-    """The places of a gateway replica for requests that decode, embed or search.
+class Slots:
+    """Limits the requests of a gateway replica that decode, embed or search at the same time.
 
-    There is no queue: who finds no place is told so at once, and may ask again. A queue would make
-    each admitted request wait for all before it.
+    There is no queue: a request that finds no free slot is refused at once, and may be sent again.
+    With a queue, each admitted request would wait for all requests before it.
 
     Args:
         total: requests at the same time.
@@ -37,7 +37,7 @@ class Places:
         self._empty = asyncio.Event()
 
     def take(self, client: str | None) -> None:
-        """Take a place.
+        """Take a slot.
 
         Args:
             client: its API key; None: it has none, and only the total counts.
@@ -66,7 +66,7 @@ class Places:
             self.clients[client] += 1
 
     def give_back(self, client: str | None) -> None:
-        """Free a place."""
+        """Free a slot."""
         self.taken -= 1
         if client is not None:
             self.clients[client] -= 1
@@ -84,11 +84,11 @@ class Places:
 
 
 class Admission:
-    """Gives each request a place, a limit on its body, and a time.
+    """Gives each request a slot, a limit on its body, and a time.
 
     Args:
         app: the application behind it.
-        places: of this replica.
+        slots: of this replica.
         metrics: counts those that are refused.
         max_upload_bytes: of a file.
         timeout_s: of a request.
@@ -97,12 +97,12 @@ class Admission:
     def __init__(
         self,
         app: ASGIApp,
-        places: Places,
+        slots: Slots,
         metrics: Metrics,
         max_upload_bytes: int,
         timeout_s: float,
     ) -> None:
-        self.app, self.places, self.metrics = app, places, metrics
+        self.app, self.slots, self.metrics = app, slots, metrics
         self.max_upload_bytes, self.timeout_s = max_upload_bytes, timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +111,7 @@ class Admission:
             await self.app(scope, receive, send)
             return
         client = client_of(scope)
-        needs_place = takes_place(scope["method"], scope["path"])
+        needs_slot = takes_slot(scope["method"], scope["path"])
         began = False
 
         async def sending(message: Message) -> None:
@@ -120,15 +120,15 @@ class Admission:
             await send(message)
 
         try:
-            if needs_place:
-                self.places.take(client)
+            if needs_slot:
+                self.slots.take(client)
             try:
                 limited = self._limited(scope, receive)
                 async with asyncio.timeout(self.timeout_s * parts_of(scope["path"])):
                     await self.app(scope, limited, sending)
             finally:
-                if needs_place:
-                    self.places.give_back(client)
+                if needs_slot:
+                    self.slots.give_back(client)
         except TimeoutError as error:
             problem = Problem(
                 503,
@@ -187,13 +187,13 @@ def parts_of(path: str) -> int:
     return BATCH_PARTS if path.endswith("/batch") else 1
 
 
-def takes_place(method: str, path: str) -> bool:
+def takes_slot(method: str, path: str) -> bool:
     """Whether a request decodes, embeds or searches."""
     return method in WORKING_METHODS and path not in LIGHT_PATHS
 
 
 def client_of(scope: Scope) -> str | None:
-    """The API key of a request; None: it has none, so that clients cannot be told apart.
+    """The API key of a request; None: it has none, and clients cannot be distinguished.
 
     All addresses are that of Serve's proxy, and a header may be made up.
     """

@@ -146,7 +146,7 @@ def test_running_endpoint_of_the_cluster_is_not_replaced(
 ) -> None:
     monkeypatch.setattr("serve.run.connect", lambda *_: None)
     monkeypatch.setattr("serve.run.proxy_runs", lambda: True)
-    monkeypatch.setattr("serve.app.build_app", lambda _: None)
+    monkeypatch.setattr("serve.app.bind_app", lambda *_, **__: None)
     monkeypatch.setattr(
         "ray.serve.status", lambda: SimpleNamespace(applications={"ampere": "RUNNING"}, proxies={})
     )

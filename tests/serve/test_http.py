@@ -344,7 +344,7 @@ def test_coverage_and_failures_of_the_catalog(http: httpx.Client) -> None:
     assert failures["total"] == len(failures["failures"])
 
 
-def test_stalled_uploads_take_all_places_and_probes_still_answer(
+def test_stalled_uploads_take_all_slots_and_probes_still_answer(
     http: httpx.Client, endpoint: Endpoint
 ) -> None:
     head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
@@ -358,7 +358,7 @@ def test_stalled_uploads_take_all_places_and_probes_still_answer(
             statuses.append(http.post("/v1/search", json={"text": "a"}).status_code)
         assert 429 in statuses and http.get("/healthz").status_code == 200
     statuses = (http.post("/v1/search", json={"text": "a"}).status_code for _ in range(SOON))
-    assert 200 in statuses, "the places were not freed after the uploads were closed"
+    assert 200 in statuses, "the slots were not freed after the uploads were closed"
 
 
 def test_application_without_a_model_is_rejected(workspace: Workspace) -> None:

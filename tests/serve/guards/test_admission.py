@@ -1,4 +1,4 @@
-"""Admission: places, clients, sizes and times of requests, before their body is read."""
+"""Admission: slots, clients, sizes and times of requests, before their body is read."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from serve.guards import admission
-from serve.guards.admission import FORM_BYTES, Admission, Places, takes_place
+from serve.guards.admission import FORM_BYTES, Admission, Slots, takes_slot
 from serve.guards.envelope import Envelope
 from serve.metrics import Metrics
 from serve.problems import add_problems
@@ -18,10 +18,10 @@ MAX_UPLOAD = 3 * 2**20
 
 
 class Endpoint:
-    """A small application behind the guards, with two places of which a client gets one."""
+    """A small application behind the guards, with two slots."""
 
-    def __init__(self, places: Places | None = None, timeout_s: float = 60.0) -> None:
-        self.places = places or Places(total=2, per_client=2)
+    def __init__(self, slots: Slots | None = None, timeout_s: float = 60.0) -> None:
+        self.slots = slots or Slots(total=2, per_client=2)
         self.began, self.finish = asyncio.Event(), asyncio.Event()
         metrics = Metrics("test")
         api = FastAPI()
@@ -43,7 +43,7 @@ class Endpoint:
 
         api.add_middleware(
             Admission,
-            places=self.places,
+            slots=self.slots,
             metrics=metrics,
             max_upload_bytes=MAX_UPLOAD,
             timeout_s=timeout_s,
@@ -62,7 +62,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_request_without_a_place_is_told_so_at_once_and_probes_still_answer() -> None:
+def test_request_without_a_slot_is_told_so_at_once_and_probes_still_answer() -> None:
     async def scene() -> None:
         endpoint = Endpoint()
         async with endpoint.client() as client:
@@ -80,19 +80,19 @@ def test_request_without_a_place_is_told_so_at_once_and_probes_still_answer() ->
     asyncio.run(scene())
 
 
-def test_places_are_counted_over_all_clients_and_for_each() -> None:
-    places = Places(total=3, per_client=2)
-    places.take("a"), places.take("a")
+def test_slots_are_counted_over_all_clients_and_for_each() -> None:
+    slots = Slots(total=3, per_client=2)
+    slots.take("a"), slots.take("a")
     with pytest.raises(Exception, match="this key has 2 requests in progress"):
-        places.take("a")
-    places.take("b")
+        slots.take("a")
+    slots.take("b")
     with pytest.raises(Exception, match="the endpoint works on 3 requests"):
-        places.take("c")
-    places.give_back("a")
-    places.take(None)  # without a key the total alone counts
-    assert places.taken == 3 and places.clients == {"a": 1, "b": 1}
-    places.give_back(None)
-    assert places.taken == 2
+        slots.take("c")
+    slots.give_back("a")
+    slots.take(None)  # without a key the total alone counts
+    assert slots.taken == 3 and slots.clients == {"a": 1, "b": 1}
+    slots.give_back(None)
+    assert slots.taken == 2
 
 
 def test_body_beyond_the_limit_is_refused_by_its_declared_length_or_as_it_arrives() -> None:
@@ -114,7 +114,7 @@ def test_body_beyond_the_limit_is_refused_by_its_declared_length_or_as_it_arrive
     asyncio.run(scene())
 
 
-def test_upload_that_stalls_is_ended_and_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_that_stalls_is_ended_and_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "IDLE_S", 0.01)
 
     async def stalled() -> AsyncIterator[bytes]:
@@ -126,18 +126,18 @@ def test_upload_that_stalls_is_ended_and_frees_its_place(monkeypatch: pytest.Mon
         async with endpoint.client() as client:
             ended = await client.post("/v1/search", content=stalled())
         assert ended.status_code == 408 and "no byte of the body for" in ended.json()["detail"]
-        assert endpoint.places.taken == 0
+        assert endpoint.slots.taken == 0
 
     asyncio.run(scene())
 
 
-def test_request_beyond_its_time_gets_503_and_frees_its_place() -> None:
+def test_request_beyond_its_time_gets_503_and_frees_its_slot() -> None:
     async def scene() -> None:
         endpoint = Endpoint(timeout_s=0.01)
         async with endpoint.client() as client:
             late = await client.post("/v1/embed")
         assert late.status_code == 503 and "serve.request_timeout_s" in late.json()["detail"]
-        assert late.headers["retry-after"] == "5" and endpoint.places.taken == 0
+        assert late.headers["retry-after"] == "5" and endpoint.slots.taken == 0
 
     asyncio.run(scene())
 
@@ -148,7 +148,7 @@ def test_draining_answers_the_requests_in_progress_and_refuses_others() -> None:
         async with endpoint.client() as client:
             first = asyncio.create_task(client.post("/v1/embed"))
             await endpoint.began.wait()
-            drained = asyncio.create_task(endpoint.places.drain())
+            drained = asyncio.create_task(endpoint.slots.drain())
             await settle()
             refused = await client.post("/v1/search", content=b"x")
             assert refused.status_code == 503 and "stopping" in refused.json()["detail"]
@@ -161,7 +161,7 @@ def test_draining_answers_the_requests_in_progress_and_refuses_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "needs_place"),
+    ("method", "path", "needs_slot"),
     [
         ("POST", "/v1/search", True),
         ("PUT", "/v1/samples", True),
@@ -171,10 +171,10 @@ def test_draining_answers_the_requests_in_progress_and_refuses_others() -> None:
         ("DELETE", "/v1/samples/a", False),
     ],
 )
-def test_requests_that_decode_embed_or_search_take_a_place(
-    method: str, path: str, needs_place: bool
+def test_requests_that_decode_embed_or_search_take_a_slot(
+    method: str, path: str, needs_slot: bool
 ) -> None:
-    assert takes_place(method, path) is needs_place
+    assert takes_slot(method, path) is needs_slot
 
 
 def test_bug_is_answered_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
