@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): what was received and expected, and what to do."""
+"""Errors as `application/problem+json` (RFC 9457): what was sent and expected, what to do."""
 
 import logging
 import math
