@@ -133,6 +133,7 @@ def test_port_in_use_is_rejected_even_if_it_could_be_shared() -> None:
 def test_address_that_others_reach_needs_a_key(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("serve.run.prepare_local_ray", lambda: None)  # it sets this environment
     error = "serve.host is 0.0.0.0, which other machines reach, and .* has no API keys. Run `ampere"
     with pytest.raises(ValueError, match=error):
         start(workspace, ServeSettings(host="0.0.0.0"))
@@ -145,6 +146,7 @@ def test_running_endpoint_of_the_cluster_is_not_replaced(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve.run.connect", lambda *_: None)
+    monkeypatch.setattr("serve.run.prepare_local_ray", lambda: None)
     monkeypatch.setattr("serve.run.proxy_runs", lambda: True)
     monkeypatch.setattr("serve.app.bind_app", lambda *_, **__: None)
     monkeypatch.setattr(
