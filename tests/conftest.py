@@ -21,6 +21,8 @@ from tests.helpers.demo import DemoRun, run_demo
 
 E2E_FIXTURES = {"demo", "endpoint", "cluster"}
 RAY_FIXTURES = {"local_ray"}
+# The first test of a process to ask for the demo or its endpoint waits for both to start.
+E2E_TIMEOUT_S = 900
 ROOT = Path(__file__).parents[1]
 
 # Ray and torch would start a thread per core in every worker process and compete for two cores.
@@ -61,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & E2E_FIXTURES:
             item.add_marker("e2e")
+            item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
         if fixtures & RAY_FIXTURES:
             item.add_marker("ray")
         if "demo" in fixtures and not uses_demo(file_of(item)):

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ampere.records import SAMPLES
 from ampere.store.texts import texts_of
 from ampere.store.workspace import Workspace
 from tests.helpers.processes import free_port, start
+
+READY_WITHIN_S = 240
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ def serving(workspace: Workspace, log: Path, flags: Sequence[str] = ()) -> Itera
 
 
 def wait_until_ready(endpoint: Endpoint) -> None:
-    """Wait for the endpoint's first answer; fail if its process ends."""
-    while True:
+    """Wait for the endpoint's first answer; fail if its process ends or takes too long."""
+    end = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < end:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{endpoint.url}/readyz", timeout=5).status_code == 200:
                 return
@@ -98,3 +102,4 @@ def wait_until_ready(endpoint: Endpoint) -> None:
             pytest.fail(f"the endpoint ended by itself: {endpoint.log.read_text()[-3000:]}")
         except subprocess.TimeoutExpired:
             continue
+    pytest.fail(f"not ready in {READY_WITHIN_S} s: {endpoint.log.read_text()[-3000:]}")
