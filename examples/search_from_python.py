@@ -4,7 +4,7 @@ r"""Search an index from Python: load a model once, then ask with a picture or a
 
 After `make demo`, for example:
 
-    python examples/search_from_python.py demo/workspace demo/catalogue/lives/p00000-0.mp4 \
+    python examples/search_from_python.py demo/workspace demo/catalog/lives/p00000-0.mp4 \
         '灵岚墨薄荷修护洗发乳 冲洗不假滑 三百毫升'
 """
 

@@ -208,8 +208,8 @@ def _replace_text(path: Path, text: str) -> None:
 
 
 def _claim_folder(folder: Path, arguments: Truth) -> None:
-    """Record the arguments in catalogue.json, or check that an earlier run had the same."""
-    note = folder / "catalogue.json"
+    """Record the arguments in catalog.json, or check that an earlier run had the same."""
+    note = folder / "catalog.json"
     if note.exists():
         earlier = json.loads(note.read_text(encoding="utf-8"))
         if earlier != arguments:

@@ -49,7 +49,7 @@ def run_demo(main: Main, *, folder: Path, products: int, seed: int, port: int) -
 
     start = time.monotonic()
     require_free_port(ServeSettings.host, port)  # now, not after minutes at step 7
-    catalog, uri = folder / "catalogue", str(folder / "workspace")
+    catalog, uri = folder / "catalog", str(folder / "workspace")
     print(f"ampere demo: 7 steps in {folder}/; a rerun skips what is done", flush=True)
     print(f"\n1/7 generate a catalog of {products} products (seed {seed})", flush=True)
     manifest = generate(catalog, products, seed)

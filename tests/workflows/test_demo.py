@@ -56,7 +56,7 @@ def test_pages_have_one_frame_and_clips_two(demo: DemoRun) -> None:
 
 
 def test_vllm_names_products_unseen_in_its_training(demo: DemoRun) -> None:
-    truth = read_gold(str(demo.folder / "catalogue" / "gold.jsonl"))
+    truth = read_gold(str(demo.folder / "catalog" / "gold.jsonl"))
     summaries = demo.workspace.table(SUMMARIES).read().to_pylist()
     rows = [row for row in summaries if row["sample_id"] in truth]
     scores = score_summaries([(row, truth[row["sample_id"]]) for row in rows])
@@ -242,7 +242,7 @@ def test_words_alone_are_searched_and_evaluated(
 
 
 def test_summaries_are_scored_for_all_and_for_test_products(demo: DemoRun) -> None:
-    text = summary_scores(demo.workspace, demo.folder / "catalogue" / "gold.jsonl")
+    text = summary_scores(demo.workspace, demo.folder / "catalog" / "gold.jsonl")
     assert text in demo.output
     assert "summaries of all products: name right" in text
     assert "summaries of test products: name right" in text
