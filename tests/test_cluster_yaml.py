@@ -94,7 +94,10 @@ def test_only_ssh_is_reachable_from_outside() -> None:
     assert not any("SecurityGroupIds" in node for node in nodes(aws).values())
     networks = [node["networkInterfaces"][0]["subnetwork"] for node in nodes(gcp).values()]
     assert {network.rpartition("/")[2] for network in networks} == {"ampere"}
-    for readme, rule in (("aws", r"ingress --group-id \$GROUP (.*)"), ("gcp", r"rules create (.*)")):
+    for readme, rule in (
+        ("aws", r"ingress --group-id \$GROUP (.*)"),
+        ("gcp", r"rules create (.*)"),
+    ):
         text = (ROOT / "deploy" / readme / "README.md").read_text(encoding="utf-8")
         outside, inside = re.findall(rule, text)
         assert "22" in outside and "$CIDR" in outside

@@ -12,7 +12,7 @@ from botocore import xform_name
 from ray.scripts.scripts import cli as ray_cli
 from ray.serve.scripts import cli as serve_cli
 
-from ampere.command_line import COMMANDS, read_flags
+from ampere.command_line import COMMANDS, AnyCommand, read_flags
 
 ROOT = Path(__file__).parents[2]
 ASSIGNMENT = re.compile(r"\w+=")
@@ -86,7 +86,7 @@ def check_command(words: list[str]) -> str | None:
     if program in ("python", "sh"):
         return check_script(arguments)
     if program == "ampere":
-        check_ampere(arguments[0], arguments[1:])
+        read_ampere(arguments[0], arguments[1:])
     elif program == "ray":
         check_click(ray_cli, arguments)
         check_inner(arguments)
@@ -105,16 +105,19 @@ def check_script(arguments: list[str]) -> str:
     path = re.sub(r"^(~|/home/ray)/ampere/", "", arguments[0])
     assert (ROOT / path).is_file(), f"no file {path}"
     if path.startswith("jobs/"):
-        check_ampere(Path(path).stem.replace("_", "-"), arguments[1:])
+        read_ampere(Path(path).stem.replace("_", "-"), arguments[1:])
     return path.split("/")[0]
 
 
-def check_ampere(name: str, flags: list[str]) -> None:
-    """Check the flags of a command of ampere."""
+def read_ampere(name: str, flags: list[str]) -> AnyCommand:
+    """Parse the flags of a command of ampere, with local paths in place of URIs.
+
+    The preset is read from the workspace, and there is no bucket.
+    """
     assert name in COMMANDS, f"no command {name}"
-    flags = [re.sub(r"\$\w+", "x", flag) for flag in flags]
+    local = [re.sub(r"^(s3|gs)://[$\w]+/", "/no-such-bucket/", flag) for flag in flags]
     try:
-        read_flags(COMMANDS[name], [flag for flag in flags if flag not in (">", ">>")])
+        return read_flags(COMMANDS[name], local)
     except (SystemExit, ValueError) as error:
         raise AssertionError(f"ampere {name} {shlex.join(flags)}: {error}") from error
 
