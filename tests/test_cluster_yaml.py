@@ -1,4 +1,4 @@
-"""cluster.yaml and deploy/gcp/cluster.yaml against Ray's schema and what the documents say of them."""
+"""The files for `ray up` on two clouds, against Ray's schema and what the documents say."""
 
 import copy
 import re

@@ -74,7 +74,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[set[str]]
 
 
 def prepare_account(config: dict[str, Any]) -> str:
-    """Create the roles of README.md and its security group with the rule for SSH; returns its id."""
+    """Create the roles of README.md and the security group, open for SSH; returns its id."""
     for role in ("ampere-head", "ampere-worker"):
         boto3.client("iam").create_instance_profile(InstanceProfileName=role)
     ec2 = boto3.client("ec2", region_name=config["provider"]["region"])

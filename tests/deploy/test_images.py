@@ -1,4 +1,4 @@
-"""Images and nodes: what deploy/Dockerfile copies, what Packer runs, and the versions everywhere."""
+"""Images and nodes: what deploy/Dockerfile copies, what Packer runs, versions everywhere."""
 
 import fnmatch
 import importlib.metadata

@@ -78,11 +78,8 @@ def validator(kind: str) -> jsonschema.Draft202012Validator:
     assert definition["spec"]["names"]["kind"] == kind
     (version,) = [v for v in definition["spec"]["versions"] if v["name"] == "v1"]
     schema = version["schema"]["openAPIV3Schema"]
-    text_field = {"type": "string"}
-    schema["properties"]["metadata"]["properties"] = {
-        "name": text_field,
-        "generateName": text_field,
-    }
+    names = {name: {"type": "string"} for name in ("name", "generateName")}
+    schema["properties"]["metadata"]["properties"] = names
     return jsonschema.Draft202012Validator(strict(schema))
 
 

@@ -1,4 +1,4 @@
-"""The examples for schedulers have flags of `ampere run`; `test_kuberay` checks that of Kubernetes."""
+"""The examples for schedulers have flags of `ampere run`; for Kubernetes see `test_kuberay`."""
 
 import ast
 import shlex

@@ -1,4 +1,4 @@
-"""Checks of command lines in documents and in the files of deploy/: that they would be understood."""
+"""Checks that command lines in documents and in the files of deploy/ would be understood."""
 
 import re
 import shlex
