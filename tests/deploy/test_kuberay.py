@@ -93,7 +93,7 @@ def test_file_fits_the_schema_of_kuberay(name: str, kind: str) -> None:
     document, checked = read(name), validator(kind)
     assert document["apiVersion"] == "ray.io/v1"
     assert [error.message for error in checked.iter_errors(document)] == []
-    for path, wrong in ((("spec",), "noSuchKey"), (("metadata",), "nmae")):
+    for path, wrong in ((("spec",), "noSuchKey"), (("metadata",), "label")):
         misspelled: Any = copy.deepcopy(document)
         part = misspelled
         for key in path:
@@ -107,9 +107,9 @@ def test_file_fits_the_schema_of_kuberay(name: str, kind: str) -> None:
 def test_schema_refuses_a_misspelled_key_of_a_container() -> None:
     document = read("stage-gpu.yaml")
     group = document["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
-    group["template"]["spec"]["containers"][0]["resuorces"] = {}
+    group["template"]["spec"]["containers"][0]["resource"] = {}
     (error,) = validator("RayJob").iter_errors(document)
-    assert "'resuorces' was unexpected" in error.message
+    assert "'resource' was unexpected" in error.message
 
 
 @pytest.mark.parametrize("name", KINDS)
