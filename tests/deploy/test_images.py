@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib.metadata
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -103,6 +104,34 @@ def test_node_script_parses_and_names_files_that_exist() -> None:
     subprocess.run(["sh", "-n", str(ROOT / "deploy" / "node.sh")], check=True)
     names = re.findall(r"(?:requirements|tools)/[\w.]+", NODE)
     assert "tools/setup.sh" in names and all((ROOT / name).is_file() for name in names)
+
+
+def test_node_script_sets_up_a_machine_and_may_run_again(tmp_path: Path) -> None:
+    """With a uv that records its calls; a real one would install gigabytes."""
+    repository, home = tmp_path / "ampere", tmp_path / "home"
+    log = tmp_path / "log"
+    (python,) = re.findall(r"^python=(\S+)$", NODE, re.MULTILINE)
+    for path, text in {
+        repository / "deploy" / "node.sh": NODE,
+        repository / "requirements" / "cpu.txt": "uv==0\n",
+        repository / "tools" / "setup.sh": f'echo "setup $PYTHON $*" >> {log}\n',
+        home / "uv" / "bin" / "uv": f'#!/bin/sh\necho "$*" >> {log}\necho /the/python\n',
+        home / ".bashrc": "",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (home / "uv" / "bin" / "uv").chmod(0o755)
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    for _ in range(2):
+        command = ["sh", str(repository / "deploy" / "node.sh"), "gpu"]
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert log.read_text(encoding="utf-8").splitlines() == 2 * [
+        f"python install --quiet {python}",
+        f"python find --managed-python {python}",
+        f"setup /the/python {home}/venv gpu",
+    ]
+    (line,) = (home / ".bashrc").read_text(encoding="utf-8").splitlines()
+    assert "RAY_AUTH_MODE=token" in line and "$HOME/venv/bin" in line
 
 
 @pytest.mark.parametrize("path", PACKER, ids=[path.parent.name for path in PACKER])
