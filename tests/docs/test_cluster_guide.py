@@ -82,7 +82,7 @@ def run_as_typed(tmp_path: Path) -> Run:
 @pytest.mark.timeout(400)
 def test_one_machine_works_as_typed(run_as_typed: Run) -> None:
     output = run_as_typed(*blocks("One machine"))
-    assert "decode: 2 rows done" in output and "index: 2 rows done" in output
+    assert re.search(r"Job 'raysubmit_\w+' succeeded", output)
     assert re.search(r"embed-zero-shot +2 +0 +0 +0", output)
     assert "Stopped all" in output
 
@@ -94,7 +94,9 @@ def test_existing_cluster_works_as_typed(run_as_typed: Run) -> None:
     start, use = blocks("Existing cluster")
     use = "".join(line for line in use.splitlines(True) if not line.startswith("serve "))
     token = "RAY_AUTH_MODE=token ray get-auth-token --generate"
-    output = run_as_typed(". .venv/bin/activate", token, start, "ray status", use)
+    status = "ampere status --workspace /data/workspace"
+    output = run_as_typed(". .venv/bin/activate", token, start, "ray status", use, status)
     assert output.count("Ray runtime started.") == 2
     assert "0.0/2.0 CPU" in output  # of the worker: the head has none
-    assert "index: 2 rows done" in output and "embed: 0 rows done" in output
+    assert re.search(r"Job 'raysubmit_\w+' succeeded", output)
+    assert re.search(r"embed-zero-shot +2 +0 +0 +0", output) and "index zero-shot@" in output
