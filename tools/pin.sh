@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pin requirements/{cpu,gpu}.txt from pyproject.toml: sh tools/pin.sh .venv/bin/uv
+# Pin requirements/{cpu,gpu,gcp}.txt: sh tools/pin.sh .venv/bin/uv
 set -eu
 uv=$1
 plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11"
@@ -10,3 +10,7 @@ plain="--quiet --no-header --no-emit-index-url --no-emit-find-links --no-annotat
 # shellcheck disable=SC2086
 env -u PIP_FIND_LINKS "$uv" pip compile pyproject.toml --extra gpu --extra aws $plain \
   --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
+# With the versions of both lists, so that it can be installed over either.
+# shellcheck disable=SC2086
+printf 'gcsfs\ngoogle-api-python-client\n' | env -u PIP_FIND_LINKS "$uv" pip compile - $plain \
+  --constraint requirements/cpu.txt --constraint requirements/gpu.txt -o requirements/gcp.txt
