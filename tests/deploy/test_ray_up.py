@@ -123,7 +123,7 @@ def dashboard(cluster: Cluster) -> Iterator[None]:
     with subprocess.Popen(
         cluster.user.command(f"{PROMPT} && exec ray dashboard {FILE}"), stdout=subprocess.DEVNULL
     ) as forward:
-        waited = cluster.user.run(f"until (: < /dev/tcp/127.0.0.1/8265) 2>/dev/null; do :; done")
+        waited = cluster.user.run("until (: < /dev/tcp/127.0.0.1/8265) 2>/dev/null; do :; done")
         assert waited.returncode == 0
         yield
         forward.terminate()
