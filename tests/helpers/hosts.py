@@ -134,11 +134,13 @@ def hosts(
 def reason_without_hosts() -> str | None:
     """Why hosts cannot be made here; None if they can."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"no hosts of namespaces: {', '.join(missing)} not found; install iproute2"
+        return (
+            f"no hosts of namespaces: {', '.join(missing)} not found; install iproute2, util-linux"
+        )
     command = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "mount", "-t", "tmpfs"]
-    tried = subprocess.run([*command, "host", "/mnt"], capture_output=True, text=True, check=False)
+    tried = subprocess.run([*command, "host", "/tmp"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        return f"no hosts of namespaces: {tried.stderr.strip()}; run as root, in a sandbox or not"
+        return f"no hosts of namespaces: {tried.stderr.strip()}; needs root and namespaces"
     return None
 
 
