@@ -52,6 +52,7 @@ class Progress:
 
     def __init__(self, job: TrainJob, folder: Path | None) -> None:
         self.settings, self.folder = job.train, folder
+        self.products = len(job.training_set.products)
         self.config = {
             "model": dataclasses.asdict(job.model),
             "train": dataclasses.asdict(job.train),
