@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ampere.cluster import connect
 from ampere.config.settings import to_json
+from ampere.logs import stage_of_log
 from ampere.pipeline.metrics import publish_report
 from ampere.pipeline.runner.commit import Committer, remove_rows
 from ampere.pipeline.runner.fragments import in_tasks
@@ -63,7 +64,7 @@ def run_stage(
         RuntimeError: another job runs the same stage, or the Ray Data pipeline failed.
     """
     output = workspace.table(stage.output)
-    with workspace.lock(stage.name):
+    with stage_of_log(stage.name), workspace.lock(stage.name):
         newest_fragment = output.newest_fragment()
         plan = stage.plan(workspace)
         if settings is not None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ampere.pipeline.runner.progress import refresh_s
 from ampere.pipeline.train.worker import METRICS_FILE
 from ampere.training.loop import TrainJob
 
@@ -82,7 +83,7 @@ class Progress:
                     total=self.settings.epochs,
                     desc=f"train-{self.settings.name}",
                     file=sys.stderr,
-                    mininterval=1.0,
+                    mininterval=refresh_s(),
                     bar_format=BAR_FORMAT,
                 )
             )
