@@ -68,10 +68,10 @@ class Pools:
         with self._lock:
             return dict(self._pools)
 
-    def see(self, executor: "StreamingExecutor") -> None:
-        """Look at the pools of a pipeline, at most once in `OBSERVE_S`."""
+    def see(self, executor: "StreamingExecutor", *, is_last: bool = False) -> None:
+        """Look at the pools of a pipeline: at most once in `OBSERVE_S`, and a last time."""
         now = time.monotonic()
-        if now - self._seen < OBSERVE_S:
+        if now - self._seen < OBSERVE_S and not is_last:
             return
         seconds, self._seen = min(now - self._seen, 2 * OBSERVE_S), now
         with self._lock:
@@ -118,3 +118,7 @@ class PoolObserver(ExecutionCallback):
     def on_execution_step(self, executor: "StreamingExecutor") -> None:
         """Look at the pools."""
         POOLS.see(executor)
+
+    def after_execution_succeeds(self, executor: "StreamingExecutor") -> None:
+        """Look at what the pools did since the last step."""
+        POOLS.see(executor, is_last=True)
