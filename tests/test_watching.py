@@ -1,7 +1,6 @@
 """The metrics of a run in Prometheus: the board's queries, the rules, and a real scrape."""
 
 import csv
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -16,7 +16,7 @@ from ampere.pipeline.metrics import METRICS, QUANTITIES
 from ampere.store.workspace import Workspace
 from tests.helpers.endpoint import serving
 from tests.helpers.processes import command
-from tests.helpers.prometheus import CONFIG, panels, program, prometheus
+from tests.helpers.prometheus import CONFIG, Prometheus, panels, program, prometheus
 from tests.helpers.ray_head import ray_head
 from tests.helpers.speech_models import write_faster_whisper, write_whisper
 
@@ -118,7 +118,7 @@ def test_every_panel_of_the_board_shows_a_run(
     speech = write_faster_whisper(tmp_path / "speech", whisper)
     manifest = catalog / "with-speech.csv"
     write_manifest(catalog, manifest)
-    with ray_head(RAY_metrics_report_interval_ms="1000") as head:
+    with ray_head() as head:
         discovery = head.folder / "prom_metrics_service_discovery.json"
         environment = {**head.environment, "RAY_ADDRESS": head.address}
         with prometheus(tmp_path, discovery) as watcher:
@@ -138,7 +138,7 @@ def test_every_panel_of_the_board_shows_a_run(
         assert empty == []
 
 
-def queries_without_data(watcher, client) -> list[str]:
+def queries_without_data(watcher: Prometheus, client: httpx.Client) -> list[str]:
     """Search until every query of the board has data, for a minute; returns those without."""
     pause = threading.Event()
     queries = [query for texts in panels().values() for query in texts]

@@ -50,7 +50,7 @@ class Prometheus:
     started: float
 
     def series(self, query: str) -> list[dict[str, Any]]:
-        """The series of a query since the start, one value a second, without those of NaN only."""
+        """The series of a query since the start, without those of NaN only."""
         found = httpx.get(
             f"{self.url}/api/v1/query_range",
             params={

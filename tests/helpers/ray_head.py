@@ -35,19 +35,15 @@ class Head:
 
 
 @contextmanager
-def ray_head(**variables: str) -> Iterator[Head]:
-    """Start a head node, and kill it at the end with all its processes.
-
-    Args:
-        variables: of its environment.
-    """
+def ray_head() -> Iterator[Head]:
+    """Start a head node, and kill it at the end with all its processes."""
     log: list[str] = []
     for _ in range(ATTEMPTS):
         # Ray creates sockets in this folder, with paths of at most 107 characters: pytest's
         # own folders are too deep.
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            head_node(Path(folder), variables) as (process, head),
+            head_node(Path(folder)) as (process, head),
         ):
             log = until_started(process)
             if process.poll() is None:
@@ -68,16 +64,13 @@ def until_started(head: subprocess.Popen[str]) -> list[str]:
 
 
 @contextmanager
-def head_node(
-    folder: Path, variables: Mapping[str, str]
-) -> Iterator[tuple[subprocess.Popen[str], Head]]:
+def head_node(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Head]]:
     """The process of a head node, which may not have started yet."""
     port, dashboard = free_port(), free_port()
     # Variables that Ray set in this process for its own cluster must not reach the other one.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {
         **clean,
-        **variables,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
@@ -99,7 +92,9 @@ def head_node(
         start_new_session=True,
         text=True,
     ) as head:
-        yield head, Head(folder, f"127.0.0.1:{port}", environment)
-        # SIGKILL, since a head node takes half a minute to end on SIGTERM.
-        with suppress(ProcessLookupError):  # it may have ended by itself
-            os.killpg(head.pid, signal.SIGKILL)
+        try:
+            yield head, Head(folder, f"127.0.0.1:{port}", environment)
+        finally:
+            # SIGKILL, since a head node takes half a minute to end on SIGTERM.
+            with suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(head.pid, signal.SIGKILL)
