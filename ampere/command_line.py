@@ -150,8 +150,9 @@ def profile_of(command: AnyCommand) -> AbstractContextManager[None]:
         return nullcontext()
 
     def put(name: str, file: Path) -> str:
-        # Not before the end: `prepare` creates the workspace.
-        return Workspace.open(command.workspace).put_report(name, file)
+        # Opened at the end: `prepare` creates it, unless it fails before.
+        uri = command.workspace
+        return Workspace.open(uri).put_report(name, file) if Workspace.exists(uri) else ""
 
     return profiled(kind, command.name, put, is_local=cluster_address() is None)
 

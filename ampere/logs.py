@@ -14,7 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
@@ -188,8 +188,8 @@ class JsonLines(io.TextIOBase):
         self._stream.flush()
 
     def end(self) -> None:
-        """Write a line that has not ended."""
-        with self._lock:
+        """Write a line that has not ended, unless the reader has closed the pipe."""
+        with self._lock, suppress(OSError, ValueError):
             line, self._line = self._line, ""
             self._write_line(line)
             self.flush()

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 ProfileKind = Literal["cpu", "memory"]
-Put = Callable[[str, Path], str]  # stores a file under a name and returns its path or URI
+# Stores a file under a name, and returns its path or URI; "" if there is no place for it.
+Put = Callable[[str, Path], str]
 
 FOLDER_VARIABLE = "AMPERE_PROFILE_FOLDER"  # where workers put what memray records
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, -1
 SAMPLES_PER_S = 50  # with dozens of processes, 100 take a noticeable share of a core
+SAMPLING = "Sampling process"  # in py-spy's first line
 END_S = 120.0  # py-spy draws its picture
 STACKS, FRAMES, PROCESSES = 10, 8, 16  # shown of each process; of each stack; of all
 
@@ -54,8 +56,8 @@ def profiled(kind: ProfileKind, command: str, put: Put, *, is_local: bool) -> It
             with record(file):
                 yield
         finally:
-            if file.exists():
-                where = put(f"profile-{command}-{kind}-{now}.{ending}", file)
+            where = put(f"profile-{command}-{kind}-{now}.{ending}", file) if file.exists() else ""
+            if where:
                 print(f"profile: {where} ({kind}; {covered})", flush=True)
 
 
@@ -70,18 +72,16 @@ def cpu_profile(file: Path) -> Iterator[None]:
     program = str(beside) if beside.exists() else shutil.which("py-spy") or "py-spy"
     # Where the kernel lets only parents look into a process (yama.ptrace_scope 1).
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, PTRACER_ANY)
-    log = file.with_name("log")
+    log = file.with_name("log")  # a pipe that nobody reads would stop py-spy when it is full
     command = [
         program, "record", "--pid", str(os.getpid()), "--subprocesses",
         "--rate", str(SAMPLES_PER_S), "--output", str(file),
     ]  # fmt: skip
-    with log.open("w") as errors:
+    with log.open("w") as output:
         # A session of its own: Ctrl-C is for this process, which then ends py-spy.
-        spy = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        )
+        spy = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
-        if spy.stdout is None or not spy.stdout.readline():  # its first line says that it samples
+        if not is_sampling(spy, log):
             raise RuntimeError(
                 f"py-spy cannot profile this process: {first_line(log)}. It needs the right to "
                 "look into processes of this user: run as root, with CAP_SYS_PTRACE in a "
@@ -91,9 +91,25 @@ def cpu_profile(file: Path) -> Iterator[None]:
     finally:
         spy.send_signal(signal.SIGINT)
         try:
-            spy.communicate(timeout=END_S)
+            spy.wait(END_S)
         except subprocess.TimeoutExpired:
             spy.kill()
+
+
+def is_sampling(spy: "subprocess.Popen[bytes]", log: Path) -> bool:
+    """Wait until py-spy says that it samples, or has ended.
+
+    Args:
+        spy: its process.
+        log: what it prints.
+    """
+    while SAMPLING not in log.read_text(errors="replace"):
+        try:  # the pause between two looks
+            spy.wait(0.02)
+            return False
+        except subprocess.TimeoutExpired:
+            continue
+    return True
 
 
 def first_line(log: Path) -> str:

@@ -133,10 +133,8 @@ import ray
 
 @ray.remote
 def write():
-    stream = logging.getLogger().handlers[0].stream
     logging.getLogger("ampere.pipeline.decode").warning("strange file")
-    stream.flush()
-    return open(stream.name if isinstance(stream.name, str) else stream.fileno()).read()
+    return open("/proc/self/fd/2").read()
 
 print("done")
 written = ray.get(write.remote())

@@ -1,6 +1,7 @@
 """The metrics of a run in Prometheus: the board's queries, the rules, and a real scrape."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
