@@ -120,6 +120,7 @@ def test_job_gives_its_id_and_keeps_its_variables(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.e2e
+@pytest.mark.nightly
 @pytest.mark.timeout(200)
 def test_workers_log_json(tmp_path: Path) -> None:
     """A worker's records are in Ray's log folder; here the worker reads what it wrote."""

@@ -110,6 +110,7 @@ def test_missing_memray_is_named(
 
 
 @pytest.mark.e2e
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("kind", "function"),
