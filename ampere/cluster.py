@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import Any
 
+from ampere import logs, profiles
 from ampere.interrupts import handlers_kept
 
 PROBE_S = 10.0  # for one attempt to reach the head node; Ray itself tries for 13 minutes
@@ -55,6 +56,12 @@ def _start(*, local: bool) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A prestarted worker per core would compete for cores with the workers that the job starts.
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    # The workers of a cluster have other disks, where nobody would look for their profiles.
+    if logs.is_json() or (local and profiles.is_tracked()):
+        options["runtime_env"] = {
+            "env_vars": logs.worker_variables() if logs.is_json() else {},
+            "worker_process_setup_hook": "ampere.cluster.set_up_worker",
+        }
     with handlers_kept():
         ray.init(**options)
     context = ray.data.DataContext.get_current()
@@ -66,6 +73,13 @@ def _start(*, local: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Without a handler here, its child loggers each add one of their own and log every detail.
     logging.getLogger("ray.llm").addHandler(logging.lastResort or logging.NullHandler())
+
+
+def set_up_worker() -> None:
+    """What a worker does at its start, if its job asks for it: JSON logs, a memory profile."""
+    if logs.is_json():
+        logs.configure_worker()
+    profiles.track_worker()
 
 
 def disconnect() -> None:

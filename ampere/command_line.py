@@ -8,13 +8,15 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tyro
 
-from ampere import commands
+from ampere import commands, logs
+from ampere.cluster import cluster_address
 from ampere.config.checks import require_port
 from ampere.config.presets import DEFAULT_PRESET, FOLDER_PRESET
 from ampere.config.settings import Settings
@@ -22,6 +24,7 @@ from ampere.config.systems import named_settings
 from ampere.huge_pages import use_huge_pages
 from ampere.interrupts import is_interrupted
 from ampere.media.decoder import MediaError
+from ampere.profiles import profiled
 from ampere.store.workspace import Workspace
 
 USAGE_ERROR = 2
@@ -59,6 +62,7 @@ class Demo:
     """TCP port of the search endpoint, on this machine."""
 
     name: ClassVar[str] = "demo"
+    shows_answer: ClassVar[bool] = False
 
     def run(self) -> int:
         """Run the other commands as command lines, hence here and not in `ampere.commands`."""
@@ -120,7 +124,10 @@ def run_command_line(arguments: Sequence[str]) -> int:
     use_huge_pages()
     try:
         check_decoded(flags)
-        status = read_flags(COMMANDS[name], flags).run()
+        command = read_flags(COMMANDS[name], flags)
+        logs.configure(name, shows_answer=command.shows_answer)
+        with logs.stage_of_log(name), profile_of(command):  # `demo` runs the other commands
+            status = command.run()
         if sys.stdout is not None:  # None if it was closed before the start
             sys.stdout.flush()
         return status
@@ -132,8 +139,22 @@ def run_command_line(arguments: Sequence[str]) -> int:
         if is_interrupted() or (explained := explain(error)) is None:
             raise
         status, sentence = explained
-        print(f"ampere {name}: {sentence}", file=sys.stderr)
+        logs.print_error(f"ampere {name}: {sentence}")
         return status
+
+
+def profile_of(command: AnyCommand) -> AbstractContextManager[None]:
+    """The profile of a command that asks for one; else nothing."""
+    kind = getattr(command, "profile", None)
+    if kind is None:
+        return nullcontext()
+
+    def put(name: str, file: Path) -> str:
+        # Opened at the end: `prepare` creates it, unless it fails before.
+        uri = command.workspace
+        return Workspace.open(uri).put_report(name, file) if Workspace.exists(uri) else ""
+
+    return profiled(kind, command.name, put, is_local=cluster_address() is None)
 
 
 def check_decoded(flags: Sequence[str]) -> None:

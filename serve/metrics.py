@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ampere.pipeline.metrics import SEARCH_STEP, observe
+
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -52,9 +54,10 @@ class Metrics:
         self._seconds.labels(self._replica, route).observe(seconds)
 
     def steps(self, steps_ms: Mapping[str, float]) -> None:
-        """Record the times of a query's steps."""
+        """Record the times of a query's steps, also in Ray's export, which has all replicas."""
         for name, time in steps_ms.items():
             self._steps.labels(self._replica, name).observe(time / 1e3)
+            observe(SEARCH_STEP, time / 1e3, step=name)
 
     def refused(self, status: int) -> None:
         """Count a request that was refused."""

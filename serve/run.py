@@ -7,6 +7,7 @@ import threading
 
 from ampere.cluster import cluster_address, connect, is_connected
 from ampere.config.serve import ServeSettings, is_loopback
+from ampere.logs import is_json
 from ampere.store.keys import read_keys
 from ampere.store.workspace import Workspace
 from serve.environment import prepare_local_ray
@@ -49,7 +50,11 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
     require_cpus(reserved.cpus)
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_S},
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
+        logging_config={
+            "log_level": "ERROR",
+            "enable_access_log": False,
+            "encoding": "JSON" if is_json() else "TEXT",
+        },
     )
     serve.run(app, name=APPLICATION, route_prefix="/")
     return f"http://{host}:{port}"

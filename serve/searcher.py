@@ -7,7 +7,7 @@ all rows: merged answers of searchers with one shard each would have other ranks
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from ray import serve
 
 from ampere.config.index import IndexSettings
+from ampere.pipeline.metrics import INDEX_CHANGED, Publisher, set_gauge
 from ampere.retrieval.engine import FaissEngine, IndexEngine
 from ampere.retrieval.index_types import set_blas_threshold
 from ampere.retrieval.query_vector import Embedding, combine
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import INTERNAL_COLUMNS, SearchAnswer, count_facets
+from ampere.retrieval.snapshot import Snapshot
 from ampere.store.indexes import open_engine
 from ampere.store.moments import with_moments
 from ampere.store.serving import ServedModel
@@ -62,6 +64,8 @@ class SearcherDeployment:
         self.workspace = Workspace.open(workspace)
         self.engines = FollowedModel(self.workspace, model, self._open, lambda held: held.close())
         self._following = asyncio.ensure_future(self.engines.follow())
+        self._age = IndexAge(model, lambda: self.engines.newest)
+        Publisher(self._age.publish).__enter__()  # until the replica ends
 
     def _open(self, served: ServedModel) -> IndexEngine:
         last = last_settings(self.workspace, "index", IndexSettings())
@@ -109,6 +113,36 @@ class SearcherDeployment:
         return await asyncio.to_thread(engine_stats, engine)
 
 
+class IndexAge:
+    """Publishes when the newest change was made that a replica's index knows; of FAISS alone.
+
+    Args:
+        model: its name.
+        engine: returns the engine that is searched.
+    """
+
+    def __init__(self, model: str, engine: Callable[[], IndexEngine]) -> None:
+        self._model, self._engine = model, engine
+        self._version, self._changed = -1, 0.0
+
+    def publish(self, _: Publisher) -> None:
+        """Set the metric; the history of the table is read once for each of its versions."""
+        engine = self._engine()
+        if not isinstance(engine, FaissEngine):
+            return
+        snapshot = engine.searcher.snapshot
+        if snapshot.version != self._version:
+            self._changed = newest_change(snapshot).timestamp()
+            self._version = snapshot.version
+        set_gauge(INDEX_CHANGED, self._changed, model=self._model)
+
+
+def newest_change(snapshot: Snapshot) -> datetime:
+    """When the version of the table was written that a snapshot holds."""
+    written: datetime = snapshot.dataset.versions()[-1]["timestamp"]
+    return written.astimezone(UTC)
+
+
 def warm_up(engine: FaissEngine) -> None:
     """Search once by a vector and by words, so that no query pays for first use."""
     snapshot = engine.searcher.snapshot
@@ -134,8 +168,7 @@ def engine_stats(engine: IndexEngine) -> dict[str, Any]:
     if not isinstance(engine, FaissEngine):
         return stats
     snapshot = engine.searcher.snapshot
-    written = snapshot.dataset.versions()[-1]["timestamp"]
-    age = (datetime.now(UTC) - written.astimezone(UTC)).total_seconds()
+    age = (datetime.now(UTC) - newest_change(snapshot)).total_seconds()
     schema = snapshot.dataset.schema
     return stats | {
         "newest_change_age_s": max(0.0, age),

@@ -1,13 +1,8 @@
 """The stages as Ray jobs: `ray start --head`, then `ray job submit -- python jobs/<stage>.py`."""
 
 import csv
-import os
-import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -17,80 +12,21 @@ from PIL import Image
 from ampere.cli import main
 from ampere.records import SUMMARIES
 from ampere.store.workspace import Workspace
-from tests.helpers.processes import free_port
+from tests.helpers.ray_head import ray_head
 
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
-
-# To start a head node: another test process may take a port between its check and its use.
-ATTEMPTS = 3
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[Mapping[str, str]]:
     """A separate head node; yields the environment variables that point to it."""
-    log: list[str] = []
-    for _ in range(ATTEMPTS):
-        # Ray creates sockets in this folder, with paths of at most 107 characters: pytest's
-        # own folders are too deep.
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            head_node(folder) as (head, environment),
-        ):
-            log = until_started(head)
-            if head.poll() is None:
-                yield environment
-                return
-    pytest.fail(f"no head node started: {''.join(log)}")
+    with ray_head() as head:
+        yield head.environment
 
 
-def until_started(head: subprocess.Popen[str]) -> list[str]:
-    """Output of a head node until it has started or ended."""
-    log = []
-    for line in head.stdout or ():
-        log.append(line)
-        if "Ray runtime started" in line:
-            return log
-    head.wait()
-    return log
-
-
-@contextmanager
-def head_node(folder: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Start a head node, and kill it at the end with all its processes."""
-    dashboard = free_port()
-    # Variables that Ray set in this process for its own cluster must not reach the other one.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment = {
-        **clean,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-    }
-    command = [
-        "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2",
-        f"--port={free_port()}", f"--dashboard-port={dashboard}", "--include-dashboard=true",
-        f"--temp-dir={folder}",
-        # Another Ray on this machine, as of other tests, uses the default ports of the agent.
-        f"--dashboard-agent-listen-port={free_port()}",
-        f"--dashboard-agent-grpc-port={free_port()}",
-    ]  # fmt: skip
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    ) as head:
-        yield head, environment
-        # SIGKILL, since a head node takes half a minute to end on SIGTERM.
-        with suppress(ProcessLookupError):  # it may have ended by itself
-            os.killpg(head.pid, signal.SIGKILL)
-
-
-def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    environment: Mapping[str, str], job: str, *flags: str
+) -> subprocess.CompletedProcess[str]:
     """Run a job file as a Ray job and wait for its end."""
     submit_here = ["ray", "job", "submit", "--working-dir", "."]
     command = [*submit_here, "--", "python", f"jobs/{job}.py", *flags]
@@ -99,7 +35,7 @@ def submit(environment: dict[str, str], job: str, *flags: str) -> subprocess.Com
     )
 
 
-def test_job_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_job_log_ends_with_the_summary_line(cluster: Mapping[str, str], tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     with manifest.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -124,7 +60,7 @@ def test_job_log_ends_with_the_summary_line(cluster: dict[str, str], tmp_path: P
     assert "3 failed (3 MissingMedia; see `ampere status --failures`)" in decoded.stdout
 
 
-def test_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
+def test_relative_workspace_is_refused(cluster: Mapping[str, str]) -> None:
     refused = submit(cluster, "decode", "--workspace", "workspace")
     assert refused.returncode == 1
     assert "give an absolute path or a URI" in refused.stdout
@@ -132,7 +68,7 @@ def test_relative_workspace_is_refused(cluster: dict[str, str]) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(400)
-def test_run_of_all_stages_is_one_job(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_run_of_all_stages_is_one_job(cluster: Mapping[str, str], tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
     for name, color in (("red", (200, 20, 20)), ("blue", (0, 0, 220))):
         Image.new("RGB", (64, 48), color).save(tmp_path / "media" / f"{name}.jpg")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 
 from ampere.config.checks import require
+from ampere.profiles import ProfileKind
 from ampere.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Command:
     """Preset that provides the settings not given as flags; default: the workspace's preset."""
 
     name: ClassVar[str]
+    # Whether stdout is what the user asked for, not a log.
+    shows_answer: ClassVar[bool] = True
 
     def run(self) -> int:
         """Do the work and return the exit status."""
@@ -48,6 +51,12 @@ def finish(report: "Report") -> int:
 @dataclass(kw_only=True)
 class ReportingCommand(Command):
     """A command whose whole result is one report."""
+
+    profile: ProfileKind | None = None
+    """Profile this command and the workers that it starts: cpu (py-spy) or memory (memray).
+    The file is put into the workspace's reports; its path is printed."""
+
+    shows_answer: ClassVar[bool] = False
 
     def run(self) -> int:
         return finish(self.work())

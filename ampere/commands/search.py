@@ -119,6 +119,7 @@ class Serve(Command):
     serve: ServeSettings
 
     name: ClassVar[str] = "serve"
+    shows_answer: ClassVar[bool] = False
 
     def run(self) -> int:
         workspace = self.open()

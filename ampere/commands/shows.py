@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ampere.commands.base import Command, finish
+from ampere.config.checks import require
 from ampere.config.settings import Settings
 
 
@@ -54,16 +55,33 @@ class Status(Command):
     settings: tyro.conf.Suppress[Settings]
     failures: bool = False
     """List the failed rows with their errors."""
+    watch: bool = False
+    """Show it again every --interval seconds, in place on a terminal; Ctrl-C ends."""
+    interval: float = 5.0
+    """With --watch: seconds between two looks."""
 
     name: ClassVar[str] = "status"
+
+    def __post_init__(self) -> None:
+        require(self.interval > 0, f"--interval is {self.interval:g}; it must be above 0")
 
     def run(self) -> int:
         workspace = self.open()
         from ampere.reports.status import format_failures, format_status
+        from ampere.reports.watch import watch
 
-        print(
-            format_failures(workspace) if self.failures else format_status(workspace, self.settings)
-        )
+        def text() -> str:
+            if self.failures:
+                return format_failures(workspace)
+            return format_status(workspace, self.settings)
+
+        if not self.watch:
+            print(text())
+            return 0
+        try:
+            watch(text, self.interval)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("status changes nothing") from interrupt
         return 0
 
 

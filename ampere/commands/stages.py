@@ -146,8 +146,10 @@ class Index(ReportingCommand):
     def work(self) -> "Report":
         workspace = self.open()
         from ampere.pipeline.index import build_index
+        from ampere.pipeline.metrics import publish_report
         from ampere.store.settings import settings_report
 
         report = build_index(workspace, self.index)
+        publish_report(report)
         workspace.write_report(settings_report("index"), to_json(self.index))
         return report

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ampere.catalog.extra_columns import ColumnTypes
 from ampere.catalog.problem import Located, Problem
 from ampere.fingerprint import fingerprint
+from ampere.pipeline.metrics import publish_report
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.report import Report
 from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, TRANSCRIPTS, Sample
@@ -101,6 +102,7 @@ def prepare(
         )
     report.refused = refusal
     report.seconds = time.monotonic() - start
+    publish_report(report)
     return report
 
 

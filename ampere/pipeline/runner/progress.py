@@ -14,6 +14,11 @@ TERMINAL_REFRESH_S = 1.0
 LOG_REFRESH_S = 30.0  # in a file every refresh is a line
 
 
+def refresh_s() -> float:
+    """Seconds between two states of a progress bar on stderr."""
+    return TERMINAL_REFRESH_S if sys.stderr.isatty() else LOG_REFRESH_S
+
+
 class Progress:
     """A progress bar on stderr; before the first result it shows what the stage waits for.
 
@@ -26,7 +31,10 @@ class Progress:
 
     def __init__(self, name: str, total: int, unit: str, startup: str) -> None:
         self.start = time.monotonic()
-        self._bar = tqdm(total=total, desc=name, unit=unit, file=sys.stderr, mininterval=1.0)
+        self._refresh_s = refresh_s()
+        self._bar = tqdm(
+            total=total, desc=name, unit=unit, file=sys.stderr, mininterval=self._refresh_s
+        )
         self._startup = startup
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._show_startup, daemon=True, name="progress")
@@ -60,7 +68,6 @@ class Progress:
         self._thread.join()
 
     def _show_startup(self) -> None:
-        refresh = TERMINAL_REFRESH_S if sys.stderr.isatty() else LOG_REFRESH_S
         self._bar.set_postfix_str(self._startup)
-        while not self._started.wait(refresh):
+        while not self._started.wait(self._refresh_s):
             self._bar.set_postfix_str(f"{self._startup}, {time.monotonic() - self.start:.0f} s")

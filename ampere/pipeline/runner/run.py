@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from ampere.cluster import connect
 from ampere.config.settings import to_json
+from ampere.logs import stage_of_log
+from ampere.pipeline.metrics import publish_report
 from ampere.pipeline.runner.commit import Committer, remove_rows
 from ampere.pipeline.runner.fragments import in_tasks
 from ampere.pipeline.runner.plan import Plan
@@ -22,6 +24,7 @@ from ampere.pipeline.runner.progress import Progress
 from ampere.pipeline.runner.ray_data import explained_errors
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.stage import Stage, Work, error_row, result_table
+from ampere.pipeline.runner.stage_metrics import stage_metrics
 from ampere.store.failures import compact_failures
 from ampere.store.leftovers import removed_leftovers
 from ampere.store.settings import settings_report
@@ -61,7 +64,7 @@ def run_stage(
         RuntimeError: another job runs the same stage, or the Ray Data pipeline failed.
     """
     output = workspace.table(stage.output)
-    with workspace.lock(stage.name):
+    with stage_of_log(stage.name), workspace.lock(stage.name):
         newest_fragment = output.newest_fragment()
         plan = stage.plan(workspace)
         if settings is not None:
@@ -99,6 +102,8 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer) -> None:
         committer.commit(batch)
     if remaining.num_rows:
         _process_in_tasks(remaining, stage, committer, total=rows.num_rows - report.processed)
+    elif report.processed:
+        publish_report(report)
     report.unprocessed = rows.num_rows - report.processed - committer.dropped
     if committer.dropped:
         report.notes.append(
@@ -118,7 +123,15 @@ def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, tot
     """
     connect(stage.gpus, f"{stage.name.split('-')[0]}.gpus")
     report, batch_sizes = committer.report, (stage.batch_size, *stage.retry.batch_sizes)
-    with Progress(stage.name, total, stage.unit, stage.startup) as progress:
+    goal = report.processed + total
+
+    def pending() -> int:
+        return goal - report.processed - committer.dropped
+
+    with (
+        stage_metrics(report, pending),
+        Progress(stage.name, total, stage.unit, stage.startup) as progress,
+    ):
         for attempt, batch_size in enumerate(batch_sizes, start=1):
             retryable = stage.retry.errors if attempt < len(batch_sizes) else ()
             batches = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)

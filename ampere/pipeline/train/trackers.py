@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ampere.pipeline.runner.progress import refresh_s
 from ampere.pipeline.train.worker import METRICS_FILE
 from ampere.training.loop import TrainJob
 
@@ -52,6 +53,7 @@ class Progress:
 
     def __init__(self, job: TrainJob, folder: Path | None) -> None:
         self.settings, self.folder = job.train, folder
+        self.products = len(job.training_set.products)
         self.config = {
             "model": dataclasses.asdict(job.model),
             "train": dataclasses.asdict(job.train),
@@ -81,7 +83,7 @@ class Progress:
                     total=self.settings.epochs,
                     desc=f"train-{self.settings.name}",
                     file=sys.stderr,
-                    mininterval=1.0,
+                    mininterval=refresh_s(),
                     bar_format=BAR_FORMAT,
                 )
             )

@@ -13,6 +13,7 @@ from typing import Literal
 
 from ampere.cluster import disconnect
 from ampere.interrupts import is_interrupted
+from ampere.logs import stage_of_log
 from ampere.media.decoder import MediaError
 from ampere.pipeline.runner.report import Report
 from ampere.store.workspace import Workspace
@@ -108,7 +109,8 @@ def run_steps(
                 outcomes.append(Outcome(step.stage, "not run"))
             continue
         start = time.monotonic()
-        outcome = _run_step(step, budget, end_work)
+        with stage_of_log(step.stage):
+            outcome = _run_step(step, budget, end_work)
         outcome.seconds = time.monotonic() - start
         outcomes.append(outcome)
     order = [step.stage for step in steps]
