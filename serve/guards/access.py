@@ -17,6 +17,7 @@ LOOPBACK = "loopback"  # who asks without a key, where none is needed
 LOOK_S = 5.0  # between two looks at the stored keys
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # and the files of the page
 ADMIN_METHODS = ("PUT", "DELETE")
+READER_PATHS = ("/v1/judgments/",)  # who may judge may take a judgment back
 ADMIN_PATHS = ("/v1/index/publish", "/v1/index/rollback")
 
 
@@ -95,6 +96,8 @@ def is_open(path: str) -> bool:
 
 def is_for_admins(method: str, path: str) -> bool:
     """Whether a request changes samples or the index."""
+    if path.startswith(READER_PATHS):
+        return False
     return method in ADMIN_METHODS or path in ADMIN_PATHS
 
 

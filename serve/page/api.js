@@ -92,3 +92,4 @@ export const index = () => call("/v1/index");
 export const coverage = (model) => call(`/v1/coverage?${new URLSearchParams({ model, limit: 100 })}`);
 export const failures = () => call("/v1/failures?limit=100");
 export const judge = (judgment) => call("/v1/judgments", { json: judgment });
+export const withdraw = (id) => call(`/v1/judgments/${id}`, { method: "DELETE" });

@@ -318,5 +318,5 @@ def test_both_clients_have_the_same_methods() -> None:
     def methods(client: type) -> set[str]:
         return {name for name in vars(client) if not name.startswith("_")}
 
-    assert methods(Client) == methods(AsyncClient) and len(methods(Client)) == 24
+    assert methods(Client) == methods(AsyncClient) and len(methods(Client)) == 25
     assert all(getattr(Client, name).__doc__ for name in methods(Client))

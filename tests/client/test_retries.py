@@ -92,6 +92,7 @@ def test_rollback_is_not_repeated_after_a_lost_answer(driver: MakeDriver) -> Non
 def test_deleted_by_a_lost_attempt_is_deleted(driver: MakeDriver) -> None:
     endpoint = Endpoint(LOST, problem(404))
     assert driver(endpoint).call("delete_sample", "a") is None
+    assert driver(Endpoint(LOST, problem(404))).call("withdraw", "a") is None
     with pytest.raises(NotFound):
         driver(Endpoint(problem(404))).call("delete_sample", "a")
     with pytest.raises(NotFound):
