@@ -145,7 +145,7 @@ class Services:
                 **body.model_dump(exclude={"query", "rival"}),
             )
         except ValueError as error:
-            raise Problem(422, str(error)) from error
+            raise Problem(422, "request.invalid", reason=str(error)) from error
         (judgment_id,) = append_judgments(self.workspace, [judgment])
         return judgment_id
 
@@ -156,7 +156,7 @@ class Services:
             Problem: 404, there is none.
         """
         if not delete_judgment(self.workspace, judgment_id):
-            raise Problem(404, f"no judgment {judgment_id[:100]!r}; it may have been taken back")
+            raise Problem(404, "judgment.missing", judgment=repr(judgment_id))
 
     def judgments(self, limit: int) -> list[dict[str, Any]]:
         """Stored judgments, the newest first."""

@@ -104,7 +104,8 @@ async def publish(request: Request) -> JSONResponse:
     try:
         await asyncio.to_thread(publish_base, held.workspace, name, body.version)
     except (ValueError, OSError) as error:
-        raise Problem(422, without_paths(error, held.workspace)) from error
+        reason = without_paths(error, held.workspace)
+        raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "publish", f"{pair.model} {body.version}", None)
     return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": body.version})
 
@@ -123,7 +124,8 @@ async def rollback(request: Request) -> JSONResponse:
     try:
         version = await asyncio.to_thread(roll_back, held.workspace, pair.model, pair.newest.name)
     except (ValueError, OSError, RuntimeError) as error:
-        raise Problem(422, without_paths(error, held.workspace)) from error
+        reason = without_paths(error, held.workspace)
+        raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "rollback", f"{pair.model} {version}", None)
     return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": version})
 

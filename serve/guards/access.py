@@ -51,14 +51,10 @@ class KeyRing:
         if not keys and not self.required:
             return "admin", LOOPBACK
         if key is None:
-            raise Problem(
-                401, "no API key; send the header `Authorization: Bearer KEY` (see `ampere keys`)"
-            )
+            raise Problem(401, "key.missing")
         found = matching_key(keys, key)
         if found is None:
-            raise Problem(
-                401, "the API key is unknown; `ampere keys list` shows those that there are"
-            )
+            raise Problem(401, "key.unknown")
         return found.role, found.key_id
 
 
@@ -81,7 +77,7 @@ class Access:
         try:
             role, name = await self.ring.role(key_of(Headers(scope=scope)))
             if role != "admin" and is_for_admins(scope["method"], scope["path"]):
-                raise Problem(403, f"key {name} may read only; this needs a key of role admin")
+                raise Problem(403, "key.reads", key=name)
         except Problem as problem:
             await problem.response(scope["ampere.request_id"])(scope, receive, send)
             return
