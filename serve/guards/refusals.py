@@ -1,7 +1,7 @@
 """How requests without a slot are refused, so that refusing them does not take the cores.
 
-A refusal costs about a fifth of the cores' time of a vector search. Clients that send again at once
-would get thousands of them a second, and leave little time for what is admitted.
+A refusal takes an eighth of the gateway's time for a search by a vector. Clients that send again at
+once would get a thousand of them a second, and leave half of the time for those that are admitted.
 """
 
 import asyncio

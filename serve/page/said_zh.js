@@ -16,7 +16,7 @@ export default {
   "batch.lines": "批量请求超过 {limit} 行，请分多次发送。",
   "file.base64": "media 不是 base64：{reason}",
   "file.large": "文件有 {size} 字节，上限为 {limit}（serve.max_upload_mb）。",
-  "file.unreadable": "无法读取文件：{reason}",
+  "file.unreadable": "原因（英文）：{reason}",
   "file.twice": "查询同时有文件和 media_uri，只能给出其一。",
   "uri.unreadable": "无法读取 media_uri：{reason}",
   "uri.store": "media_uri {uri} 不在允许的存储中（{allowed}）。",

@@ -22,16 +22,18 @@ from tests.helpers.speech_models import write_faster_whisper, write_whisper
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech"
 PICTURES = 100  # four seconds
+SOLD = "家人们看过来，这款松石牙刷，不伤牙龈"
+SUMMARY = "松石牙刷 不伤牙龈"
 
 pytestmark = pytest.mark.nightly  # endpoints of their own, with one and two more models
 
 
 @pytest.fixture(scope="module")
 def workspace(demo: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The demo's, whose last runs of the stages had a tiny Whisper and the bundled summarizer."""
+    """The demo's, whose last stages ran with a tiny Whisper and the bundled summarizer."""
     folder = tmp_path_factory.mktemp("spoken")
     workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", folder / "workspace"))
-    whisper = write_faster_whisper(folder / "tiny", write_whisper(folder / "whisper"))
+    whisper = write_faster_whisper(folder / "tiny", write_whisper(folder / "whisper", says=SOLD))
     transcribe = TranscribeSettings(model=str(whisper), language="en", cpus=0.5)
     for stage, settings in (("transcribe", transcribe), ("summarize", SummarizeSettings(cpus=0.5))):
         workspace.write_report(settings_report(stage), to_json(settings))
@@ -66,7 +68,7 @@ def test_clip_is_transcribed(workspace: Workspace, clip: bytes, tmp_path: Path) 
     silent = encode_audio("aac", "mp4", [], num_pictures=PICTURES)
     with listening(workspace, tmp_path / "serve.log") as endpoint:
         query = asked(endpoint, clip)
-        assert query["transcript"].isalpha() and query["text"] == query["transcript"]
+        assert query["transcript"] == query["text"] == SOLD
         assert (query["parts"], query["domain"]) == (["file", "words"], "short")
         assert query["notes"] == [message("summarizer.missing").answer()]
         assert asked(endpoint, clip, text="sofa")["transcript"] is None  # it has its text
@@ -78,10 +80,8 @@ def test_clip_is_transcribed(workspace: Workspace, clip: bytes, tmp_path: Path) 
 def test_clip_is_transcribed_and_its_transcript_summarized(
     workspace: Workspace, clip: bytes, tmp_path: Path
 ) -> None:
-    """The tiny Whisper writes nonsense; its summary is that of the same words in `transcript`."""
     with listening(workspace, tmp_path / "serve.log", "--serve.summarizer") as endpoint:
         heard = asked(endpoint, clip)
-        assert heard["transcript"].isalpha() and heard["text"] != heard["transcript"]
-        assert asked(endpoint, clip, transcript=heard["transcript"]) == heard
-        sold = asked(endpoint, clip, transcript="家人们看过来，这款松石牙刷，不伤牙龈")
-        assert (sold["text"], sold["notes"]) == ("松石牙刷 不伤牙龈", [])
+        assert (heard["transcript"], heard["text"], heard["notes"]) == (SOLD, SUMMARY, [])
+        assert heard["parts"] == ["file", "words"]
+        assert asked(endpoint, clip, transcript=SOLD) == heard

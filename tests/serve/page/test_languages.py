@@ -51,7 +51,7 @@ def test_errors_of_the_endpoint_are_chinese(
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(3 * 2**20))
     with chinese(browser, endpoint) as page:
-        for file, sentence in ((broken, "无法读取文件："), (large, "字节，上限为")):
+        for file, sentence in ((broken, "原因（英文）："), (large, "字节，上限为")):
             page.set_input_files("#file", file)
             expect(page.locator(".problem .detail").first).to_contain_text(sentence)
         visit(page)
