@@ -17,8 +17,9 @@ class Retries:
     """How often a request is sent again.
 
     The wait before attempt n + 1 is random, from 0 to `first_s` x 2^(n - 1) and at most
-    `longest_s`. If the endpoint says Retry-After, it comes on top, and is up to half of that
-    at least: clients that were refused together do not come back together.
+    `longest_s`. After an answer with Retry-After the wait is that, and on top a random time, up to
+    half of it or as above, whichever is longer: clients that were refused together do not come
+    back together.
 
     Attributes:
         total_s: no attempt begins later than this many seconds after the first; 0: one attempt.

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 MEMORY_S = 2.0  # after this time a count has lost 63 % of its weight
-SHORTEST_S, LONGEST_S = 1.0, 30.0  # that a client is asked to wait
+SHORTEST_S, LONGEST_S = 1.0, 10.0  # that a client is asked to wait, on average
 PER_SECOND = 100.0  # refusals that are answered at once
 HELD = 500  # refusals that wait for their answer; fewer than `serve.gateway.ONGOING`
 HOLD_S = 2.0  # longest wait of a refusal
