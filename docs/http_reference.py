@@ -5,6 +5,7 @@ from typing import Any
 
 from serve.api.answers import DETAILS
 from serve.api.build import bare_api
+from serve.messages import MESSAGES
 
 BODIES = {
     "SearchBody": "A search: `POST /v1/search`, and each line of `/v1/search/batch`",
@@ -31,6 +32,12 @@ description for programs, [checked in](openapi.json) too. In Python, use `ampere
   requests.
 - Every answer has the header `x-request-id`, which the server's log has, too.
 - URLs in answers are relative to the endpoint."""
+CODES = """\
+`detail` of an error, and each of a search's `query.notes`, is an English sentence with a stable
+code and the values in it. Translate by the code, and show the sentence of a code that you do not
+know, as the search page does in Chinese. Codes of single fields in `errors` are `field.` and
+pydantic's type of the error. A `{reason}` stays as it is: it comes from a library, a table or a
+file."""
 FIELDS = ("field", "type", "default", "meaning")
 PROBLEM = {
     "type": "about:blank",
@@ -38,6 +45,8 @@ PROBLEM = {
     "status": 422,
     "detail": "the file cannot be read: neither an image nor a video: 12 bytes, not a known format",
     "request_id": "5f0c6a3b9d2e4178",
+    "code": "file.unreadable",
+    "values": {"reason": "neither an image nor a video: 12 bytes, not a known format"},
 }
 
 
@@ -66,6 +75,12 @@ def http_page() -> str:
                 f"```json\n{json.dumps(PROBLEM, indent=2)}\n```",
                 table(
                     ("status", "when"), [(str(status), when) for status, when in DETAILS.items()]
+                ),
+                "## Codes",
+                CODES,
+                table(
+                    ("code", "sentence"),
+                    [(f"`{code}`", cell(sentence)) for code, sentence in MESSAGES.items()],
                 ),
             ]
         )

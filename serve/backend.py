@@ -74,7 +74,7 @@ class ServedPair:
                 return await ask(served)
             except NotLoaded:
                 continue
-        raise Problem(503, f"model {self.model} is loading; try again", retry_after_s=2)
+        raise Problem(503, "starting.model", retry_after_s=2, model=self.model)
 
     async def embed(self, served: ServedModel, items: tuple[EmbedItem, ...]) -> Vectors:
         """The vectors of some items, float32 [items, D].
@@ -148,7 +148,7 @@ async def answered(method: Any, argument: Any) -> Any:
             failure = error
             await asyncio.sleep(PAUSE_S * attempt)
     logger.warning("no replica answered %d times: %s", ATTEMPTS, failure)
-    raise Problem(503, "a deployment of the endpoint is starting; try again", retry_after_s=1)
+    raise Problem(503, "starting", retry_after_s=1)
 
 
 def checked(answer: Any) -> Any:
@@ -161,7 +161,8 @@ def checked(answer: Any) -> Any:
     if isinstance(answer, UnknownWeights):
         raise NotLoaded(answer.name)
     if isinstance(answer, Refused):
-        raise Problem(answer.status, answer.detail)
+        code = "request.invalid" if answer.status == 422 else "request.refused"
+        raise Problem(answer.status, code, reason=answer.detail)
     return answer
 
 
@@ -184,5 +185,6 @@ class Backend:
         if model is None:
             return next(iter(self.pairs.values()))
         if model not in self.pairs:
-            raise Problem(422, f"model is {model[:100]!r}; served are {', '.join(self.pairs)}")
+            served = ", ".join(self.pairs)
+            raise Problem(422, "model.unknown", model=repr(model[:100]), served=served)
         return self.pairs[model]

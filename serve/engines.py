@@ -19,10 +19,9 @@ from ampere.media.decoder import MediaError
 from ampere.text.normalize import readable_text
 from ampere.text.summary import LLM_TEXTS
 from ampere.text.transcript import Transcript
+from serve.messages import Message, message
 
 T = TypeVar("T")
-AS_IT_IS = "used the transcript as it is"
-BY_PICTURE = "searched by picture"
 logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log file
 
 
@@ -60,11 +59,19 @@ class Understood:
 
     text: str | None = None
     transcript: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
 
 
 class EngineProblem(Exception):
-    """Why there is no answer of an engine, for people who search."""
+    """Why there is no answer of an engine, for people who search.
+
+    Args:
+        note: for the answer.
+    """
+
+    def __init__(self, note: Message) -> None:
+        super().__init__(note.text)
+        self.note = note
 
 
 async def understand(
@@ -85,7 +92,7 @@ async def understand(
         reads: what the network reads as text. Only summaries of a language model are made.
         has_picture: whether the query has something else to search by.
     """
-    notes: list[str] = []
+    notes: list[Message] = []
     if not readable_text(transcript):
         transcript = None
         if media is not None and engines.transcribe is not None and reads != "none":
@@ -95,29 +102,29 @@ async def understand(
     if reads not in LLM_TEXTS:
         return Understood(text=transcript, transcript=transcript, notes=notes)
     if engines.summarize is None:
-        notes.append(f"no summarizer is configured; {AS_IT_IS}")
+        notes.append(message("summarizer.missing"))
         return Understood(text=transcript, transcript=transcript, notes=notes)
     text: str | None = transcript
     try:
         text = await _answer("summarizer", engines.summarize(transcript, reads), engines.timeout_s)
     except EngineProblem as problem:
-        notes.append(f"{problem}; {AS_IT_IS}")
+        notes.append(problem.note)
     if text is None:
-        notes.append(f"the transcript names no product; {BY_PICTURE if has_picture else AS_IT_IS}")
+        notes.append(message("product.none.picture" if has_picture else "product.none"))
         text = None if has_picture else transcript
     return Understood(text=text, transcript=transcript, notes=notes)
 
 
 async def _transcript_of(
     media: bytes, transcribe: Callable[[bytes], Awaitable[Transcript | None]], timeout_s: float
-) -> tuple[str | None, list[str]]:
+) -> tuple[str | None, list[Message]]:
     """What is said in a clip, if it is known; notes on why it is not."""
     try:
         heard = await _answer("transcriber", transcribe(media), timeout_s)
     except EngineProblem as problem:
-        return None, [f"{problem}; {BY_PICTURE}"]
+        return None, [problem.note]
     if heard is None:
-        return None, [f"no speech was heard in the clip; {BY_PICTURE}"]
+        return None, [message("speech.none")]
     return heard.text, []
 
 
@@ -131,15 +138,16 @@ async def _answer(engine: str, call: Awaitable[T], timeout_s: float) -> T:
         async with asyncio.timeout(timeout_s) as limit:
             return await call
     except BackPressureError as error:
-        raise EngineProblem(f"the {engine} has too many requests") from error
+        raise EngineProblem(message(f"{engine}.busy")) from error
     except Exception as error:
         if limit.expired():
-            raise EngineProblem(f"the {engine} did not answer within {timeout_s:g} s") from error
+            note = message(f"{engine}.late", seconds=f"{timeout_s:g}")
+            raise EngineProblem(note) from error
         logger.error("the %s failed", engine, exc_info=error)
         cause = getattr(error, "cause", error)  # of an error that Ray brings from a replica
         # Messages of other errors may have the server's paths.
         reason = str(cause) if isinstance(cause, MediaError) else type(cause).__name__
-        raise EngineProblem(f"the {engine} failed ({reason})") from error
+        raise EngineProblem(message(f"{engine}.failed", reason=reason)) from error
 
 
 def engines_behind(

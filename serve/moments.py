@@ -42,7 +42,7 @@ async def best_moment(held: Services, sample_id: str, query: Query) -> Answer:
     times = await held.samples.frame_times(sample_id)
     known = [(number, time) for number, time in enumerate(times) if time is not None]
     if not known:
-        raise Problem(404, f"sample {sample_id[:200]!r} ({row['domain']}) has no frames with times")
+        raise Problem(404, "times.missing", sample=repr(sample_id[:200]), domain=str(row["domain"]))
     number, similarity = await nearest_frame(held, sample_id, query, [n for n, _ in known])
     return {
         "at_s": times[number],
@@ -68,13 +68,13 @@ async def nearest_frame(
         if query.body.vector:
             vectors.append(np.array(query.body.vector, np.float32))
         if not vectors:
-            raise Problem(422, "a moment is found by a file, words or a vector")
+            raise Problem(422, "moment.parts")
         items = tuple(
             EmbedItem([frames[number]], None, domain or Domain.PAGE) for number in numbers
         )
         stored = await pair.embed(served, items)
         if len(vectors[0]) != stored.shape[1]:
-            raise Problem(422, f"vector has {len(vectors[0])} numbers; expected {stored.shape[1]}")
+            raise Problem(422, "vector.size", got=len(vectors[0]), expected=stored.shape[1])
         similar = stored @ vectors[0]
         best = int(np.argmax(similar))
         return numbers[best], float(similar[best])

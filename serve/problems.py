@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from serve.messages import Value, message
+
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "x-request-id"
 logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log file
@@ -22,21 +24,24 @@ class Problem(Exception):
 
     Args:
         status: HTTP status.
-        detail: what was received, what was expected, and what to do.
+        code: of a sentence in `serve.messages`: what was received and expected, and what to do.
         retry_after_s: when to try again; None: never, or at any time.
         errors: fields and what is wrong with each.
+        values: of the sentence.
     """
 
     def __init__(
         self,
         status: int,
-        detail: str,
+        code: str,
         *,
         retry_after_s: float | None = None,
-        errors: Sequence[Mapping[str, str]] = (),
+        errors: Sequence[Mapping[str, Any]] = (),
+        **values: Value,
     ) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
+        self.message = message(code, **values)
+        super().__init__(self.message.text)
+        self.status = status
         self.retry_after_s, self.errors = retry_after_s, list(errors)
 
     def body(self, request_id: str) -> dict[str, Any]:
@@ -45,8 +50,10 @@ class Problem(Exception):
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": self.message.text,
             "request_id": request_id,
+            "code": self.message.code,
+            "values": self.message.values,
         }
         return body | ({"errors": self.errors} if self.errors else {})
 
@@ -62,15 +69,22 @@ class Problem(Exception):
 
 def invalid_fields(error: ValidationError | RequestValidationError) -> Problem:
     """The problem of values that do not fit; their own values are left out, which may be huge."""
-    errors = [
-        {
-            "where": ".".join(str(part) for part in found["loc"]) or "body",
-            "message": str(found["msg"]),
-        }
-        for found in error.errors()
-    ]
+    errors = [field_error(found) for found in error.errors()]
     first = errors[0]
-    return Problem(422, f"{first['where']}: {first['message']}", errors=errors)
+    return Problem(
+        422, "field.invalid", errors=errors, where=first["where"], reason=first["message"]
+    )
+
+
+def field_error(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An error of pydantic as JSON, with the limits in its sentence."""
+    limits = found.get("ctx", {}).items()
+    return {
+        "where": ".".join(str(part) for part in found["loc"]) or "body",
+        "message": str(found["msg"]),
+        "code": f"field.{found['type']}",
+        "values": {name: value for name, value in limits if isinstance(value, (str, int, float))},
+    }
 
 
 def server_error(error: Exception, request_id: str) -> Problem:
@@ -79,11 +93,7 @@ def server_error(error: Exception, request_id: str) -> Problem:
     The answer has the type alone: messages may have the server's paths.
     """
     logger.error("request %s failed", request_id, exc_info=error)
-    return Problem(
-        500,
-        f"{type(error).__name__} on the server. Its log has the reason under this request id; "
-        "please report it",
-    )
+    return Problem(500, "bug", kind=type(error).__name__)
 
 
 def request_id_of(request: Request) -> str:
@@ -104,9 +114,9 @@ def add_problems(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        detail = str(error.detail)
-        if error.status_code == 404 and detail == "Not Found":
-            detail = f"no route {request.url.path}; see /openapi.json for those that there are"
-        response = Problem(error.status_code, detail).response(request_id_of(request))
+        problem = Problem(error.status_code, "request.refused", reason=str(error.detail))
+        if error.status_code == 404 and error.detail == "Not Found":
+            problem = Problem(404, "route.missing", path=request.url.path)
+        response = problem.response(request_id_of(request))
         response.headers.update(error.headers or {})
         return response

@@ -21,6 +21,7 @@ from ampere.store.serving import ServedModel
 from serve.backend import Backend, ServedPair
 from serve.decode_pool import DecodePool
 from serve.embedder import EmbedItem
+from serve.messages import Message
 from serve.problems import Problem
 from serve.query_cache import Embedded, QueryCache
 from serve.schemas import QueryBody, SearchBody
@@ -43,7 +44,7 @@ class Query:
     files: list[bytes]
     text: str | None
     transcript: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     steps_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -92,16 +93,12 @@ class Queries:
         """
         if body.media_uri is not None:
             if files:
-                raise Problem(422, "the query has both a file and media_uri; expected one of them")
+                raise Problem(422, "file.twice")
             files = [await self.stores.fetch(body.media_uri)]
         limit = self.stores.max_bytes
         for file in files:
             if len(file) > limit:
-                raise Problem(
-                    413,
-                    f"the file has {len(file)} bytes; expected at most {limit} "
-                    "(serve.max_upload_mb)",
-                )
+                raise Problem(413, "file.large", size=len(file), limit=limit)
         return Query(body, files, body.text)
 
     async def search(self, body: SearchBody, query: Query) -> Found:
@@ -130,7 +127,7 @@ class Queries:
         pair = self.backend.pair(query.body.model)
         request = search_request(SearchBody(), query)
         if set(request.parts) - {"file", "words"} or request.weights:
-            raise Problem(422, "expected a file, text, or both; sample_id and vector have vectors")
+            raise Problem(422, "embed.parts")
         request = replace(request, mode="vector")
 
         async def ask(served: ServedModel) -> tuple[NDArray[np.float32], ServedModel, Domain]:
@@ -189,9 +186,9 @@ class Queries:
         try:
             return await self.pool.call(query_sample, media, decode, domain)
         except MediaError as error:
-            detail = f"the file cannot be read: {error}"
-            where = [{"where": "file", "message": str(error)}]
-            raise Problem(422, detail, errors=where) from error
+            reason = str(error)
+            where = [{"where": "file", "message": reason}]
+            raise Problem(422, "file.unreadable", errors=where, reason=reason) from error
 
 
 def search_request(body: SearchBody, query: Query) -> SearchRequest:
@@ -223,7 +220,7 @@ def search_request(body: SearchBody, query: Query) -> SearchRequest:
             facets=tuple(dict.fromkeys(body.facets)),
         )
     except ValueError as error:
-        raise Problem(422, str(error)) from error
+        raise Problem(422, "request.invalid", reason=str(error)) from error
 
 
 def without_files(request: SearchRequest) -> SearchRequest:

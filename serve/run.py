@@ -14,6 +14,8 @@ from serve.environment import prepare_local_ray
 
 APPLICATION = "ampere"
 REQUEST_TIMEOUT_S = 1000.0  # beyond any limit of our own, which the guards of a gateway keep
+# A line for each request, in the gateway and in each replica behind it, costs more than it tells.
+LOGGING = {"enable_access_log": False}
 # At a signal. With Serve's own time to stop, it ends within the usual 30 s before SIGKILL.
 DRAIN_S = 15.0
 
@@ -56,7 +58,7 @@ def start(workspace: Workspace, settings: ServeSettings) -> str:
             "encoding": "JSON" if is_json() else "TEXT",
         },
     )
-    serve.run(app, name=APPLICATION, route_prefix="/")
+    serve.run(app, name=APPLICATION, route_prefix="/", logging_config=LOGGING)
     return f"http://{host}:{port}"
 
 

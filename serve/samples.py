@@ -50,7 +50,7 @@ class Samples:
             QueryBody(media_uri=body.media_uri, text=body.text, domain=body.domain), files
         )
         if not query.files and not body.vector and body.text is None:
-            raise Problem(422, f"sample {body.sample_id!r} has no file, text or vector; give one")
+            raise Problem(422, "sample.empty", sample=repr(body.sample_id))
         if query.files and not uris:
             uris = await asyncio.to_thread(self._store_files, query.files)
         for pair in self.queries.backend.pairs.values():
@@ -87,7 +87,7 @@ class Samples:
         try:
             await asyncio.to_thread(writer.upsert, [sample])
         except (ValueError, TypeError, pa.ArrowException) as error:
-            raise Problem(422, str(error)) from error
+            raise Problem(422, "request.invalid", reason=str(error)) from error
 
     async def delete(self, sample_id: str) -> None:
         """Delete a sample from all tables.
@@ -121,7 +121,7 @@ class Samples:
         """
         rows = await asyncio.to_thread(self._rows, SAMPLES, sample_id)
         if not rows:
-            raise Problem(404, f"no sample {sample_id[:200]!r}")
+            raise Problem(404, "sample.missing", sample=repr(sample_id[:200]))
         return rows[0]
 
     async def transcript(self, sample_id: str) -> dict[str, Any] | None:
@@ -152,7 +152,7 @@ class Samples:
         """
         rows = await asyncio.to_thread(self._rows, FRAMES, sample_id, ["frames"])
         if not rows:
-            raise Problem(404, f"sample {sample_id[:200]!r} has no frames")
+            raise Problem(404, "frames.missing", sample=repr(sample_id[:200]))
         return rows[0]["frames"]
 
     def _rows(
@@ -176,7 +176,7 @@ def unit_vector(values: Sequence[float]) -> NDArray[np.float32]:
     try:
         return unit(np.array(values, np.float32))
     except ValueError as error:
-        raise Problem(422, str(error)) from error
+        raise Problem(422, "request.invalid", reason=str(error)) from error
 
 
 def without_own_columns(row: Mapping[str, Any]) -> dict[str, Any]:

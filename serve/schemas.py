@@ -195,6 +195,14 @@ class Count(BaseModel):
     count: int
 
 
+class Note(BaseModel):
+    """A sentence for people, with a stable code for programs, and the values in it."""
+
+    code: str
+    message: str
+    values: dict[str, str | int | float]
+
+
 class QueryEcho(BaseModel):
     """What was searched by in the end."""
 
@@ -202,7 +210,7 @@ class QueryEcho(BaseModel):
     domain: Domain
     text: str | None
     transcript: str | None
-    notes: list[str]
+    notes: list[Note]
 
 
 class SearchResult(BaseModel):
@@ -420,6 +428,15 @@ class StatusAnswer(BaseModel):
     status: str
 
 
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    where: str
+    message: str
+    code: str | None = None
+    values: dict[str, str | int | float] = {}
+
+
 class ProblemBody(BaseModel):
     """An error (RFC 9457)."""
 
@@ -428,7 +445,9 @@ class ProblemBody(BaseModel):
     status: int
     detail: str
     request_id: str
-    errors: list[dict[str, str]] = []
+    code: str = Field(description="of the sentence in `detail`; stable")
+    values: dict[str, str | int | float] = Field(description="in that sentence")
+    errors: list[FieldError] = []
 
 
 def facet_counts(facets: Mapping[str, Mapping[Any, int]]) -> dict[str, list[dict[str, Any]]]:

@@ -10,7 +10,12 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.media.content_type import content_type
 from ampere.retrieval.judged import Judgment, QueryKey, Rival
-from ampere.store.judgments import append_judgments, judgment_json, read_judgments
+from ampere.store.judgments import (
+    append_judgments,
+    delete_judgment,
+    judgment_json,
+    read_judgments,
+)
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
 from serve.audit import Audit
@@ -140,9 +145,18 @@ class Services:
                 **body.model_dump(exclude={"query", "rival"}),
             )
         except ValueError as error:
-            raise Problem(422, str(error)) from error
+            raise Problem(422, "request.invalid", reason=str(error)) from error
         (judgment_id,) = append_judgments(self.workspace, [judgment])
         return judgment_id
+
+    def withdraw(self, judgment_id: str) -> None:
+        """Delete a judgment.
+
+        Raises:
+            Problem: 404, there is none.
+        """
+        if not delete_judgment(self.workspace, judgment_id):
+            raise Problem(404, "judgment.missing", judgment=repr(judgment_id))
 
     def judgments(self, limit: int) -> list[dict[str, Any]]:
         """Stored judgments, the newest first."""

@@ -45,7 +45,7 @@ class Stores:
         try:
             return await asyncio.to_thread(load, uri, self.max_bytes)
         except MediaError as error:
-            raise Problem(422, f"media_uri cannot be read: {error}") from error
+            raise Problem(422, "uri.unreadable", reason=str(error)) from error
 
     def check(self, uri: str) -> None:
         """Raise a problem (422) unless a URI is in an allowed store."""
@@ -53,7 +53,7 @@ class Stores:
         is_plain = posixpath.normpath(path) == path and "\\" not in uri and "@" not in uri
         if not is_plain or not uri.startswith(self.prefixes or "\0"):
             allowed = ", ".join(self.prefixes) or "none; the operator sets serve.stores"
-            raise Problem(422, f"media_uri {uri[:200]!r} is in no allowed store ({allowed})")
+            raise Problem(422, "uri.store", uri=repr(uri[:200]), allowed=allowed)
 
     async def _fetch_http(self, uri: str) -> bytes:
         """One GET without redirects, to an address that was checked, so that no name changes it."""
@@ -71,32 +71,24 @@ class Stores:
                 client.stream("GET", target, headers=headers, extensions=extensions) as answer,
             ):
                 if answer.status_code != 200:
-                    raise Problem(
-                        422,
-                        f"media_uri {uri[:200]} answered with status {answer.status_code}; "
-                        "expected 200 (redirects are not followed)",
-                    )
+                    raise Problem(422, "uri.status", uri=uri[:200], got=answer.status_code)
                 data = bytearray()
                 async for chunk in answer.aiter_bytes():
                     data += chunk
                     if len(data) > self.max_bytes:
-                        raise Problem(413, f"the file at media_uri has over {self.max_bytes} bytes")
+                        raise Problem(413, "uri.large", limit=self.max_bytes)
                 return bytes(data)
         except httpx.HTTPError as error:
-            raise Problem(422, f"media_uri cannot be read: {type(error).__name__}") from error
+            raise Problem(422, "uri.unreadable", reason=type(error).__name__) from error
 
     async def _address(self, host: str, port: int) -> str:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise Problem(422, f"media_uri names the host {host!r}, which is unknown") from error
+            raise Problem(422, "uri.host", host=repr(host)) from error
         addresses = [str(entry[4][0]) for entry in found]
         private = [name for name in addresses if not ipaddress.ip_address(name).is_global]
         if private and host not in self.private_hosts:
-            raise Problem(
-                422,
-                f"media_uri names the host {host!r}, which has a private address; the operator may "
-                "list it in serve.private_hosts",
-            )
+            raise Problem(422, "uri.private", host=repr(host))
         return addresses[0]

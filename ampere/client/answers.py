@@ -81,6 +81,17 @@ class ValueCount:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence of the endpoint, with a stable code."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
 class QueryUsed:
     """The query as the endpoint understood it.
 
@@ -96,7 +107,7 @@ class QueryUsed:
     domain: Domain | None
     text: str | None
     transcript: str | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True)

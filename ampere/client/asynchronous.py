@@ -71,6 +71,7 @@ class AsyncClient:
     coverage = awaitable(calls.coverage)
     failures = awaitable(calls.failures)
     judge = awaitable(calls.judge)
+    withdraw = awaitable(calls.withdraw)
     judgments = awaitable(calls.judgments)
 
     def search_batch(

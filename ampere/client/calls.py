@@ -281,6 +281,19 @@ def judge(
     return Call("POST", "/v1/judgments", read, fields=fields, is_idempotent=False)
 
 
+def withdraw(judgment_id: str) -> Call[None]:
+    """Take a judgment back, so that it counts no more.
+
+    Args:
+        judgment_id: as `judge` returned it.
+
+    Raises:
+        NotFound: there is none, also not before an attempt whose answer was lost.
+    """
+    path = f"/v1/judgments/{quote(judgment_id, safe='')}"
+    return Call("DELETE", path, lambda _: None, done_again=404)
+
+
 def judgments(*, limit: int | None = None) -> Call[tuple[Judgment, ...]]:
     """List stored judgments."""
     read = answer(tuple[Judgment, ...], "judgments")

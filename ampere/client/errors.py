@@ -21,6 +21,7 @@ class ApiError(Exception):
     Attributes:
         status: HTTP status.
         detail: what came, what was expected, and what to do.
+        code: of that sentence, stable; None: a proxy answered.
         request_id: of the request, as in the endpoint's log; None: the answer has none.
         errors: of single fields.
         retry_after_s: seconds after which the endpoint asks to try again; None: it does not say.
@@ -33,6 +34,7 @@ class ApiError(Exception):
         status: int,
         detail: str,
         *,
+        code: str | None = None,
         request_id: str | None = None,
         errors: tuple[FieldError, ...] = (),
         retry_after_s: float | None = None,
@@ -41,6 +43,7 @@ class ApiError(Exception):
         super().__init__(status, detail)  # all others are in __dict__, which pickle keeps
         self.status = status
         self.detail = detail
+        self.code = code
         self.request_id = request_id
         self.errors = errors
         self.retry_after_s = retry_after_s
@@ -99,6 +102,7 @@ def problem_error(
     return KINDS.get(status, ApiError)(
         status,
         str(problem.get("detail") or problem.get("title") or "no detail"),
+        code=problem.get("code"),
         request_id=problem.get("request_id") or request_id,
         errors=tuple(
             FieldError(str(error.get("where")), str(error.get("message")))

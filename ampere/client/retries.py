@@ -17,7 +17,9 @@ class Retries:
     """How often a request is sent again.
 
     The wait before attempt n + 1 is random, from 0 to `first_s` x 2^(n - 1) and at most
-    `longest_s`, and on top of what Retry-After says.
+    `longest_s`. After an answer with Retry-After the wait is that, and on top a random time, up to
+    half of it or as above, whichever is longer: clients that were refused together do not come
+    back together.
 
     Attributes:
         total_s: no attempt begins later than this many seconds after the first; 0: one attempt.
@@ -71,8 +73,8 @@ class Attempts:
         # The exponent's bound keeps the power finite; no wait is that long.
         doubled = self._retries.first_s * 2 ** min(self.failed - 1, 60)
         longest = min(self._retries.longest_s, doubled)
-        asked = error.retry_after_s if isinstance(error, ApiError) else None
-        wait = (asked or 0.0) + longest * self._jitter()
+        asked = (error.retry_after_s if isinstance(error, ApiError) else None) or 0.0
+        wait = asked + max(longest, asked / 2) * self._jitter()
         is_late = self._clock() - self._start + wait > self._retries.total_s
         return None if is_late or not self._retries.total_s else wait
 

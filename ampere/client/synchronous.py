@@ -84,6 +84,7 @@ class Client:
     coverage = blocking(calls.coverage)
     failures = blocking(calls.failures)
     judge = blocking(calls.judge)
+    withdraw = blocking(calls.withdraw)
     judgments = blocking(calls.judgments)
 
     def search_batch(

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ampere.records import JUDGMENTS
 from ampere.retrieval.judged import Judgment, QueryKey, Rival, StoredJudgment
 from ampere.store.table import Table
@@ -27,6 +29,20 @@ def append_judgments(workspace: Workspace, judgments: Sequence[Judgment]) -> lis
         if _files(table) >= MERGE_AT:
             table.compact()
     return [row["judgment_id"] for row in rows]
+
+
+def delete_judgment(workspace: Workspace, judgment_id: str) -> bool:
+    """Take a judgment back; returns whether there was one. An earlier one may count again.
+
+    Blocks while another process writes the table.
+    """
+    table = workspace.table(JUDGMENTS)
+    is_it = pc.field("judgment_id") == judgment_id
+    with workspace.lock(JUDGMENTS.name, wait=True):
+        if not table.count(is_it):
+            return False
+        table.delete(is_it)
+    return True
 
 
 def read_judgments(workspace: Workspace, limit: int | None = None) -> list[StoredJudgment]:

@@ -29,9 +29,7 @@ async def read_body(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
     if content_type == FORM:
         return await _read_form(request, kind)
     if content_type != JSON:
-        raise Problem(
-            415, f"content-type is {content_type or 'missing'}; expected {JSON} or {FORM}"
-        )
+        raise wrong_type(content_type, f"{JSON} or {FORM}")
     fields = validated(kind, parsed(await request.body()))
     return fields, files_of(fields)
 
@@ -44,8 +42,13 @@ async def read_json(request: Request, kind: type[B]) -> B:
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != JSON:
-        raise Problem(415, f"content-type is {content_type or 'missing'}; expected {JSON}")
+        raise wrong_type(content_type, JSON)
     return validated(kind, parsed(await request.body()))
+
+
+def wrong_type(got: str, expected: str) -> Problem:
+    """The problem of a body of another type."""
+    return Problem(415, "body.type", got=got or "missing", expected=expected)
 
 
 async def _read_form(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
@@ -56,7 +59,7 @@ async def _read_form(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
                 continue
             values = [value for value in form.getlist(name) if value != ""]
             if any(isinstance(value, UploadFile) for value in values):
-                raise Problem(422, f"{name} is a file; expected the file in the field `file`")
+                raise Problem(422, "form.file", name=name)
             if values:
                 fields[name] = form_value(kind, name, [str(value) for value in values])
         uploads = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
@@ -77,7 +80,7 @@ def form_value(kind: type[BaseModel], name: str, values: list[str]) -> Any:
         try:
             return json.loads(values[-1])
         except ValueError as error:
-            raise Problem(422, f"{name} is {values[-1][:100]!r}; expected JSON") from error
+            raise Problem(422, "form.json", name=name, got=repr(values[-1][:100])) from error
     return values if origin in (list, tuple) else values[-1]
 
 
@@ -90,7 +93,7 @@ def parsed(body: bytes | str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the body is no JSON: {str(error)[:200]}") from error
+        raise Problem(400, "body.json", reason=str(error)[:200]) from error
 
 
 def validated(kind: type[B], fields: Any) -> B:
@@ -100,9 +103,9 @@ def validated(kind: type[B], fields: Any) -> B:
         Problem: 422, a field is unknown, missing or out of range, or a text has half a character.
     """
     if not isinstance(fields, Mapping):
-        raise Problem(422, f"the body is a {type(fields).__name__}; expected an object")
+        raise Problem(422, "body.object", got=type(fields).__name__)
     if has_half_characters(fields):
-        raise Problem(422, "a text contains an unpaired surrogate (invalid Unicode)")
+        raise Problem(422, "body.unicode")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -130,7 +133,7 @@ def files_of(fields: BaseModel) -> list[bytes]:
     try:
         return [base64.b64decode(text, validate=True) for text in texts]
     except (binascii.Error, ValueError) as error:
-        raise Problem(422, f"media is no base64: {error}") from error
+        raise Problem(422, "file.base64", reason=str(error)) from error
 
 
 async def read_lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
@@ -141,12 +144,12 @@ async def read_lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (LINES, "application/jsonl"):
-        raise Problem(415, f"content-type is {content_type or 'missing'}; expected {LINES}")
+        raise wrong_type(content_type, LINES)
     number, rest = 0, b""
     async for chunk in request.stream():
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
-            raise Problem(413, f"line {number + 1} has over {MAX_LINE_BYTES} bytes")
+            raise Problem(413, "batch.line", line=number + 1, limit=MAX_LINE_BYTES)
         for line in lines:
             if line.strip():
                 yield _checked(number), line
@@ -157,5 +160,5 @@ async def read_lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
 
 def _checked(number: int) -> int:
     if number >= MAX_LINES:
-        raise Problem(422, f"the batch has over {MAX_LINES} lines; send it in several parts")
+        raise Problem(422, "batch.lines", limit=MAX_LINES)
     return number

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
 
 from ampere.store.rollback import publish_base, roll_back
 from ampere.store.workspace import Workspace
@@ -27,6 +27,7 @@ from serve.schemas import (
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows of each kind")]
+JudgmentId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="as it was answered")]
 COLUMN_TYPES = {"bool": "boolean", "double": "number", "string": "string"}
 OWN_COLUMNS = ("split", "origin", "media_uri")
 
@@ -103,7 +104,8 @@ async def publish(request: Request) -> JSONResponse:
     try:
         await asyncio.to_thread(publish_base, held.workspace, name, body.version)
     except (ValueError, OSError) as error:
-        raise Problem(422, without_paths(error, held.workspace)) from error
+        reason = without_paths(error, held.workspace)
+        raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "publish", f"{pair.model} {body.version}", None)
     return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": body.version})
 
@@ -122,7 +124,8 @@ async def rollback(request: Request) -> JSONResponse:
     try:
         version = await asyncio.to_thread(roll_back, held.workspace, pair.model, pair.newest.name)
     except (ValueError, OSError, RuntimeError) as error:
-        raise Problem(422, without_paths(error, held.workspace)) from error
+        reason = without_paths(error, held.workspace)
+        raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "rollback", f"{pair.model} {version}", None)
     return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": version})
 
@@ -170,3 +173,18 @@ async def judgments(request: Request, limit: Limit = 100) -> JSONResponse:
     """The stored judgments, the newest first."""
     stored = await asyncio.to_thread(services(request).judgments, limit)
     return JSONResponse({"judgments": stored})
+
+
+@router.delete(
+    "/judgments/{judgment_id}",
+    status_code=204,
+    responses=READ,
+    response_class=Response,
+    tags=["judgments"],
+)
+async def withdraw(request: Request, judgment_id: JudgmentId) -> Response:
+    """Take a judgment back: it counts no more. One before it of the same hit may count again."""
+    held = services(request)
+    await asyncio.to_thread(held.withdraw, judgment_id)
+    held.audit.write(request, "withdraw", judgment_id, None)
+    return Response(status_code=204)

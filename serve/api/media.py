@@ -34,9 +34,9 @@ async def file_response(uri: str, wanted: str | None) -> Response:
             return FileResponse(uri, media_type=kind, headers=headers)
         return await asyncio.to_thread(_remote, uri, wanted, kind, headers)
     except FileNotFoundError as error:
-        raise Problem(404, "the file is not where the catalog had it") from error
+        raise Problem(404, "media.gone") from error
     except OSError as error:
-        raise Problem(404, f"the file cannot be read: {type(error).__name__}") from error
+        raise Problem(404, "media.unreadable", reason=type(error).__name__) from error
 
 
 def _remote(uri: str, wanted: str | None, kind: str, headers: dict[str, str]) -> Response:
@@ -76,7 +76,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     begin = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     if begin >= end:
-        raise Problem(416, f"the range {header} is beyond the file's {size} bytes")
+        raise Problem(416, "media.range", range=found.string, size=size)
     return begin, end
 
 

@@ -89,7 +89,7 @@ async def frame(request: Request, sample_id: str, number: int) -> Response:
     """A stored frame as JPEG."""
     stored = await services(request).samples.frames(sample_id)
     if not 0 <= number < len(stored):
-        raise Problem(404, f"sample {sample_id[:200]!r} has {len(stored)} frames, from 0")
+        raise Problem(404, "frame.missing", sample=repr(sample_id[:200]), count=len(stored))
     return Response(stored[number], media_type="image/jpeg", headers=CACHED)
 
 
@@ -111,7 +111,7 @@ async def media(request: Request, sample_id: str, n: Place = 0) -> Response:
     row = await services(request).samples.row(sample_id)
     uris = row["media_uris"] or []
     if n >= len(uris):
-        raise Problem(404, f"sample {sample_id[:200]!r} has {len(uris)} files, from 0")
+        raise Problem(404, "media.missing", sample=repr(sample_id[:200]), count=len(uris))
     return await file_response(uris[n], request.headers.get("range"))
 
 

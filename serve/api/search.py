@@ -117,7 +117,7 @@ async def facets(request: Request) -> JSONResponse:
             facets=tuple(dict.fromkeys(body.columns)),
         )
     except ValueError as error:
-        raise Problem(422, str(error)) from error
+        raise Problem(422, "request.invalid", reason=str(error)) from error
     counts, version = await pair.with_same_weights(
         lambda served: pair.facets(SearchCall(served.name, counting, {}))
     )
@@ -154,7 +154,7 @@ async def search_answer(held: Services, body: SearchBody, files: list[bytes]) ->
             "domain": str(found.domain),
             "text": query.text,
             "transcript": query.transcript,
-            "notes": query.notes,
+            "notes": [note.answer() for note in query.notes],
         },
         "timing_ms": query.steps_ms,
     }

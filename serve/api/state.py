@@ -35,9 +35,7 @@ async def readyz(request: Request) -> dict[str, str]:
     try:
         await asyncio.wait_for(held.is_ready(), READY_S)
     except TimeoutError as error:
-        raise Problem(
-            503, f"the deployments do not answer within {READY_S:g} s", retry_after_s=2
-        ) from error
+        raise Problem(503, "starting.all", retry_after_s=2, seconds=f"{READY_S:g}") from error
     return {"status": "ready"}
 
 
@@ -93,5 +91,5 @@ def page_file(name: str) -> Response:
     file = folder.joinpath(*parts) if parts else folder
     kind = CONTENT_TYPES.get(PurePosixPath(name).suffix)
     if kind is None or ".." in parts or name.startswith("/") or not file.is_file():
-        raise Problem(404, f"the page has no file {name[:100]!r}")
+        raise Problem(404, "page.missing", name=repr(name[:100]))
     return Response(file.read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})

@@ -17,6 +17,7 @@ LOOPBACK = "loopback"  # who asks without a key, where none is needed
 LOOK_S = 5.0  # between two looks at the stored keys
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # and the files of the page
 ADMIN_METHODS = ("PUT", "DELETE")
+READER_PATHS = ("/v1/judgments/",)  # who may judge may take a judgment back
 ADMIN_PATHS = ("/v1/index/publish", "/v1/index/rollback")
 
 
@@ -50,14 +51,10 @@ class KeyRing:
         if not keys and not self.required:
             return "admin", LOOPBACK
         if key is None:
-            raise Problem(
-                401, "no API key; send the header `Authorization: Bearer KEY` (see `ampere keys`)"
-            )
+            raise Problem(401, "key.missing")
         found = matching_key(keys, key)
         if found is None:
-            raise Problem(
-                401, "the API key is unknown; `ampere keys list` shows those that there are"
-            )
+            raise Problem(401, "key.unknown")
         return found.role, found.key_id
 
 
@@ -80,7 +77,7 @@ class Access:
         try:
             role, name = await self.ring.role(key_of(Headers(scope=scope)))
             if role != "admin" and is_for_admins(scope["method"], scope["path"]):
-                raise Problem(403, f"key {name} may read only; this needs a key of role admin")
+                raise Problem(403, "key.reads", key=name)
         except Problem as problem:
             await problem.response(scope["ampere.request_id"])(scope, receive, send)
             return
@@ -95,6 +92,8 @@ def is_open(path: str) -> bool:
 
 def is_for_admins(method: str, path: str) -> bool:
     """Whether a request changes samples or the index."""
+    if path.startswith(READER_PATHS):
+        return False
     return method in ADMIN_METHODS or path in ADMIN_PATHS
 
 

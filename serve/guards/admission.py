@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.guards.access import LOOPBACK
+from serve.guards.refusals import Load, Pace
 from serve.metrics import Metrics
 from serve.problems import Problem
 
@@ -21,7 +22,7 @@ LIGHT_PATHS = ("/v1/session", "/v1/judgments", "/v1/index/publish", "/v1/index/r
 class Slots:
     """Limits the requests of a gateway replica that decode, embed or search at the same time.
 
-    There is no queue: a request that finds no free slot is refused at once, and may be sent again.
+    There is no queue: a request that finds no free slot is refused, and may be sent again.
     With a queue, each admitted request would wait for all requests before it.
 
     Args:
@@ -34,6 +35,7 @@ class Slots:
         self.clients: Counter[str] = Counter()
         self.taken = 0
         self.draining = False
+        self.load = Load()
         self._empty = asyncio.Event()
 
     def take(self, client: str | None) -> None:
@@ -46,27 +48,18 @@ class Slots:
             Problem: 503, the endpoint is stopping; 429, there is none.
         """
         if self.draining:
-            raise Problem(503, "the endpoint is stopping; try again", retry_after_s=2)
+            raise Problem(503, "stopping", retry_after_s=2)
         if client is not None and self.clients[client] >= self.per_client:
-            raise Problem(
-                429,
-                f"this key has {self.per_client} requests in progress, which is its limit "
-                "(serve.max_per_client); wait for one of them",
-                retry_after_s=1,
-            )
+            raise Problem(429, "busy.key", retry_after_s=self.load.refused(), limit=self.per_client)
         if self.taken >= self.total:
-            raise Problem(
-                429,
-                f"the endpoint works on {self.total} requests, which is its limit "
-                "(serve.max_concurrent); try again",
-                retry_after_s=1,
-            )
+            raise Problem(429, "busy", retry_after_s=self.load.refused(), limit=self.total)
         self.taken += 1
         if client is not None:
             self.clients[client] += 1
 
     def give_back(self, client: str | None) -> None:
         """Free a slot."""
+        self.load.answered()
         self.taken -= 1
         if client is not None:
             self.clients[client] -= 1
@@ -104,6 +97,7 @@ class Admission:
     ) -> None:
         self.app, self.slots, self.metrics = app, slots, metrics
         self.max_upload_bytes, self.timeout_s = max_upload_bytes, timeout_s
+        self.pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 408, 413, 429 or 503."""
@@ -130,12 +124,7 @@ class Admission:
                 if needs_slot:
                     self.slots.give_back(client)
         except TimeoutError as error:
-            problem = Problem(
-                503,
-                f"no answer within {self.timeout_s:g} s (serve.request_timeout_s); try again, with "
-                "less at once",
-                retry_after_s=5,
-            )
+            problem = Problem(503, "late", retry_after_s=5, seconds=f"{self.timeout_s:g}")
             await self._refuse(problem, scope, receive, sending, began, error)
         except Problem as problem:
             await self._refuse(problem, scope, receive, sending, began, problem)
@@ -151,6 +140,8 @@ class Admission:
     ) -> None:
         if began:  # nothing but an early end tells the client now
             raise error
+        if problem.status == 429:
+            await self.pace.wait(scope)
         self.metrics.refused(problem.status)
         await problem.response(scope["ampere.request_id"])(scope, receive, send)
 
@@ -168,15 +159,12 @@ class Admission:
             try:
                 message = await asyncio.wait_for(receive(), IDLE_S)
             except TimeoutError as error:
-                raise Problem(408, f"no byte of the body for {IDLE_S:g} s") from error
+                raise Problem(408, "body.stalled", seconds=f"{IDLE_S:g}") from error
             read += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             size = max(read, int(declared) if declared.isdecimal() else 0)
             if size > limit:
-                raise Problem(
-                    413,
-                    f"the body has {size} bytes; expected at most {limit} (serve.max_upload_mb)",
-                )
+                raise Problem(413, "body.large", size=size, limit=limit)
             return message
 
         return limited

@@ -1,13 +1,14 @@
 // Calls of the endpoint. A failed call throws a Problem; a missing key is asked for once.
 
 import { byId } from "./dom.js";
-import { t } from "./i18n.js";
+import { said, t } from "./i18n.js";
 
 /** An error answer (application/problem+json). Status 0: the endpoint cannot be reached. */
 export class Problem extends Error {
-  constructor(status, { detail, request_id: requestId, errors }, retryAfter) {
+  constructor(status, { detail, code, values, request_id: requestId, errors }, retryAfter) {
     super(detail);
-    Object.assign(this, { status, detail, requestId, retryAfter, errors: errors ?? [] });
+    const sentence = { detail, code, values };
+    Object.assign(this, { status, ...sentence, requestId, retryAfter, errors: errors ?? [] });
   }
 }
 
@@ -39,9 +40,9 @@ async function problemOf(response) {
   return new Problem(
     response.status,
     {
+      ...body,
       detail: body.detail ?? body.title ?? `status ${response.status} ${response.statusText}`,
       request_id: body.request_id ?? response.headers.get("x-request-id"),
-      errors: body.errors,
     },
     Number(response.headers.get("retry-after")) || null,
   );
@@ -70,8 +71,9 @@ function keyFromDialog() {
       try {
         const answer = await reach("/v1/session", { method: "POST", headers });
         if (answer.ok) return dialog.close("accepted");
+        const problem = await problemOf(answer);
         byId("key-error").textContent =
-          answer.status === 401 ? t("key.wrong") : (await problemOf(answer)).detail;
+          answer.status === 401 ? t("key.wrong") : said(problem, problem.detail);
       } catch (error) {
         byId("key-error").textContent = `${t("error.0")}: ${error.message}`;
       }
@@ -92,3 +94,4 @@ export const index = () => call("/v1/index");
 export const coverage = (model) => call(`/v1/coverage?${new URLSearchParams({ model, limit: 100 })}`);
 export const failures = () => call("/v1/failures?limit=100");
 export const judge = (judgment) => call("/v1/judgments", { json: judgment });
+export const withdraw = (id) => call(`/v1/judgments/${id}`, { method: "DELETE" });

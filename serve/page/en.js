@@ -81,6 +81,7 @@ export default {
   "hit.no.product": "no product",
   "hit.moment": "Said at {time}: {text}",
   "hit.judged": "Judgment stored",
+  "hit.withdrawn": "Judgment taken back",
   "hit.rank": "Rank {rank}",
 
   "why.title": "Why this result",
@@ -268,7 +269,7 @@ export default {
   "help.enter": "open a result, play it at its moment",
   "help.s": "search with the result",
   "help.w": "why this result",
-  "help.+-": "judge the result good or bad",
+  "help.+-": "judge the result good or bad; again: take it back",
   "help.esc": "close a dialog",
   "help.paste": "paste a picture",
 };

@@ -1,9 +1,11 @@
 // The page's language: Chinese or English, by the browser's setting or the choice stored here.
 
 import en from "./en.js";
+import saidZh from "./said_zh.js";
 import zh from "./zh.js";
 
 const LANGUAGES = { en, zh };
+const SAID = { en: {}, zh: saidZh }; // what the endpoint says is in English already
 const STORED = "ampere-language";
 const ATTRIBUTES = { tLabel: "aria-label", tTitle: "title", tPlaceholder: "placeholder" };
 
@@ -13,8 +15,17 @@ if (!(language in LANGUAGES)) language = "en";
 /** The message of a key, with `{name}` replaced by values. */
 export function t(key, values = {}) {
   const message = LANGUAGES[language][key] ?? en[key] ?? key;
-  return message.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+  return filled(message, values);
 }
+
+/** What the endpoint says ({code, values}); its English sentence if there is no translation. */
+export function said({ code, values }, sentence) {
+  const message = SAID[language][code];
+  return message === undefined ? sentence : filled(message, values ?? {});
+}
+
+const filled = (message, values) =>
+  message.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 
 /** Sets the texts of elements with `data-t`, `data-t-label`, `data-t-title`, `data-t-placeholder`. */
 export function translate() {

@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { el } from "./dom.js";
-import { t } from "./i18n.js";
+import { said, t } from "./i18n.js";
 
 const KNOWN = [0, 400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503];
 const WAIT_S = 5; // where the endpoint does not say how long
@@ -29,10 +29,19 @@ const isAbout = ({ errors, detail }, field) =>
 export const isAboutFilter = (problem) =>
   problem instanceof Problem && problem.status === 422 && isAbout(problem, "filter");
 
+/** What came, what was expected, and what is wrong with fields, in the page's language. */
+function details(problem) {
+  const detail = said(problem, problem.detail);
+  const fields = problem.errors
+    .filter(({ message }) => !detail.includes(message))
+    .map((field) => `${field.where}: ${said(field, field.message)}`);
+  return [detail, ...fields];
+}
+
 /** An error in one line. */
 export function problemText(error) {
   if (!(error instanceof Problem)) return String(error.message ?? error);
-  return `${wording(error).title}: ${error.detail}`;
+  return `${wording(error).title}: ${details(error).join("; ")}`;
 }
 
 /** An error as a panel with a button that tries again. */
@@ -41,11 +50,8 @@ export function problemView(error, retry) {
     return panel(t("error.title"), [String(error.message ?? error)], retry);
   }
   const { title, advice } = wording(error);
-  const fields = error.errors
-    .filter(({ message }) => !error.detail.includes(message))
-    .map(({ where, message }) => `${where}: ${message}`);
   const id = error.requestId && t("error.request", { id: error.requestId });
-  return panel(title, [error.detail, ...fields], retry, advice, id);
+  return panel(title, details(error), retry, advice, id);
 }
 
 function panel(title, lines, retry, advice = "", id = "") {

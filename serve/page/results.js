@@ -5,7 +5,7 @@ import { columnTypes } from "./catalog.js";
 import { ranksOf, rivalOf } from "./compare.js";
 import { byId, el } from "./dom.js";
 import { hitView } from "./hit.js";
-import { number, t } from "./i18n.js";
+import { number, said, t } from "./i18n.js";
 import { withMore } from "./link.js";
 import { lacksWords } from "./request.js";
 
@@ -63,7 +63,7 @@ function summary(side, name) {
 
 function notes({ ask, side, answer }) {
   const { query } = answer;
-  const lines = [...query.notes];
+  const lines = query.notes.map((note) => said(note, note.message));
   if (lacksWords(ask, side)) lines.push(t("search.by.vector"));
   if (query.transcript) lines.push(t("search.heard", { text: query.transcript }));
   if (query.text && query.text !== ask.text) lines.push(t("search.used", { text: query.text }));

@@ -81,6 +81,7 @@ export default {
   "hit.no.product": "无商品",
   "hit.moment": "{time} 处说到：{text}",
   "hit.judged": "评价已保存",
+  "hit.withdrawn": "评价已撤回",
   "hit.rank": "第 {rank} 名",
 
   "why.title": "为何命中",
@@ -268,7 +269,7 @@ export default {
   "help.enter": "打开结果，从匹配的时刻播放",
   "help.s": "以此结果搜索",
   "help.w": "为何命中",
-  "help.+-": "评价结果的好坏",
+  "help.+-": "评价结果的好坏；再按一次撤回",
   "help.esc": "关闭对话框",
   "help.paste": "粘贴图片",
 };

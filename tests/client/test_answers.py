@@ -24,6 +24,7 @@ from ampere.client import (
     Media,
     Moment,
     MomentAnswer,
+    Note,
     NotFound,
     Overloaded,
     QueryKey,
@@ -91,7 +92,7 @@ def test_search(driver: MakeDriver) -> None:
             "model": "ampere@3f",
             "version": 57,
             "query": {"parts": ["words"], "domain": None, "text": "耳机", "transcript": None}
-            | {"notes": ["n"]},
+            | {"notes": [{"code": "speech.none", "message": "n", "values": {}}]},
             "timing_ms": {"total": 8.5},
         },
         "search",
@@ -105,7 +106,8 @@ def test_search(driver: MakeDriver) -> None:
     assert (second.moment, second.explanation) == (None, None)
     assert answer.results["page"] == ()
     assert answer.facets == {"category": (ValueCount("shoes", 3),)}
-    assert (answer.version, answer.query.notes, answer.timing_ms) == (57, ("n",), {"total": 8.5})
+    assert (answer.version, answer.timing_ms) == (57, {"total": 8.5})
+    assert answer.query.notes == (Note("speech.none", "n"),) and str(answer.query.notes[0]) == "n"
     with pytest.raises(AttributeError):
         first.score = 1
 
@@ -239,6 +241,7 @@ def test_statuses_have_error_types(driver: MakeDriver, status: int, kind: type[A
     error = raised.value
     assert type(error) is kind and error.is_problem
     assert (error.status, error.detail, error.request_id) == (status, "what to do", "r1")
+    assert error.code == "c"
     assert error.retry_after_s == 99
 
 
@@ -318,5 +321,5 @@ def test_both_clients_have_the_same_methods() -> None:
     def methods(client: type) -> set[str]:
         return {name for name in vars(client) if not name.startswith("_")}
 
-    assert methods(Client) == methods(AsyncClient) and len(methods(Client)) == 24
+    assert methods(Client) == methods(AsyncClient) and len(methods(Client)) == 25
     assert all(getattr(Client, name).__doc__ for name in methods(Client))

@@ -253,6 +253,13 @@ def test_a_judgment_is_sent_with_what_was_shown(driver: MakeDriver) -> None:
     )
 
 
+def test_a_judgment_is_taken_back_by_its_id(driver: MakeDriver) -> None:
+    endpoint = Endpoint(httpx.Response(204))
+    assert driver(endpoint).call("withdraw", "ab/12") is None
+    assert endpoint.request.url.raw_path == b"/v1/judgments/ab%2F12"
+    assert endpoint.request.method == "DELETE"
+
+
 def test_probes_are_asked_once(driver: MakeDriver) -> None:
     for failure in (problem(503), httpx.ConnectError("refused")):
         endpoint = Endpoint(failure)

@@ -92,6 +92,7 @@ def test_rollback_is_not_repeated_after_a_lost_answer(driver: MakeDriver) -> Non
 def test_deleted_by_a_lost_attempt_is_deleted(driver: MakeDriver) -> None:
     endpoint = Endpoint(LOST, problem(404))
     assert driver(endpoint).call("delete_sample", "a") is None
+    assert driver(Endpoint(LOST, problem(404))).call("withdraw", "a") is None
     with pytest.raises(NotFound):
         driver(Endpoint(problem(404))).call("delete_sample", "a")
     with pytest.raises(NotFound):
@@ -99,10 +100,10 @@ def test_deleted_by_a_lost_attempt_is_deleted(driver: MakeDriver) -> None:
 
 
 def test_retry_after_is_honored(driver: MakeDriver) -> None:
-    """The random wait comes on top, so that clients do not come back at the same instant."""
+    """A random wait comes on top, so that clients do not come back at the same instant."""
     client = driver(Endpoint(problem(429, **{"retry-after": "7"}), problem(503), OK))
     client.call("embed", text="a")
-    assert client.time.waits == [7 + 0.1, 0.2]
+    assert client.time.waits == [7 + 3.5, 0.2]  # the longest: up to half of what was asked
 
 
 @pytest.mark.parametrize("header", ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "soon", ""])

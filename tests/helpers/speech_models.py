@@ -10,6 +10,7 @@ MEL_BINS = 80
 WIDTH = 64  # two heads of 32, the smallest that vLLM's CPU kernels take
 LANGUAGES = ("en", "zh", "de", "ja")
 TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
+PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>")  # of faster-whisper
 TASK_TOKENS = [
     "<|endoftext|>",
     "<|startoftranscript|>",
@@ -43,8 +44,14 @@ def whisper_tokenizer():
     )
 
 
-def write_whisper(folder: Path, *, layers: int = 1, width: int = WIDTH, seed: int = 0) -> Path:
-    """Write a random Whisper as transformers and vLLM read it."""
+def write_whisper(
+    folder: Path, *, layers: int = 1, width: int = WIDTH, seed: int = 0, says: str = ""
+) -> Path:
+    """Write a Whisper as transformers and vLLM read it: a random one, or one with one sentence.
+
+    Args:
+        says: what it hears in all speech; empty: nonsense.
+    """
     import torch
     from transformers import (
         WhisperConfig,
@@ -75,13 +82,17 @@ def write_whisper(folder: Path, *, layers: int = 1, width: int = WIDTH, seed: in
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    # Of all tokens only small letters have a score, so it writes words, and never ends before its
-    # limit.
-    letters = tokenizer.convert_tokens_to_ids(list(ascii_lowercase))
-    scores = model.proj_out.weight.data  # tied to the embeddings of tokens
-    kept = scores[letters].clone()
-    scores.mul_(0.01)
-    scores[letters] = 8 * kept
+    if says:
+        tokens = ["<|0.00|>", *tokenizer.tokenize(says), "<|2.00|>", "<|endoftext|>"]
+        make_say(model, tokenizer.convert_tokens_to_ids(tokens))
+    else:
+        # Of all tokens only small letters have a score, so it writes words, and never ends before
+        # its limit.
+        letters = tokenizer.convert_tokens_to_ids(list(ascii_lowercase))
+        scores = model.proj_out.weight.data  # tied to the embeddings of tokens
+        kept = scores[letters].clone()
+        scores.mul_(0.01)
+        scores[letters] = 8 * kept
     model.generation_config.suppress_tokens = []
     model.generation_config.begin_suppress_tokens = []
     model.generation_config.lang_to_id = {f"<|{name}|>": first[f"<|{name}|>"] for name in LANGUAGES}
@@ -94,6 +105,20 @@ def write_whisper(folder: Path, *, layers: int = 1, width: int = WIDTH, seed: in
     extractor = WhisperFeatureExtractor(feature_size=MEL_BINS)
     WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
     return folder
+
+
+def make_say(model, tokens: list[int]) -> None:
+    """Let a Whisper write these tokens after its prompt, by the places of tokens alone."""
+    decoder = model.model.decoder
+    for layer in decoder.layers:  # they add nothing
+        for part in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
+            part.weight.data.zero_()
+            part.bias.data.zero_()
+    scores = model.proj_out.weight.data  # tied to the embeddings of tokens
+    scores[tokens] *= 100
+    first = len(PROMPT) - 1  # at its last token the first one is written
+    for place, token in enumerate(tokens, first):
+        decoder.embed_positions.weight.data[place] = 1000 * scores[token]
 
 
 def write_faster_whisper(folder: Path, whisper: Path) -> Path:

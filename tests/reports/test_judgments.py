@@ -7,7 +7,7 @@ import pytest
 from ampere.cli import main
 from ampere.records import SAMPLES
 from ampere.retrieval.judged import BAD, GOOD, Judgment, QueryKey, Rival
-from ampere.store.judgments import append_judgments
+from ampere.store.judgments import append_judgments, delete_judgment, read_judgments
 from ampere.store.workspace import Workspace
 
 
@@ -69,6 +69,25 @@ def test_no_table_of_pairs_without_pairs(
     assert evaluate(workspace) == 0
     assert "win rate" not in capsys.readouterr().out
     assert json.loads(workspace.read_report("judgments.json") or "")["pairs"] == []
+
+
+def test_judgments_that_were_taken_back_do_not_count(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one before it counts again."""
+    judge(workspace, "p1", GOOD, 1, None)
+    kept = read_judgments(workspace)
+    judge(workspace, "p1", BAD, 1, None)
+    judge(workspace, "p2", BAD, 2, None)
+    for one in read_judgments(workspace):
+        if one not in kept:
+            assert delete_judgment(workspace, one.judgment_id)
+    assert evaluate(workspace) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:6] == ["a@1", "vector", "1", "1", "1", "100.0"]
+    assert delete_judgment(workspace, kept[0].judgment_id)
+    assert evaluate(workspace) == 2
+    assert "has no judgments" in capsys.readouterr().err
 
 
 def test_without_judgments_it_says_how_to_judge(

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from serve.api import bodies
 from serve.api.bodies import read_body, read_lines
+from serve.messages import MESSAGES
 from serve.problems import Problem, add_problems
 from serve.schemas import SearchBody
 
@@ -112,17 +113,21 @@ def test_lines_are_numbered_and_limited(monkeypatch: pytest.MonkeyPatch) -> None
 def test_value_that_is_too_large_is_not_repeated_in_the_answer() -> None:
     answer = post("/search", json={"text": "x" * 30_000})
     assert answer.status_code == 422 and len(answer.text) < 600
-    assert answer.json()["errors"][0]["where"] == "text"
+    (field,) = answer.json()["errors"]
+    assert (field["where"], field["code"]) == ("text", "field.string_too_long")
+    assert field["values"]["max_length"] < 30_000
 
 
 def test_problem_says_when_to_try_again() -> None:
-    problem = Problem(429, "busy", retry_after_s=0.2)
+    problem = Problem(429, "busy", retry_after_s=0.2, limit=8)
     assert problem.response("id").headers["retry-after"] == "1"
     body = json.loads(bytes(problem.response("id").body))
     assert body == {
         "type": "about:blank",
         "title": "Too Many Requests",
         "status": 429,
-        "detail": "busy",
+        "detail": MESSAGES["busy"].format(limit=8),
         "request_id": "id",
+        "code": "busy",
+        "values": {"limit": 8},
     }

@@ -31,6 +31,7 @@ from ampere.text.vllm_env import engine_env
 from serve import engine_apps
 from serve.engine_apps import engine_deployments
 from serve.engines import Engines, Understood, engines_behind, understand
+from serve.messages import Message, message
 from serve.summarizer import SummarizerDeployment
 from serve.transcriber import TranscriberDeployment
 from tests.helpers.audio import write_tone
@@ -97,7 +98,7 @@ def test_given_transcript_is_summarized_and_the_clip_not_transcribed() -> None:
 def test_without_engines_the_transcript_is_the_text_and_a_bare_clip_has_none() -> None:
     none = Engines(timeout_s=1)
     assert understood(CLIP, None, none) == Understood() == understood(None, None, engines())
-    note = "no summarizer is configured; used the transcript as it is"
+    note = message("summarizer.missing")
     assert understood(CLIP, SOLD, none) == Understood(text=SOLD, transcript=SOLD, notes=[note])
 
 
@@ -121,15 +122,18 @@ def test_engines_make_what_the_network_reads(reads: Any, expected: Understood) -
 @pytest.mark.parametrize(
     ("heard", "note"),
     [
-        (None, "no speech was heard in the clip"),
-        (TooLarge("audio over 1 min"), "the transcriber failed (audio over 1 min)"),
-        (OSError("/srv/secret/model.bin"), "the transcriber failed (OSError)"),
-        (BackPressureError(1, 1), "the transcriber has too many requests"),
+        (None, message("speech.none")),
+        (
+            TooLarge("audio over 1 min"),
+            message("transcriber.failed", reason="audio over 1 min"),
+        ),
+        (OSError("/srv/secret/model.bin"), message("transcriber.failed", reason="OSError")),
+        (BackPressureError(1, 1), message("transcriber.busy")),
     ],
 )
-def test_search_continues_by_picture_if_nothing_was_heard(heard: Any, note: str) -> None:
-    expected = Understood(notes=[f"{note}; searched by picture"])
-    assert understood(CLIP, None, engines(transcribe=heard)) == expected
+def test_search_continues_by_picture_if_nothing_was_heard(heard: Any, note: Message) -> None:
+    assert note.text.endswith("; searched by picture")
+    assert understood(CLIP, None, engines(transcribe=heard)) == Understood(notes=[note])
 
 
 @pytest.mark.parametrize("answer", [RuntimeError("/srv/secret"), None])
@@ -140,21 +144,21 @@ def test_search_continues_with_the_transcript_or_by_picture_without_a_summary(an
     assert by_picture.transcript == by_words.transcript == by_words.text == SOLD
     if answer is None:
         assert by_picture.text is None
-        assert by_picture.notes == ["the transcript names no product; searched by picture"]
-        assert by_words.notes == ["the transcript names no product; used the transcript as it is"]
+        assert by_picture.notes == [message("product.none.picture")]
+        assert by_words.notes == [message("product.none")]
     else:
-        note = "the summarizer failed (RuntimeError); used the transcript as it is"
+        note = message("summarizer.failed", reason="RuntimeError")
         assert by_picture.text == SOLD and by_picture.notes == by_words.notes == [note]
 
 
 def test_engine_that_does_not_answer_is_cancelled_and_noted() -> None:
     silent = Silent()
     found = understood(CLIP, None, replace(engines(), transcribe=silent, timeout_s=SOON_S))
-    note = "the transcriber did not answer within 0.01 s; searched by picture"
+    note = message("transcriber.late", seconds="0.01")
     assert found == Understood(notes=[note]) and silent.was_cancelled
     silent = Silent()
     found = understood(CLIP, None, replace(engines(), summarize=silent, timeout_s=SOON_S))
-    note = "the summarizer did not answer within 0.01 s; used the transcript as it is"
+    note = message("summarizer.late", seconds="0.01")
     assert found == Understood(text=SOLD, transcript=SOLD, notes=[note]) and silent.was_cancelled
 
 
@@ -326,7 +330,7 @@ def test_summarizer_that_runs_is_ready(summarizer: DeploymentHandle) -> None:
 
 def test_slow_summarizer_is_noted(summarizer: DeploymentHandle) -> None:
     hurried = engines_behind(None, summarizer, SOON_S)
-    note = "the summarizer did not answer within 0.01 s; used the transcript as it is"
+    note = message("summarizer.late", seconds="0.01")
     assert understood(None, SOLD, hurried).notes == [note]
     assert understood(None, SOLD, engines_behind(None, summarizer, 60)).text == SUMMARY
 
@@ -394,7 +398,7 @@ def test_transcriber_hears_speech_and_nothing_in_silence(whisper: Path, tmp_path
     assert sofa.seconds == pytest.approx(4.3, abs=0.1) and len(sofa.segments) >= 3
     assert silent == [None, None]
     (note,) = broken.notes
-    assert note.startswith("the transcriber failed (not a media file of a known format")
+    assert note.text.startswith("the transcriber failed (not a media file of a known format")
 
 
 @pytest.mark.nightly
@@ -414,7 +418,7 @@ def test_transcriber_hears_what_the_stage_hears(
     behind = engines_behind(handle, None, 60)
     assert understood(spoken("en-sofa.opus"), None, behind, reads="raw").text == row["text"]
     (note,) = understood(b"no media", None, behind).notes
-    assert note.startswith("the transcriber failed (not a media file of a known format")
+    assert note.text.startswith("the transcriber failed (not a media file of a known format")
     serve.delete("transcriber")
 
 
@@ -428,7 +432,7 @@ def test_transcriber_under_vllm(local_serve: None, workspace: Workspace, whisper
     handle = serve.run(found.transcriber, name="vllm", route_prefix=None)
     hurried = engines_behind(handle, None, SOON_S)
     (note,) = understood(spoken("en-sofa.opus"), None, hurried).notes
-    assert note == "the transcriber did not answer within 0.01 s; searched by picture"
+    assert note == message("transcriber.late", seconds="0.01")
     responses = [handle.transcribe.remote(spoken("en-sofa.opus")) for _ in range(3)]
     heard = [response.result(timeout_s=60) for response in responses]
     assert len(heard[0].text) == 12 and heard[0].language in ("en", "zh", "de", "ja")

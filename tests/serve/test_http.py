@@ -402,3 +402,22 @@ def test_judgments_are_stored_and_listed(http: httpx.Client, endpoint: Endpoint)
         refused.status_code == 422 and "is the same; expected another" in refused.json()["detail"]
     )
     assert http.post("/v1/judgments", json=body | {"sample_id": "none"}).status_code == 404
+
+
+def test_judgment_is_taken_back(http: httpx.Client, endpoint: Endpoint) -> None:
+    body = {
+        "query": {"text": endpoint.words},
+        "sample_id": endpoint.sample["sample_id"],
+        "model": "ampere@1",
+        "mode": "lexical",
+        "rank": 1,
+        "grade": -1,
+    }
+    judgment_id = http.post("/v1/judgments", json=body).json()["judgment_id"]
+    taken_back = http.delete(f"/v1/judgments/{judgment_id}")
+    assert (taken_back.status_code, taken_back.content) == (204, b"")
+    listed = http.get("/v1/judgments").json()["judgments"]
+    assert judgment_id not in [judgment["judgment_id"] for judgment in listed]
+    again = http.delete(f"/v1/judgments/{judgment_id}")
+    assert again.status_code == 404 and judgment_id in again.json()["detail"]
+    assert http.delete("/v1/judgments/none").status_code == 422

@@ -9,7 +9,12 @@ import pytest
 from ampere.records import JUDGMENTS
 from ampere.retrieval.judged import BAD, GOOD, Judgment, QueryKey, Rival
 from ampere.store import judgments as store
-from ampere.store.judgments import append_judgments, judgment_json, read_judgments
+from ampere.store.judgments import (
+    append_judgments,
+    delete_judgment,
+    judgment_json,
+    read_judgments,
+)
 from ampere.store.workspace import Workspace
 
 
@@ -71,6 +76,16 @@ def test_json_is_that_of_the_endpoint(workspace: Workspace) -> None:
         "grade": -1,
         "rival": {"model": "b@1", "mode": "vector", "rank": None},
     }
+
+
+def test_judgment_that_was_taken_back_is_gone(workspace: Workspace) -> None:
+    assert not delete_judgment(workspace, "before the first one")
+    first, second = append_judgments(workspace, [judgment("a"), judgment("a")])
+    assert delete_judgment(workspace, second)
+    assert [one.judgment_id for one in read_judgments(workspace)] == [first]
+    assert not delete_judgment(workspace, second)
+    assert not delete_judgment(workspace, "' OR true OR judgment_id = '")
+    assert len(read_judgments(workspace)) == 1
 
 
 def test_small_files_are_merged(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

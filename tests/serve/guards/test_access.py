@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from ampere.store.keys import add_key, matching_key, read_keys, remove_key
 from ampere.store.workspace import Workspace
 from serve.guards import access
-from serve.guards.access import Access, KeyRing
+from serve.guards.access import Access, KeyRing, is_for_admins
 from serve.guards.envelope import Envelope
 from serve.metrics import Metrics
 
@@ -67,6 +67,12 @@ def test_read_key_searches_and_changes_nothing(workspace: Workspace) -> None:
     refused = ask(ring, "PUT", "/v1/samples", bearer(read))
     assert refused.status_code == 403 and "role admin" in refused.json()["detail"]
     assert ask(ring, "PUT", "/v1/samples", bearer(write)).json() == "stored"
+
+
+def test_read_key_may_take_a_judgment_back() -> None:
+    assert not is_for_admins("DELETE", "/v1/judgments/ab12")
+    assert is_for_admins("DELETE", "/v1/samples/ab12")
+    assert is_for_admins("DELETE", "/v1/judgments")
 
 
 def test_missing_or_unknown_key_is_refused_where_there_are_keys(workspace: Workspace) -> None:

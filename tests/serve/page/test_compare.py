@@ -28,6 +28,12 @@ def judged(page: Page, tile: Any, grade: int) -> Any:
     return response.value.request.post_data_json
 
 
+def stored_ids(endpoint: Endpoint) -> set[str]:
+    """Ids of the stored judgments."""
+    stored = httpx.get(f"{endpoint.url}/v1/judgments").json()["judgments"]
+    return {judgment["judgment_id"] for judgment in stored}
+
+
 def test_two_modes_side_by_side(page: Page, endpoint: Endpoint) -> None:
     side_by_side(page)
     search(page, endpoint.words)
@@ -91,6 +97,51 @@ def test_judgment_that_is_not_stored_is_taken_back(page: Page, endpoint: Endpoin
     thumb.click()
     expect(page.locator("#toast")).to_contain_text("cannot be reached")
     expect(thumb).to_have_attribute("aria-pressed", "false")
+
+
+def test_second_press_on_a_thumb_takes_all_judgments_of_the_hit_back(
+    page: Page, endpoint: Endpoint
+) -> None:
+    search(page, endpoint.words)
+    tile = page.locator(".hit").first
+    before = stored_ids(endpoint)
+    judged(page, tile, -1)
+    judged(page, tile, 1)
+    assert len(stored_ids(endpoint) - before) == 2
+    tile.locator("[data-grade='1']").click()
+    expect(page.locator("#toast")).to_have_text("Judgment taken back")
+    for grade in (1, -1):
+        expect(tile.locator(f"[data-grade='{grade}']")).to_have_attribute("aria-pressed", "false")
+    assert stored_ids(endpoint) == before
+    judged(page, tile, 1)
+    assert len(stored_ids(endpoint) - before) == 1
+
+
+def test_presses_are_sent_in_their_order(page: Page, endpoint: Endpoint) -> None:
+    """Two fast presses on a thumb: what the second takes back is stored first."""
+    search(page, endpoint.words)
+    before = stored_ids(endpoint)
+    thumb = page.locator(".hit").nth(1).locator("[data-grade='-1']")
+    with page.expect_response(lambda response: response.request.method == "DELETE") as response:
+        thumb.evaluate("thumb => { thumb.click(); thumb.click(); }")
+    assert response.value.status == 204
+    expect(thumb).to_have_attribute("aria-pressed", "false")
+    assert stored_ids(endpoint) == before
+
+
+def test_judgment_that_cannot_be_taken_back_stays(page: Page, endpoint: Endpoint) -> None:
+    search(page, endpoint.words)
+    tile = page.locator(".hit").nth(2)
+    judged(page, tile, 1)
+    thumb = tile.locator("[data-grade='1']")
+    expect(page.locator("#toast")).to_have_text("Judgment stored")
+    page.route("**/v1/judgments/*", lambda route: route.abort())
+    thumb.click()
+    expect(page.locator("#toast")).to_contain_text("cannot be reached")
+    expect(thumb).to_have_attribute("aria-pressed", "true")
+    page.unroute("**/v1/judgments/*")
+    thumb.click()
+    expect(page.locator("#toast")).to_have_text("Judgment taken back")
 
 
 def test_words_are_missing_for_a_ranking_by_words(page: Page, endpoint: Endpoint) -> None:

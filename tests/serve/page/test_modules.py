@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 
 import serve
 from ampere.retrieval.filters import lance_condition, parse_filter
+from serve.messages import MESSAGES
 from tests.helpers.browser import opened
 
 FOLDER = Path(serve.__file__).parent / "page"
@@ -163,6 +164,34 @@ def test_both_languages_have_the_same_messages(modules: Page) -> None:
     assert en.keys() == zh.keys()
     for key in en:
         assert set(re.findall(r"{\w+}", en[key])) == set(re.findall(r"{\w+}", zh[key])), key
+
+
+def test_all_that_the_endpoint_says_is_translated(modules: Page) -> None:
+    said = modules.evaluate("async () => (await import('/page/said_zh.js')).default")
+    of_fields = {code: text for code, text in said.items() if code.startswith("field.")}
+    assert said.keys() - of_fields.keys() == MESSAGES.keys() - {"field.invalid"}
+    for code in MESSAGES.keys() - {"field.invalid"}:
+        assert set(re.findall(r"{\w+}", said[code])) == set(re.findall(r"{\w+}", MESSAGES[code]))
+
+
+def test_sentence_without_a_translation_is_shown_as_it_is(modules: Page) -> None:
+    sentences = modules.evaluate(
+        """async () => {
+            const { said, switchLanguage } = await import('/page/i18n.js');
+            const texts = () => [
+                said({ code: "busy", values: { limit: 8 } }, "the English one"),
+                said({ code: "of.a.newer.endpoint", values: {} }, "the English one"),
+                said({}, "no code"),
+            ];
+            const english = texts();
+            switchLanguage();
+            const chinese = texts();
+            switchLanguage();
+            return [english, chinese];
+        }"""
+    )
+    assert sentences[0] == ["the English one", "the English one", "no code"]
+    assert "8 个请求" in sentences[1][0] and sentences[1][1:] == sentences[0][1:]
 
 
 def test_modules_are_preloaded_and_write_no_html_and_no_styles() -> None:
