@@ -17,6 +17,7 @@ import tyro
 
 from ampere import commands, logs
 from ampere.cluster import cluster_address
+from ampere.commands.base import ReportingCommand
 from ampere.config.checks import require_port
 from ampere.config.presets import DEFAULT_PRESET, FOLDER_PRESET
 from ampere.config.settings import Settings
@@ -145,8 +146,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 def profile_of(command: AnyCommand) -> AbstractContextManager[None]:
     """The profile of a command that asks for one; else nothing."""
-    kind = getattr(command, "profile", None)
-    if kind is None:
+    if not isinstance(command, ReportingCommand) or command.profile is None:
         return nullcontext()
 
     def put(name: str, file: Path) -> str:
@@ -154,7 +154,7 @@ def profile_of(command: AnyCommand) -> AbstractContextManager[None]:
         uri = command.workspace
         return Workspace.open(uri).put_report(name, file) if Workspace.exists(uri) else ""
 
-    return profiled(kind, command.name, put, is_local=cluster_address() is None)
+    return profiled(command.profile, command.name, put, is_local=cluster_address() is None)
 
 
 def check_decoded(flags: Sequence[str]) -> None:

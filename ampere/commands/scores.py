@@ -103,6 +103,7 @@ class EvaluateSummaries:
     """Print JSON instead of a table."""
 
     name: ClassVar[str] = "evaluate-summaries"
+    shows_answer: ClassVar[bool] = True
 
     def run(self) -> int:
         from ampere.workflows import evaluate_summaries as workflow
@@ -131,6 +132,7 @@ class EvaluateTranscripts:
     """Print JSON instead of a table."""
 
     name: ClassVar[str] = "evaluate-transcripts"
+    shows_answer: ClassVar[bool] = True
 
     def run(self) -> int:
         from ampere.workflows import evaluate_transcripts as workflow
