@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from serve.guards import admission
+from serve.guards import admission, refusals
 from serve.guards.admission import FORM_BYTES, Admission, Slots, takes_slot
 from serve.guards.envelope import Envelope
 from serve.metrics import Metrics
@@ -76,6 +76,28 @@ def test_request_without_a_slot_is_told_so_at_once_and_probes_still_answer() -> 
             assert [(await task).json() for task in slow] == ["done", "done"]
             assert (await client.post("/v1/search", content=b"x")).json() == 1
         assert b'ampere_refused_total{replica="test",status="429"} 1.0' in endpoint.metrics.text()
+
+    asyncio.run(scene())
+
+
+def test_second_of_two_refusals_waits_for_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "PER_SECOND", 1.0)
+    monkeypatch.setattr(refusals, "HOLD_S", 0.5)
+
+    async def scene() -> None:
+        endpoint = Endpoint(Slots(total=1, per_client=1))
+        async with endpoint.client() as client:
+            slow = asyncio.create_task(client.post("/v1/embed"))
+            await endpoint.began.wait()
+            first, second = (
+                asyncio.create_task(client.post("/v1/search", content=b"x")) for _ in range(2)
+            )
+            await first
+            await settle()
+            assert first.result().status_code == 429 and not second.done()
+            assert (await second).status_code == 429
+            endpoint.finish.set()
+            assert (await slow).status_code == 200
 
     asyncio.run(scene())
 
