@@ -19,7 +19,7 @@ from ampere.config.transcribe import TranscribeSettings
 
 @dataclass(kw_only=True)
 class Plan(Command):
-    """Predict time, GPU-hours, money and bytes of the stages on a cluster, from short runs here."""
+    """Predict time, GPU-hours, money and bytes of the stages on a cluster, from a short run."""
 
     rows: int
     """Number of samples of the whole catalog."""
@@ -30,8 +30,7 @@ class Plan(Command):
     """Price of a node per hour by its name, such as cpu=0.5 gpu=2, in any currency.
     Without prices no money is reported."""
     sample: int = 400
-    """Samples of the larger of the two runs that are measured; the other has a quarter of them.
-    The runs write to a folder of the workspace, which is deleted at the end."""
+    """Samples of the run that is measured, in a folder of the workspace that is deleted after."""
     stages: tuple[PlanStage, ...] = ("decode", "embed")
     """Stages to measure, in this order."""
     json: bool = False
@@ -44,16 +43,13 @@ class Plan(Command):
 
     name: ClassVar[str] = "plan"
 
-    def __post_init__(self) -> None:
-        require(bool(self.stages), "--stages is empty; expected at least one stage")
-        require(
-            len({*self.stages}) == len(self.stages),
-            f"--stages is {' '.join(self.stages)}; expected each stage once",
-        )
-
     def run(self) -> int:
         # Here: a required flag has no value yet when the help text is made.
         require(self.rows >= 1, f"--rows is {self.rows}; it must be at least 1")
+        require(
+            len({*self.stages}) == len(self.stages) >= 1,
+            f"--stages is {' '.join(self.stages) or 'empty'}; expected each stage at most once",
+        )
         shape = parse_shape(self.cluster)
         prices = parse_prices(self.prices, shape)
         workspace = self.open()

@@ -33,29 +33,28 @@ from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.models import model_folder
 from ampere.store.texts import is_live
 from ampere.store.workspace import Workspace
-from ampere.workflows.planning.fit import Measured, StageCost, bytes_per_sample, fit
+from ampere.workflows.planning.fit import Measured, StageCost, add, fit
 from ampere.workflows.planning.predict import Needs
 
 FOLDER = "calibration"  # of the workspace; deleted at the end
-SMALL = 4  # the larger run has this many times the samples of the smaller one
 LEAST_SAMPLES = 20
 EXPECTED = (FileNotFoundError, ValueError, RuntimeError)  # that concern one stage only
 
 
 @dataclass
 class Calibration:
-    """What two runs on samples of a workspace gave.
+    """What a run on samples of a workspace gave.
 
     Attributes:
-        samples: of the larger run.
-        runs: stage -> its smaller and its larger run.
+        samples: of the run.
+        runs: stage -> its run; those of its parts, if it has several.
         costs: stage -> what it costs.
-        table_bytes: table -> bytes that a sample adds to it.
+        table_bytes: table -> bytes per sample.
         reasons: stage -> why it is not predictable here.
     """
 
     samples: int
-    runs: dict[str, tuple[Measured, Measured]] = field(default_factory=dict)
+    runs: dict[str, list[Measured]] = field(default_factory=dict)
     costs: dict[str, StageCost] = field(default_factory=dict)
     table_bytes: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -64,43 +63,30 @@ class Calibration:
 def calibrate(
     workspace: Workspace, settings: Settings, stages: Sequence[PlanStage], samples: int
 ) -> Calibration:
-    """Run stages on a few samples and on four times as many.
+    """Run stages on a part of a workspace.
 
     Args:
         workspace: with samples, and what the first of the stages reads.
         settings: of the stages.
         stages: to measure, in their order.
-        samples: of the larger run; all, if the workspace has fewer.
+        samples: to run them on; all, if the workspace has fewer.
 
     Raises:
         ValueError: the workspace has too few samples.
         RuntimeError: another calibration is running in the workspace.
     """
     ids = random_ids(workspace, samples)
-    measured = Calibration(samples=len(ids))
-    runs: list[dict[str, Measured]] = []
-    sizes: list[dict[str, int]] = []
-    for count in (len(ids) // SMALL, len(ids)):
-        with part_of(workspace, ids[:count], stages, settings) as part:
-            runs.append({})
-            for stage in stages:
-                if stage in measured.reasons:
-                    continue
-                try:
-                    runs[-1][stage] = measure(stage, part, settings, count)
-                except EXPECTED as error:
-                    measured.reasons[stage] = str(error)
-            sizes.append(table_sizes(part))
-    small, large = runs
-    for name, larger in large.items():
-        measured.runs[name] = (small[name], larger)
-        try:
-            measured.costs[name] = fit(small[name], larger)
-        except ValueError as error:
-            measured.reasons[name] = str(error)
-    before, after = sizes
-    measured.table_bytes = bytes_per_sample(before, after, len(ids) - len(ids) // SMALL)
-    return measured
+    result = Calibration(samples=len(ids))
+    with part_of(workspace, ids, stages, settings) as part:
+        for stage in stages:
+            try:
+                result.runs[stage] = measure(stage, part, settings, len(ids))
+                result.costs[stage] = add([fit(run) for run in result.runs[stage]])
+            except EXPECTED as error:
+                result.reasons[stage] = str(error)
+        sizes = table_sizes(part)
+    result.table_bytes = {name: size / len(ids) for name, size in sizes.items()}
+    return result
 
 
 def random_ids(workspace: Workspace, count: int) -> list[str]:
@@ -163,10 +149,15 @@ def copy_model(source: Workspace, target: Workspace, settings: Settings) -> None
         save_untrained(target, settings)
 
 
-def measure(stage: PlanStage, workspace: Workspace, settings: Settings, samples: int) -> Measured:
+def measure(
+    stage: PlanStage, workspace: Workspace, settings: Settings, samples: int
+) -> list[Measured]:
     """Run a stage on all samples of a workspace, with new workers on a Ray that runs.
 
     Pools have one worker; tasks use all cores.
+
+    Returns:
+        The run of each of its parts; the time between them belongs to the first.
 
     Raises:
         RuntimeError: it needs more GPUs than Ray has, or it failed.
@@ -183,12 +174,24 @@ def measure(stage: PlanStage, workspace: Workspace, settings: Settings, samples:
             "Run `ampere plan` where such a GPU is: no rate is carried over from a CPU"
         )
     start = time.perf_counter()
-    rows = sum(report.processed for report in run(stage, workspace, settings))
+    reports = [report for report in run(stage, workspace, settings) if report.processed]
     seconds = time.perf_counter() - start
-    if not rows:
+    if not reports:
         raise ValueError(f"none of {samples} samples has input for it")
     workers = 1 if needs.max_workers else max(1, int(resources["CPU"] / (needs.cpus or 1.0)))
-    return Measured(samples=samples, rows=rows, seconds=seconds, workers=workers)
+    around = seconds - sum(report.seconds for report in reports)
+    return [
+        Measured(
+            samples=samples,
+            rows=report.processed,
+            first_rows=report.first_rows,
+            first_s=report.first_seconds,
+            work_s=report.seconds,
+            seconds=report.seconds + (0.0 if number else around),
+            workers=workers,
+        )
+        for number, report in enumerate(reports)
+    ]
 
 
 def worker_needs(stage: PlanStage, settings: Settings) -> Needs:
@@ -221,8 +224,9 @@ def run(stage: PlanStage, workspace: Workspace, settings: Settings) -> list[Repo
     from ampere.pipeline.features import embed_features
 
     embed = dataclasses.replace(settings.embed, workers="1")
-    embed_features(workspace, embed)
-    return [run_stage(EmbedStage(workspace, embed), workspace)]
+    features = embed_features(workspace, embed)
+    report = run_stage(EmbedStage(workspace, embed), workspace)
+    return [report] if features is None else [features, report]
 
 
 def table_sizes(workspace: Workspace) -> dict[str, int]:

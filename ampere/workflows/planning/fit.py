@@ -1,7 +1,8 @@
-"""From two short runs of a stage to what it costs: its start, and the work of a row.
+"""From a short run of a stage to what it costs: its start, and the work of a row.
 
-A run of n rows on w workers takes `startup + n x work / w` seconds. Two runs of different size give
-both unknowns. Pure arithmetic: no Ray, no tables.
+A run of n rows on w workers takes `startup + n x work / w` seconds. The rate is that between the
+first results and the last ones, which the start does not change: on a busy machine it varies more
+than the work of a short run. Pure arithmetic: no Ray, no tables.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,25 @@ class Measured:
     Attributes:
         samples: of the catalog that it ran on.
         rows: that it processed; some stages want a part of the samples only.
-        seconds: from its plan to its last commit, on a Ray that was running.
+        first_rows: that were there first.
+        first_s: seconds from the start of the work to the first rows.
+        work_s: seconds from the start of the work to the last rows.
+        seconds: the whole run, with its plan before and its merge of files after the work.
         workers: tasks or actors that worked at once.
     """
 
     samples: int
     rows: int
+    first_rows: int
+    first_s: float
+    work_s: float
     seconds: float
     workers: int
+
+    @property
+    def steady_s(self) -> float:
+        """Seconds between the first and the last rows."""
+        return self.work_s - self.first_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +41,8 @@ class StageCost:
     """What a stage costs.
 
     Attributes:
-        startup_s: seconds before its workers do anything: their start, the model, the last commit.
+        startup_s: seconds before its workers do anything, and after: their start, the model, the
+            plan, the last merge of files.
         worker_s: seconds of one worker per row.
         share: rows per sample of the catalog.
     """
@@ -39,34 +52,30 @@ class StageCost:
     share: float
 
 
-def fit(small: Measured, large: Measured) -> StageCost:
-    """The cost of a stage from two runs on the same number of workers.
+def fit(measured: Measured) -> StageCost:
+    """The cost of a stage from a run.
 
     Raises:
-        ValueError: the larger run did not take longer, so that the work of a row is unknown.
+        ValueError: all rows came at once, so that the work of a row is unknown.
     """
-    rows, seconds = large.rows - small.rows, large.seconds - small.seconds
-    if rows <= 0 or seconds <= 0:
+    later = measured.rows - measured.first_rows
+    if later <= 0 or measured.steady_s <= 0:
         raise ValueError(
-            f"{small.rows} rows took {small.seconds:.1f} s and {large.rows} rows "
-            f"{large.seconds:.1f} s, so the work of a row is lost in the noise. Give a larger "
-            "--sample"
+            f"its {measured.rows} rows came at once, so the time of a row is unknown. Give a "
+            "larger --sample"
         )
-    row_s = seconds / rows
+    row_s = measured.steady_s / later
     return StageCost(
-        startup_s=max(0.0, small.seconds - small.rows * row_s),
-        worker_s=row_s * large.workers,
-        share=large.rows / large.samples,
+        startup_s=max(0.0, measured.seconds - measured.rows * row_s),
+        worker_s=row_s * measured.workers,
+        share=measured.rows / measured.samples,
     )
 
 
-def bytes_per_sample(
-    small: dict[str, int], large: dict[str, int], samples: int
-) -> dict[str, float]:
-    """Bytes that a sample adds to each table.
-
-    Args:
-        small, large: bytes of each table after the two runs.
-        samples: how many more the larger run had.
-    """
-    return {name: (large[name] - small.get(name, 0)) / samples for name in large}
+def add(costs: list[StageCost]) -> StageCost:
+    """The cost of parts of one stage that run one after another on the same rows."""
+    return StageCost(
+        startup_s=sum(cost.startup_s for cost in costs),
+        worker_s=sum(cost.worker_s for cost in costs),
+        share=max(cost.share for cost in costs),
+    )

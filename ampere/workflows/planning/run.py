@@ -1,4 +1,4 @@
-"""`ampere plan`: measures the stages on a part of the workspace, and predicts them on a cluster."""
+"""From what was measured to the stages on a cluster."""
 
 from collections.abc import Mapping, Sequence
 

@@ -11,7 +11,7 @@ from ampere.reports.text_table import new_table, render_table
 from ampere.workflows.planning.calibrate import Calibration
 from ampere.workflows.planning.predict import ClusterPlan
 
-SHORT_S = 5.0  # of work that the two runs differ by: below, a start that varies hides the rate
+SHORT_S = 5.0  # between the first and the last rows: below, the rate is of few batches
 DRIVER_ROWS_PER_S = 900  # the slowest that one driver committed: docs/development/benchmarks.md
 NEVER = "not predicted: prepare, train, index and evaluate run once, in one process or one training"
 ASSUMED = (
@@ -76,27 +76,27 @@ def bottleneck(plan: ClusterPlan) -> str:
 
 
 def measured_lines(calibration: Calibration) -> list[str]:
-    """The two runs of each stage, and what follows from them."""
+    """The runs of each stage, and what follows from them."""
     return [
-        f"{stage}: {small.rows:,} rows in {small.seconds:.1f} s and {large.rows:,} in "
-        f"{large.seconds:.1f} s on {large.workers} workers here"
-        + (
-            f": {calibration.costs[stage].startup_s:.1f} s to start, "
-            f"{1 / calibration.costs[stage].worker_s:,.2f} rows/s per worker"
-            if stage in calibration.costs
-            else ""
-        )
-        for stage, (small, large) in calibration.runs.items()
+        f"{stage}: {run.rows:,} rows in {run.seconds:.1f} s on {run.workers} workers here, the "
+        f"first {run.first_rows:,} after {run.first_s:.1f} s"
+        for stage, runs in calibration.runs.items()
+        for run in runs
+    ] + [
+        f"{stage}: {cost.startup_s:.1f} s to start and end, {1 / cost.worker_s:,.2f} rows/s per "
+        "worker"
+        for stage, cost in calibration.costs.items()
     ]
 
 
 def warnings(calibration: Calibration, plan: ClusterPlan) -> list[str]:
     """What makes a prediction doubtful."""
     lines = [
-        f"{stage}: the two runs differ by {large.seconds - small.seconds:.1f} s only; for a "
+        f"{stage}: only {run.steady_s:.1f} s passed between the first and the last rows; for a "
         f"prediction to rely on give more than --sample {calibration.samples}"
-        for stage, (small, large) in calibration.runs.items()
-        if stage in calibration.costs and large.seconds - small.seconds < SHORT_S
+        for stage in calibration.costs
+        for run in calibration.runs[stage]
+        if run.steady_s < SHORT_S
     ]
     lines += [
         f"{stage.stage}: {stage.rows_per_s:,.0f} rows/s are more than the {DRIVER_ROWS_PER_S} that "

@@ -1,37 +1,43 @@
+from dataclasses import replace
+
 import pytest
 
-from ampere.workflows.planning.fit import Measured, bytes_per_sample, fit
+from ampere.workflows.planning.fit import Measured, StageCost, add, fit
+
+# 25 rows after 9 s, 375 more in 15 s; a second for the plan before, and two for a merge after.
+RUN = Measured(
+    samples=500, rows=400, first_rows=25, first_s=9.0, work_s=24.0, seconds=27.0, workers=2
+)
 
 
-def measured(rows: int, seconds: float, *, samples: int = 0, workers: int = 2) -> Measured:
-    return Measured(samples=samples or rows, rows=rows, seconds=seconds, workers=workers)
-
-
-def test_two_runs_separate_the_start_from_the_work_of_a_row() -> None:
-    """12 s = a + 100 b and 27 s = a + 400 b: b is 0.05 s on two workers, and a is 7 s."""
-    cost = fit(measured(100, 12.0, samples=125), measured(400, 27.0, samples=500))
-    assert cost.startup_s == pytest.approx(7.0)
-    assert cost.worker_s == pytest.approx(0.1)
+def test_rate_is_that_between_the_first_and_the_last_rows() -> None:
+    """375 rows in 15 s are 0.04 s a row on two workers; 400 of them 16 s, which leaves 11 s."""
+    cost = fit(RUN)
+    assert cost.worker_s == pytest.approx(0.08)
+    assert cost.startup_s == pytest.approx(11.0)
     assert cost.share == pytest.approx(0.8)
 
 
+def test_slower_start_changes_no_rate() -> None:
+    slower = fit(replace(RUN, first_s=19.0, work_s=34.0, seconds=37.0))
+    assert slower.worker_s == pytest.approx(0.08)
+    assert slower.startup_s == pytest.approx(21.0)
+
+
 def test_start_is_never_negative() -> None:
-    """1 s for 100 rows and 5 s for 400 rows: the line meets zero rows at -1/3 s."""
-    cost = fit(measured(100, 1.0), measured(400, 5.0))
-    assert cost.startup_s == 0
-    assert cost.worker_s == pytest.approx(2 * 4 / 300)
+    """Both workers may have finished their first rows when those of one are counted."""
+    assert fit(replace(RUN, first_rows=150, first_s=1.0, work_s=11.0, seconds=11.0)).startup_s == 0
 
 
-@pytest.mark.parametrize("large", [measured(400, 12.0), measured(400, 11.0), measured(100, 20.0)])
-def test_larger_run_that_took_no_longer_gives_no_rate(large: Measured) -> None:
-    with pytest.raises(ValueError, match="Give a larger --sample"):
-        fit(measured(100, 12.0), large)
+@pytest.mark.parametrize(
+    "run", [replace(RUN, first_rows=400, first_s=24.0), replace(RUN, first_s=24.0)]
+)
+def test_rows_that_come_at_once_give_no_rate(run: Measured) -> None:
+    with pytest.raises(ValueError, match="its 400 rows came at once.*Give a larger --sample"):
+        fit(run)
 
 
-def test_bytes_of_a_sample_are_the_growth_of_each_table() -> None:
-    small, large = {"samples": 5_000, "frames": 120_000}, {"samples": 8_000, "frames": 1_320_000}
-    assert bytes_per_sample(small, large, 300) == {"samples": 10.0, "frames": 4_000.0}
-
-
-def test_table_that_only_the_larger_run_filled_counts_from_zero() -> None:
-    assert bytes_per_sample({}, {"features": 600}, 300) == {"features": 2.0}
+def test_parts_of_a_stage_add_up() -> None:
+    features = StageCost(startup_s=5.0, worker_s=0.25, share=0.5)
+    embed = StageCost(startup_s=3.0, worker_s=0.5, share=1.0)
+    assert add([features, embed]) == StageCost(startup_s=8.0, worker_s=0.75, share=1.0)
