@@ -1,6 +1,6 @@
 """Compare what `ampere plan` predicts for decode and embed with real runs of ten times its rows.
 
-    python benchmarks/plan.py [--sample 160] [--rounds 3]
+    python benchmarks/plan.py [--sample 120] [--rounds 3]
 
 The catalog is one clip of 720 x 1280 (8 s, a key frame every 2 s) under ten times as many ids as
 the calibration has. The model is that of `small+zero-shot`: EfficientNet-Lite0 on four frames of a
@@ -69,7 +69,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sample", type=int, default=160)
+    parser.add_argument("--sample", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     settings = named_settings("small+zero-shot")
