@@ -111,7 +111,7 @@ def part_of(
 ) -> Iterator[Workspace]:
     """A workspace of some samples inside another one, with what the stages read; deleted after."""
     with workspace.lock(FOLDER):
-        if FOLDER in workspace.names(""):  # left by a killed job
+        if workspace.names(FOLDER):  # left by a killed job
             workspace.remove(FOLDER)
         part = Workspace.create(f"{workspace.uri}/{FOLDER}", workspace.preset)
         try:
