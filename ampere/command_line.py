@@ -104,6 +104,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
         commands.Frames,
         commands.Inspect,
         commands.Status,
+        commands.Plan,
         commands.Export,
     )
 }

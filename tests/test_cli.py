@@ -156,6 +156,7 @@ def test_help_lists_the_flags_of_the_command(name: str, capsys: pytest.CaptureFi
         "keys": ["add", "list", "remove", "--role", "--id"],
         "figures": ["--figures.models", "--figures.queries"],
         "ablate": ["--ablate.tables", "--ablate.seeds", "--train.epochs"],
+        "plan": ["--rows", "--cluster", "--prices", "--sample", "--stages", "--json"],
         "search": ["--file", "--text", "--model", "--k", "--json"],
         "report": ["--model", "--duplicate-similarity", "--agreeing", "--limit", "--json"],
         "serve": ["--serve.port", "--serve.host", "--serve.max-upload-mb"],
@@ -210,6 +211,7 @@ def test_missing_workspace_is_a_usage_error(
         "inspect": ["a"],
         "evaluate-summaries": ["--gold", "x"],
         "evaluate-transcripts": ["--gold", "x"],
+        "plan": ["--rows", "1", "--cluster", "cpu=1x2"],
     }.get(name, [])
     assert status(name, "--workspace", tmp_path / "none", *more) == 2
     shown = capsys.readouterr().err

@@ -3,6 +3,7 @@
 from ampere.commands.base import Command, StageCommand
 from ampere.commands.catalog import CatalogReport, Prepare
 from ampere.commands.keys import Keys
+from ampere.commands.plan import Plan
 from ampere.commands.run import Run
 from ampere.commands.scores import (
     Ablate,
@@ -30,6 +31,7 @@ __all__ = [
     "Index",
     "Inspect",
     "Keys",
+    "Plan",
     "Prepare",
     "Run",
     "Search",

@@ -86,6 +86,12 @@ class Table:
         dataset = self.dataset()
         return 0 if dataset is None else dataset.count_rows(filter=where)
 
+    def data_bytes(self) -> int:
+        """Bytes of the data files of the newest version; earlier versions may keep more files."""
+        dataset = self.dataset()
+        fragments = [] if dataset is None else dataset.get_fragments()
+        return sum(file.file_size_bytes or 0 for f in fragments for file in f.data_files())
+
     def upsert(self, rows: pa.Table | Sequence[dict[str, Any]], *, is_locked: bool = False) -> None:
         """Insert rows in one commit, replacing rows with the same key.
 

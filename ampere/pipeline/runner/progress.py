@@ -56,7 +56,8 @@ class Progress:
         """Count `rows` more, and show failures and throughput of the report."""
         self._end_startup()
         seconds = time.monotonic() - self.start
-        report.first_seconds = report.first_seconds or seconds
+        if not report.first_seconds:
+            report.first_seconds, report.first_rows = seconds, rows
         postfix: dict[str, object] = {"failed": report.failed.total()}
         for name, total in report.totals.items():
             postfix[f"{name}/s"] = f"{total / seconds:.3g}"
