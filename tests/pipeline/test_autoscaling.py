@@ -4,6 +4,7 @@ On one machine the nodes share its cores, so these tests show that and when pool
 """
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 
 from ampere.config.model import ModelSettings
 from ampere.models.model_folder import embedding_name
-from ampere.records import SAMPLES, TableSpec
+from ampere.records import FAILURES, SAMPLES, SUMMARIES, TableSpec
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.workspace import Workspace
+from ampere.synthetic.products import demo_products
+from ampere.synthetic.speech import recognize, say
 from tests.helpers.autoscaling import AutoscalingCluster, autoscaling_cluster
 from tests.helpers.embed_job import LOG_VARIABLE, fill, nodes_of_rows, save_model
 from tests.helpers.processes import ids
@@ -23,8 +26,9 @@ from tests.helpers.training import SIZES, small_job, small_set
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e, pytest.mark.timeout(900)]
 NODES = 2
-PRODUCTS = 200  # six samples each: enough work for the pool to be full before it ends
-BATCH = 4
+PRODUCTS = 500  # six samples each: enough work for the pool to be full before it ends
+BATCH = 16
+TRANSCRIPTS = 3000
 IDLE_S = 60.0  # in which idle nodes are gone, and in which none may come again
 
 
@@ -133,3 +137,30 @@ def test_pool_that_does_not_grow_is_noticed(
     assert ids(workspace, table) == ids(workspace, SAMPLES)
     with pytest.raises(AssertionError, match=f"1 of {NODES}"):
         check_growth(figures_of(workspace, "embed-m"), "EmbedBatch")
+
+
+@pytest.mark.timeout(1500)
+def test_summarize_grows_from_no_node_to_all_and_back_to_none(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """With the language model of the package in vLLM; an engine and its helpers need two cores."""
+    rng, log = random.Random(0), tmp_path / "log"
+    products = demo_products(rng, 300)
+    workspace.table(SAMPLES).append(
+        [
+            {"sample_id": f"s{i}", "domain": "live"}
+            | {"text": recognize(say(products[i % len(products)], rng, lines=6), rng)}
+            for i in range(TRANSCRIPTS)
+        ]
+    )
+    flags = ["--summarize.workers", f"1:{NODES}", "--summarize.batch-size", "16"]
+    flags += ["--summarize.max-num-seqs", "16"]
+    with autoscaling_cluster(NODES, {"CPU": 2}) as cluster:
+        job = cluster.run(
+            ["-m", "ampere.cli", "summarize", "--workspace", workspace.uri, *flags], log
+        )
+        assert job.wait(timeout=1200) == 0, log.read_text()[-3000:]
+        answered = ids(workspace, SUMMARIES) + ids(workspace, FAILURES)
+        assert sorted(answered) == ids(workspace, SAMPLES)
+        check_growth(figures_of(workspace, "summarize"), "Engine")
+        check_gone(cluster)

@@ -374,6 +374,8 @@ def test_pool_statistics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         "last_worker_ready_s": 15.0,
         "busy_share": pytest.approx(12 / 27),
         "rows_per_worker_hour": pytest.approx(40 / 27 * 3600),
+        "worker_hours": pytest.approx(27 / 3600),
+        "cost": pytest.approx(2 * 27 / 3600),
     }
     assert "2/3 workers" in str(pool)
     assert (

@@ -12,7 +12,8 @@ from typing import Any
 from ampere.cluster import cluster_address
 
 MS = 1000.0  # per second, in the tables
-ACTOR_CLASS = re.compile(r"MapWorker\(MapBatches\((\w+)\)\)")  # Ray Data's name of a pool's actor
+ACTOR_CLASS = "MapWorker("  # how Ray Data names the class of a pool's actors
+WORK = re.compile(r"MapBatches\((\w+)\)")  # what such an actor does, in that name
 
 Lifetime = tuple[float, float]  # seconds since the job's start, from and to
 
@@ -131,7 +132,8 @@ def _actors() -> list[tuple[str, int, int]]:
     job = ray.get_runtime_context().get_job_id()
     found = []
     for actor in state.actor_table(None).values():
-        name = ACTOR_CLASS.fullmatch(actor["ActorClassName"])
-        if name and actor["JobID"] == job and actor["StartTime"]:
-            found.append((name[1], actor["StartTime"], actor["EndTime"]))
+        is_of_pool = actor["ActorClassName"].startswith(ACTOR_CLASS)
+        if is_of_pool and actor["JobID"] == job and actor["StartTime"]:
+            name = "+".join(WORK.findall(actor["ActorClassName"]))
+            found.append((name, actor["StartTime"], actor["EndTime"]))
     return found

@@ -73,7 +73,7 @@ class PoolStats:
         return sum(self.last[worker] - ready for worker, ready in self.ready.items()) / HOUR_S
 
     def figures(self) -> dict[str, Any]:
-        """Seconds, workers and rates; empty if no worker returned anything.
+        """Seconds, workers, rates and cost; empty if no worker returned anything.
 
         A worker's time is that from being ready to its latest results, without its start.
         """
@@ -86,7 +86,8 @@ class PoolStats:
             "last_worker_ready_s": max(self.ready.values()) - self.started,
             "busy_share": self.busy / (hours * HOUR_S),
             "rows_per_worker_hour": self.rows / hours,
-        }
+            "worker_hours": hours,
+        } | ({"cost": hours * self.hourly_price} if self.hourly_price else {})
 
     def __str__(self) -> str:
         figures = self.figures()
