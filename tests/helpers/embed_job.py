@@ -4,7 +4,6 @@ Run `python -m tests.helpers.embed_job embed ...` in place of `ampere embed ...`
 """
 
 import json
-import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import ray
 import torch
 
 from ampere.cli import main
+from ampere.config.embed import EmbedSettings
 from ampere.models.model_folder import SETTINGS_FILE
 from ampere.pipeline import embed
 from ampere.records import FRAMES, SAMPLES
@@ -21,7 +21,7 @@ from ampere.store.workspace import Workspace
 from ampere.training.loop import TrainJob, build_model
 from tests.helpers.training import small_set
 
-LOG_VARIABLE = "AMPERE_TEST_EMBEDDED_ROWS"  # path of the file that the actors append to
+LOG = "embedded_rows"  # file of the workspace that the actors append to
 
 
 def fill(workspace: Workspace, products: int) -> None:
@@ -56,17 +56,21 @@ def save_model(workspace: Workspace, job: TrainJob) -> Path:
 class EmbedBatch(embed.EmbedBatch):
     """The actor of the stage, with a line for each row that it begins to embed."""
 
+    def __init__(self, uri: str, name: str, settings: EmbedSettings) -> None:
+        super().__init__(uri, name, settings)
+        self.log = Path(uri) / LOG
+
     def __call__(self, batch: pa.Table) -> pa.Table:
         node = ray.get_runtime_context().get_node_id()
         lines = "".join(f"{node} {sample_id}\n" for sample_id in batch["sample_id"].to_pylist())
-        with Path(os.environ[LOG_VARIABLE]).open("a") as log:
+        with self.log.open("a") as log:
             log.write(lines)
         return super().__call__(batch)
 
 
-def nodes_of_rows(log: Path) -> dict[str, list[str]]:
+def nodes_of_rows(workspace: Workspace) -> dict[str, list[str]]:
     """Sample id -> the nodes whose actors began to embed it, in order."""
-    nodes = defaultdict(list)
+    nodes, log = defaultdict(list), Path(workspace.uri) / LOG
     for line in log.read_text().splitlines() if log.exists() else ():
         node, sample_id = line.split()
         nodes[sample_id].append(node)

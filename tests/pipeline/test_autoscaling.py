@@ -20,7 +20,7 @@ from ampere.store.workspace import Workspace
 from ampere.synthetic.products import demo_products
 from ampere.synthetic.speech import recognize, say
 from tests.helpers.autoscaling import AutoscalingCluster, autoscaling_cluster
-from tests.helpers.embed_job import LOG_VARIABLE, fill, nodes_of_rows, save_model
+from tests.helpers.embed_job import fill, nodes_of_rows, save_model
 from tests.helpers.processes import ids
 from tests.helpers.training import SIZES, small_job, small_set
 
@@ -82,11 +82,11 @@ def test_embed_grows_from_no_node_to_all_and_back_to_none(
     autoscaled: AutoscalingCluster, filled: tuple[Workspace, TableSpec], tmp_path: Path
 ) -> None:
     workspace, table = filled
-    log, rows = tmp_path / "log", tmp_path / "rows"
-    job = autoscaled.run(arguments(workspace), log, **{LOG_VARIABLE: str(rows)})
+    log = tmp_path / "log"
+    job = autoscaled.run(arguments(workspace), log)
     assert job.wait(timeout=800) == 0, log.read_text()[-3000:]
     assert ids(workspace, table) == ids(workspace, SAMPLES)
-    assert {len(nodes) for nodes in nodes_of_rows(rows).values()} == {1}  # none was repeated
+    assert {len(nodes) for nodes in nodes_of_rows(workspace).values()} == {1}  # none was repeated
     figures = figures_of(workspace, "embed-m")
     check_growth(figures, "EmbedBatch")
     # Before the pool's first actor there is work for one node, which is that actor.
@@ -102,18 +102,18 @@ def test_lost_node_costs_its_batch_alone(
     autoscaled: AutoscalingCluster, filled: tuple[Workspace, TableSpec], tmp_path: Path
 ) -> None:
     workspace, table = filled
-    log, rows = tmp_path / "log", tmp_path / "rows"
-    job = autoscaled.run(arguments(workspace), log, **{LOG_VARIABLE: str(rows)})
+    log = tmp_path / "log"
+    job = autoscaled.run(arguments(workspace), log)
 
     def working() -> set[str]:
-        return {node for nodes in nodes_of_rows(rows).values() for node in nodes}
+        return {node for nodes in nodes_of_rows(workspace).values() for node in nodes}
 
     assert autoscaled.wait_until(lambda: len(working()) == NODES, 400), log.read_text()[-3000:]
     lost, raylet = next(iter(autoscaled.raylets().items()))
     raylet.kill()
     assert job.wait(timeout=800) == 0, log.read_text()[-3000:]
     assert ids(workspace, table) == ids(workspace, SAMPLES)
-    repeated = [nodes for nodes in nodes_of_rows(rows).values() if len(nodes) > 1]
+    repeated = [nodes for nodes in nodes_of_rows(workspace).values() if len(nodes) > 1]
     # The batch that the actor was at, and one whose result had not left the node yet.
     assert len(repeated) <= 2 * BATCH
     assert all(nodes[0] == lost and len(nodes) == 2 for nodes in repeated)
@@ -126,12 +126,11 @@ def test_pool_that_does_not_grow_is_noticed(
 ) -> None:
     """A pool grows if its actors' queues are full; with a threshold above that it stays at one."""
     workspace, table = filled
-    log, rows = tmp_path / "log", tmp_path / "rows"
+    log = tmp_path / "log"
     job = autoscaled.run(
         arguments(workspace),
         log,
         RAY_DATA_DEFAULT_ACTOR_POOL_UTIL_UPSCALING_THRESHOLD="3",
-        **{LOG_VARIABLE: str(rows)},
     )
     assert job.wait(timeout=800) == 0, log.read_text()[-3000:]
     assert ids(workspace, table) == ids(workspace, SAMPLES)
