@@ -101,7 +101,8 @@ class PoolStats:
         if self.retried:
             retried = f"; {self.retried} samples were retried alone (see the worker logs)"
         return (
-            f"actor pool: {figures['workers']}/{self.max_workers} workers, "
+            # A pool that shrinks and grows again has had more workers than it ever had at once.
+            f"actor pool: {figures['workers']} workers, at most {self.max_workers} at once, "
             f"ready in {figures['last_worker_ready_s']:.1f} s, "
             f"first batch at {figures['first_batch_s']:.1f} s, "
             f"{figures['busy_share']:.0%} busy; "
