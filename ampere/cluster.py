@@ -67,6 +67,7 @@ def _start(*, local: bool) -> None:
     context = ray.data.DataContext.get_current()
     # Restart an engine that dies while it starts, but fail the job if it cannot start at all.
     context.max_consecutive_actor_init_deaths = 3
+    context.raise_original_map_exception = True  # else every error is "UDF failed to process"
     context.enable_progress_bars = False  # the stage runner shows one bar, in rows
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker", "ray.llm", "vllm"):

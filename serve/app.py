@@ -139,7 +139,7 @@ def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     device = "cuda" if settings.gpus else "cpu"
     return EmbedderDeployment.options(  # type: ignore[attr-defined]
         name=f"embedder-{model}",
-        **replicas(settings.embedder_replicas, settings.max_embedder_replicas, settings.max_batch),
+        **replicas(settings.embedder_replicas, settings.max_embedder_replicas, settings),
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
     ).bind(workspace.uri, model, device, settings.max_batch)
 
@@ -148,21 +148,25 @@ def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     """The deployment that searches the index of a model."""
     return SearcherDeployment.options(  # type: ignore[attr-defined]
         name=f"searcher-{model}",
-        **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings.max_batch),
+        **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings),
         ray_actor_options={"num_cpus": SEARCHER_CPUS},
     ).bind(workspace.uri, model)
 
 
-def replicas(least: int, most: int, target: int) -> dict[str, Any]:
+def replicas(least: int, most: int, settings: ServeSettings) -> dict[str, Any]:
     """Options of a deployment with a fixed number of replicas, or with one that follows the load.
 
     Args:
         least: number of replicas.
         most: number under load; 0: always `least`.
-        target: requests in progress of each replica to aim at.
+        settings: of the endpoint.
     """
     if most <= least:
         return {"num_replicas": least}
+    # The gateway admits so many queries and no more: if a replica's target were larger than its
+    # share of these, the number of replicas could never grow to `most`.
+    admitted = settings.gateway_replicas * settings.max_concurrent
+    target = max(1, min(settings.max_batch, admitted // most))
     scaling = AutoscalingConfig(
         min_replicas=least, max_replicas=most, target_ongoing_requests=target
     )

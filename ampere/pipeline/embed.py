@@ -189,6 +189,8 @@ class EmbedStage(Stage):
         if output.dataset() is not None:
             maintain(output)
         report.notes += [note for note in (str(self.pool), *self.warnings) if note]
+        if figures := self.pool.figures():
+            report.figures["pool"] = figures
 
 
 def check_compile(folder: Path, settings: EmbedSettings) -> None:

@@ -335,7 +335,7 @@ def test_stage_embeds_records_failures_and_reports_its_pool(filled: Workspace) -
     assert failure["sample_id"] == BROKEN and "cannot identify" in failure["message"]
     (note,) = report.notes
     assert table.count() == report.done and old.count() == 1
-    assert "/2 workers" in note and "at 3 an hour)" in note
+    assert "workers, at most 2 at once" in note and "at 3 an hour)" in note
     again = run_stage(EmbedStage(filled, settings), filled)
     assert (again.done, again.skipped, again.notes) == (0, report.done, [])
     # A sample without frames, such as one whose new picture cannot be decoded, loses its vector.
@@ -374,8 +374,10 @@ def test_pool_statistics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         "last_worker_ready_s": 15.0,
         "busy_share": pytest.approx(12 / 27),
         "rows_per_worker_hour": pytest.approx(40 / 27 * 3600),
+        "worker_hours": pytest.approx(27 / 3600),
+        "cost": pytest.approx(2 * 27 / 3600),
     }
-    assert "2/3 workers" in str(pool)
+    assert "2 workers, at most 3 at once" in str(pool)
     assert (
         "5,333 samples per worker-hour (187 worker-hours per million, 375.00 at 2 an hour)"
         in str(pool)

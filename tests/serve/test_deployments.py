@@ -17,6 +17,7 @@ from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.writer import TableWriter
 from ampere.store.keys import add_key
 from ampere.store.workspace import Workspace
+from serve.app import replicas
 from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
 from serve.run import check_port, start
 from serve.searcher import SearchCall, SearcherDeployment, engine_stats
@@ -157,3 +158,24 @@ def test_running_endpoint_of_the_cluster_is_not_replaced(
         match="already serves an application 'ampere', which a second start would replace. Stop",
     ):
         start(workspace, ServeSettings())
+
+
+@pytest.mark.parametrize(("gateways", "concurrent", "batch", "most", "target"), [
+    (1, 16, 16, 2, 8),
+    (4, 16, 16, 2, 16),  # no more than a batch: further ones wait for the next
+    (1, 4, 16, 3, 1),
+    (1, 2, 16, 4, 1),
+])  # fmt: skip
+def test_admitted_queries_suffice_for_all_replicas(
+    gateways: int, concurrent: int, batch: int, most: int, target: int
+) -> None:
+    settings = ServeSettings(gateway_replicas=gateways, max_concurrent=concurrent, max_batch=batch)
+    scaling = replicas(1, most, settings)["autoscaling_config"]
+    assert scaling.target_ongoing_requests == target
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, most)
+    # Serve adds replicas up to (queries in progress / target).
+    assert gateways * concurrent / target >= min(most, gateways * concurrent)
+
+
+def test_replicas_are_fixed_without_a_larger_number() -> None:
+    assert replicas(2, 0, ServeSettings()) == {"num_replicas": 2}

@@ -73,7 +73,7 @@ class PoolStats:
         return sum(self.last[worker] - ready for worker, ready in self.ready.items()) / HOUR_S
 
     def figures(self) -> dict[str, Any]:
-        """Seconds, workers and rates; empty if no worker returned anything.
+        """Seconds, workers, rates and cost; empty if no worker returned anything.
 
         A worker's time is that from being ready to its latest results, without its start.
         """
@@ -86,7 +86,8 @@ class PoolStats:
             "last_worker_ready_s": max(self.ready.values()) - self.started,
             "busy_share": self.busy / (hours * HOUR_S),
             "rows_per_worker_hour": self.rows / hours,
-        }
+            "worker_hours": hours,
+        } | ({"cost": hours * self.hourly_price} if self.hourly_price else {})
 
     def __str__(self) -> str:
         figures = self.figures()
@@ -100,7 +101,8 @@ class PoolStats:
         if self.retried:
             retried = f"; {self.retried} samples were retried alone (see the worker logs)"
         return (
-            f"actor pool: {figures['workers']}/{self.max_workers} workers, "
+            # A pool that shrinks and grows again has had more workers than it ever had at once.
+            f"actor pool: {figures['workers']} workers, at most {self.max_workers} at once, "
             f"ready in {figures['last_worker_ready_s']:.1f} s, "
             f"first batch at {figures['first_batch_s']:.1f} s, "
             f"{figures['busy_share']:.0%} busy; "

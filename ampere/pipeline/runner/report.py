@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Report:
         notes: further lines for the user.
         refused: why the job did not do its work; empty if it did.
         unit: name of the rows, in the plural.
+        figures: what the job used, JSON-like: `pool` (see `PoolStats.figures`) and `cluster` (see
+            `ClusterUse.figures`), where there was one.
     """
 
     stage: str
@@ -37,6 +40,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     refused: str = ""
     unit: str = "rows"
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def processed(self) -> int:

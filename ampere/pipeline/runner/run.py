@@ -3,6 +3,7 @@
 This process is the only one that commits to the output table.
 """
 
+import json
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from ampere.cluster import connect
 from ampere.config.settings import to_json
 from ampere.logs import stage_of_log
 from ampere.pipeline.metrics import publish_report
+from ampere.pipeline.runner.cluster_use import cluster_use
 from ampere.pipeline.runner.commit import Committer, remove_rows
 from ampere.pipeline.runner.fragments import in_tasks
 from ampere.pipeline.runner.plan import Plan
@@ -81,6 +83,9 @@ def run_stage(
             stage.finish(output, report)
             output.compact(in_tasks())
         compact_failures(workspace)
+        if report.figures:
+            figures = json.dumps(report.figures, indent=2)
+            workspace.write_report(f"{stage.name}-figures.json", figures)
     return report
 
 
@@ -101,7 +106,11 @@ def _process(rows: pa.Table, stage: Stage, committer: Committer) -> None:
     for batch in known:
         committer.commit(batch)
     if remaining.num_rows:
+        started = time.time()
         _process_in_tasks(remaining, stage, committer, total=rows.num_rows - report.processed)
+        if use := cluster_use(started):
+            report.figures["cluster"] = use.figures() | {"first_row_s": report.first_seconds}
+            report.notes.append(f"{stage.name}: {use}")
     elif report.processed:
         publish_report(report)
     report.unprocessed = rows.num_rows - report.processed - committer.dropped
@@ -163,7 +172,8 @@ def _run_pipeline(
         cores = int(ray.cluster_resources().get("CPU", 1))
         batch_size = stage.rows_per_block(rows.num_rows, cores)
     batch_size = max(batch_size, -(-rows.num_rows // MAX_BLOCKS))
-    blocks = ray.data.from_arrow(
+    # `from_arrow` would run a task of a whole core for each block; a cluster adds nodes for them.
+    blocks = ray.data.from_blocks(
         [rows.slice(i, batch_size) for i in range(0, rows.num_rows, batch_size)]
     )
     if stage.retry.batch_sizes:

@@ -79,6 +79,7 @@ def stage_row(outcome: Outcome, hourly_price: float) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "cost": outcome.seconds / HOUR_S * hourly_price if hourly_price else None,
         "reason": outcome.reason or report.refused,
+        "figures": report.figures,
     }
 
 

@@ -142,6 +142,24 @@ def test_batch_that_kills_every_worker_fails_the_job(workspace: Workspace, tmp_p
         run_stage(DyingStage([("s", "f")], tmp_path / "log"), workspace)
 
 
+def stop(batch: pa.Table) -> pa.Table:
+    raise KeyError("no such setting")
+
+
+class StoppedStage(WorkerStage):
+    """A stage whose work raises an error that is no row's fault."""
+
+    retry = RetryPolicy()
+
+    def transform(self, work: Work) -> "ray.data.Dataset":
+        return map_batches(work.blocks, stop, batch_format="pyarrow", batch_size=None)
+
+
+def test_error_of_the_work_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="KeyError: 'no such setting'"):
+        run_stage(StoppedStage([("s", "f")], tmp_path / "log"), workspace)
+
+
 def test_duplicates_by_hand() -> None:
     rows = pa.table({"sample_id": ["a", "b", "c", "d"], "fingerprint": ["x", "y", "x", "x"]})
     duplicates = Duplicates(rows)
