@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ampere.cli import main
 from ampere.config.embed import EmbedSettings
-from ampere.models.model_folder import SETTINGS_FILE, embedding_name, frozen_tower
-from ampere.records import FEATURES, FRAMES, SAMPLES
+from ampere.models.model_folder import embedding_name, frozen_tower
+from ampere.records import FEATURES, SAMPLES
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.workspace import Workspace
-from ampere.training.loop import TrainJob, build_model
 from tests.helpers.features import computed_features
 from tests.helpers.processes import ids, kill_half_way, start, wait_until
 from tests.helpers.training import frozen_job, small_job, small_set
+from tests.helpers.workloads import add_products, save_model
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -31,35 +30,11 @@ PRODUCTS = 20
 @pytest.fixture
 def filled(workspace: Workspace) -> Workspace:
     """Twenty training products with two samples in each domain, and their frames."""
-    training_set, frames = small_set(PRODUCTS)
-    workspace.table(SAMPLES).append(
-        [
-            {"sample_id": sample_id, "product_id": product, "domain": domain, "split": "train"}
-            | {"text": training_set.texts[sample_id]}
-            for product, domains in training_set.products.items()
-            for domain, sample_ids in domains.items()
-            for sample_id in sample_ids
-        ]
-    )
-    workspace.table(FRAMES).append(
-        [
-            {"sample_id": sample_id, "fingerprint": "f", "frames": jpegs}
-            for sample_id, jpegs in frames.frames.items()
-        ]
-    )
+    add_products(workspace, PRODUCTS)
     return workspace
 
 
 FLAGS = ["--embed.model", "m", "--embed.batch-size", "1"]
-
-
-def save_model(workspace: Workspace, job: TrainJob) -> Path:
-    """Save a network with random weights as model `m`."""
-    torch.manual_seed(0)
-    folder = Path(workspace.uri) / "models" / "m"
-    build_model(job).save_pretrained(folder, job.tokenizer)
-    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
-    return folder
 
 
 @pytest.mark.nightly  # the runner is the one that test_kill_decode kills
