@@ -56,6 +56,7 @@ def test_elastic_trainer_gives_the_controller_its_policy(monkeypatch: pytest.Mon
         given.update(controller)
         return SimpleNamespace(error=None)
 
+    monkeypatch.setattr("ray.put", lambda _: None)
     monkeypatch.setattr(TorchTrainer, "_initialize_and_run_controller", run)
     trainer = ElasticTrainer(print, batch_size=6, scaling_config=ScalingConfig(num_workers=(1, 2)))
     trainer.fit()
