@@ -113,11 +113,11 @@ def summarizing(folder: Path, clips: int = 48) -> Workload:
 
 
 def embedding(folder: Path, products: int = 20) -> Workload:
-    """Embed the samples of a tiny network, one at a time."""
+    """Embed samples by a tiny network, two at a time."""
     workspace = Workspace.create(folder / "workspace", "demo")
     add_products(workspace, products)
     model = save_model(workspace, small_job(small_set(products)[0]))
-    flags = ["--embed.model", "m", "--embed.batch-size", "1", "--embed.workers", "2"]
+    flags = ["--embed.model", "m", "--embed.batch-size", "2", "--embed.workers", "2"]
     flags += ["--embed.cpus", "0.5"]
     spec = embeddings_spec(embedding_name(model))
     return Workload("embed", workspace, spec, flags, "EmbedBatch")
