@@ -12,6 +12,11 @@ from ampere.interrupts import handlers_kept
 
 PROBE_S = 10.0  # for one attempt to reach the head node; Ray itself tries for 13 minutes
 
+# Before the first retry of a task whose actor does not answer; doubled before each further one.
+# Ray takes 15 s or more to declare a lost node dead, and only then starts its actors elsewhere:
+# retries without a pause would all be lost.
+ACTOR_RETRY_MS = "5000"
+
 
 def connect(gpus: float = 0.0, setting: str = "") -> None:
     """Connect this process to Ray; a further call only frees what a failed job still holds.
@@ -25,14 +30,16 @@ def connect(gpus: float = 0.0, setting: str = "") -> None:
         RuntimeError: the cluster is unreachable, or this machine has too few GPUs.
         ValueError: RAY_ADDRESS is no address of a cluster.
     """
-    # Ray reads this at import. Usage reports would be sent to Ray's servers.
+    # Ray reads these at import. Usage reports would be sent to Ray's servers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = cluster_address()
+    if address is not None:
+        os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", ACTOR_RETRY_MS)
     import ray
 
     # The actors of a job that failed in this process hold their cores until Ray's objects are
     # collected, which refer to each other. A training that needs these cores would wait for ever.
     gc.collect()
-    address = cluster_address()
     if address is None:
         require_gpus(gpus, setting)
     if not ray.is_initialized():

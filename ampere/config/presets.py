@@ -118,7 +118,7 @@ def rope() -> Settings:
             vision_weights="microsoft/xclip-base-patch16-kinetics-600", text_weights="hfl/rbt6"
         ),
         # Decoding and cropping the 136 frames of a step takes half a second on one core.
-        train=TrainSettings(workers=16, gpus=1.0, bf16=True, loader_workers=4),
+        train=TrainSettings(workers=16, min_workers=8, gpus=1.0, bf16=True, loader_workers=4),
         embed=EmbedSettings(batch_size=64, workers="0:8", gpus=1.0, bf16=True),
         serve=ServeSettings(gpus=1.0),
     )

@@ -40,6 +40,9 @@ class TrainSettings:
     """Products per step over all workers; a product contributes one sample per domain."""
     workers: int = 1
     """Number of training processes (DDP ranks)."""
+    min_workers: int = 0
+    """Fewest workers to train on while the cluster has no place for all, as after a node is lost.
+    It must divide the batch size. 0: wait until there is a place for all."""
     cpus: float = 1.0
     """CPU cores per worker."""
     gpus: float = 0.0
@@ -165,6 +168,24 @@ class TrainSettings:
             f"train.batch_size is {self.batch_size}; it must be a multiple of train.workers "
             f"({self.workers}) and give each at least 2 products",
         )
+        self._check_min_workers()
         require_name("train.name", self.name)
         if self.start_from:
             require_name("train.start_from", self.start_from)
+
+    def _check_min_workers(self) -> None:
+        require(
+            0 <= self.min_workers <= self.workers,
+            f"train.min_workers is {self.min_workers}; it must be at least 0 and at most "
+            f"train.workers ({self.workers})",
+        )
+        require(
+            not self.min_workers or self.batch_size % self.min_workers == 0,
+            f"train.min_workers is {self.min_workers}; it must divide train.batch_size "
+            f"({self.batch_size}), since all workers take the same number of products",
+        )
+
+    @property
+    def fewest_workers(self) -> int:
+        """The number of workers without which the training waits."""
+        return self.min_workers or self.workers

@@ -1,5 +1,6 @@
 """Training batches: a row is one product, with one random sample of each domain it has."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -134,7 +135,7 @@ class ProductBatches(Dataset[Batch]):
     ) -> None:
         self.set, self.frames = training_set, frames
         self.names = sorted(training_set.products)
-        self.batch_size = min(train.batch_size, len(self.names) - len(self.names) % ranks)
+        self.batch_size = whole_batch(train, len(self.names), ranks)
         self.rank, self.ranks = rank, ranks
         self.num_frames, self.image_size, self.view = num_frames, image_size, view
         self.augment = augment
@@ -264,6 +265,19 @@ class ProductBatches(Dataset[Batch]):
             else:
                 pixels[number] = model_input(frames, self.image_size, self.view)
         return torch.from_numpy(pixels)
+
+
+def whole_batch(train: TrainSettings, products: int, ranks: int = 1) -> int:
+    """Number of products per step over all ranks.
+
+    Fewer products than a batch are cut to a multiple of `train.workers`, whatever the number of
+    ranks: a training that goes on with fewer ranks keeps its batches.
+
+    >>> whole_batch(TrainSettings(batch_size=8, workers=2), products=7)
+    6
+    """
+    multiple = math.lcm(train.workers, ranks)
+    return min(train.batch_size, products - products % multiple)
 
 
 @lru_cache(maxsize=2)

@@ -128,6 +128,19 @@ def test_rope_preset_matches_the_paper() -> None:
         (TrainSettings, {"workers": 0}, "train.workers is 0", "at least 1"),
         (
             TrainSettings,
+            {"workers": 2, "min_workers": 3},
+            "train.min_workers is 3",
+            "at most train.workers (2)",
+        ),
+        (TrainSettings, {"min_workers": -1}, "train.min_workers is -1", "at least 0"),
+        (
+            TrainSettings,
+            {"batch_size": 128, "workers": 8, "min_workers": 6},
+            "train.min_workers is 6",
+            "must divide train.batch_size (128)",
+        ),
+        (
+            TrainSettings,
             {"batch_size": 10, "workers": 4},
             "train.batch_size is 10",
             "multiple of train.workers",

@@ -1,56 +1,21 @@
-"""Workspaces that are ready to be embedded, and a job that writes down which rows it embeds.
+"""A job that writes down which rows it embeds.
 
 Run `python -m tests.helpers.embed_job embed ...` in place of `ampere embed ...`.
 """
 
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pyarrow as pa
 import ray
-import torch
 
 from ampere.cli import main
 from ampere.config.embed import EmbedSettings
-from ampere.models.model_folder import SETTINGS_FILE
 from ampere.pipeline import embed
-from ampere.records import FRAMES, SAMPLES
 from ampere.store.workspace import Workspace
-from ampere.training.loop import TrainJob, build_model
-from tests.helpers.training import small_set
 
 LOG = "embedded_rows"  # file of the workspace that the actors append to
-
-
-def fill(workspace: Workspace, products: int) -> None:
-    """Add training products with two samples in each domain, and their frames."""
-    training_set, frames = small_set(products)
-    workspace.table(SAMPLES).append(
-        [
-            {"sample_id": sample_id, "product_id": product, "domain": domain, "split": "train"}
-            | {"text": training_set.texts[sample_id]}
-            for product, domains in training_set.products.items()
-            for domain, sample_ids in domains.items()
-            for sample_id in sample_ids
-        ]
-    )
-    workspace.table(FRAMES).append(
-        [
-            {"sample_id": sample_id, "fingerprint": "f", "frames": jpegs}
-            for sample_id, jpegs in frames.frames.items()
-        ]
-    )
-
-
-def save_model(workspace: Workspace, job: TrainJob) -> Path:
-    """Save a network with random weights as model `m`."""
-    torch.manual_seed(0)
-    folder = Path(workspace.uri) / "models" / "m"
-    build_model(job).save_pretrained(folder, job.tokenizer)
-    (folder / SETTINGS_FILE).write_text(json.dumps({"train": {"text": "raw"}}))
-    return folder
 
 
 class EmbedBatch(embed.EmbedBatch):

@@ -20,9 +20,10 @@ from ampere.store.workspace import Workspace
 from ampere.synthetic.products import demo_products
 from ampere.synthetic.speech import recognize, say
 from tests.helpers.autoscaling import AutoscalingCluster, autoscaling_cluster
-from tests.helpers.embed_job import fill, nodes_of_rows, save_model
+from tests.helpers.embed_job import nodes_of_rows
 from tests.helpers.processes import ids
 from tests.helpers.training import SIZES, small_job, small_set
+from tests.helpers.workloads import add_products, save_model
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e, pytest.mark.timeout(1200)]
 NODES = 2
@@ -42,7 +43,7 @@ def autoscaled() -> Iterator[AutoscalingCluster]:
 @pytest.fixture
 def filled(workspace: Workspace) -> tuple[Workspace, TableSpec]:
     """A workspace with frames and a model of some work for each row, and the table to fill."""
-    fill(workspace, PRODUCTS)
+    add_products(workspace, PRODUCTS)
     sizes = {"vision_width": 192, "vision_layers": 24, "vision_heads": 4}
     job = small_job(small_set(PRODUCTS)[0])
     folder = save_model(workspace, replace(job, model=ModelSettings(**vars(SIZES) | sizes)))

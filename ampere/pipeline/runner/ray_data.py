@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import ray.data
 
 ERROR_LINE = re.compile(r"\s*(\(.*\) )?[\w.]+(Error|Exception): ")
+CHAIN = "The above exception was the direct cause of the following exception:"
+WRAPPER = "ray.exceptions.UserCodeException: "
 ATTEMPTS = 4  # a worker may run out of memory, or lose its machine, more than once in a night
 ATTEMPTS_BEFORE_ISOLATION = 2  # where lost rows are retried in smaller batches
 
@@ -63,6 +65,9 @@ def cause_of(report: str) -> str:
     An actor whose constructor failed reports its cause as text alone: `RayTaskError.cause` covers
     tasks only.
     """
+    *causes, last = report.split(CHAIN)
+    if causes and WRAPPER in last:  # of any error in a task's function, with advice on retries
+        report = causes[-1]
     lines = [line for line in report.strip().splitlines() if "errors.pydantic.dev" not in line]
     named = [at for at, line in enumerate(lines) if ERROR_LINE.match(line)]
     return " ".join(" ".join(lines[named[-1] if named else -1 :]).split())

@@ -1,8 +1,12 @@
 """Runs a training on Ray Train's workers, joined by DDP."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ampere.cluster import connect
 from ampere.interrupts import handlers_kept
@@ -10,13 +14,17 @@ from ampere.pipeline.train.metrics_channel import metrics_channel
 from ampere.pipeline.train.trackers import Progress
 from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
 
+if TYPE_CHECKING:
+    from ampere.training.loop import TrainJob
+
 
 def train_on_ray(
     inputs: TrainInputs, progress: Progress, *, storage: str, run: str, folder: Path
 ) -> dict[str, float]:
     """Train on Ray workers, write the model to `folder`, and return its scores.
 
-    A stopped run of the same name resumes from its last checkpoint, on any number of workers.
+    A stopped run of the same name resumes from its last checkpoint, on any number of workers. So
+    does a run that loses a node, on `train.min_workers` or more.
 
     Args:
         inputs: what the workers need.
@@ -32,7 +40,7 @@ def train_on_ray(
         RuntimeError: the training failed, at once or after all retries, or a tracker cannot start.
     """
     settings = inputs.job.train
-    connect(settings.workers * settings.gpus, "train.gpus")
+    connect(settings.fewest_workers * settings.gpus, "train.gpus")
     from ray.train import TrainingFailedError
 
     with metrics_channel(progress) as queue:
@@ -58,17 +66,20 @@ def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> An
     """Build the Ray Train trainer of a run; see `train_on_ray`."""
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     settings = inputs.job.train
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
-    return TorchTrainer(
+    fewest, most = settings.fewest_workers, settings.workers
+    return trainer_class(inputs.job)(
         train_worker,
         # By reference: Ray Train keeps several copies of this, in the controller and per worker.
         train_loop_config={"inputs": ray.put(inputs), "queue": queue},
         torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=per_worker
+            num_workers=most if fewest == most else (fewest, most),
+            use_gpu=settings.gpus > 0,
+            resources_per_worker=per_worker,
         ),
         run_config=RunConfig(
             name=run,
@@ -76,6 +87,20 @@ def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> An
             failure_config=FailureConfig(max_failures=settings.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
+    )
+
+
+def trainer_class(job: TrainJob) -> Callable[..., Any]:
+    """Return Ray's trainer, or the elastic one for a training that may lose workers."""
+    if job.train.fewest_workers == job.train.workers:
+        from ray.train.torch import TorchTrainer
+
+        return TorchTrainer
+    from ampere.pipeline.train.elastic import ElasticTrainer
+    from ampere.training.data import whole_batch
+
+    return partial(
+        ElasticTrainer, batch_size=whole_batch(job.train, len(job.training_set.products))
     )
 
 

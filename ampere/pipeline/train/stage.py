@@ -54,6 +54,7 @@ from ampere.training.loop import TrainJob
 # (docs/guides/training.md).
 RUNTIME_ONLY_FIELDS = (
     "workers",
+    "min_workers",
     "cpus",
     "gpus",
     "chunk_size",
@@ -140,7 +141,10 @@ def training_features(
         RuntimeError: some samples have no features.
     """
     pool = EmbedSettings(
-        workers=str(settings.workers), cpus=settings.cpus, gpus=settings.gpus, bf16=settings.bf16
+        workers=f"{settings.fewest_workers}:{settings.workers}",
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        bf16=settings.bf16,
     )
     name = stored_tower_name(tower, bf16=settings.bf16)
     report = train_features(
@@ -170,7 +174,7 @@ def check_trainable(model: ModelSettings, settings: TrainSettings) -> None:
 
 def of_untrained(settings: TrainSettings) -> TrainSettings:
     """Settings of 0 epochs, which run on one CPU worker whatever the preset asks for."""
-    return dataclasses.replace(settings, workers=1, gpus=0.0)
+    return dataclasses.replace(settings, workers=1, min_workers=0, gpus=0.0)
 
 
 def train_and_publish(

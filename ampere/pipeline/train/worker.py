@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ampere.huge_pages import use_huge_pages
 
 if TYPE_CHECKING:
+    from ampere.config.train import TrainSettings
     from ampere.training.data import FeatureSource, FrameSource
     from ampere.training.loop import Trained, TrainJob
 
@@ -68,7 +69,9 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
     if inputs.start_from is not None:
         uri, name = inputs.start_from
         job = dataclasses.replace(job, start=Workspace.open(uri).fetch(name))
-    first = rank_and_world_size()[0] == 0
+    rank, ranks = rank_and_world_size()
+    first = rank == 0
+    job = dataclasses.replace(job, train=in_memory_of_full_group(job.train, ranks))
     try:
         if not job.train.epochs:
             result = untrained(job)
@@ -96,6 +99,16 @@ def train_worker(config: dict[str, Any]) -> Exception | None:
         lambda folder: save_model(trained, training.history, job, folder, first=first)
     )
     return None
+
+
+def in_memory_of_full_group(settings: TrainSettings, ranks: int) -> TrainSettings:
+    """Settings with which fewer ranks than `train.workers` need no more memory each.
+
+    A rank then has more products of a batch: it embeds them in chunks of its share in a full group.
+    """
+    if ranks >= settings.workers or settings.chunk_size:
+        return settings
+    return dataclasses.replace(settings, chunk_size=settings.batch_size // settings.workers)
 
 
 def report_checkpoint(save: Callable[[Path], Any]) -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from ampere.records import FAILURES, SAMPLES, SUMMARIES
 from ampere.store.workspace import Workspace
-from ampere.synthetic.products import demo_products
-from ampere.synthetic.speech import recognize, say
 from tests.helpers.demo import DemoRun
 from tests.helpers.processes import ids, kill, parts_of, start, wait_until
+from tests.helpers.workloads import new_transcripts
 
 # Engines that die are in `make test` too: tests/pipeline/runner/test_engine_patches.py.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
@@ -71,8 +70,3 @@ def answers(workspace: Workspace) -> dict[str, str]:
     )
     output = dict(zip(rows["sample_id"].to_pylist(), rows["raw_output"].to_pylist(), strict=True))
     return {row["text"]: output[row["sample_id"]] for row in texts if row["sample_id"] in output}
-
-
-def new_transcripts(count: int) -> list[str]:
-    rng = random.Random(0)
-    return [recognize(say(product, rng, lines=8), rng) for product in demo_products(rng, count)]

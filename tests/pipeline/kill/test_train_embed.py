@@ -14,10 +14,10 @@ from ampere.models.model_folder import embedding_name, frozen_tower
 from ampere.records import FEATURES, SAMPLES
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.workspace import Workspace
-from tests.helpers.embed_job import fill, save_model
 from tests.helpers.features import computed_features
 from tests.helpers.processes import ids, kill_half_way, start, wait_until
 from tests.helpers.training import frozen_job, small_job, small_set
+from tests.helpers.workloads import add_products, save_model
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -30,7 +30,7 @@ PRODUCTS = 20
 @pytest.fixture
 def filled(workspace: Workspace) -> Workspace:
     """Twenty training products with two samples in each domain, and their frames."""
-    fill(workspace, PRODUCTS)
+    add_products(workspace, PRODUCTS)
     return workspace
 
 

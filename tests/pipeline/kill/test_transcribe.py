@@ -2,26 +2,23 @@
 
 import os
 import random
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from ampere.cli import main
-from ampere.config.transcribe import SAMPLE_RATE, TranscribeSettings
-from ampere.media.audio import decode_audio
+from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.transcribe.stage import TranscribeStage
 from ampere.records import FAILURES, SAMPLES, TRANSCRIPTS
 from ampere.store.workspace import Workspace
-from tests.helpers.audio import write_wav
 from tests.helpers.processes import ids, kill, parts_of, start, wait_for_rows, wait_until
 from tests.helpers.speech_models import write_faster_whisper, write_whisper
+from tests.helpers.workloads import add_clips
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
 
-SPEECH = Path(__file__).parents[2] / "data" / "speech"
 BATCH = 2
 
 
@@ -68,39 +65,6 @@ def test_kill_transcribe(
     left = sum(seconds[audio] for audio in seconds.keys() - done)
     assert report.totals["audio s"] == pytest.approx(left) and report.unprocessed == 0
     assert len(seconds) <= clips // 2 < len(rows)
-
-
-def add_clips(workspace: Workspace, folder: Path, count: int) -> list[str]:
-    """Add clips of two or three seconds, of which half have the audio of another.
-
-    Returns:
-        The ids of the few whose file is missing or no media file.
-    """
-    files = sorted(SPEECH.glob("*.opus"))
-    rows = []
-    for i in range(count):
-        path = folder / f"{i}.wav"
-        if i % 2:
-            shutil.copy(folder / f"{i - 1}.wav", path)
-        else:
-            samples = decode_audio(files[i // 2 % len(files)].read_bytes(), 60.0)
-            start = i * SAMPLE_RATE // 100
-            write_wav(path, samples[start : start + (2 + i % 4 // 2) * SAMPLE_RATE])
-        rows.append(
-            {
-                "sample_id": f"c{i}",
-                "domain": "live",
-                "media_kind": "file",
-                "media_uris": [str(path)],
-            }
-        )
-    bad = [rows[i] for i in range(5, count, 20)]
-    for i, row in enumerate(bad):
-        Path(row["media_uris"][0]).unlink()
-        if i % 2:
-            Path(row["media_uris"][0]).write_text("no media")
-    workspace.table(SAMPLES).append(rows)
-    return [row["sample_id"] for row in bad]
 
 
 def transcripts(workspace: Workspace) -> dict[str, dict]:

@@ -101,6 +101,20 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
     assert cause_of("first\nThe node died\n") == "The node died"
 
 
+def test_cause_in_the_function_of_a_task_is_named_without_what_ray_adds() -> None:
+    report = """ray::MapBatches(f)()
+  File "f.py", line 7, in f
+OSError: [Errno 28] No space left on device
+
+The above exception was the direct cause of the following exception:
+
+ray::MapBatches(f)()
+ray.exceptions.UserCodeException: UDF failed to process a data block.
+Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).
+"""
+    assert cause_of(report) == "OSError: [Errno 28] No space left on device"
+
+
 class FramesStage(Stage):
     """A stage that wants nothing."""
 
