@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import random
-import shlex
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ampere.store.conditional import ConditionalFile
@@ -45,7 +45,8 @@ class Holder:
 
     Attributes:
         token: of one holder, and of no other.
-        host, pid, command: of its process.
+        host, pid: of its process.
+        command: its program and first argument; the others may hold a signed URL.
         since, renewed: times by the clock of that host, ISO 8601; for people alone.
         renewals: how often it was renewed, so that no two contents are the same.
         lease_s: seconds without a renewal after which others may take it over.
@@ -69,7 +70,7 @@ class Holder:
             token=uuid.uuid4().hex,
             host=socket.gethostname(),
             pid=os.getpid(),
-            command=shlex.join(sys.argv),
+            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:2]]),
             since=_now(),
             renewed=_now(),
             lease_s=lease_s,

