@@ -341,6 +341,7 @@ class Table:
         """Index `indexed_column`; rows that are not in the index are found by a scan."""
         if (column := self.spec.indexed_column) is None:
             return
+        check_locks()
         if dataset.describe_indices():
             dataset.optimize.optimize_indices()
         else:

@@ -23,7 +23,9 @@ class FaultyProxy:
         url: its own address.
         delay_s: seconds before each answer.
         busy_share: share of the requests that are answered with status 503.
-        lost_answers: the next so many PUT requests are done, and their connection is cut.
+        lost_answers: the next so many PUT requests of paths with `lost_paths` are done, and their
+            connection is cut.
+        lost_paths: a part of the path.
         hidden: names of request headers that are not forwarded, in small letters.
         requests: their number so far.
     """
@@ -32,6 +34,7 @@ class FaultyProxy:
         self._server, self._port = server, free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.delay_s, self.busy_share, self.lost_answers = 0.0, 0.0, 0
+        self.lost_paths = ""
         self.hidden: set[str] = set()
         self.requests = 0
         self._is_away, self._rng = False, random.Random(0)
@@ -86,7 +89,8 @@ class FaultyProxy:
         if self._rng.random() < self.busy_share:
             return web.Response(status=503, text="<Error><Code>SlowDown</Code></Error>")
         status, headers, content = await self._forward(request, body)
-        if request.method == "PUT" and self.lost_answers:
+        is_loseable = request.method == "PUT" and self.lost_paths in request.path
+        if is_loseable and self.lost_answers:
             self.lost_answers -= 1
             return self._cut(request)
         if self._is_away:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import boto3
 import pytest
@@ -17,34 +16,13 @@ from ampere.store.conditional import ConditionalFile
 from ampere.store.lease import Holder, LeaseLost, _Watch, held_lease
 from ampere.store.locks import check_locks
 from ampere.store.workspace import Workspace
-from tests.helpers.faulty_proxy import FaultyProxy, faulty_proxy
-from tests.helpers.s3 import BUCKET, s3_server, use_endpoint
+from tests.helpers.faulty_proxy import FaultyProxy
+from tests.helpers.s3 import BUCKET
 
 pytestmark = pytest.mark.slow
 LEASE_S = 4.0  # a renewal every 0.7 s, also where six processes share two cores
 PROCESSES, ROUNDS = 4, 12
 NAMES = str.maketrans("/:[]", "----")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of an S3 server."""
-    with s3_server() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def store(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process and its children use the server."""
-    use_endpoint(server, monkeypatch)
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """This process uses the server through a proxy with faults."""
-    with faulty_proxy(server) as proxy:
-        use_endpoint(proxy.url, monkeypatch)
-        yield proxy
 
 
 @pytest.fixture
