@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import random
 import threading
 from collections.abc import Coroutine, Iterator
@@ -67,12 +68,12 @@ class FaultyProxy:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._client = ClientSession(auto_decompress=False, timeout=ClientTimeout(total=None))
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
         await self._listen()
 
     async def _listen(self) -> None:
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, shutdown_timeout=0)
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await self._site.start()
 
     async def _stop(self) -> None:
@@ -107,7 +108,7 @@ class FaultyProxy:
         }
         url = URL(self._server + request.raw_path, encoded=True)
         async with self._client.request(
-            request.method, url, headers=headers, data=body, allow_redirects=False
+            request.method, url, headers=headers, data=io.BytesIO(body), allow_redirects=False
         ) as answer:
             kept = {
                 name: value
