@@ -6,6 +6,7 @@
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -45,6 +46,7 @@ CLOUD_LIBRARIES = (
     "adlfs",
     "azure",
     "aiohttp",
+    "obstore",
 )
 PATHS = ("--workspace", "--manifest", "--rope", "--images", "--media-folder", "--gold")
 
@@ -182,6 +184,12 @@ def explain(error: Exception) -> tuple[int, str] | None:
         return 1, (
             f"failed: object store: {type(error).__name__}: {error}. Check the credentials, the "
             "endpoint and the bucket"
+        )
+    if isinstance(error, ValueError) and str(error).startswith("LanceError(IO)"):
+        # Lance's own class for a store that is away, or refuses.
+        cause = re.sub(r", \S+\.rs:\d+\S*$", "", str(error).splitlines()[0])
+        return 1, (
+            f"failed: object store: {cause}. Check the credentials, the endpoint and the bucket"
         )
     if isinstance(error, (ValueError, MediaError, *PATH_ERRORS)):
         return USAGE_ERROR, str(error)

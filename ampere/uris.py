@@ -12,6 +12,15 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+# A store may be away for half a minute. By default, Lance gives up after half a second, and s3fs
+# after some seconds. With these limits they try for one to three minutes, with growing pauses. The
+# first is Lance's, the others are those of the AWS libraries, which s3fs is built on.
+for _name, _value in {
+    "OBJECT_STORE_CLIENT_MAX_RETRIES": "30",
+    "AWS_RETRY_MODE": "standard",
+    "AWS_MAX_ATTEMPTS": "12",
+}.items():
+    os.environ.setdefault(_name, _value)
 LOCAL_SCHEMES = ("file://localhost/", "file://", "local://")
 
 

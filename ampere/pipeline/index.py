@@ -36,6 +36,7 @@ from ampere.store.indexes import (
     search_table,
     serving,
 )
+from ampere.store.locks import check_locks
 from ampere.store.models import model_folder
 from ampere.store.serving import publish_weights, remove_weights
 from ampere.store.table import Table
@@ -92,6 +93,7 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         except NewBaseNeeded as needed:
             reason = str(needed)
         version, rows, lines = new_base(workspace, name, table, settings, before)
+        check_locks()
         set_serving(search_table(workspace, name), version)
         publish_weights(workspace, settings.model)
         remove_old(workspace, name, settings.keep, before)

@@ -22,8 +22,9 @@ class TableWriter:
         uri: of the table.
         group_s: seconds that a commit waits for further changes.
         maintain: see `GroupCommitter`.
-        lock: held around each commit by all processes that insert rows; then keys are looked up by
-            their index, which is faster. None: there is no such lock.
+        lock: held around each commit by all processes that insert rows; None: there is none.
+        is_strict: whether two processes never hold the lock at once, not even if one was paused;
+            then keys are looked up by their index, which is faster.
     """
 
     def __init__(
@@ -32,8 +33,11 @@ class TableWriter:
         group_s: float = GROUP_S,
         maintain: Callable[[], None] | None = None,
         lock: Callable[[], AbstractContextManager[object]] | None = None,
+        *,
+        is_strict: bool = True,
     ) -> None:
         self._uri, self._lock = uri, lock
+        self._by_index = lock is not None and is_strict
         self._schema = lance.dataset(uri).schema
         self._committer = GroupCommitter(self.write, group_s, maintain)
 
@@ -78,7 +82,7 @@ class TableWriter:
             if upserted:
                 # By an index, Lance does not record the keys that another process must see.
                 merge = lance.dataset(self._uri).merge_insert(KEY)
-                merge = merge.use_index(self._lock is not None)
+                merge = merge.use_index(self._by_index)
                 merge = merge.when_matched_update_all().when_not_matched_insert_all()
                 merge.execute(pa.concat_tables(upserted).combine_chunks())
             if deleted:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ampere.config.summarize import TextSource
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, TableSpec
+from ampere.store.locks import check_locks
 from ampere.store.table import Table
 from ampere.store.texts import chosen_model, summary_models, texts_of
 from ampere.store.workspace import Workspace
@@ -67,6 +68,7 @@ def create_embeddings(workspace: Workspace, name: str, dim: int) -> Table:
             for field in EMBEDDINGS.schema
         ]
         schema = pa.schema([*fields, *workspace.table(SAMPLES).extra_columns()])
+        check_locks()
         lance.write_dataset(
             schema.empty_table(), table.uri, schema=schema, enable_stable_row_ids=True
         )
@@ -86,6 +88,7 @@ def index_columns(table: Table) -> None:
         kind = index_type(field)
         if field.name in indexed or kind is None:
             continue
+        check_locks()
         if kind == "INVERTED":
             dataset.create_scalar_index(
                 field.name, kind, base_tokenizer=TOKENIZER, with_position=False
@@ -147,6 +150,7 @@ def _index_new_rows(table: Table, max_segments: int = 0) -> None:
         if any(index.num_rows_indexed < rows for index in indices):
             segments = max(len(index.segments) for index in indices)
             merged = {"num_indices_to_merge": 0} if segments < max_segments else {}
+            check_locks()
             dataset.optimize.optimize_indices(**merged)
     except OSError as error:
         if "commit conflict" not in str(error):

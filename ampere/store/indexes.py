@@ -162,8 +162,9 @@ def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> In
         return MilvusEngine(uri, alias_of(name))
     searcher = open_searcher(workspace, name)
     table = workspace.table(embeddings_spec(name))
-    lock = partial(workspace.commit_lock, table.spec.name) if workspace.is_local else None
-    return FaissEngine(searcher, TableWriter(table.uri, lock=lock))
+    lock = partial(workspace.commit_lock, table.spec.name)
+    writer = TableWriter(table.uri, lock=lock, is_strict=workspace.is_local)
+    return FaissEngine(searcher, writer)
 
 
 def remove_old(workspace: Workspace, name: str, keep: int, before: int | None) -> None:

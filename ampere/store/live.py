@@ -152,6 +152,7 @@ class LiveWriter:
                 self._delete(FRAMES, bare)
             with self._workspace.commit_lock(self._table.spec.name):
                 rows = [self._search_row(sample) for sample in upserted]
+                # A lease is no strict lock: its holder may be paused just before a commit.
                 self._table.upsert(rows, is_locked=self._workspace.is_local)
 
     def _delete(self, spec: TableSpec, ids: list[str]) -> None:

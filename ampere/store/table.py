@@ -23,6 +23,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lance.optimize import Compaction, CompactionTask, RewriteResult
 
 from ampere.records import TableSpec
+from ampere.store.locks import check_locks
 from ampere.uris import is_uri
 
 MergeTask = tuple[str, int, CompactionTask]  # the arguments of `merge`
@@ -79,6 +80,7 @@ class Table:
         names = self.schema().names
         if new := [field for field in fields if field.name not in names]:
             self.create()
+            check_locks()
             self._existing().add_columns(pa.schema(new))
 
     def count(self, where: pc.Expression | None = None) -> int:
@@ -104,7 +106,9 @@ class Table:
             ValueError: a row has no key, or two of the rows have the same key.
         """
         if (rows := self._checked(rows)).num_rows:
-            self._merge(by_index=is_locked).when_matched_update_all().execute(rows)
+            merge = self._merge(by_index=is_locked).when_matched_update_all()
+            check_locks()
+            merge.execute(rows)
 
     def update_columns(self, rows: pa.Table) -> None:
         """Write some columns of rows that exist, in one commit; the other columns stay.
@@ -116,6 +120,7 @@ class Table:
         if dataset is not None and rows.num_rows:
             fields = [dataset.schema.field(name) for name in rows.column_names]
             merge = dataset.merge_insert(list(self.spec.key)).when_matched_update_all()
+            check_locks()
             merge.execute(rows.cast(pa.schema(fields)))
 
     def append(self, rows: pa.Table | Sequence[dict[str, Any]]) -> None:
@@ -125,7 +130,9 @@ class Table:
             ValueError: a row has no key, or two of the rows have the same key.
         """
         if (rows := self._checked(rows)).num_rows:
-            self._merge().execute(rows)
+            merge = self._merge()
+            check_locks()
+            merge.execute(rows)
 
     def write_fragment(self, rows: pa.Table) -> str:
         """Write a data file of a table that exists; it is part of the table once it is appended.
@@ -156,6 +163,7 @@ class Table:
             return
         appended = [FragmentMetadata.from_json(fragment) for fragment in fragments]
         dataset = self._existing()
+        check_locks()
         dataset = lance.LanceDataset.commit(
             dataset, lance.LanceOperation.Append(appended), read_version=dataset.version
         )
@@ -229,6 +237,7 @@ class Table:
                 raise
 
     def _write_empty(self, uri: str) -> None:
+        check_locks()
         lance.write_dataset(
             self.spec.schema.empty_table(),
             uri,
@@ -275,6 +284,7 @@ class Table:
         """Delete the rows that meet a condition."""
         dataset = self.dataset()
         if dataset is not None:
+            check_locks()
             dataset.delete(where)
 
     def compact(self, run: RunTasks | None = None) -> None:
@@ -325,6 +335,7 @@ class Table:
         try:
             merged = run(tasks) if run else [merge(*task) for task in tasks]
             if merged:
+                check_locks()
                 Compaction.commit(dataset, merged)
         except OSError as error:
             if not _is_conflict(error):
@@ -336,6 +347,7 @@ class Table:
         """Index `indexed_column`; rows that are not in the index are found by a scan."""
         if (column := self.spec.indexed_column) is None:
             return
+        check_locks()
         if dataset.describe_indices():
             dataset.optimize.optimize_indices()
         else:

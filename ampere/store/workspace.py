@@ -8,19 +8,17 @@ import json
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ampere.config.presets import DEFAULT_PRESET
 from ampere.config.systems import named_settings
 from ampere.interrupts import at_exit
 from ampere.records import SCHEMA_VERSION, TableSpec
+from ampere.store.locks import check_locks, hold_lock
 from ampere.store.table import Table
 from ampere.uris import absolute, filesystem, is_uri
 
@@ -106,12 +104,11 @@ class Workspace:
         """The table of a spec; it need not exist yet."""
         return Table(f"{self.uri}/{spec.name}.lance", spec)
 
-    @contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = False) -> AbstractContextManager[None]:
         """Hold the write lock of a table or folder: one writer at a time.
 
-        The operating system releases the lock when the process ends, so a killed job leaves none
-        behind. On a cloud URI there is no lock: users must not run the same stage twice at once.
+        A killed job leaves none behind: the operating system releases a file lock, and a lease on
+        a cloud URI ends a minute after its last renewal.
 
         Args:
             name: of the table or folder.
@@ -119,22 +116,9 @@ class Workspace:
 
         Raises:
             RuntimeError: another process holds the lock, and `wait` is not set.
+            ValueError: there are no leases in this kind of store.
         """
-        if not self.is_local:
-            yield
-            return
-        # No soft lock where the file system has no flock: it would outlive a killed job.
-        lock = FileLock(
-            f"{self.uri}/.{name.replace('/', '-')}.lock", blocking=wait, fallback_to_soft=False
-        )
-        try:
-            held = lock.acquire()
-        except Timeout as error:
-            raise RuntimeError(
-                f"another job is writing {name} in {self.uri}; wait for it to end, or stop it"
-            ) from error
-        with held:
-            yield
+        return hold_lock(self.uri, name, wait=wait)
 
     def commit_lock(self, table: str) -> AbstractContextManager[None]:
         """Hold a table for a look at another one and the commit that depends on it; waits.
@@ -150,6 +134,7 @@ class Workspace:
         complete or absent. Object stores cannot rename: there the file `last` is uploaded after all
         others, and a folder without it was left by a killed job.
         """
+        check_locks()
         target = f"{self.uri}/{name}"
         fs, path = filesystem(target)
         staging = path + ".new" if self.is_local else path

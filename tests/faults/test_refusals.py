@@ -290,3 +290,13 @@ def test_denied_bucket_is_a_failure_and_a_denied_file_a_usage_error(
         2,
         "[Errno 13] Permission denied: '/data/w'",
     )
+
+
+def test_store_that_is_away_from_lance_is_a_failure() -> None:
+    """Lance makes a ValueError of it, which would be a usage error."""
+    error = ValueError("LanceError(IO): Generic S3 error: no answer, /home/a/rust/s3.rs:12:3")
+    assert explain(error) == (
+        1,
+        "failed: object store: LanceError(IO): Generic S3 error: no answer. Check the credentials, "
+        "the endpoint and the bucket",
+    )

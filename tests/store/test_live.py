@@ -253,7 +253,7 @@ def test_keys_are_looked_up_by_their_index_under_the_lock_alone(
     with LiveWriter(served, name_of(served)) as writer:
         writer.upsert([live()])
     assert locked == [f"embeddings/{name_of(served)}"]
-    monkeypatch.setitem(served.__dict__, "is_local", False)  # a cloud store has no lock
+    monkeypatch.setitem(served.__dict__, "is_local", False)  # a lease is no strict lock
     with LiveWriter(served, name_of(served)) as writer:
         writer.upsert([live()])
     assert len(locked) == 1
