@@ -175,16 +175,39 @@ def memory_report(captures: list[Path]) -> str:
             processes.append((0, f"{capture.stem}: not readable: {error}"))
             continue
         peak = sum(record.size for record in records)
-        largest = sorted(records, key=lambda record: -record.size)[:STACKS]
-        lines = [f"{capture.stem}: {peak / 1e6:,.1f} MB at its peak"]
-        for record in largest:
-            lines.append(f"  {record.size / 1e6:,.1f} MB in {record.n_allocations:,} allocations")
-            for function, path, line in record.stack_trace(max_stacks=FRAMES):
-                lines.append(f"    {function} ({path}:{line})")
+        lines = [f"{capture.stem}: {peak / 1e6:,.1f} MB at its peak", *peak_lines(records)]
         processes.append((peak, "\n".join(lines)))
     processes.sort(key=lambda process: -process[0])
-    more = len(processes) - PROCESSES
     texts = [text for _, text in processes[:PROCESSES]]
-    return (
-        "\n\n".join([*texts, *([f"... and {more} smaller processes"] if more > 0 else [])]) + "\n"
-    )
+    if len(processes) > PROCESSES:
+        texts.append(f"... and {len(processes) - PROCESSES} smaller processes")
+    return "\n\n".join(texts) + "\n"
+
+
+def peak_lines(records: list[Any]) -> list[str]:
+    """The largest allocations of a process, by their stacks.
+
+    What every process has, whatever it does, is summed up: Ray reserves gigabytes of addresses, and
+    imported modules hold more than most stages.
+    """
+    import memray
+
+    kinds: dict[str, list[Any]] = {"mapped or reserved, as by Ray": [], "imported modules": []}
+    reserved, imported = kinds.values()
+    others = []
+    for record in records:
+        if record.allocator == memray.AllocatorType.MMAP:
+            reserved.append(record)
+        elif any("<frozen importlib" in path for _, path, _ in record.stack_trace()):
+            imported.append(record)
+        else:
+            others.append(record)
+    lines = [
+        f"  {sum(record.size for record in part) / 1e6:,.1f} MB {name}"
+        for name, part in kinds.items()
+    ]
+    for record in sorted(others, key=lambda record: -record.size)[:STACKS]:
+        lines.append(f"  {record.size / 1e6:,.1f} MB in {record.n_allocations:,} allocations")
+        for function, path, line in record.stack_trace(max_stacks=FRAMES):
+            lines.append(f"    {function} ({path}:{line})")
+    return lines

@@ -95,7 +95,11 @@ def test_memory_of_a_killed_worker_is_in_the_report(tmp_path: Path) -> None:
     (tmp_path / "worker-0.bin").write_bytes(b"")  # killed as it started
     report = memory_report(sorted(tmp_path.glob("*.bin")))
     first, *_ = report.split("\n\n")
-    assert "MB at its peak" in first and "hoard (" in first
+    title, mapped, modules, largest, function, *_ = first.splitlines()
+    assert "MB at its peak" in title
+    assert mapped.endswith("as by Ray") and modules.endswith("imported modules")
+    assert largest.startswith("  50.0 MB in 50 allocations")
+    assert function.startswith("    <listcomp> (") and "hoard (" in first
     assert "worker-0: not readable" in report
 
 
