@@ -172,12 +172,14 @@ def test_second_run_of_a_stage_is_refused_and_a_killed_one_is_followed(
     log, second = tmp_path / "log", tmp_path / "second"
     job = start("decode", listed, DECODE, log)
     wait_until(job, lambda: listed.table(FRAMES).count() > 0, log)
+    proxy.delay_s = 1.0  # so that the first job does not end before the second has looked
     other = start("decode", listed, DECODE, second)
-    assert other.wait(timeout=120) == 1
+    assert other.wait(timeout=200) == 1
     assert f"another job is writing decode in {WORKSPACE}: process {job.pid} on" in (
         second.read_text()
     )
     job.kill()
     job.wait()
+    proxy.delay_s = 0.0
     assert main(["decode", "--workspace", WORKSPACE, *DECODE]) == 0
     assert ids(listed, FRAMES) == ids(listed, SAMPLES)
