@@ -145,7 +145,7 @@ def test_summarize_grows_from_no_node_to_all_and_back_to_none(
 ) -> None:
     """With the language model of the package in vLLM; an engine and its helpers need two cores."""
     rng, log = random.Random(0), tmp_path / "log"
-    products = demo_products(rng, 300)
+    products = list(demo_products(rng, 300))
     workspace.table(SAMPLES).append(
         [
             {"sample_id": f"s{i}", "domain": "live"}
