@@ -42,7 +42,8 @@ class TrainSettings:
     """Number of training processes (DDP ranks)."""
     min_workers: int = 0
     """Fewest workers to train on while the cluster has no place for all, as after a node is lost.
-    It must divide the batch size. 0: wait until there is a place for all."""
+    It must divide the batch size. 0, or more than train.workers: wait until there is a place for
+    all."""
     cpus: float = 1.0
     """CPU cores per worker."""
     gpus: float = 0.0
@@ -175,12 +176,11 @@ class TrainSettings:
 
     def _check_min_workers(self) -> None:
         require(
-            0 <= self.min_workers <= self.workers,
-            f"train.min_workers is {self.min_workers}; it must be at least 0 and at most "
-            f"train.workers ({self.workers})",
+            self.min_workers >= 0,
+            f"train.min_workers is {self.min_workers}; it must be at least 0",
         )
         require(
-            not self.min_workers or self.batch_size % self.min_workers == 0,
+            self.batch_size % self.fewest_workers == 0,
             f"train.min_workers is {self.min_workers}; it must divide train.batch_size "
             f"({self.batch_size}), since all workers take the same number of products",
         )
@@ -188,4 +188,4 @@ class TrainSettings:
     @property
     def fewest_workers(self) -> int:
         """The number of workers without which the training waits."""
-        return self.min_workers or self.workers
+        return min(self.min_workers or self.workers, self.workers)

@@ -126,12 +126,6 @@ def test_rope_preset_matches_the_paper() -> None:
         ),
         (TrainSettings, {"log_every": 0}, "train.log_every is 0", "at least 1"),
         (TrainSettings, {"workers": 0}, "train.workers is 0", "at least 1"),
-        (
-            TrainSettings,
-            {"workers": 2, "min_workers": 3},
-            "train.min_workers is 3",
-            "at most train.workers (2)",
-        ),
         (TrainSettings, {"min_workers": -1}, "train.min_workers is -1", "at least 0"),
         (
             TrainSettings,
@@ -219,3 +213,11 @@ def test_importing_the_command_line_loads_no_engine() -> None:
         "ampere.catalog.manifest",
     )
     assert not imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("workers", "min_workers", "fewest"), [(16, 8, 8), (16, 0, 16), (1, 8, 1), (2, 2, 2)]
+)
+def test_training_waits_for_its_fewest_workers(workers: int, min_workers: int, fewest: int) -> None:
+    """The preset `rope` has 8; a machine with one GPU sets one worker alone."""
+    assert TrainSettings(workers=workers, min_workers=min_workers).fewest_workers == fewest

@@ -9,16 +9,18 @@ The head has no CPUs, as in cluster.yaml: the driver runs there, and all work on
 
 import contextlib
 import os
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from tests.helpers.processes import command_line
+from tests.helpers.processes import command_line, wait_until
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -93,6 +95,27 @@ def processes_of(node: "Node", name: str = "") -> list[psutil.Process]:
             process = psutil.Process(pid)
             found += [process, *process.children(recursive=True)]
     return [process for process in found if any(name in part for part in command_line(process))]
+
+
+def wait_for_worker(
+    job: "subprocess.Popen[bytes]",
+    cluster: RunningCluster,
+    worker: str,
+    ready: Callable[[], bool],
+    log: Path,
+) -> "Node":
+    """Wait until a condition holds while a node runs a process of a name; returns the node.
+
+    A process of tasks has the name of its task for as long as it runs.
+    """
+    busy: list[Any] = []
+
+    def happened() -> bool:
+        busy[:] = [node for node in cluster.workers if processes_of(node, worker)]
+        return bool(busy) and ready()
+
+    wait_until(job, happened, log)
+    return busy[0]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ampere.store.workspace import Workspace
-from tests.helpers.nodes import processes_of, running_cluster
+from tests.helpers.nodes import processes_of, running_cluster, wait_for_worker
 from tests.helpers.processes import start, wait_until
 from tests.helpers.workloads import (
     TRAIN_FLAGS,
@@ -34,9 +34,7 @@ def lose_node(work: Workload, log: Path) -> None:
     """Kill one of two nodes while it works, and check the job and its table."""
     with running_cluster(workers=2) as cluster:
         job = start(work.stage, work.workspace, work.flags, log)
-        wait_until(job, work.is_half_done, log)
-        lost = next(node for node in cluster.workers if processes_of(node, work.worker))
-        cluster.kill(lost)
+        cluster.kill(wait_for_worker(job, cluster, work.worker, work.is_half_done, log))
         assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
     work.check_complete()
 
