@@ -134,8 +134,11 @@ def test_every_panel_of_the_board_shows_a_run(
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             cores = ["--serve.cpus", "0.2"]
-            with serving(workspace, tmp_path / "serve.log", cores) as endpoint:
-                empty = queries_without_data(watcher, endpoint.client)
+            with (
+                serving(workspace, tmp_path / "serve.log", cores) as endpoint,
+                endpoint.client as client,
+            ):
+                empty = queries_without_data(watcher, client)
         assert empty == []
 
 
