@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from tests.helpers.workloads import add_products, save_model
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e, pytest.mark.timeout(1200)]
 NODES = 2
-PRODUCTS = 400  # six samples each: enough work for the pool to be full before it ends
-BATCH = 16
+PRODUCTS = 1000  # six samples each: enough work for the pool to be full long before it ends
+BATCH = 64  # so large that the model is slower than reading; else a second actor would only wait
 TRANSCRIPTS = 3000
 IDLE_S = 60.0  # in which idle nodes are gone, and in which none may come again
 
@@ -63,6 +64,13 @@ def figures_of(workspace: Workspace, stage: str) -> dict[str, Any]:
     return json.loads(workspace.read_report(f"{stage}-figures.json") or "{}")
 
 
+def seconds_full(ramp: dict[str, Any]) -> float:
+    """How long there was the largest number; a pool may shrink again at once."""
+    return sum(
+        later - at for (at, count), (later, _) in pairwise(ramp["steps"]) if count == ramp["most"]
+    )
+
+
 def check_growth(figures: dict[str, Any], pool: str) -> None:
     """Fail unless nodes and pool grew from none to the maximum."""
     nodes, actors = figures["cluster"]["nodes"], figures["cluster"]["pools"][pool]
@@ -71,6 +79,7 @@ def check_growth(figures: dict[str, Any], pool: str) -> None:
     assert actors["most"] == NODES, f"{actors['most']} of {NODES} actors"
     assert 0 < actors["seconds"] < nodes["seconds"]
     assert nodes["full_s"] < actors["full_s"]
+    assert seconds_full(actors) > (actors["steps"][-1][0] - actors["full_s"]) / 2
 
 
 def check_gone(cluster: AutoscalingCluster) -> None:
