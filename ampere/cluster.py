@@ -16,6 +16,9 @@ PROBE_S = 10.0  # for one attempt to reach the head node; Ray itself tries for 1
 # Ray takes 15 s or more to declare a lost node dead, and only then starts its actors elsewhere:
 # retries without a pause would all be lost.
 ACTOR_RETRY_MS = "5000"
+# Batches of a pool over its actors. By default, 0.5, Ray takes a new actor away again at the first
+# moment in which half of the pool waits: its pause after a pool grew ends before a model is loaded.
+POOL_SHRINKS_BELOW = 0.25
 
 
 def connect(gpus: float = 0.0, setting: str = "") -> None:
@@ -74,7 +77,7 @@ def _start(*, local: bool) -> None:
     context = ray.data.DataContext.get_current()
     # Restart an engine that dies while it starts, but fail the job if it cannot start at all.
     context.max_consecutive_actor_init_deaths = 3
-    context.raise_original_map_exception = True  # else every error is "UDF failed to process"
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = POOL_SHRINKS_BELOW
     context.enable_progress_bars = False  # the stage runner shows one bar, in rows
     context.print_on_execution_start = False
     for name in ("ray.data", "ray._private.worker", "ray.llm", "vllm"):
