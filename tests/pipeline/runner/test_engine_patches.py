@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.e2e]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.e2e, pytest.mark.nightly]
 PROGRAM = """
 import asyncio, os, signal, sys, uuid
 import psutil
