@@ -18,6 +18,7 @@ from ampere.config.checks import worker_range
 from ampere.config.plan import PlanStage
 from ampere.config.settings import Settings
 from ampere.models.model_folder import SETTINGS_FILE
+from ampere.pipeline.decode import DecodeStage
 from ampere.pipeline.runner.report import Report
 from ampere.pipeline.runner.run import run_stage
 from ampere.pipeline.train.untrained import save_untrained
@@ -38,6 +39,7 @@ from ampere.workflows.planning.predict import Needs
 
 FOLDER = "calibration"  # of the workspace; deleted at the end
 LEAST_SAMPLES = 20
+TASKS_PER_CORE = 4
 EXPECTED = (FileNotFoundError, ValueError, RuntimeError)  # that concern one stage only
 
 
@@ -87,6 +89,17 @@ def calibrate(
         sizes = table_sizes(part)
     result.table_bytes = {name: size / len(ids) for name, size in sizes.items()}
     return result
+
+
+class LargeTasksDecode(DecodeStage):
+    """Decode with fewer, larger tasks for a short list, as those of a long list are.
+
+    The gap between two tasks, 0.18 s, is a quarter of the time of three small files.
+    """
+
+    def rows_per_block(self, num_rows: int, cores: int) -> int:
+        """The batch size, or a quarter of what a core gets."""
+        return min(self.batch_size, max(1, num_rows // (TASKS_PER_CORE * cores)))
 
 
 def random_ids(workspace: Workspace, count: int) -> list[str]:
@@ -207,9 +220,7 @@ def run(stage: PlanStage, workspace: Workspace, settings: Settings) -> list[Repo
     """Run a stage as its command does, with one worker in its pool."""
     # Each imports its engines only if it is run.
     if stage == "decode":
-        from ampere.pipeline.decode import DecodeStage
-
-        return [run_stage(DecodeStage(workspace, settings.decode), workspace)]
+        return [run_stage(LargeTasksDecode(workspace, settings.decode), workspace)]
     if stage == "transcribe":
         from ampere.pipeline.transcribe.stage import TranscribeStage
 

@@ -15,7 +15,7 @@ class Measured:
     Attributes:
         samples: of the catalog that it ran on.
         rows: that it processed; some stages want a part of the samples only.
-        first_rows: that were there first.
+        first_rows: that were there first, from one worker.
         first_s: seconds from the start of the work to the first rows.
         work_s: seconds from the start of the work to the last rows.
         seconds: the whole run, with its plan before and its merge of files after the work.
@@ -58,7 +58,8 @@ def fit(measured: Measured) -> StageCost:
     Raises:
         ValueError: all rows came at once, so that the work of a row is unknown.
     """
-    later = measured.rows - measured.first_rows
+    # When the first rows came from one worker, the others had worked as long.
+    later = measured.rows - measured.workers * measured.first_rows
     if later <= 0 or measured.steady_s <= 0:
         raise ValueError(
             f"its {measured.rows} rows came at once, so the time of a row is unknown. Give a "

@@ -17,14 +17,14 @@ from tests.helpers.workloads import (
     metrics_of,
 )
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e]
+# Ray ends a process that has known a head which is gone for a minute: no other tests beside these.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.nightly]
 
 
 def test_lost_node_costs_decode_no_row(tmp_path: Path, catalog: Path) -> None:
     lose_node(decoding(tmp_path, catalog), tmp_path / "log")
 
 
-@pytest.mark.nightly  # decode's, above, has the runner of all of them
 @pytest.mark.parametrize("stage", WORKLOADS)
 def test_lost_node_costs_no_row(tmp_path: Path, stage: str) -> None:
     lose_node(WORKLOADS[stage](tmp_path), tmp_path / "log")
@@ -43,7 +43,6 @@ def lose_node(work: Workload, log: Path) -> None:
 RTOL, ATOL = 1e-2, 1e-3
 
 
-@pytest.mark.nightly
 def test_training_goes_on_with_the_worker_that_is_left(
     workspace: Workspace, tmp_path: Path
 ) -> None:
