@@ -1,6 +1,7 @@
 """Peak memory of a job with all its processes, or of this process alone."""
 
 import threading
+from typing import Self
 
 import psutil
 
@@ -8,14 +9,16 @@ import psutil
 class PeakMemory:
     """Peak memory in bytes of this process and its children, shared pages counted once (PSS).
 
-    It is sampled once per second, from entering the context to leaving it.
+    It is sampled from entering the context to leaving it.
 
     Attributes:
         peak: the highest sample so far.
     """
 
-    def __enter__(self) -> "PeakMemory":
-        self.peak = 0
+    pause_s = 1.0  # between two samples
+
+    def __enter__(self) -> Self:
+        self.peak = self.sample()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -26,33 +29,22 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(1.0):
-            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            self.peak = max(self.peak, sum(map(_pss, processes)))
+        while not self._stop.wait(self.pause_s):
+            self.peak = max(self.peak, self.sample())
+
+    def sample(self) -> int:
+        """The memory now."""
+        return sum(map(_pss, [psutil.Process(), *psutil.Process().children(recursive=True)]))
 
 
-class PeakResident:
-    """Peak resident memory in bytes of this process alone, sampled 50 times per second.
+class PeakResident(PeakMemory):
+    """Peak resident memory in bytes of this process alone."""
 
-    Attributes:
-        peak: the highest sample so far.
-    """
+    pause_s = 0.02  # a sample takes microseconds
 
-    def __enter__(self) -> "PeakResident":
-        self.peak = psutil.Process().memory_info().rss
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while not self._stop.wait(0.02):
-            self.peak = max(self.peak, process.memory_info().rss)
+    def sample(self) -> int:
+        """The resident memory now."""
+        return int(psutil.Process().memory_info().rss)
 
 
 def _pss(process: psutil.Process) -> int:

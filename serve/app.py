@@ -163,8 +163,8 @@ def replicas(least: int, most: int, settings: ServeSettings) -> dict[str, Any]:
     """
     if most <= least:
         return {"num_replicas": least}
-    # The gateway admits so many queries and no more: if a replica's target were larger than its
-    # share of these, the number of replicas could never grow to `most`.
+    # The gateways admit `admitted` queries at most. With a target above a replica's share of them,
+    # Serve would never add replicas up to `most`.
     admitted = settings.gateway_replicas * settings.max_concurrent
     target = max(1, min(settings.max_batch, admitted // most))
     scaling = AutoscalingConfig(

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -174,4 +174,5 @@ def _s3_credentials(uri: str) -> Any:
 
 def _version(fields: dict[str, Any]) -> "UpdateVersion":
     """What names a version of a file: its etag, and a number where the store has one."""
-    return {name: fields[name] for name in ("e_tag", "version") if fields.get(name)}  # type: ignore[return-value]
+    named = {name: fields[name] for name in ("e_tag", "version") if fields.get(name)}
+    return cast("UpdateVersion", named)

@@ -53,7 +53,7 @@ class Cluster:
         return done.stdout
 
     def listed(self, kind: str) -> list[dict[str, Any]]:
-        """What `ray list KIND` tells of the cluster."""
+        """The rows of `ray list KIND` on the head."""
         text = self.run(f"ray exec {FILE} 'ray list {kind} --format json --limit 1000'")
         [answer] = [line for line in text.splitlines() if line.startswith("[{")]
         return json.loads(answer)

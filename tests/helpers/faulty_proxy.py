@@ -24,8 +24,8 @@ class FaultyProxy:
         url: its own address.
         delay_s: seconds before each answer.
         busy_share: share of the requests that are answered with status 503.
-        lost_answers: the next so many PUT requests of paths with `lost_paths` are done, and their
-            connection is cut.
+        lost_answers: number of further PUT requests of paths with `lost_paths` that are forwarded,
+            but whose connection is cut instead of an answer.
         lost_paths: a part of the path.
         hidden: names of request headers that are not forwarded, in small letters.
         requests: their number so far.

@@ -12,7 +12,7 @@ SMALL = {"type": "http", "headers": [(b"content-length", b"100")]}
 
 
 class Clock:
-    """Time that passes only where it is told to."""
+    """A clock that the test moves forward."""
 
     def __init__(self) -> None:
         self.now = 0.0
