@@ -17,7 +17,8 @@ from tests.helpers.workloads import (
     metrics_of,
 )
 
-# Ray ends a process that has known a head which is gone for a minute: no other tests beside these.
+# Not in `make test`: twice Ray ended the process of the tests that followed, 80 s after this file
+# ("Failed to connect to GCS within 60 seconds"). The cause is not known yet.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.nightly]
 
 
