@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from serve.guards import admission, refusals
 from serve.guards.admission import FORM_BYTES, Admission, Slots, takes_slot
 from serve.guards.envelope import Envelope
+from serve.guards.refusals import Load
 from serve.metrics import Metrics
 from serve.problems import add_problems
 
@@ -22,6 +23,7 @@ class Endpoint:
 
     def __init__(self, slots: Slots | None = None, timeout_s: float = 60.0) -> None:
         self.slots = slots or Slots(total=2, per_client=2)
+        self.slots.load = Load(jitter=lambda: 0.0)  # by chance Retry-After is 2
         self.began, self.finish = asyncio.Event(), asyncio.Event()
         metrics = Metrics("test")
         api = FastAPI()
