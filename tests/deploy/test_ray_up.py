@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -179,21 +179,20 @@ def test_exec_and_attach_run_a_command_on_the_head(cluster: Cluster) -> None:
 
 def test_ray_ends_with_down_and_comes_up_again(cluster: Cluster) -> None:
     cluster.run(guide("ray down"))
-    wait_for_end(cluster.head, lambda process: process.name() != "sshd")
-    for worker in cluster.workers:  # a minute after the head
-        wait_for_end(worker, lambda process: process.name() == "raylet")
+    for node in cluster.nodes:  # workers end a minute after the head
+        wait_for_end(node)
     cluster.run(guide("ray up"))
     cluster.wait_for_nodes()
 
 
-def wait_for_end(node: Host, of_these: Callable[[psutil.Process], bool]) -> None:
-    """Wait until some of a machine's processes have ended."""
-    while left := [process for process in node.processes() if is_running(process, of_these)]:
+def wait_for_end(node: Host) -> None:
+    """Wait until nothing but the SSH server runs on a machine."""
+    while left := [process for process in node.processes() if is_left(process)]:
         psutil.wait_procs(left, timeout=1)
 
 
-def is_running(process: psutil.Process, of_these: Callable[[psutil.Process], bool]) -> bool:
-    """Whether a process is one of these; False if it has ended."""
+def is_left(process: psutil.Process) -> bool:
+    """Whether a process runs that is not of the SSH server."""
     with suppress(psutil.NoSuchProcess):
-        return of_these(process)
+        return process.name() != "sshd"
     return False

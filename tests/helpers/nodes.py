@@ -8,26 +8,35 @@ The head has no CPUs, as in cluster.yaml: the driver runs there, and all work on
 """
 
 import contextlib
+import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
+from ray._private.services import get_node_ip_address
 
-from tests.helpers.processes import command_line, wait_until
-
-if TYPE_CHECKING:
-    from ray._private.node import Node
+from tests.helpers.processes import command_line, free_port, wait_until
+from tests.helpers.ray_head import until_started
 
 # A node that answers no more is dead after five of these checks; by default a minute passes.
 HEALTH_CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
+STORE = 150 * 2**20
 SLICE_S = 0.2  # a slow process runs for a tenth of it
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node, and the `ray start` process that is the parent of all others."""
+
+    process: "subprocess.Popen[str]"
 
 
 @dataclass
@@ -35,65 +44,92 @@ class RunningCluster:
     """A head node and its workers.
 
     Attributes:
-        head: the node of drivers.
-        workers: the other nodes that live.
+        address: of the head, for RAY_ADDRESS.
+        nodes: all nodes that live, the head first.
     """
 
-    head: "Node"
-    workers: list["Node"] = field(default_factory=list)
+    address: str = field(default_factory=lambda: f"{get_node_ip_address()}:{free_port()}")
+    nodes: list[RunningNode] = field(default_factory=list)
 
-    def add(self, cpus: int = 1, **options: Any) -> "Node":
-        """Add a node, and wait until the head knows it."""
-        node = start_node(cpus, self.head, **options)
-        self.workers.append(node)
-        return node
+    @property
+    def head(self) -> RunningNode:
+        """The node of drivers."""
+        return self.nodes[0]
 
-    def kill(self, node: "Node") -> None:
+    @property
+    def workers(self) -> list[RunningNode]:
+        """The other nodes that live."""
+        return self.nodes[1:]
+
+    def start_head(self, options: dict[str, Any]) -> None:
+        """Start a head without CPUs."""
+        config = json.dumps(HEALTH_CHECKS | options.pop("system_config", {}))
+        flags = ["--head", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=0"]
+        flags += ["--include-dashboard=false", f"--system-config={config}"]
+        self._start(1, [*flags, *as_flags(options)])
+
+    def add(self, count: int = 1, cpus: int = 1, **options: Any) -> None:
+        """Add worker nodes, and wait until they run."""
+        flags = [f"--address={self.address}", f"--num-cpus={cpus}", "--include-log-monitor=false"]
+        self._start(count, [*flags, *as_flags(options)])
+
+    def _start(self, count: int, flags: list[str]) -> None:
+        started = [RunningNode(start_node(flags)) for _ in range(count)]
+        self.nodes += started
+        for node in started:
+            log = until_started(node.process)
+            if node.process.poll() is not None:
+                pytest.fail(f"no node started: {''.join(log)}")
+
+    def kill(self, node: RunningNode) -> None:
         """End a node as a power failure does: all its processes at once."""
         for process in processes_of(node):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-        if node in self.workers:
-            self.workers.remove(node)
+        with node.process:  # closes its pipe and waits
+            self.nodes.remove(node)
 
     def close(self) -> None:
         """Kill all nodes."""
-        for node in [*self.workers, self.head]:
-            self.kill(node)
+        while self.nodes:
+            self.kill(self.nodes[-1])
 
 
-def start_node(cpus: int, head: "Node | None", **options: Any) -> "Node":
-    """Start a node, which is a head if there is none yet."""
-    from ray._private import services
-    from ray._private.node import Node
-    from ray._private.parameter import RayParams
+def start_node(flags: Sequence[str]) -> "subprocess.Popen[str]":
+    """Start the process of a node.
 
-    parameters = RayParams(
-        num_cpus=cpus,
-        num_gpus=0,
-        object_store_memory=options.pop("object_store_memory", 150 * 2**20),
-        min_worker_port=0,
-        max_worker_port=0,
-        include_dashboard=False,
-        include_log_monitor=head is None,
-        _system_config=HEALTH_CHECKS | options.pop("system_config", {}) if head is None else None,
-        gcs_address=head.gcs_address if head else None,
-        **options,
+    Nodes are not started in the process of the tests: a client of Ray there that is left over
+    ends its process a minute after the head is lost.
+    """
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats",
+        "--num-gpus=0", "--min-worker-port=0", "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={free_port()}",
+        f"--dashboard-agent-grpc-port={free_port()}",
+        *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
     )
-    node = Node(parameters, head=head is None, shutdown_at_exit=True, spawn_reaper=False)
-    services.wait_for_node(node.gcs_address, node.plasma_store_socket_name, 60)
-    return node
 
 
-def processes_of(node: "Node", name: str = "") -> list[psutil.Process]:
+def as_flags(options: dict[str, Any]) -> list[str]:
+    """Further options of `ray start`; each node has a small store by default."""
+    options = {"object_store_memory": STORE} | options
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
+def processes_of(node: RunningNode, name: str = "") -> list[psutil.Process]:
     """The living processes of a node whose command line has a name, workers included."""
-    own = [info.process.pid for infos in node.all_processes.values() for info in infos]
-    found: list[psutil.Process] = []
-    for pid in own:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            found += [process, *process.children(recursive=True)]
+    try:
+        parent = psutil.Process(node.process.pid)
+        found = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
     return [process for process in found if any(name in part for part in command_line(process))]
 
 
@@ -103,7 +139,7 @@ def wait_for_worker(
     worker: str,
     ready: Callable[[], bool],
     log: Path,
-) -> "Node":
+) -> RunningNode:
     """Wait until a condition holds while a node runs a process of a name; returns the node.
 
     A process of tasks has the name of its task for as long as it runs.
@@ -142,25 +178,26 @@ def running_cluster(
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # By default nodes and drivers wait a minute for a head that is dead.
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
-        cluster = RunningCluster(start_node(0, None, **head or {}))
+        cluster = RunningCluster()
         try:
-            for _ in range(workers):
-                cluster.add(cpus, **options)
-            environment.setenv("RAY_ADDRESS", cluster.head.gcs_address)
+            cluster.start_head(head or {})
+            cluster.add(workers, cpus, **options)
+            environment.setenv("RAY_ADDRESS", cluster.address)
             yield cluster
         finally:
             cluster.close()
 
 
 @contextlib.contextmanager
-def slowed(node: "Node") -> Iterator[None]:
+def slowed(node: RunningNode) -> Iterator[None]:
     """Let the workers of a node, and their children, run for a tenth of the time only."""
     done = threading.Event()
 
     def stop_and_go() -> None:
         while not done.is_set():
             # The raylet goes on: a node that does not answer is not slow, but dead.
-            slow = [process for process in processes_of(node) if process.ppid() != os.getpid()]
+            on = (os.getpid(), node.process.pid)
+            slow = [process for process in processes_of(node) if process.ppid() not in on]
             signal_all(slow, "suspend")
             done.wait(0.9 * SLICE_S)
             signal_all(slow, "resume")

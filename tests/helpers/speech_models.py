@@ -10,7 +10,6 @@ MEL_BINS = 80
 WIDTH = 64  # two heads of 32, the smallest that vLLM's CPU kernels take
 LANGUAGES = ("en", "zh", "de", "ja")
 TIMESTAMPS = [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
-PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>")  # of faster-whisper
 TASK_TOKENS = [
     "<|endoftext|>",
     "<|startoftranscript|>",
@@ -83,7 +82,7 @@ def write_whisper(
     )
     model = WhisperForConditionalGeneration(config)
     if says:
-        tokens = ["<|0.00|>", *tokenizer.tokenize(says), "<|2.00|>", "<|endoftext|>"]
+        tokens = ["<|0.00|>", *tokenizer.tokenize(says), "<|30.00|>", "<|endoftext|>"]
         make_say(model, tokenizer.convert_tokens_to_ids(tokens))
     else:
         # Of all tokens only small letters have a score, so it writes words, and never ends before
@@ -108,7 +107,7 @@ def write_whisper(
 
 
 def make_say(model, tokens: list[int]) -> None:
-    """Let a Whisper write these tokens after its prompt, by the places of tokens alone."""
+    """Let faster-whisper write these tokens after its prompt, by the places of tokens alone."""
     decoder = model.model.decoder
     for layer in decoder.layers:  # they add nothing
         for part in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
@@ -116,8 +115,7 @@ def make_say(model, tokens: list[int]) -> None:
             part.bias.data.zero_()
     scores = model.proj_out.weight.data  # tied to the embeddings of tokens
     scores[tokens] *= 100
-    first = len(PROMPT) - 1  # at its last token the first one is written
-    for place, token in enumerate(tokens, first):
+    for place, token in enumerate(tokens):  # CTranslate2 counts from the last token of the prompt
         decoder.embed_positions.weight.data[place] = 1000 * scores[token]
 
 
