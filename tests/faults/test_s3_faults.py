@@ -14,6 +14,7 @@ import torch
 
 from ampere.cli import main
 from ampere.models.model_folder import SETTINGS_FILE, embedding_name
+from ampere.pipeline.train.worker import METRICS_FILE
 from ampere.records import FAILURES, FRAMES, SAMPLES, TableSpec
 from ampere.store.embeddings import embeddings_spec
 from ampere.store.workspace import Workspace
@@ -23,6 +24,13 @@ from tests.helpers.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.helpers.processes import ids, start, wait_for_rows, wait_until
 from tests.helpers.s3 import BUCKET, s3_server, use_endpoint
 from tests.helpers.training import small_job, small_set
+from tests.helpers.workloads import (
+    TRAIN_FLAGS,
+    Workload,
+    add_products,
+    summarizing,
+    transcribing,
+)
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.e2e, pytest.mark.nightly]
 WORKSPACE = f"s3://{BUCKET}/workspace"
@@ -30,6 +38,10 @@ OUTAGE_S = 30.0
 PRODUCTS = 20
 DECODE = ["--decode.batch-size", "2"]
 EMBED = ["--embed.model", "m", "--embed.batch-size", "1"]
+ENGINES: dict[str, Callable[..., Workload]] = {
+    "transcribe": transcribing,
+    "summarize": summarizing,
+}
 FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
     "slow": lambda proxy: setattr(proxy, "delay_s", 0.5),
     "busy": lambda proxy: setattr(proxy, "busy_share", 0.3),
@@ -122,6 +134,50 @@ def test_embed_goes_on_after_an_outage(
     outage(proxy, job, log)
     assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
     assert ids(workspace, spec) == ids(workspace, SAMPLES)
+
+
+@pytest.mark.parametrize("stage", ENGINES)
+def test_engines_go_on_after_an_outage(proxy: FaultyProxy, tmp_path: Path, stage: str) -> None:
+    work, log = ENGINES[stage](tmp_path, uri=WORKSPACE), tmp_path / "log"
+    job = start(stage, work.workspace, work.flags, log)
+    wait_until(job, work.is_half_done, log)
+    outage(proxy, job, log)
+    assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
+    work.check_complete()
+
+
+@pytest.mark.parametrize("stage", ENGINES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_engines_on_a_slow_or_busy_store(
+    proxy: FaultyProxy, tmp_path: Path, stage: str, fault: str
+) -> None:
+    work, log = ENGINES[stage](tmp_path, 12, WORKSPACE), tmp_path / "log"
+    FAULTS[fault](proxy)
+    job = start(stage, work.workspace, work.flags, log)
+    assert job.wait(timeout=900) == 0, log.read_text()[-3000:]
+    proxy.delay_s = proxy.busy_share = 0.0
+    work.check_complete()
+
+
+def test_train_goes_on_after_an_outage(proxy: FaultyProxy, tmp_path: Path) -> None:
+    """Its checkpoints are in the store, and its last one there becomes the model."""
+    workspace, log = Workspace.create(WORKSPACE, "demo"), tmp_path / "log"
+    add_products(workspace, PRODUCTS)
+    job = start("train", workspace, [*TRAIN_FLAGS, "--train.workers", "1"], log)
+    wait_until(job, lambda: has_checkpoint("workspace/runs/"), log)
+    outage(proxy, job, log)
+    assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
+    body = boto3.client("s3").get_object(
+        Bucket=BUCKET, Key=f"workspace/models/ampere/{METRICS_FILE}"
+    )
+    steps = [json.loads(line)["step"] for line in body["Body"].read().splitlines()]
+    assert steps == list(range(1, 61))
+
+
+def has_checkpoint(prefix: str) -> bool:
+    """Whether a whole checkpoint of a training is in the bucket."""
+    found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    return any("checkpoint_" in item["Key"] for item in found.get("Contents", ()))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

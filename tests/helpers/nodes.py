@@ -176,6 +176,8 @@ def running_cluster(
                 environment.delenv(name)
         environment.setenv("RAY_TMPDIR", folder)
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_AUTH_MODE", "token")
+        environment.setenv("RAY_AUTH_TOKEN", "a-token-of-this-test-and-of-no-other-cluster")
         # By default nodes and drivers wait a minute for a head that is dead.
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         cluster = RunningCluster()

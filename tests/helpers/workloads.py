@@ -85,9 +85,9 @@ def decoding(folder: Path, catalog: Path, copies: int = 1) -> Workload:
     return Workload("decode", Workspace.open(uri), FRAMES, flags, "ray::MapBatches")
 
 
-def transcribing(folder: Path, clips: int = 30) -> Workload:
-    """Transcribe clips by a tiny Whisper."""
-    workspace = Workspace.create(folder / "workspace", "demo")
+def transcribing(folder: Path, clips: int = 30, uri: str = "") -> Workload:
+    """Transcribe clips by a tiny Whisper; `uri` is of the workspace, if it is not in `folder`."""
+    workspace = Workspace.create(uri or folder / "workspace", "demo")
     bad = add_clips(workspace, folder, clips)
     model = write_faster_whisper(folder / "model", write_whisper(folder / "whisper"))
     flags = ["--transcribe.model", str(model), "--transcribe.language", "en"]
@@ -96,9 +96,9 @@ def transcribing(folder: Path, clips: int = 30) -> Workload:
     return Workload("transcribe", workspace, TRANSCRIPTS, flags, "TranscribePieces", bad)
 
 
-def summarizing(folder: Path, clips: int = 48) -> Workload:
-    """Summarize transcripts by the shipped model, in an engine on each node."""
-    workspace = Workspace.create(folder / "workspace", "demo")
+def summarizing(folder: Path, clips: int = 48, uri: str = "") -> Workload:
+    """Summarize transcripts by the shipped model, in an engine on each node; `uri` as above."""
+    workspace = Workspace.create(uri or folder / "workspace", "demo")
     workspace.table(SAMPLES).append(
         [
             {"sample_id": f"s{i}", "domain": "live", "text": text}

@@ -17,15 +17,14 @@ from tests.helpers.workloads import (
     metrics_of,
 )
 
-# Not in `make test`: twice Ray ended the process of the tests that followed, 80 s after this file
-# ("Failed to connect to GCS within 60 seconds"). The cause is not known yet.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.nightly]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e]
 
 
 def test_lost_node_costs_decode_no_row(tmp_path: Path, catalog: Path) -> None:
     lose_node(decoding(tmp_path, catalog), tmp_path / "log")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("stage", WORKLOADS)
 def test_lost_node_costs_no_row(tmp_path: Path, stage: str) -> None:
     lose_node(WORKLOADS[stage](tmp_path), tmp_path / "log")
@@ -44,6 +43,7 @@ def lose_node(work: Workload, log: Path) -> None:
 RTOL, ATOL = 1e-2, 1e-3
 
 
+@pytest.mark.nightly
 def test_training_goes_on_with_the_worker_that_is_left(
     workspace: Workspace, tmp_path: Path
 ) -> None:
