@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +16,7 @@ from ampere.retrieval.search import SearchAnswer
 from ampere.store.serving import ServedModel, served_model
 from ampere.store.workspace import Workspace
 from serve.embedder import EmbedCall, EmbedItem, Refused, Vectors
+from serve.followed_value import FollowedValue
 from serve.problems import Problem
 from serve.searcher import Facets, SearchCall
 from serve.weights import UnknownWeights
@@ -48,11 +48,13 @@ class ServedPair:
     def __init__(
         self, workspace: Workspace, model: str, embedder: Handle, searcher: Handle
     ) -> None:
-        self.workspace, self.model = workspace, model
+        self.model = model
         self.embedder, self.searcher = embedder, searcher
-        self.served = [served_model(workspace, model)]  # the newest first
+        self._newest = FollowedValue(
+            lambda: served_model(workspace, model), f"which weights of {model} are to be served"
+        )
+        self.served = [self._newest.value]  # the newest first
         self._frames: dict[str, int] = {}
-        self._looked_at = time.monotonic()
 
     @property
     def newest(self) -> ServedModel:
@@ -116,14 +118,7 @@ class ServedPair:
 
     async def _look(self) -> None:
         """See once a second which weights are to be served."""
-        if time.monotonic() - self._looked_at < POLL_S:
-            return
-        self._looked_at = time.monotonic()
-        try:
-            served = await asyncio.to_thread(served_model, self.workspace, self.model)
-        except Exception:  # the next look may succeed
-            logger.exception("model %s: cannot see which weights are to be served", self.model)
-            return
+        served = await self._newest.get(POLL_S)
         if served.name != self.newest.name:
             before = [other for other in self.served if other.name != served.name]
             self.served = [served, *before][:2]

@@ -1,15 +1,13 @@
 """API keys: who may ask, and what."""
 
-import asyncio
-import time
-from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ampere.store.keys import StoredKey, matching_key, read_keys
+from ampere.store.keys import matching_key, read_keys
 from ampere.store.workspace import Workspace
+from serve.followed_value import FollowedValue
 from serve.problems import Problem
 
 COOKIE = "ampere_key"
@@ -30,16 +28,8 @@ class KeyRing:
     """
 
     def __init__(self, workspace: Workspace, *, required: bool) -> None:
-        self.workspace, self.required = workspace, required
-        self._keys: Sequence[StoredKey] = read_keys(workspace)
-        self._looked_at = time.monotonic()
-
-    async def keys(self) -> Sequence[StoredKey]:
-        """The keys that there are."""
-        if time.monotonic() - self._looked_at > LOOK_S:
-            self._looked_at = time.monotonic()
-            self._keys = await asyncio.to_thread(read_keys, self.workspace)
-        return self._keys
+        self.required = required
+        self._keys = FollowedValue(lambda: read_keys(workspace), "the API keys")
 
     async def role(self, key: str | None) -> tuple[str, str]:
         """Role and name of who has a key.
@@ -47,7 +37,7 @@ class KeyRing:
         Raises:
             Problem: 401, the key is missing or unknown.
         """
-        keys = await self.keys()
+        keys = await self._keys.get(LOOK_S)
         if not keys and not self.required:
             return "admin", LOOPBACK
         if key is None:

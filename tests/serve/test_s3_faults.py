@@ -19,7 +19,8 @@ from tests.helpers.s3 import BUCKET, s3_server, use_endpoint
 pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
 OUTAGE_S = 30.0
 AGAIN_WITHIN_S = 60.0  # as clients wait that send again after a 503
-LIMIT_S = 40.0  # of one request: the endpoint's own limit of 30 s, and a busy machine
+LIMITS = ["--serve.request-timeout-s", "10", "--serve.engine-timeout-s", "5"]
+LIMIT_S = 20.0  # of one request: as above, and a busy machine
 RESULTS = 10
 
 
@@ -45,7 +46,7 @@ def endpoint(proxy: FaultyProxy, demo: DemoRun, tmp_path: Path) -> Iterator[Endp
             name = f"copy/{file.relative_to(folder).as_posix()}"
             pool.submit(client.upload_file, str(file), BUCKET, name)
     workspace = Workspace.open(f"s3://{BUCKET}/copy")
-    with serving(workspace, tmp_path / "log") as endpoint:
+    with serving(workspace, tmp_path / "log", LIMITS) as endpoint:
         yield endpoint
 
 
