@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ampere.cluster import connect
 from ampere.interrupts import handlers_kept
+from ampere.pipeline.train.checkpoint_storage import checkpoint_storage
 from ampere.pipeline.train.metrics_channel import metrics_channel
 from ampere.pipeline.train.trackers import Progress
 from ampere.pipeline.train.worker import SCORES_FILE, TrainInputs, train_worker
@@ -69,6 +70,7 @@ def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> An
     from ray.train.torch import TorchConfig
 
     settings = inputs.job.train
+    path, filesystem = checkpoint_storage(storage)
     per_worker = {"CPU": settings.cpus} | ({"GPU": settings.gpus} if settings.gpus else {})
     fewest, most = settings.fewest_workers, settings.workers
     return trainer_class(inputs.job)(
@@ -83,7 +85,8 @@ def build_trainer(inputs: TrainInputs, queue: Any, storage: str, run: str) -> An
         ),
         run_config=RunConfig(
             name=run,
-            storage_path=storage,
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=settings.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
