@@ -1,6 +1,7 @@
 """An S3 server on this machine that honours conditional writes: SeaweedFS."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,15 +11,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import boto3
 import fsspec
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.helpers.processes import free_port
 
 BUCKET = "shop"
+KEY_ID, SECRET = "somebody", "something"
+USER = {
+    "name": "tests",
+    "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}],
+    "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+}
 START_S = 60.0
 
 
@@ -27,8 +35,8 @@ def environment(endpoint: str) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "nobody",
-        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
 
@@ -56,6 +64,10 @@ def s3_server() -> Iterator[str]:
         flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
         flags += ["-master.telemetry=false", "-master.volumePreallocate=false"]
         flags += ["-master.volumeSizeLimitMB=64", "-volume.max=100"]
+        # Without a user the server refuses uploads with a checksum at their end, as Arrow's are.
+        users = Path(name) / "users.json"
+        users.write_text(json.dumps({"identities": [USER]}))
+        flags.append(f"-s3.config={users}")
         log = Path(name) / "log"
         with log.open("w") as file:
             server = subprocess.Popen([command, "server", *flags], stdout=file, stderr=file)
@@ -72,14 +84,15 @@ def s3_server() -> Iterator[str]:
 
 def _wait(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server takes a bucket."""
-    keys = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nothing"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
+    once = Config(retries={"total_max_attempts": 1})
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", config=once, **keys)
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(timeout=0.1)  # the pause between two looks
             break
-        with contextlib.suppress(OSError), urlopen(endpoint):
+        with contextlib.suppress(BotoCoreError, ClientError):
             client.create_bucket(Bucket=BUCKET)
             return
     pytest.fail(f"the S3 server did not start: {log.read_text()[-3000:]}")
