@@ -39,7 +39,7 @@ from ampere.workflows.planning.predict import Needs
 
 FOLDER = "calibration"  # of the workspace; deleted at the end
 LEAST_SAMPLES = 20
-TASKS_PER_CORE = 4
+TASKS_PER_CORE = 2  # even: a core that waits at the end is a large part of a short run
 EXPECTED = (FileNotFoundError, ValueError, RuntimeError)  # that concern one stage only
 
 
@@ -98,7 +98,7 @@ class LargeTasksDecode(DecodeStage):
     """
 
     def rows_per_block(self, num_rows: int, cores: int) -> int:
-        """The batch size, or a quarter of what a core gets."""
+        """The batch size, or half of what a core gets."""
         return min(self.batch_size, max(1, num_rows // (TASKS_PER_CORE * cores)))
 
 

@@ -1,5 +1,7 @@
 """File systems of checkpoints; tests/faults/test_s3_faults.py has a store that goes away."""
 
+import pickle
+
 import pytest
 from pyarrow.fs import S3FileSystem
 
@@ -23,7 +25,8 @@ def test_s3_requests_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ATTEMPTS", 3)
         path, filesystem = checkpoint_storage("s3://bucket/runs/m")
         assert path == "bucket/runs/m" and isinstance(filesystem, S3FileSystem)
-        before = proxy.requests
-        with pytest.raises(OSError, match="SLOW_DOWN|SlowDown|503"):
-            filesystem.get_file_info("bucket/runs/m")
-    assert proxy.requests - before == 3
+        for used in (filesystem, pickle.loads(pickle.dumps(filesystem))):
+            before = proxy.requests
+            with pytest.raises(OSError, match="SLOW_DOWN|SlowDown|503"):
+                used.get_file_info("bucket/runs/m")
+            assert proxy.requests - before == 3
