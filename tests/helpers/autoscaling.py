@@ -21,6 +21,7 @@ import psutil
 from ray._private.services import get_node_ip_address
 
 from tests.helpers.processes import command_line, free_port
+from tests.helpers.ray_head import TOKEN
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 ROOT = Path(__file__).parents[2]
@@ -148,8 +149,7 @@ def environment(address: str) -> dict[str, str]:
         "PATH": path,
         "PYTHONPATH": str(ROOT),  # the actors may be those of a test
         "RAY_ADDRESS": address,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
+        **TOKEN,
     }
 
 

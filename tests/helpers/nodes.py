@@ -24,7 +24,7 @@ import pytest
 from ray._private.services import get_node_ip_address
 
 from tests.helpers.processes import command_line, free_port, wait_until
-from tests.helpers.ray_head import until_started
+from tests.helpers.ray_head import TOKEN, until_started
 
 # A node that answers no more is dead after five of these checks; by default a minute passes.
 HEALTH_CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
@@ -176,8 +176,8 @@ def running_cluster(
                 environment.delenv(name)
         environment.setenv("RAY_TMPDIR", folder)
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv("RAY_AUTH_MODE", "token")
-        environment.setenv("RAY_AUTH_TOKEN", "a-token-of-this-test-and-of-no-other-cluster")
+        for name, value in TOKEN.items():
+            environment.setenv(name, value)
         # By default nodes and drivers wait a minute for a head that is dead.
         environment.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         cluster = RunningCluster()

@@ -17,6 +17,10 @@ from tests.helpers.processes import free_port
 BIN = Path(sys.executable).parent
 # To start a head node: another test process may take a port between its check and its use.
 ATTEMPTS = 3
+TOKEN = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ def head_node(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Head]]:
     environment = {
         **clean,
         "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-token-of-this-test-and-of-no-other-cluster",
+        **TOKEN,
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }
     command = [
