@@ -45,7 +45,7 @@ def autoscaled() -> Iterator[AutoscalingCluster]:
 def filled(workspace: Workspace) -> tuple[Workspace, TableSpec]:
     """A workspace with frames and a model of some work for each row, and the table to fill."""
     add_products(workspace, PRODUCTS)
-    sizes = {"vision_width": 192, "vision_layers": 24, "vision_heads": 4}
+    sizes = {"vision_width": 192, "vision_layers": 72, "vision_heads": 4}
     job = small_job(small_set(PRODUCTS)[0])
     folder = save_model(workspace, replace(job, model=ModelSettings(**vars(SIZES) | sizes)))
     return workspace, embeddings_spec(embedding_name(folder))

@@ -28,7 +28,7 @@ def test_store_that_does_not_answer_delays_one_request_alone(
         reads.append(1)
         if len(reads) == 1:
             return 1
-        answers.wait()
+        answers.wait(timeout=10)
         return 2
 
     async def scene() -> None:
