@@ -59,6 +59,8 @@ def _start(*, local: bool) -> None:
 
     # Ray forks its daemons and executes them at once, which is harmless to Lance's threads.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
+    # Of small jobs, in which a bound on tasks does nothing.
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if local:
         options |= {"address": "local", "include_dashboard": False}

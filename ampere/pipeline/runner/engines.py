@@ -37,6 +37,20 @@ class EnginePoolSettings(Protocol):
         """Ray's name of the GPU type; None: any."""
 
 
+def helper_tasks(stage: str, settings: EnginePoolSettings) -> dict[str, Any]:
+    """Ray's options for tasks before and after the engines: at most one for each engine.
+
+    Ray keeps a share of all cores for tasks without a bound. On nodes of few cores the rest has no
+    place for a second engine, and the pool does not grow.
+
+    Args:
+        stage: name of its settings in messages.
+        settings: of the stage.
+    """
+    _, most = worker_range(f"{stage}.workers", settings.workers)
+    return {"num_cpus": HELPER_CPUS, "concurrency": most}
+
+
 def engine_pool(
     stage: str,
     settings: EnginePoolSettings,

@@ -57,7 +57,7 @@ class Progress:
         self._end_startup()
         seconds = time.monotonic() - self.start
         if not report.first_seconds:
-            report.first_seconds, report.first_rows = seconds, rows
+            report.first_seconds = seconds
         postfix: dict[str, object] = {"failed": report.failed.total()}
         for name, total in report.totals.items():
             postfix[f"{name}/s"] = f"{total / seconds:.3g}"

@@ -18,7 +18,7 @@ class Report:
         unprocessed: rows that are still pending, although the job tried.
         seconds: duration of the work.
         first_seconds: until the first rows were committed.
-        first_rows: how many these were.
+        arrivals: seconds from the start of the tasks, and rows, of each batch that Ray returned.
         totals: quantity -> amount, for throughput; {"GB": 2.5} prints "... GB/s".
         notes: further lines for the user.
         refused: why the job did not do its work; empty if it did.
@@ -35,7 +35,7 @@ class Report:
     unprocessed: int = 0
     seconds: float = 0.0
     first_seconds: float = 0.0
-    first_rows: int = 0
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
     totals: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refused: str = ""

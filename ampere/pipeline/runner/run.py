@@ -143,12 +143,13 @@ def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, tot
     ):
         for attempt, batch_size in enumerate(batch_sizes, start=1):
             retryable = stage.retry.errors if attempt < len(batch_sizes) else ()
-            batches = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)
+            results = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)
+            batches = prefetched(_timed(_batches(results), report))
             for batch in stage.collect(batches, report):
                 batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], retryable)))
-                results = stage.expand(batch)
-                committer.commit(results)
-                progress.update(results.num_rows, report)
+                expanded = stage.expand(batch)
+                committer.commit(expanded)
+                progress.update(expanded.num_rows, report)
             if not stage.retry.batch_sizes:
                 return
             rows = rows.filter(pc.invert(_is_one_of(rows["sample_id"], committer.committed)))
@@ -164,8 +165,8 @@ def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, tot
 
 def _run_pipeline(
     rows: pa.Table, stage: Stage, batch_size: int, *, isolated: bool
-) -> Iterator[pa.Table]:
-    """Batches of `Stage.transform`, in any order."""
+) -> "ray.data.Dataset":
+    """The pipeline of a stage, which has not started yet."""
     import ray.data
 
     if not isolated:
@@ -178,7 +179,7 @@ def _run_pipeline(
     )
     if stage.retry.batch_sizes:
         blocks.context.max_errored_blocks = -1  # a lost block is retried; it does not end the job
-    return prefetched(_batches(stage.transform(Work(rows, blocks, batch_size, isolated))))
+    return stage.transform(Work(rows, blocks, batch_size, isolated))
 
 
 def _is_one_of(column: pa.ChunkedArray, values: Collection[str]) -> pa.ChunkedArray:
@@ -197,6 +198,14 @@ def _batches(results: "ray.data.Dataset") -> Iterator[pa.Table]:
     """
     with explained_errors("Ray Data pipeline"):
         yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _timed(batches: Iterator[pa.Table], report: Report) -> Iterator[pa.Table]:
+    """Note in the report when each batch arrives."""
+    start = time.monotonic()
+    for batch in batches:
+        report.arrivals.append((time.monotonic() - start, batch.num_rows))
+        yield batch
 
 
 def prefetched(

@@ -14,7 +14,7 @@ from ampere.config.checks import worker_range
 from ampere.config.summarize import SummarizeSettings
 from ampere.models.model_folder import model_identity
 from ampere.pipeline.runner.engine_patches import patched
-from ampere.pipeline.runner.engines import HELPER_CPUS, engine_pool
+from ampere.pipeline.runner.engines import HELPER_CPUS, engine_pool, helper_tasks
 from ampere.pipeline.runner.ray_data import ATTEMPTS_BEFORE_ISOLATION, map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.summarize.engine_rows import FormPrompts, ReadCompletions
@@ -58,12 +58,13 @@ def completions(work: Work, settings: SummarizeSettings, texts: SampleTexts) -> 
     size = engine_size_for(work.rows, settings, texts)
     config = engine_config(settings, size, batch_size=work.batch_size if work.isolated else None)
     sampling = sampling_params(settings)
+    helpers = helper_tasks("summarize", settings)
     processor = patched(
         build_processor(
             config,
             preprocess=lambda row: {"sampling_params": sampling},
-            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
-            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+            preprocess_map_kwargs=helpers,
+            postprocess_map_kwargs=helpers,
         )
     )
     model, prompt = language_model(settings)

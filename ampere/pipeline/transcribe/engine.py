@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ampere.config.transcribe import TranscribeSettings
 from ampere.pipeline.runner.engine_patches import patched
-from ampere.pipeline.runner.engines import HELPER_CPUS, engine_pool
+from ampere.pipeline.runner.engines import engine_pool, helper_tasks
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.stage import Work
 from ampere.pipeline.transcribe.pieces import HEARD_SCHEMA, OUTCOME, heard_json
@@ -54,17 +54,18 @@ def heard_by_engines(
         arguments=engine_arguments(settings),
         batch_size=work.batch_size if work.isolated else None,
     )
+    helpers = helper_tasks("transcribe", settings)
     processor = patched(
         build_processor(
             config,
             preprocess=lambda row: {"sampling_params": {}},  # the engine stage makes them
-            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
-            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+            preprocess_map_kwargs=helpers,
+            postprocess_map_kwargs=helpers,
         ),
         extend=lambda stage: speech_stage(stage, settings),
     )
     return map_batches(
-        processor(pieces), select_heard, batch_format="numpy", batch_size=None, num_cpus=HELPER_CPUS
+        processor(pieces), select_heard, batch_format="numpy", batch_size=None, **helpers
     )
 
 

@@ -1,10 +1,11 @@
 """From a short run of a stage to what it costs: its start, and the work of a row.
 
 A run of n rows on w workers takes `startup + n x work / w` seconds. The rate is that between the
-first results and the last ones, which the start does not change: on a busy machine it varies more
-than the work of a short run. Pure arithmetic: no Ray, no tables.
+w-th batch, when each worker has returned one, and the last: the start of the workers does not
+change it, which varies more than the work of a short run. Pure arithmetic: no Ray, no tables.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -15,10 +16,10 @@ class Measured:
     Attributes:
         samples: of the catalog that it ran on.
         rows: that it processed; some stages want a part of the samples only.
-        first_rows: that were there first, from one worker.
-        first_s: seconds from the start of the work to the first rows.
-        work_s: seconds from the start of the work to the last rows.
-        seconds: the whole run, with its plan before and its merge of files after the work.
+        first_rows: of the batches that the workers returned first, one of each worker.
+        first_s: seconds from the start of the work to the last of these batches.
+        work_s: seconds from the start of the work to the last batch.
+        seconds: the whole run, with its plan before and its commits and merge of files.
         workers: tasks or actors that worked at once.
     """
 
@@ -32,7 +33,7 @@ class Measured:
 
     @property
     def steady_s(self) -> float:
-        """Seconds between the first and the last rows."""
+        """Seconds between the first batches and the last one."""
         return self.work_s - self.first_s
 
 
@@ -52,24 +53,51 @@ class StageCost:
     share: float
 
 
-def fit(measured: Measured) -> StageCost:
+def fit(run: Measured) -> StageCost:
     """The cost of a stage from a run.
 
     Raises:
         ValueError: all rows came at once, so that the work of a row is unknown.
     """
-    # When the first rows came from one worker, the others had worked as long.
-    later = measured.rows - measured.workers * measured.first_rows
-    if later <= 0 or measured.steady_s <= 0:
+    later = run.rows - run.first_rows
+    if later <= 0 or run.steady_s <= 0:
         raise ValueError(
-            f"its {measured.rows} rows came at once, so the time of a row is unknown. Give a "
+            f"its {run.rows} rows came at once, so the time of a row is unknown. Give a "
             "larger --sample"
         )
-    row_s = measured.steady_s / later
+    row_s = run.steady_s / later
     return StageCost(
-        startup_s=max(0.0, measured.seconds - measured.rows * row_s),
-        worker_s=row_s * measured.workers,
-        share=measured.rows / measured.samples,
+        startup_s=max(0.0, run.seconds - run.rows * row_s),
+        worker_s=row_s * run.workers,
+        share=run.rows / run.samples,
+    )
+
+
+def measured(
+    arrivals: Sequence[tuple[float, int]],
+    *,
+    samples: int,
+    rows: int,
+    seconds: float,
+    workers: int,
+) -> Measured:
+    """A run from the batches that it returned.
+
+    Args:
+        arrivals: seconds from the start of the work, and rows, of each batch. Their sum may differ
+            from `rows`: equal inputs are processed once, and one row may be made of several.
+        samples, rows, seconds, workers: see `Measured`.
+    """
+    first = arrivals[:workers]
+    share = sum(count for _, count in first) / sum(count for _, count in arrivals)
+    return Measured(
+        samples=samples,
+        rows=rows,
+        first_rows=round(share * rows),
+        first_s=first[-1][0],
+        work_s=arrivals[-1][0],
+        seconds=seconds,
+        workers=workers,
     )
 
 

@@ -108,7 +108,7 @@ def calibrated(steady_s: float = 15.0) -> Calibration:
     run = Measured(
         samples=400,
         rows=400,
-        first_rows=50,
+        first_rows=100,
         first_s=12.0,
         work_s=12.0 + steady_s,
         seconds=27.0,
@@ -134,7 +134,7 @@ def test_plan_says_what_is_measured_what_is_assumed_and_what_is_not_predictable(
                            "0.0", "10.01"]  # fmt: skip
     assert "bottleneck: decode, 100% of the time, limited by cores of cpu" in shown
     assert "tables: 320.3 GB (samples 320.0 MB, frames 320.0 GB)" in shown
-    assert "measured: decode: 400 rows in 27.0 s on 2 workers here, the first 50 after" in shown
+    assert "measured: decode: 400 rows in 27.0 s on 2 workers here, the first 100 after" in shown
     assert "7.0 s to start and end, 10.00 rows/s per worker" in shown
     assert "assumed: time per row stays as it is with more rows" in shown
     assert "not predictable: embed: embed.gpus is 1 and Ray has 0 GPUs here" in shown

@@ -2,19 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from ampere.workflows.planning.fit import Measured, StageCost, add, fit
+from ampere.workflows.planning.fit import Measured, StageCost, add, fit, measured
 
-# 25 rows after 9 s, the last of 400 after 23 s; then a second for the plan, two for a merge.
+# Both workers have returned 25 rows after 9 s, the last of 400 come after 23 s; then a second for
+# the plan, two for a merge.
 RUN = Measured(
-    samples=500, rows=400, first_rows=25, first_s=9.0, work_s=23.0, seconds=26.0, workers=2
+    samples=500, rows=400, first_rows=50, first_s=9.0, work_s=23.0, seconds=26.0, workers=2
 )
 
 
 def test_rate_is_that_between_the_first_and_the_last_rows() -> None:
-    """When one worker's 25 rows came, the other had as many: 350 rows in 14 s are 0.04 s each.
-
-    400 of them take 16 s, which leaves 10 s.
-    """
+    """350 rows in 14 s are 0.04 s each; 400 of them take 16 s, which leaves 10 s."""
     cost = fit(RUN)
     assert cost.worker_s == pytest.approx(0.08)
     assert cost.startup_s == pytest.approx(10.0)
@@ -28,8 +26,20 @@ def test_slower_start_changes_no_rate() -> None:
 
 
 def test_start_is_never_negative() -> None:
-    """Both workers may have finished their first rows when those of one are counted."""
-    assert fit(replace(RUN, first_rows=150, first_s=1.0, work_s=11.0, seconds=11.0)).startup_s == 0
+    """The first batches may be faster than the others."""
+    assert fit(replace(RUN, first_rows=300, first_s=1.0, work_s=11.0, seconds=11.0)).startup_s == 0
+
+
+def test_worker_that_starts_later_changes_no_rate() -> None:
+    """Two workers return 10 rows each second, one of them from 1.0 s on, the other from 1.4 s on.
+
+    Between 1.4 and 4.4 s sixty rows come: 0.05 s each. One row of two is a result.
+    """
+    arrivals = [(at + late, 10) for at in (1.0, 2.0, 3.0, 4.0) for late in (0.0, 0.4)]
+    run = measured(arrivals, samples=50, rows=40, seconds=6.0, workers=2)
+    assert (run.first_rows, run.first_s, run.work_s) == (10, 1.4, 4.4)
+    assert fit(run).worker_s == pytest.approx(0.2)
+    assert fit(run).startup_s == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
