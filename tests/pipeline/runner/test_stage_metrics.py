@@ -134,6 +134,9 @@ def test_waiting_of_a_training_is_that_of_its_steps() -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_rows_and_tasks_of_decode_reach_rays_export(prepared: Workspace) -> None:
     report = run_stage(DecodeStage(prepared, DecodeSettings()), prepared)
+    times = [seconds for seconds, _ in report.arrivals]
+    assert sum(rows for _, rows in report.arrivals) == report.processed
+    assert len(times) > 2 and sorted(times) == times and 0 < times[-1] < report.seconds
     assert report.done > 0 and POOLS.get().keys() == {"decode_to_fragment"}
     line = re.compile(
         rf'^{ROWS_DONE.exported}{{.*stage="decode".*}} {float(report.done)}$', re.MULTILINE
