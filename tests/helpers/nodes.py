@@ -74,9 +74,9 @@ class RunningCluster:
         self._start(count, [*flags, *as_flags(options)])
 
     def _start(self, count: int, flags: list[str]) -> None:
-        started = [RunningNode(start_node(flags)) for _ in range(count)]
-        self.nodes += started
-        for node in started:
+        for _ in range(count):  # together, two could choose one name for their sockets
+            node = RunningNode(start_node(flags))
+            self.nodes.append(node)
             log = until_started(node.process)
             if node.process.poll() is not None:
                 pytest.fail(f"no node started: {''.join(log)}")
