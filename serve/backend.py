@@ -51,7 +51,7 @@ class ServedPair:
         self.model = model
         self.embedder, self.searcher = embedder, searcher
         self._newest = FollowedValue(
-            lambda: served_model(workspace, model), f"which weights of {model} are to be served"
+            lambda: served_model(workspace, model), f"the served weights of {model}"
         )
         self.served = [self._newest.value]  # the newest first
         self._frames: dict[str, int] = {}

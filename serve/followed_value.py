@@ -14,10 +14,10 @@ logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log 
 class FollowedValue(Generic[T]):
     """The last value that was read; asking for it reads it again if it is old.
 
-    One read runs at a time. While the store does not answer, or fails, the value before stays.
+    One read runs at a time. While the store does not answer, or fails, the previous value is kept.
 
     Args:
-        read: reads the value from the store; called in a thread, but the first time.
+        read: reads the value from the store; in a thread, except the first time.
         name: of the value, for the log.
     """
 
@@ -28,7 +28,10 @@ class FollowedValue(Generic[T]):
         self._reading = False
 
     async def get(self, max_age_s: float) -> T:
-        """The value; the request that finds it too old waits for `WAIT_S` at most."""
+        """The value; the first request that finds it too old waits for `WAIT_S` at most.
+
+        Others that come while it is read again get the previous value.
+        """
         if not self._reading and time.monotonic() - self._read_at > max_age_s:
             self._reading = True
             await asyncio.wait([asyncio.ensure_future(self._read_again())], timeout=WAIT_S)
@@ -38,6 +41,6 @@ class FollowedValue(Generic[T]):
         try:
             self.value = await asyncio.to_thread(self._read)
         except Exception:  # the next request may succeed
-            logger.exception("cannot read %s; the value before stays", self._name)
+            logger.exception("cannot read %s; the previous value is kept", self._name)
         finally:
             self._read_at, self._reading = time.monotonic(), False

@@ -175,7 +175,7 @@ def test_train_goes_on_after_an_outage(proxy: FaultyProxy, tmp_path: Path) -> No
 
 
 def has_checkpoint(prefix: str) -> bool:
-    """Whether a whole checkpoint of a training is in the bucket."""
+    """Whether a file of a training's checkpoint is in the bucket."""
     found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix)
     return any("checkpoint_" in item["Key"] for item in found.get("Contents", ()))
 

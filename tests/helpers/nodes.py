@@ -10,6 +10,7 @@ The head has no CPUs, as in cluster.yaml: the driver runs there, and all work on
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ SLICE_S = 0.2  # a slow process runs for a tenth of it
 
 @dataclass(frozen=True)
 class RunningNode:
-    """A node, and the `ray start` process that is the parent of all others."""
+    """A node, and the `ray start` process that is the ancestor of all others."""
 
     process: "subprocess.Popen[str]"
 
@@ -63,7 +64,7 @@ class RunningCluster:
 
     def start_head(self, options: dict[str, Any]) -> None:
         """Start a head without CPUs."""
-        config = json.dumps(HEALTH_CHECKS | options.pop("system_config", {}))
+        config = json.dumps(HEALTH_CHECKS)
         flags = ["--head", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=0"]
         flags += ["--include-dashboard=false", f"--system-config={config}"]
         self._start(1, [*flags, *as_flags(options)])
@@ -86,6 +87,8 @@ class RunningCluster:
         for process in processes_of(node):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        with contextlib.suppress(ProcessLookupError):  # those without a parent
+            os.killpg(node.process.pid, signal.SIGKILL)
         with node.process:  # closes its pipe and waits
             self.nodes.remove(node)
 
@@ -163,7 +166,7 @@ def running_cluster(
     Args:
         workers: number of nodes besides the head.
         cpus: CPUs of each of them.
-        head: further options of the head, such as `system_config`.
+        head: further options of the head, such as `object_store_memory`.
         options: of the workers, such as `object_store_memory`.
     """
     # Ray's sockets have paths of at most 107 characters: pytest's own folders are too deep.

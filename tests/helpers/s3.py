@@ -94,5 +94,7 @@ def _wait(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
             break
         with contextlib.suppress(BotoCoreError, ClientError):
             client.create_bucket(Bucket=BUCKET)
+        with contextlib.suppress(BotoCoreError, ClientError):
+            client.head_bucket(Bucket=BUCKET)
             return
     pytest.fail(f"the S3 server did not start: {log.read_text()[-3000:]}")

@@ -41,10 +41,9 @@ def endpoint(proxy: FaultyProxy, demo: DemoRun, tmp_path: Path) -> Iterator[Endp
     """Of the demo's workspace, copied to the store."""
     client, folder = boto3.client("s3"), demo.folder / "workspace"
     files = [path for path in folder.rglob("*") if path.is_file()]
+    names = [f"copy/{file.relative_to(folder).as_posix()}" for file in files]
     with ThreadPoolExecutor(8) as pool:
-        for file in files:
-            name = f"copy/{file.relative_to(folder).as_posix()}"
-            pool.submit(client.upload_file, str(file), BUCKET, name)
+        list(pool.map(lambda file, name: client.upload_file(str(file), BUCKET, name), files, names))
     workspace = Workspace.open(f"s3://{BUCKET}/copy")
     with serving(workspace, tmp_path / "log", LIMITS) as endpoint:
         yield endpoint
@@ -68,6 +67,7 @@ def test_endpoint_answers_during_an_outage_and_after(
         answer = search(endpoint, number)
         statuses.append(answer.status_code)
         assert answer.status_code == 200 or "retry-after" in answer.headers, answer.text
+    assert set(statuses) <= {200, 503} and 503 in statuses
     proxy.come_back()
     print(f"during the outage: {statuses.count(200)} of {len(statuses)} searches got results")
     end = time.monotonic() + AGAIN_WITHIN_S
@@ -82,7 +82,9 @@ def test_endpoint_on_a_slow_or_busy_store(
     proxy: FaultyProxy, endpoint: Endpoint, fault: dict[str, float]
 ) -> None:
     vars(proxy).update(fault)
+    before = proxy.requests
     for number in range(10):
         answer = search(endpoint, number)
         assert answer.status_code == 200, answer.text
         assert all(len(hits) == RESULTS for hits in answer.json()["results"].values())
+    assert proxy.requests > before

@@ -47,8 +47,10 @@ def helper_tasks(stage: str, settings: EnginePoolSettings) -> dict[str, Any]:
         stage: name of its settings in messages.
         settings: of the stage.
     """
+    from ray.data import TaskPoolStrategy
+
     _, most = worker_range(f"{stage}.workers", settings.workers)
-    return {"num_cpus": HELPER_CPUS, "concurrency": most}
+    return {"num_cpus": HELPER_CPUS, "compute": TaskPoolStrategy(size=most)}
 
 
 def engine_pool(

@@ -18,7 +18,8 @@ class Report:
         unprocessed: rows that are still pending, although the job tried.
         seconds: duration of the work.
         first_seconds: until the first rows were committed.
-        arrivals: seconds from the start of the tasks, and rows, of each batch that Ray returned.
+        arrivals: seconds from the start of the tasks, and rows, of each batch that Ray returned;
+            not of rows that are tried again.
         totals: quantity -> amount, for throughput; {"GB": 2.5} prints "... GB/s".
         notes: further lines for the user.
         refused: why the job did not do its work; empty if it did.

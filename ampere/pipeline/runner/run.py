@@ -144,7 +144,8 @@ def _process_in_tasks(rows: pa.Table, stage: Stage, committer: Committer, *, tot
         for attempt, batch_size in enumerate(batch_sizes, start=1):
             retryable = stage.retry.errors if attempt < len(batch_sizes) else ()
             results = _run_pipeline(rows, stage, batch_size, isolated=attempt > 1)
-            batches = prefetched(_timed(_batches(results), report))
+            batches = _batches(results)
+            batches = prefetched(_timed(batches, report) if attempt == 1 else batches)
             for batch in stage.collect(batches, report):
                 batch = batch.filter(pc.invert(_is_one_of(batch["error_type"], retryable)))
                 expanded = stage.expand(batch)

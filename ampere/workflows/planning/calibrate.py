@@ -92,14 +92,14 @@ def calibrate(
 
 
 class LargeTasksDecode(DecodeStage):
-    """Decode with few tasks of equal size, larger than those of a short list would be.
+    """Decode with few tasks of about equal size, larger than those of a short list would be.
 
-    The gap between two tasks, 0.18 s, is a quarter of the time of three small files. A core that
-    waits at the end is a large part of a short run.
+    The gap between two tasks, 0.18 s, is a quarter of the time of three small files. The time that
+    a core waits at the end is a large share of a short run.
     """
 
     def rows_per_block(self, num_rows: int, cores: int) -> int:
-        """The batch size, or a third of what a core gets."""
+        """The batch size, or a third of what a core gets, if that is less."""
         return min(self.batch_size, -(-num_rows // (TASKS_PER_CORE * cores)))
 
 

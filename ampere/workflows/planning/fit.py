@@ -1,8 +1,10 @@
 """From a short run of a stage to what it costs: its start, and the work of a row.
 
 A run of n rows on w workers takes `startup + n x work / w` seconds. The rate is that between the
-w-th batch, when each worker has returned one, and the last: the start of the workers does not
-change it, which varies more than the work of a short run. Pure arithmetic: no Ray, no tables.
+w-th batch, when most workers have returned one, and the last: the start of the workers does not
+change it, which varies more than the work of a short run. An engine of vLLM works on several
+batches at once, so its first one comes late, and its rate is too high if the run has few batches.
+Pure arithmetic: no Ray, no tables.
 """
 
 from collections.abc import Sequence
@@ -87,9 +89,14 @@ def measured(
         arrivals: seconds from the start of the work, and rows, of each batch. Their sum may differ
             from `rows`: equal inputs are processed once, and one row may be made of several.
         samples, rows, seconds, workers: see `Measured`.
+
+    Raises:
+        ValueError: there are none.
     """
-    first = arrivals[:workers]
-    share = sum(count for _, count in first) / sum(count for _, count in arrivals)
+    first, arrived = arrivals[:workers], sum(count for _, count in arrivals)
+    if not arrived:
+        raise ValueError(f"none of its {rows} rows needed work; choose another --sample")
+    share = sum(count for _, count in first) / arrived
     return Measured(
         samples=samples,
         rows=rows,

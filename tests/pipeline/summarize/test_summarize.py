@@ -386,7 +386,8 @@ def test_engine_config() -> None:
     threshold = DataContext.get_current().autoscaling_config.actor_pool_util_upscaling_threshold
     assert config.max_tasks_in_flight_per_actor / config.max_concurrent_batches > threshold
     # Without a bound they would keep the cores that a second engine needs.
-    assert helper_tasks("summarize", pool) == {"num_cpus": 0.1, "concurrency": 4}
+    helpers = helper_tasks("summarize", pool)
+    assert helpers["num_cpus"] == 0.1 and helpers["compute"].size == 4
     isolated = engine_config(SHIPPED, size, batch_size=8)
     assert isolated.batch_size == 8  # or Ray would join blocks of 8 rows to batches of 64
     assert isolated.concurrency == (1, 1) and isolated.max_concurrent_batches == 1

@@ -5,7 +5,6 @@ import pickle
 import pytest
 from pyarrow.fs import S3FileSystem
 
-from ampere.pipeline.train import checkpoint_storage as module
 from ampere.pipeline.train.checkpoint_storage import checkpoint_storage
 from tests.helpers.faulty_proxy import faulty_proxy
 from tests.helpers.processes import free_port
@@ -22,11 +21,22 @@ def test_s3_requests_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     with faulty_proxy(f"http://127.0.0.1:{free_port()}") as proxy:
         use_endpoint(proxy.url, monkeypatch)
         proxy.busy_share = 1.0
-        monkeypatch.setattr(module, "ATTEMPTS", 3)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
         path, filesystem = checkpoint_storage("s3://bucket/runs/m")
         assert path == "bucket/runs/m" and isinstance(filesystem, S3FileSystem)
-        for used in (filesystem, pickle.loads(pickle.dumps(filesystem))):
+        pickled = pickle.dumps(filesystem)
+        # A worker on another machine may have other variables.
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+        for used in (filesystem, pickle.loads(pickled)):
             before = proxy.requests
             with pytest.raises(OSError, match="SLOW_DOWN|SlowDown|503"):
                 used.get_file_info("bucket/runs/m")
             assert proxy.requests - before == 3
+
+
+@pytest.mark.parametrize("server", ["localhost:9000", "http://host/path", "ftp://host"])
+def test_server_of_another_form_is_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    with pytest.raises(ValueError, match=f"AWS_ENDPOINT_URL is '{server}'; expected http://HOST"):
+        checkpoint_storage("s3://bucket/runs/m")

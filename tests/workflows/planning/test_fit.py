@@ -50,6 +50,17 @@ def test_rows_that_come_at_once_give_no_rate(run: Measured) -> None:
         fit(run)
 
 
+@pytest.mark.parametrize(
+    ("arrivals", "message"),
+    [([], "none of its 40 rows needed work"), ([(1.0, 20), (2.0, 20)], "rows came at once")],
+)
+def test_run_with_too_few_batches_gives_no_rate(
+    arrivals: list[tuple[float, int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(measured(arrivals, samples=50, rows=40, seconds=6.0, workers=4))
+
+
 def test_parts_of_a_stage_add_up() -> None:
     features = StageCost(startup_s=5.0, worker_s=0.25, share=0.5)
     embed = StageCost(startup_s=3.0, worker_s=0.5, share=1.0)
