@@ -178,6 +178,8 @@ def test_exec_and_attach_run_a_command_on_the_head(cluster: Cluster) -> None:
 
 
 def test_ray_ends_with_down_and_comes_up_again(cluster: Cluster) -> None:
+    cluster.run(guide("ray up"))  # restarts Ray everywhere
+    cluster.wait_for_nodes()
     cluster.run(guide("ray down"))
     for node in cluster.nodes:  # workers end a minute after the head
         wait_for_end(node)
