@@ -167,11 +167,25 @@ def test_train_goes_on_after_an_outage(proxy: FaultyProxy, tmp_path: Path) -> No
     wait_until(job, lambda: has_checkpoint("workspace/runs/"), log)
     outage(proxy, job, log)
     assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
-    body = boto3.client("s3").get_object(
-        Bucket=BUCKET, Key=f"workspace/models/ampere/{METRICS_FILE}"
-    )
-    steps = [json.loads(line)["step"] for line in body["Body"].read().splitlines()]
-    assert steps == list(range(1, 61))
+    assert trained_steps() == list(range(1, 61))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_train_on_a_slow_or_busy_store(proxy: FaultyProxy, tmp_path: Path, fault: str) -> None:
+    workspace, log = Workspace.create(WORKSPACE, "demo"), tmp_path / "log"
+    add_products(workspace, PRODUCTS)
+    FAULTS[fault](proxy)
+    job = start("train", workspace, [*TRAIN_FLAGS, "--train.workers", "1"], log)
+    assert job.wait(timeout=900) == 0, log.read_text()[-3000:]
+    proxy.delay_s = proxy.busy_share = 0.0
+    assert trained_steps() == list(range(1, 61))
+
+
+def trained_steps() -> list[int]:
+    """The steps in the metrics of the trained model."""
+    key = f"workspace/models/ampere/{METRICS_FILE}"
+    body = boto3.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"]
+    return [json.loads(line)["step"] for line in body.read().splitlines()]
 
 
 def has_checkpoint(prefix: str) -> bool:

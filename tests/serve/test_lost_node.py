@@ -1,4 +1,4 @@
-"""An endpoint on several nodes: one of them is lost under load, and then the head."""
+"""An endpoint on several nodes: one of them is lost or slow under load; the head is lost."""
 
 import shutil
 import threading
@@ -13,7 +13,7 @@ from ampere.client import ApiError, Client, Unreachable
 from ampere.store.workspace import Workspace
 from tests.helpers.demo import DemoRun
 from tests.helpers.endpoint import Endpoint, serving
-from tests.helpers.nodes import processes_of, running_cluster
+from tests.helpers.nodes import processes_of, running_cluster, slowed
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.nightly]
 REQUESTS, THREADS = 600, 4
@@ -65,6 +65,20 @@ def test_lost_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> Non
             request.result()
         assert httpx.get(f"{endpoint.url}/readyz").status_code == 200
     assert len(errors) == REQUESTS and not any(errors), [error for error in errors if error][:20]
+
+
+def test_slow_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> None:
+    """One replica of each part runs for a tenth of the time."""
+    with (
+        running_cluster(workers=2, cpus=2) as cluster,
+        serving(workspace, tmp_path / "log", FLAGS) as endpoint,
+        Client(endpoint.url) as client,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        slow = next(node for node in cluster.workers if processes_of(node, "searcher"))
+        with slowed(slow):
+            errors = list(pool.map(lambda number: search(client, number), range(REQUESTS // 3)))
+    assert not any(errors), [error for error in errors if error][:20]
 
 
 def test_endpoint_ends_with_its_head_and_a_new_one_answers(
