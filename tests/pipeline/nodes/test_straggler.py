@@ -25,14 +25,12 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.nightly]
 # of the slow node, for which the job waits, and for a machine whose speed varies.
 SHARE = {
     "decode": 2 / 1.1 * 1.4,
-    # Two tasks read at a time, one for each actor. If Ray spreads them over the nodes, a task takes
-    # (1 + 10) / 2 times as long on average. It was not measured that this is the cause.
-    "embed": 5.5,
-    # An engine holds four batches, and the job waits for those of the slow one.
-    "transcribe": 2 / 1.1 * 1.4,
+    # Two tasks read at a time, one for each actor. At worst both run on the slow node.
+    "embed": 11,
+    "transcribe": 11,
     "summarize": 2 / 1.1 * 1.4,
 }
-LAST_BATCHES_S = {"decode": 15.0, "embed": 15.0, "transcribe": 60.0, "summarize": 60.0}
+LAST_BATCHES_S = 15.0
 WORKS: dict[str, Callable[[Path, Path], Workload]] = {
     "decode": lambda folder, catalog: decoding(folder, catalog, copies=4),
     "embed": lambda folder, _: embedding(folder, 80),
@@ -56,7 +54,7 @@ def test_slow_node_holds_up_a_job_for_a_bounded_time(
     rows = works[0].table.count()
     even, slow = (rows * of_row for of_row in seconds)
     print(f"{stage}: {even:.1f} s on two even nodes, {slow:.1f} s with a slow one")
-    assert slow <= SHARE[stage] * even + LAST_BATCHES_S[stage]
+    assert slow <= SHARE[stage] * even + LAST_BATCHES_S
     for work in works:
         work.check_complete()
 
