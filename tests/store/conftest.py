@@ -11,7 +11,7 @@ from tests.helpers.s3 import s3_server, use_endpoint
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of an S3 server."""
-    with s3_server() as endpoint:
+    with s3_server(signed=False) as endpoint:
         yield endpoint
 
 
