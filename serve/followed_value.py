@@ -1,4 +1,4 @@
-"""A value of the workspace that requests need, read again from time to time."""
+"""A value of the workspace that requests need, read again when it is old."""
 
 import asyncio
 import logging
@@ -25,16 +25,17 @@ class FollowedValue(Generic[T]):
         self._read, self._name = read, name
         self.value = read()
         self._read_at = time.monotonic()
-        self._reading = False
+        self._reading: asyncio.Future[None] | None = None
 
     async def get(self, max_age_s: float) -> T:
         """The value; the first request that finds it too old waits for `WAIT_S` at most.
 
         Others that come while it is read again get the previous value.
         """
-        if not self._reading and time.monotonic() - self._read_at > max_age_s:
-            self._reading = True
-            await asyncio.wait([asyncio.ensure_future(self._read_again())], timeout=WAIT_S)
+        is_reading = self._reading is not None and not self._reading.done()
+        if not is_reading and time.monotonic() - self._read_at > max_age_s:
+            self._reading = asyncio.ensure_future(self._read_again())
+            await asyncio.wait([self._reading], timeout=WAIT_S)
         return self.value
 
     async def _read_again(self) -> None:
@@ -43,4 +44,4 @@ class FollowedValue(Generic[T]):
         except Exception:  # the next request may succeed
             logger.exception("cannot read %s; the previous value is kept", self._name)
         finally:
-            self._read_at, self._reading = time.monotonic(), False
+            self._read_at = time.monotonic()

@@ -50,7 +50,7 @@ def test_store_that_does_not_answer_delays_one_request_alone(
     asyncio.run(scene())
 
 
-def test_failed_read_keeps_the_value_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_read_keeps_the_previous_value(caplog: pytest.LogCaptureFixture) -> None:
     reads = iter([lambda: 1, lambda: 1 / 0, lambda: 3])
     value = FollowedValue(lambda: next(reads)(), "numbers")
     with caplog.at_level(logging.ERROR, logger="ray.serve"):

@@ -2,7 +2,9 @@
 
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ from ampere.client import ApiError, Client, Unreachable
 from ampere.store.workspace import Workspace
 from tests.helpers.demo import DemoRun
 from tests.helpers.endpoint import Endpoint, serving
-from tests.helpers.nodes import processes_of, running_cluster, slowed
+from tests.helpers.nodes import RunningCluster, processes_of, running_cluster, slowed
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.nightly]
 REQUESTS, THREADS = 600, 4
@@ -41,6 +43,19 @@ def search(client: Client, number: int) -> str:
     return "" if all(len(hits) == 10 for hits in answer.results.values()) else f"{number}: short"
 
 
+@contextmanager
+def served_on_two_nodes(
+    workspace: Workspace, log: Path
+) -> Iterator[tuple[RunningCluster, Endpoint, Client]]:
+    """An endpoint with two replicas of each part, and a client."""
+    with (
+        running_cluster(workers=2, cpus=2) as cluster,
+        serving(workspace, log, FLAGS) as endpoint,
+        Client(endpoint.url) as client,
+    ):
+        yield cluster, endpoint, client
+
+
 def test_lost_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> None:
     """The client repeats requests that were lost with a replica."""
     errors: list[str] = []
@@ -51,9 +66,7 @@ def test_lost_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> Non
         third.release()
 
     with (
-        running_cluster(workers=2, cpus=2) as cluster,
-        serving(workspace, tmp_path / "log", FLAGS) as endpoint,
-        Client(endpoint.url) as client,
+        served_on_two_nodes(workspace, tmp_path / "log") as (cluster, endpoint, client),
         ThreadPoolExecutor(THREADS) as pool,
     ):
         lost = next(node for node in cluster.workers if processes_of(node, "searcher"))
@@ -70,9 +83,7 @@ def test_lost_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> Non
 def test_slow_node_fails_no_request(workspace: Workspace, tmp_path: Path) -> None:
     """One replica of each part runs for a tenth of the time."""
     with (
-        running_cluster(workers=2, cpus=2) as cluster,
-        serving(workspace, tmp_path / "log", FLAGS) as endpoint,
-        Client(endpoint.url) as client,
+        served_on_two_nodes(workspace, tmp_path / "log") as (cluster, _, client),
         ThreadPoolExecutor(THREADS) as pool,
     ):
         slow = next(node for node in cluster.workers if processes_of(node, "searcher"))

@@ -7,37 +7,38 @@ from urllib.parse import urlsplit
 from pyarrow.fs import AwsDefaultS3RetryStrategy, FileSystem, S3FileSystem
 
 
-class PatientS3(S3FileSystem):
-    """An S3 file system that repeats failed requests, also in other processes.
+class RetryingS3(S3FileSystem):
+    """An S3 file system that retries failed requests for about a minute, also after pickling.
 
-    Pauses are 0, 50, 100, ... ms, and each is twice the one before: 51 s in all for 12 attempts.
-    Arrow's own strategy gives up after six seconds, which ends a training, and a pickled
-    `S3FileSystem` forgets its strategy (pyarrow 26).
+    Pauses are 0, 50, 100, 200, ... ms, 51 s in all for 12 attempts. Arrow's default gives up after
+    six seconds, which ends a training. A pickled `S3FileSystem` loses its retry strategy (pyarrow
+    26), and Ray Train pickles it for its controller and workers.
 
     Args:
         region: of the bucket.
         server: `http://HOST:PORT` of a store that is not Amazon's; empty: Amazon's.
-        attempts: for each request.
+        attempts: for each request, the first one included.
 
     Raises:
-        ValueError: the server is no such URL.
+        ValueError: `server` has another form.
     """
 
     def __init__(self, region: str, server: str, attempts: int) -> None:
         self._arguments = (region, server, attempts)
         url = urlsplit(server)
-        if server and (url.scheme not in ("http", "https") or not url.netloc or url.path > "/"):
+        is_server = url.scheme in ("http", "https") and url.netloc and url.path in ("", "/")
+        if server and not is_server:
             raise ValueError(f"AWS_ENDPOINT_URL is {server!r}; expected http://HOST:PORT")
         super().__init__(
             region=region,
             scheme=url.scheme or None,
             endpoint_override=url.netloc or None,
-            retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=attempts - 1),  # repetitions
+            retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=attempts - 1),  # of retries
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make it again from its arguments."""
-        return PatientS3, self._arguments
+        """Pickle the arguments, from which it is built again."""
+        return RetryingS3, self._arguments
 
 
 def checkpoint_storage(uri: str) -> tuple[str, FileSystem | None]:
@@ -47,9 +48,9 @@ def checkpoint_storage(uri: str) -> tuple[str, FileSystem | None]:
         uri: a local path or a cloud URI.
 
     Returns:
-        For S3 the path without its scheme and a file system that repeats each request
-        `AWS_MAX_ATTEMPTS` times (see `ampere.uris`); for others the URI and None, with which Ray
-        Train finds the file system.
+        For S3 the path without its scheme, and a file system that tries each request
+        `AWS_MAX_ATTEMPTS` times (`ampere.uris` sets it). For others the URI and None: Ray Train
+        finds the file system by itself.
 
     Raises:
         ValueError: `AWS_ENDPOINT_URL` is not of the form `http://HOST:PORT`.
@@ -59,4 +60,4 @@ def checkpoint_storage(uri: str) -> tuple[str, FileSystem | None]:
     # S3FileSystem does not read these variables, as `FileSystem.from_uri` and boto3 do.
     server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     found, path = FileSystem.from_uri(uri)  # asks for the bucket's region
-    return path, PatientS3(found.region, server, int(os.environ["AWS_MAX_ATTEMPTS"]))
+    return path, RetryingS3(found.region, server, int(os.environ["AWS_MAX_ATTEMPTS"]))

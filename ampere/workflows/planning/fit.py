@@ -95,7 +95,7 @@ def measured(
     """
     first, arrived = arrivals[:workers], sum(count for _, count in arrivals)
     if not arrived:
-        raise ValueError(f"none of its {rows} rows needed work; choose another --sample")
+        raise ValueError(f"none of its {rows} rows needed work. Give a larger --sample")
     share = sum(count for _, count in first) / arrived
     return Measured(
         samples=samples,

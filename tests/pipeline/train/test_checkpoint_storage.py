@@ -16,7 +16,7 @@ def test_ray_train_finds_the_file_system_of_other_folders(uri: str) -> None:
     assert checkpoint_storage(uri) == (uri, None)
 
 
-def test_s3_requests_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_requests_are_retried_also_after_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy stands for a server that is away: each of its answers is an error 503."""
     with faulty_proxy(f"http://127.0.0.1:{free_port()}") as proxy:
         use_endpoint(proxy.url, monkeypatch)
