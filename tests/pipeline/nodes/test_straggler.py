@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e, pytest.mark.nightly]
 # of the slow node, for which the job waits, and for a machine whose speed varies.
 SHARE = {
     "decode": 2 / 1.1 * 1.4,
-    # Two tasks read at a time, one for each actor. At worst both run on the slow node.
+    # Two tasks read at a time, one for each actor, and both are on the slow node most of the time.
     "embed": 11,
     "transcribe": 11,
     "summarize": 2 / 1.1 * 1.4,
