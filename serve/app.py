@@ -21,7 +21,7 @@ from serve.gateway import Gateway
 from serve.searcher import SearcherDeployment
 
 GATEWAY_CPUS = 0.5
-SEARCHER_CPUS = 0.2  # it mostly waits: with a whole core it would starve the embedder
+INDEX_CPUS = 0.2  # to search one: it mostly waits, and a whole core would starve the embedder
 
 
 class SearchArgs(BaseModel):
@@ -100,12 +100,12 @@ def bind_app(
         served_model(workspace, model)  # for the error, before anything starts
         deployments[model] = (
             embedder(workspace, model, settings),
-            searcher(workspace, model, settings),
+            searcher(workspace, model, settings) if settings.searcher_replicas else None,
         )
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
     gateway = Gateway.options(  # type: ignore[attr-defined]
         num_replicas=settings.gateway_replicas,
-        ray_actor_options={"num_cpus": GATEWAY_CPUS},
+        ray_actor_options={"num_cpus": gateway_cpus(settings)},
     )
     return gateway.bind(
         workspace.uri,
@@ -129,9 +129,15 @@ def reserved_resources(settings: ServeSettings, engines: EngineApps) -> Reserved
     """The CPU cores and GPUs that an endpoint reserves at its start."""
     embedders = len(settings.models) * settings.embedder_replicas
     searchers = len(settings.models) * settings.searcher_replicas
-    cpus = embedders * settings.cpus + searchers * SEARCHER_CPUS
-    cpus += settings.gateway_replicas * GATEWAY_CPUS + engines.cpus
+    cpus = embedders * settings.cpus + searchers * INDEX_CPUS
+    cpus += settings.gateway_replicas * gateway_cpus(settings) + engines.cpus
     return Reserved(cpus, embedders * settings.gpus + engines.gpus)
+
+
+def gateway_cpus(settings: ServeSettings) -> float:
+    """The CPU cores that a gateway replica reserves, with the indexes that it holds."""
+    held = 0 if settings.searcher_replicas else len(settings.models)
+    return GATEWAY_CPUS + held * INDEX_CPUS
 
 
 def embedder(workspace: Workspace, model: str, settings: ServeSettings) -> Application:
@@ -149,7 +155,7 @@ def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     return SearcherDeployment.options(  # type: ignore[attr-defined]
         name=f"searcher-{model}",
         **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings),
-        ray_actor_options={"num_cpus": SEARCHER_CPUS},
+        ray_actor_options={"num_cpus": INDEX_CPUS},
     ).bind(workspace.uri, model)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayActorError
@@ -18,7 +19,7 @@ from ampere.store.workspace import Workspace
 from serve.embedder import EmbedCall, EmbedItem, Refused, Vectors
 from serve.followed_value import FollowedValue
 from serve.problems import Problem
-from serve.searcher import Facets, SearchCall
+from serve.served_index import Facets, SearchCall
 from serve.weights import UnknownWeights
 
 T = TypeVar("T")
@@ -36,13 +37,29 @@ class Handle(Protocol):
         """A method, called by `.remote(...)`."""
 
 
+class LocalHandle:
+    """Calls an object of this process like a deployment: without the hop, which takes 1.6 ms.
+
+    Args:
+        held: has async methods of one argument.
+    """
+
+    def __init__(self, held: object) -> None:
+        self._held = held
+
+    def __getattr__(self, name: str) -> Any:
+        """A method, called by `.remote(...)`."""
+        return SimpleNamespace(remote=getattr(self._held, name))
+
+
 class ServedPair:
     """A model's deployments, asked for weights that both have loaded.
 
     Args:
         workspace: with the model.
         model: its name.
-        embedder, searcher: handles of the deployments.
+        embedder, searcher: handles of the deployments; of the index in this process, a
+            `LocalHandle`.
     """
 
     def __init__(

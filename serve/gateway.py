@@ -10,8 +10,9 @@ from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
 from ampere.store.workspace import Workspace
 from serve.api.build import build_api
-from serve.backend import Backend, ServedPair
+from serve.backend import Backend, LocalHandle, ServedPair
 from serve.engines import engines_behind
+from serve.served_index import ServedIndex
 from serve.services import Services
 
 # Requests of all kinds at a time. Those that decode, embed or search have fewer places, so that
@@ -28,7 +29,8 @@ class Gateway:
         workspace: its URI.
         settings: of the endpoint.
         decode: how the workspace's media were decoded.
-        deployments: model -> its embedder and searcher.
+        deployments: model -> its embedder and searcher; without a searcher, the replica holds the
+            index.
         engines: the transcriber and the summarizer; None: there is none.
         requires_keys: whether each request needs an API key.
     """
@@ -38,13 +40,15 @@ class Gateway:
         workspace: str,
         settings: ServeSettings,
         decode: DecodeSettings,
-        deployments: dict[str, tuple[DeploymentHandle, DeploymentHandle]],
+        deployments: dict[str, tuple[DeploymentHandle, DeploymentHandle | None]],
         engines: tuple[DeploymentHandle | None, DeploymentHandle | None],
         requires_keys: bool,
     ) -> None:
         opened = Workspace.open(workspace)
         pairs = {
-            model: ServedPair(opened, model, embedder, searcher)
+            model: ServedPair(
+                opened, model, embedder, searcher or LocalHandle(ServedIndex(workspace, model))
+            )
             for model, (embedder, searcher) in deployments.items()
         }
         self.services = Services(

@@ -25,7 +25,7 @@ from serve.messages import Message
 from serve.problems import Problem
 from serve.query_cache import Embedded, QueryCache
 from serve.schemas import QueryBody, SearchBody
-from serve.searcher import SearchCall
+from serve.served_index import SearchCall
 from serve.stores import Stores
 
 

@@ -19,13 +19,14 @@ class ServeSettings:
     port: int = 8000
     """TCP port to listen on."""
     gateway_replicas: int = 1
-    """Number of replicas of the gateway, which reads requests and decodes uploads."""
+    """Number of replicas of the gateway, which reads requests, decodes uploads and searches."""
     embedder_replicas: int = 1
     """Number of replicas of the embedder at least, each with its own copy of the model."""
     max_embedder_replicas: int = 0
     """Number of replicas of the embedder at most, added under load; 0: as many as at least."""
-    searcher_replicas: int = 1
-    """Number of replicas of the searcher at least, each with its own copy of the index."""
+    searcher_replicas: int = 0
+    """Number of replicas of the searcher at least, each with its own copy of the index.
+    0: there is none; each gateway replica holds the index and searches, which is faster."""
     max_searcher_replicas: int = 0
     """Number of replicas of the searcher at most, added under load; 0: as many as at least."""
     cpus: float = 1.0
@@ -73,12 +74,12 @@ class ServeSettings:
         )
         require_port("serve.port", self.port)
         for name in (
-            *("gateway_replicas", "embedder_replicas", "searcher_replicas", "decoders"),
+            *("gateway_replicas", "embedder_replicas", "decoders"),
             *("max_batch", "max_concurrent", "max_per_client", "max_upload_mb"),
         ):
             value = getattr(self, name)
             require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
-        for name in ("cpus", "gpus", "cached_queries"):
+        for name in ("searcher_replicas", "cpus", "gpus", "cached_queries"):
             value = getattr(self, name)
             require(value >= 0, f"serve.{name} is {value}; it must not be negative")
         for role in ("embedder", "searcher"):
@@ -88,6 +89,12 @@ class ServeSettings:
                 f"serve.max_{role}_replicas is {most}; expected 0 or at least "
                 f"serve.{role}_replicas, which is {least}",
             )
+        require(
+            self.searcher_replicas > 0 or self.max_searcher_replicas == 0,
+            f"serve.max_searcher_replicas is {self.max_searcher_replicas} and "
+            "serve.searcher_replicas is 0, so that the gateways search; set it to 1 or more for "
+            "searchers of their own",
+        )
         require(
             self.request_timeout_s > 0,
             f"serve.request_timeout_s is {self.request_timeout_s:g}; it must be above 0",

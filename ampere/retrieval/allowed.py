@@ -89,12 +89,11 @@ def search_allowed(
     """
     queries = np.ascontiguousarray(vectors, dtype=np.float32)
     wanted = k + extra
-    if allowed is None:
-        allowed = Allowed(np.ones(index.ntotal, bool))
-    if not allowed.count:
+    count = index.ntotal if allowed is None else allowed.count
+    if not count:
         shape = (len(queries), wanted)
         return np.zeros(shape, np.float32), np.full(shape, -1, np.int64)
-    if allowed.count == len(allowed.mask):
+    if allowed is None or count == index.ntotal:
         scores, places = search(index, queries, k, effort, extra=extra)
     elif 1 - allowed.share <= DROPPED_SHARE:
         scores, places = _search_and_drop(index, queries, k, effort, allowed, extra)
@@ -104,8 +103,9 @@ def search_allowed(
             scores[few], places[few] = selected
     else:
         scores, places = _search_selected(index, queries, k, effort, allowed, extra)
-    few = (places >= 0).sum(axis=1) < min(wanted, allowed.count)
+    few = (places >= 0).sum(axis=1) < min(wanted, count)
     if few.any():
+        allowed = allowed or Allowed(np.ones(count, bool))
         scores[few], places[few] = _search_all(index, queries[few], k, allowed, extra)
     return scores, places
 

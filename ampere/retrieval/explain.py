@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -37,16 +38,20 @@ def matched_words(query: str | None, text: str | None) -> tuple[str, ...]:
     >>> matched_words("红色 Nike 跑鞋", "nike 透气跑鞋 2026")
     ('nike', '跑鞋')
     """
-    if not query or not text:
-        return ()
+    return words_in(split_words(query), text) if query and text else ()
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of a text, each once, in lower case."""
     import jieba  # takes most of a second
 
     jieba.setLogLevel(logging.WARNING)
+    words = (word for word in jieba.cut(text.lower()) if re.search(r"\w", word))
+    return tuple(dict.fromkeys(words))
+
+
+def words_in(words: Iterable[str], text: str) -> tuple[str, ...]:
+    """Those of some lower-case words that a text holds."""
     held = text.lower()
-    words = [word for word in jieba.cut(query.lower()) if re.search(r"\w", word)]
     in_text = set(re.findall(r"[a-z0-9]+", held))
-    return tuple(
-        word
-        for word in dict.fromkeys(words)
-        if (word in in_text if word.isascii() else word in held)
-    )
+    return tuple(word for word in words if (word in in_text if word.isascii() else word in held))

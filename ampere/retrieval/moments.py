@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ampere.retrieval.explain import matched_words
+from ampere.retrieval.explain import split_words, words_in
 from ampere.text.transcript import Segment
 
 
@@ -12,6 +12,9 @@ def naming_segment(segments: Iterable[Segment], words: str | None) -> Segment | 
     >>> naming_segment([Segment(0, 4, "大家好"), Segment(4, 9, "这款蓝牙耳机")], "耳机")
     Segment(start_s=4, end_s=9, text='这款蓝牙耳机')
     """
-    held = [(len(matched_words(words, segment.text)), segment) for segment in segments]
+    if not words:
+        return None
+    split = split_words(words)
+    held = [(len(words_in(split, segment.text)), segment) for segment in segments]
     count, best = max(held, key=lambda item: item[0], default=(0, None))
     return best if count else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -80,12 +81,12 @@ class SearchRequest:
         self._check_results()
         self._check_ranking()
 
-    @property
+    @cached_property
     def words(self) -> str | None:
         """The text, with the spaces that separate its words; None: it has no letter or digit."""
         return self.text if readable_text(self.text) else None
 
-    @property
+    @cached_property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that the query has."""
         present = {

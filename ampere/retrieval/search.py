@@ -1,6 +1,6 @@
 """Run a search request on a snapshot: rank, fuse, group, and read the columns of the hits."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,10 +25,12 @@ from ampere.text.transcript import Segment
 
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
+OWN_COLUMNS = frozenset(EMBEDDINGS.schema.names)
 # Rows that are ranked first; four times as many where groups or filters need more. A hit's rank
 # counts in hybrid mode if it is among them.
 DEPTH = 128
 DEPTH_PER_HIT = 4
+FEW_COMPARED = 20_000  # vectors that a query is compared with one by one in about 0.3 ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,12 @@ class Candidate:
 
 
 def search(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) -> SearchAnswer:
-    """The hits of each domain, facets and explanations.
+    """The hits of each domain, facets and explanations; see `rank`."""
+    return rank(snapshot, request, vectors).answer()
+
+
+def rank(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) -> "RankedRows":
+    """The rows of the hits of each domain, and facets.
 
     Results are the same in every run: rows of equal score are ordered by sample id.
 
@@ -101,11 +108,19 @@ def search(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) ->
             filter is invalid.
     """
     if request.group_by:
-        check_group_column(request.group_by, snapshot.dataset.schema)
+        check_group_column(request.group_by, snapshot.schema)
     facets = count_facets(snapshot, request)
     run = _Run(snapshot, request, vectors, search_condition(snapshot, request))
-    candidates = {domain: run.best(domain) for domain in request.domains}
-    return SearchAnswer(run.hits(candidates), facets, request.ranking, snapshot.version)
+    return RankedRows(run, {domain: run.best(domain) for domain in request.domains}, facets)
+
+
+def ranks_from_memory(snapshot: Snapshot, request: SearchRequest) -> bool:
+    """Whether to rank the rows of a request reads no table, and compares few vectors."""
+    if request.ranking != "vector" or request.sample_id is not None:
+        return False
+    if request.filter or request.facets or request.group_by:
+        return False
+    return sum(snapshot.domains[domain].compared for domain in request.domains) <= FEW_COMPARED
 
 
 def count_facets(snapshot: Snapshot, request: SearchRequest) -> dict[str, dict[Any, int]]:
@@ -115,7 +130,7 @@ def count_facets(snapshot: Snapshot, request: SearchRequest) -> dict[str, dict[A
         ValueError: there is no such column, or the filter is invalid.
     """
     for name in request.facets:
-        check_column(name, snapshot.dataset.schema)
+        check_column(name, snapshot.schema)
     condition = search_condition(snapshot, request)
     return {name: count_values(snapshot, request, condition, name) for name in request.facets}
 
@@ -124,7 +139,7 @@ def search_condition(snapshot: Snapshot, request: SearchRequest) -> str | None:
     """The rows that a request may find, as an SQL condition of Lance; None: all rows."""
     terms = [snapshot.scope] if snapshot.scope else []
     if request.filter:
-        columns = [f for f in snapshot.dataset.schema if f.name not in INTERNAL_COLUMNS]
+        columns = [f for f in snapshot.schema if f.name not in INTERNAL_COLUMNS]
         terms.append(lance_condition(parse_filter(request.filter, pa.schema(columns))))
     return " AND ".join(f"({term})" for term in terms) or None
 
@@ -185,6 +200,36 @@ def count_values(
         key=lambda count: (-count[1], str(count[0])),
     )
     return dict(counts)
+
+
+class RankedRows:
+    """The rows that were found for a request, before their columns are read."""
+
+    def __init__(
+        self,
+        run: "_Run",
+        groups: dict[Domain, list[tuple[Hashable, list[Candidate]]]],
+        facets: dict[str, dict[Any, int]],
+    ) -> None:
+        self._run, self._facets = run, facets
+        self.rows = {
+            domain: [candidate for _, of_group in of_domain for candidate in of_group]
+            for domain, of_domain in groups.items()
+        }
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether `answer` reads no table."""
+        found = self._run.snapshot.read
+        ids = (candidate.row_id for of_domain in self.rows.values() for candidate in of_domain)
+        return not self._run.request.explain and all(row_id in found for row_id in ids)
+
+    def answer(self) -> SearchAnswer:
+        """The hits, with the columns of their rows."""
+        run = self._run
+        return SearchAnswer(
+            run.hits(self.rows), self._facets, run.request.ranking, run.snapshot.version
+        )
 
 
 class _Run:
@@ -350,18 +395,15 @@ class _Run:
     def _without_itself(self, rows: dict[int, tuple[float, str]]) -> dict[int, tuple[float, str]]:
         return {row: value for row, value in rows.items() if row != self.itself}
 
-    def hits(
-        self, candidates: dict[Domain, list[tuple[Hashable, list[Candidate]]]]
-    ) -> dict[Domain, list[Hit]]:
+    def hits(self, candidates: dict[Domain, list[Candidate]]) -> dict[Domain, list[Hit]]:
         """Read the columns of all candidates and make hits of them."""
         chosen = [
             (domain, candidate)
-            for domain, groups in candidates.items()
-            for _, of_group in groups
-            for candidate in of_group
+            for domain, of_domain in candidates.items()
+            for candidate in of_domain
         ]
         row_ids = [candidate.row_id for _, candidate in chosen]
-        names = [n for n in self.snapshot.dataset.schema.names if n not in INTERNAL_COLUMNS]
+        names = [n for n in self.snapshot.schema.names if n not in INTERNAL_COLUMNS]
         values = self.snapshot.columns_of(row_ids, names)
         stored = None
         if self.request.explain and chosen:
@@ -441,8 +483,6 @@ def explanation(
 
 def make_hit(row: dict[str, Any], score: float, group: Any, explanation: Explanation | None) -> Hit:
     """A hit from the columns of its row."""
-    fixed = {"sample_id", "product_id", "domain", "text", "media_uri"}
-    own: Sequence[str] = EMBEDDINGS.schema.names
     return Hit(
         sample_id=row["sample_id"],
         product_id=row["product_id"],
@@ -451,6 +491,6 @@ def make_hit(row: dict[str, Any], score: float, group: Any, explanation: Explana
         text=row["text"],
         media_uri=row["media_uri"],
         group=group,
-        columns={n: v for n, v in row.items() if n not in fixed and n not in own},
+        columns={n: v for n, v in row.items() if n not in OWN_COLUMNS},
         explanation=explanation,
     )

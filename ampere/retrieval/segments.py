@@ -8,6 +8,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ampere.retrieval.allowed import Allowed, search_allowed
+from ampere.retrieval.allowed import DROPPED_SHARE, Allowed, search_allowed
 from ampere.retrieval.index_types import TIE_TOLERANCE, build
 
 EXTRA_CANDIDATES = 4  # fetched beyond the k-th result, since some may tie with it
@@ -141,6 +142,16 @@ class DomainIndex:
     def count(self) -> int:
         """Number of rows that are not deleted."""
         return sum(segment.count for segment in self.segments)
+
+    @cached_property
+    def compared(self) -> int:
+        """Number of rows that a search without a filter compares one by one."""
+        return sum(
+            segment.count
+            for segment in self.segments
+            if isinstance(faiss.downcast_index(segment.index), faiss.IndexFlat)
+            or (segment.allowed is not None and 1 - segment.allowed.share > DROPPED_SHARE)
+        )
 
     def nearest(
         self,

@@ -58,7 +58,9 @@ def readable_text(text: str | None) -> str | None:
     A text counts as missing if it has no letter and no digit, or if it is only a null word of a
     data frame, such as nan.
     """
-    normalized = normalize(text or "")
+    if not text:
+        return None
+    normalized = normalize(text)
     if not any(character.isalnum() for character in normalized):
         return None
     return None if normalized.lower() in NULL_WORDS else normalized

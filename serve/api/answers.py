@@ -6,11 +6,12 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ampere.retrieval.cells import json_value
 from ampere.retrieval.search import Hit
-from serve.api.bodies import FORM
+from serve.api.bodies import ANY_JSON, FORM
 from serve.problems import MEDIA_TYPE
 
 DETAILS = {
@@ -26,6 +27,14 @@ DETAILS = {
     500: "a bug; the server's log has the reason under the request id",
     503: "overloaded, or starting; try again after the seconds in Retry-After",
 }
+
+
+class JsonResponse(JSONResponse):
+    """JSON by pydantic: four times as fast as the standard library, NaN becomes null."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return ANY_JSON.dump_json(content)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

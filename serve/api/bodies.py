@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from serve.problems import Problem, invalid_fields
@@ -17,6 +16,7 @@ B = TypeVar("B", bound=BaseModel)
 JSON, FORM, LINES = "application/json", "multipart/form-data", "application/x-ndjson"
 MAX_LINE_BYTES = 96 * 2**20  # a file in base64
 MAX_FORM_FIELDS = 100
+ANY_JSON = TypeAdapter[Any](Any)
 
 
 async def read_body(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
@@ -64,6 +64,8 @@ async def _read_form(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
                 fields[name] = form_value(kind, name, [str(value) for value in values])
         uploads = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
         files = [await upload.read() for upload in uploads]
+    if has_half_characters(fields):  # some encodings that a form may name have them
+        raise Problem(422, "body.unicode")
     given = validated(kind, fields)
     return given, [file for file in files if file] or files_of(given)
 
@@ -78,34 +80,33 @@ def form_value(kind: type[BaseModel], name: str, values: list[str]) -> Any:
     origin = None if field is None else get_origin(field.annotation)
     if origin is dict:
         try:
-            return json.loads(values[-1])
-        except ValueError as error:
+            return ANY_JSON.validate_json(values[-1])
+        except ValidationError as error:
             raise Problem(422, "form.json", name=name, got=repr(values[-1][:100])) from error
     return values if origin in (list, tuple) else values[-1]
 
 
-def parsed(body: bytes | str) -> Any:
+def parsed(body: bytes) -> Any:
     """JSON.
 
     Raises:
-        Problem: 400, it is malformed.
+        Problem: 400, it is malformed, or has half a character.
     """
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, "body.json", reason=str(error)[:200]) from error
+        return ANY_JSON.validate_json(body)
+    except ValidationError as error:
+        (found,) = error.errors(include_input=False)
+        raise Problem(400, "body.json", reason=str(found["ctx"]["error"])) from error
 
 
 def validated(kind: type[B], fields: Any) -> B:
     """The fields of a body.
 
     Raises:
-        Problem: 422, a field is unknown, missing or out of range, or a text has half a character.
+        Problem: 422, a field is unknown, missing or out of range.
     """
     if not isinstance(fields, Mapping):
         raise Problem(422, "body.object", got=type(fields).__name__)
-    if has_half_characters(fields):
-        raise Problem(422, "body.unicode")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -4,11 +4,11 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from ampere.store.rollback import publish_base, roll_back
 from ampere.store.workspace import Workspace
-from serve.api.answers import ADMIN, QUERY, READ, bodies, services
+from serve.api.answers import ADMIN, QUERY, READ, JsonResponse, bodies, services
 from serve.api.bodies import JSON, read_json
 from serve.backend import ServedPair
 from serve.catalog_state import coverage_answer, newest_failures
@@ -33,13 +33,13 @@ OWN_COLUMNS = ("split", "origin", "media_uri")
 
 
 @router.get("/index", response_model=IndexAnswer, responses=READ, tags=["index"])
-async def index(request: Request) -> JSONResponse:
+async def index(request: Request) -> JsonResponse:
     """What is served: models, versions, rows, the age of the newest change, recall, columns."""
     held = services(request)
     pairs = held.queries.backend.pairs.values()
     stats = [await stats_of(pair) for pair in pairs]
     columns = stats[0].get("columns", {})
-    return JSONResponse(
+    return JsonResponse(
         {
             "models": [
                 model_answer(pair, of_pair) for pair, of_pair in zip(pairs, stats, strict=True)
@@ -95,7 +95,7 @@ def column_type(kind: str) -> str:
     openapi_extra=bodies(PublishBody, JSON),
     tags=["index"],
 )
-async def publish(request: Request) -> JSONResponse:
+async def publish(request: Request) -> JsonResponse:
     """Serve the base that was built at a version of the table; live changes stay."""
     held = services(request)
     body = await read_json(request, PublishBody)
@@ -107,7 +107,7 @@ async def publish(request: Request) -> JSONResponse:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "publish", f"{pair.model} {body.version}", None)
-    return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": body.version})
+    return JsonResponse(model_answer(pair, await stats_of(pair)) | {"base_version": body.version})
 
 
 @router.post(
@@ -117,7 +117,7 @@ async def publish(request: Request) -> JSONResponse:
     openapi_extra=bodies(ModelBody, JSON),
     tags=["index"],
 )
-async def rollback(request: Request) -> JSONResponse:
+async def rollback(request: Request) -> JsonResponse:
     """Serve the base before the current one again; live changes stay."""
     held = services(request)
     pair = held.queries.backend.pair((await read_json(request, ModelBody)).model)
@@ -127,7 +127,7 @@ async def rollback(request: Request) -> JSONResponse:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "rollback", f"{pair.model} {version}", None)
-    return JSONResponse(model_answer(pair, await stats_of(pair)) | {"base_version": version})
+    return JsonResponse(model_answer(pair, await stats_of(pair)) | {"base_version": version})
 
 
 def without_paths(error: Exception, workspace: Workspace) -> str:
@@ -136,18 +136,18 @@ def without_paths(error: Exception, workspace: Workspace) -> str:
 
 
 @router.get("/coverage", response_model=CoverageAnswer, responses=READ, tags=["catalog"])
-async def coverage(request: Request, model: str | None = None, limit: Limit = 100) -> JSONResponse:
+async def coverage(request: Request, model: str | None = None, limit: Limit = 100) -> JsonResponse:
     """Products without a short or a page, near duplicates, and likely wrong product ids."""
     held = services(request)
     pair = held.queries.backend.pair(model)
-    return JSONResponse(await held.coverage.get(pair, lambda found: coverage_answer(found, limit)))
+    return JsonResponse(await held.coverage.get(pair, lambda found: coverage_answer(found, limit)))
 
 
 @router.get("/failures", response_model=FailuresAnswer, responses=READ, tags=["catalog"])
-async def failures(request: Request, limit: Limit = 100) -> JSONResponse:
+async def failures(request: Request, limit: Limit = 100) -> JsonResponse:
     """The rows that failed in the last runs of the stages, with their reasons."""
     found = await asyncio.to_thread(newest_failures, services(request).workspace, limit)
-    return JSONResponse(found)
+    return JsonResponse(found)
 
 
 @router.post(
@@ -158,21 +158,21 @@ async def failures(request: Request, limit: Limit = 100) -> JSONResponse:
     openapi_extra=bodies(JudgmentBody, JSON),
     tags=["judgments"],
 )
-async def judge(request: Request) -> JSONResponse:
+async def judge(request: Request) -> JsonResponse:
     """Store what a person thinks of a hit; `ampere evaluate --judgments` scores models by it."""
     body = await read_json(request, JudgmentBody)
     held = services(request)
     await held.samples.row(body.sample_id)
     judgment_id = await asyncio.to_thread(held.judge, body)
     held.audit.write(request, "judge", body.sample_id, None)
-    return JSONResponse({"judgment_id": judgment_id}, 201)
+    return JsonResponse({"judgment_id": judgment_id}, 201)
 
 
 @router.get("/judgments", response_model=JudgmentsAnswer, responses=READ, tags=["judgments"])
-async def judgments(request: Request, limit: Limit = 100) -> JSONResponse:
+async def judgments(request: Request, limit: Limit = 100) -> JsonResponse:
     """The stored judgments, the newest first."""
     stored = await asyncio.to_thread(services(request).judgments, limit)
-    return JSONResponse({"judgments": stored})
+    return JsonResponse({"judgments": stored})
 
 
 @router.delete(

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from ampere.retrieval.cells import json_value
-from serve.api.answers import ADMIN, QUERY, READ, bodies, cells, services, urls
+from serve.api.answers import ADMIN, QUERY, READ, JsonResponse, bodies, cells, services, urls
 from serve.api.bodies import FORM, JSON, files_of, read_body
 from serve.api.media import file_response, media_types
 from serve.moments import best_moment
@@ -42,7 +42,7 @@ Place = Annotated[int, Query(ge=0, le=10_000, description="number of the file, f
         }
     },
 )
-async def put(request: Request) -> JSONResponse:
+async def put(request: Request) -> JsonResponse:
     """Insert samples or replace them; they are found within two seconds."""
     held = services(request)
     if request.headers.get("content-type", "").lower().startswith(FORM):
@@ -70,14 +70,14 @@ async def put(request: Request) -> JSONResponse:
 
     items = await asyncio.gather(*(store(sample, files) for sample, files in wanted))
     status = 200 if all(item["status"] == 200 for item in items) else 207
-    return JSONResponse({"items": items}, status)
+    return JsonResponse({"items": items}, status)
 
 
 @router.get("/{sample_id:path}/frames", response_model=FramesAnswer, responses=READ)
-async def frames(request: Request, sample_id: str) -> JSONResponse:
+async def frames(request: Request, sample_id: str) -> JsonResponse:
     """The stored frames of a sample and their times."""
     await services(request).samples.row(sample_id)
-    return JSONResponse({"frames": await frame_refs(request, sample_id)})
+    return JsonResponse({"frames": await frame_refs(request, sample_id)})
 
 
 @router.get(
@@ -121,15 +121,15 @@ async def media(request: Request, sample_id: str, n: Place = 0) -> Response:
     responses=QUERY | READ,
     openapi_extra=bodies(QueryBody, JSON, FORM),
 )
-async def moment(request: Request, sample_id: str) -> JSONResponse:
+async def moment(request: Request, sample_id: str) -> JsonResponse:
     """The moment of a clip that fits a query best: the words that name it, or the nearest frame."""
     body, files = await read_body(request, QueryBody)
     held = services(request)
-    return JSONResponse(await best_moment(held, sample_id, await held.understood(body, files)))
+    return JsonResponse(await best_moment(held, sample_id, await held.understood(body, files)))
 
 
 @router.get("/{sample_id:path}", response_model=SampleAnswer, responses=READ)
-async def sample(request: Request, sample_id: str) -> JSONResponse:
+async def sample(request: Request, sample_id: str) -> JsonResponse:
     """All that is known of a sample."""
     held = services(request).samples
     row = await held.row(sample_id)
@@ -138,7 +138,7 @@ async def sample(request: Request, sample_id: str) -> JSONResponse:
     place = urls(sample_id)
     uris = row["media_uris"] or []
     types = await asyncio.to_thread(lambda: list(media_types(uris)))
-    return JSONResponse(
+    return JsonResponse(
         {
             "sample_id": sample_id,
             "product_id": row["product_id"],

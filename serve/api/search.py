@@ -1,17 +1,17 @@
 """Routes that search and embed."""
 
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from ampere.retrieval.cells import json_value
 from ampere.retrieval.request import SearchRequest
-from serve.api.answers import QUERY, bodies, hit_answer, services
+from serve.api.answers import QUERY, JsonResponse, bodies, hit_answer, services
 from serve.api.bodies import (
+    ANY_JSON,
     FORM,
     JSON,
     LINES,
@@ -34,7 +34,7 @@ from serve.schemas import (
     SearchResult,
     facet_counts,
 )
-from serve.searcher import SearchCall
+from serve.served_index import SearchCall
 from serve.services import Services
 
 B = TypeVar("B", bound=QueryBody)
@@ -55,10 +55,10 @@ LINES_ANSWER: dict[int | str, dict[str, Any]] = {
     responses=QUERY,
     openapi_extra=bodies(SearchBody, JSON, FORM),
 )
-async def search(request: Request) -> JSONResponse:
+async def search(request: Request) -> JsonResponse:
     """The samples of each domain that fit a file, words, a stored sample, or a vector best."""
     body, files = await read_body(request, SearchBody)
-    return JSONResponse(await search_answer(services(request), body, files))
+    return JsonResponse(await search_answer(services(request), body, files))
 
 
 @router.post(
@@ -78,10 +78,10 @@ async def search_batch(request: Request) -> StreamingResponse:
     responses=QUERY,
     openapi_extra=bodies(QueryBody, JSON, FORM),
 )
-async def embed(request: Request) -> JSONResponse:
+async def embed(request: Request) -> JsonResponse:
     """The vector of a file, of words, or of both together."""
     body, files = await read_body(request, QueryBody)
-    return JSONResponse(await embed_answer(services(request), body, files))
+    return JsonResponse(await embed_answer(services(request), body, files))
 
 
 @router.post(
@@ -101,7 +101,7 @@ async def embed_batch(request: Request) -> StreamingResponse:
     responses=QUERY,
     openapi_extra=bodies(FacetsBody, JSON),
 )
-async def facets(request: Request) -> JSONResponse:
+async def facets(request: Request) -> JsonResponse:
     """The values of columns, with the number of rows that pass the filter and hold the words."""
     body = await read_json(request, FacetsBody)
     pair = services(request).queries.backend.pair(body.model)
@@ -121,7 +121,7 @@ async def facets(request: Request) -> JSONResponse:
     counts, version = await pair.with_same_weights(
         lambda served: pair.facets(SearchCall(served.name, counting, {}))
     )
-    return JSONResponse({"facets": counts_of(counts), "version": version})
+    return JsonResponse({"facets": counts_of(counts), "version": version})
 
 
 def counts_of(facets: Any) -> dict[str, list[dict[str, Any]]]:
@@ -218,4 +218,4 @@ async def batch(
 
 def encoded(value: Any) -> bytes:
     """A line of JSON."""
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return ANY_JSON.dump_json(value) + b"\n"
