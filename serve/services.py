@@ -88,7 +88,7 @@ class Services:
             Problem: a file is too large, or the one at `media_uri` cannot be read.
         """
         query = await self.queries.read(body, files)
-        if readable_text(query.text) is not None:
+        if readable_text(query.text) is not None or not (query.files or body.transcript):
             return query
         start = time.perf_counter()
         served = self.queries.backend.pair(body.model).newest

@@ -22,6 +22,7 @@ from ampere.retrieval.index_types import TIE_TOLERANCE, build
 
 EXTRA_CANDIDATES = 4  # fetched beyond the k-th result, since some may tie with it
 MISSING_SCORE = np.finfo(np.float32).min  # where there is no result
+FEW_TEXTS = 24
 MERGED_ROWS = 1024  # segments of added rows are merged up to this size, and beyond it by doubling
 
 
@@ -190,7 +191,7 @@ class DomainIndex:
         for start, segment in zip(self.starts, self.segments, strict=False):
             here = (places >= start) & (places < start + len(segment.row_ids))
             if here.any():
-                ids[here] = segment.sample_ids.take(pa.array(places[here] - start)).to_pylist()
+                ids[here] = texts_at(segment.sample_ids, places[here] - start)
         return ids.tolist()
 
     def row_ids(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -207,6 +208,13 @@ class DomainIndex:
         unique, inverse = np.unique(flat, return_inverse=True)
         ranks = pc.rank(pa.array(self.sample_ids(unique)), tiebreaker="first").to_numpy()
         return ranks.astype(np.int64)[inverse].reshape(places.shape)
+
+
+def texts_at(texts: pa.Array, places: NDArray[np.int64]) -> list[str]:
+    """Some texts of a column, of few one by one: Arrow's call takes as long as 25 of them."""
+    if len(places) <= FEW_TEXTS:
+        return [texts[place].as_py() for place in places.tolist()]
+    return texts.take(pa.array(places)).to_pylist()
 
 
 def looked_up(passing: NDArray[np.bool_], row_ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -247,9 +255,9 @@ def merge_ranked(
     """
     scores = np.where(places >= 0, scores, MISSING_SCORE)
     best_first = np.argsort(-scores, axis=1, kind="stable")
-    scores = np.take_along_axis(scores, best_first, axis=1)
-    places = np.take_along_axis(places, best_first, axis=1)
-    drops = np.diff(scores, axis=1) < -TIE_TOLERANCE
+    queries = np.arange(len(scores))[:, None]
+    scores, places = scores[queries, best_first], places[queries, best_first]
+    drops = scores[:, :-1] - scores[:, 1:] > TIE_TOLERANCE
     has_ties = (~drops & (places[:, 1:] >= 0)).any(axis=1)
     if has_ties.any():
         tied = places[has_ties]

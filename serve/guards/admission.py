@@ -15,6 +15,7 @@ IDLE_S = 10.0  # without a byte of a body, which holds a slot that others need
 FORM_BYTES = 2**20  # allowed for the other fields of a request
 BASE64 = 4 / 3  # a JSON body holds files in base64
 BATCH_PARTS = 16
+QUEUED_PER_SLOT = 8  # searches by a vector: 64 of them take 0.1 s
 WORKING_METHODS = ("POST", "PUT")
 LIGHT_PATHS = ("/v1/session", "/v1/judgments", "/v1/index/publish", "/v1/index/rollback")
 
@@ -22,8 +23,11 @@ LIGHT_PATHS = ("/v1/session", "/v1/judgments", "/v1/index/publish", "/v1/index/r
 class Slots:
     """Limits the requests of a gateway replica that decode, embed or search at the same time.
 
-    There is no queue: a request that finds no free slot is refused, and may be sent again.
+    There is no queue for slots: a request that finds no free one is refused, and may be sent again.
     With a queue, each admitted request would wait for all requests before it.
+
+    A search that waits for nothing is over before the next request begins, so that it finds a free
+    slot always. Such requests queue for the event loop instead, `QUEUED_PER_SLOT` for each slot.
 
     Args:
         total: requests at the same time.
@@ -33,10 +37,24 @@ class Slots:
     def __init__(self, total: int, per_client: int) -> None:
         self.total, self.per_client = total, per_client
         self.clients: Counter[str] = Counter()
-        self.taken = 0
+        self.taken = self.queued = 0
         self.draining = False
         self.load = Load()
         self._empty = asyncio.Event()
+
+    async def queue(self) -> None:
+        """Return when it is this request's turn, after those that arrived before it.
+
+        Raises:
+            Problem: 429, too many are before it.
+        """
+        if self.queued >= QUEUED_PER_SLOT * self.total:
+            raise Problem(429, "busy", retry_after_s=self.load.refused(), limit=self.total)
+        self.queued += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self.queued -= 1
 
     def take(self, client: str | None) -> None:
         """Take a slot.
@@ -115,6 +133,7 @@ class Admission:
 
         try:
             if needs_slot:
+                await self.slots.queue()
                 self.slots.take(client)
             try:
                 limited = self._limited(scope, receive)
@@ -157,7 +176,8 @@ class Admission:
             if complete:
                 return await receive()  # waits until the client disconnects
             try:
-                message = await asyncio.wait_for(receive(), IDLE_S)
+                async with asyncio.timeout(IDLE_S):
+                    message = await receive()
             except TimeoutError as error:
                 raise Problem(408, "body.stalled", seconds=f"{IDLE_S:g}") from error
             read += len(message.get("body", b""))

@@ -3,7 +3,7 @@
 import secrets
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
@@ -13,13 +13,13 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-}
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
 
 
 class Envelope:
@@ -47,11 +47,12 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
+                headers = list(message.get("headers", ()))
+                own = {name.lower() for name, _ in headers}
                 if given is None:
-                    headers[REQUEST_ID] = request_id
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                    headers.append((REQUEST_ID.encode(), request_id.encode()))
+                headers += [header for header in HEADERS if header[0] not in own]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serve.api import bodies
+from serve.api.answers import JsonResponse
 from serve.api.bodies import read_body, read_lines
 from serve.messages import MESSAGES
 from serve.problems import Problem, add_problems
@@ -97,7 +98,16 @@ def test_body_that_does_not_fit_is_refused(
 def test_half_a_character_is_refused() -> None:
     body = b'{"text": "\\ud800"}'
     answer = post("/search", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and "hex escape" in answer.json()["detail"]
+    kind = {"content-type": "multipart/form-data; boundary=x; charset=raw_unicode_escape"}
+    form = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\n\\ud800\r\n--x--\r\n'
+    answer = post("/search", content=form, headers=kind)
     assert answer.status_code == 422 and "unpaired surrogate" in answer.json()["detail"]
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    answer = JsonResponse({"price": float("nan"), "columns": [float("inf"), "红"]})
+    assert answer.body == '{"price":null,"columns":[null,"红"]}'.encode()
 
 
 def test_lines_are_numbered_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:

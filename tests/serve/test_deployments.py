@@ -1,6 +1,7 @@
 """The deployments without Ray: batches, searches, statistics, and a start that is refused."""
 
 import asyncio
+import dataclasses
 import logging
 import socket
 from pathlib import Path
@@ -14,13 +15,16 @@ from ampere.config.serve import ServeSettings
 from ampere.records import Domain
 from ampere.retrieval.engine import FaissEngine
 from ampere.retrieval.request import SearchRequest
+from ampere.retrieval.search import SearchAnswer
 from ampere.retrieval.writer import TableWriter
 from ampere.store.keys import add_key
+from ampere.store.moments import HeardClips
 from ampere.store.workspace import Workspace
-from serve.app import replicas
+from serve.app import replicas, reserved_resources
 from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
+from serve.engine_apps import EngineApps
 from serve.run import check_port, start
-from serve.searcher import SearchCall, SearcherDeployment, engine_stats
+from serve.served_index import SearchCall, ServedIndex, engine_stats
 from serve.weights import UnknownWeights
 from tests.helpers.search_tables import SearchTable, row, unit_vectors
 
@@ -67,7 +71,7 @@ def test_failed_query_does_not_affect_the_others(
 
 @pytest.fixture
 def searcher(tmp_path: Path) -> Any:
-    """The search deployment of a table of 40 rows in three shards."""
+    """The index of a table of 40 rows in three shards."""
     rows = [
         row(number, vector, domain=str(domain), text="红色跑鞋" if number == 3 else "")
         for number, (vector, domain) in enumerate(
@@ -77,8 +81,9 @@ def searcher(tmp_path: Path) -> Any:
     table = SearchTable(tmp_path, rows)
     table.build(type="flat", shards=3)
     engine = FaissEngine(table.searcher(), TableWriter(table.uri))
-    stub = object.__new__(SearcherDeployment.func_or_class)
-    stub.workspace = Workspace.create(tmp_path / "w")
+    stub = object.__new__(ServedIndex)
+    heard = HeardClips(None)
+    stub._heard = SimpleNamespace(get=lambda _: asyncio.sleep(0, heard))
     stub.engines = SimpleNamespace(
         get=lambda name: engine if name == "m@1" else UnknownWeights(name, ("m@1",))
     )
@@ -105,6 +110,34 @@ def test_what_does_not_fit_is_refused_and_unknown_weights_are_named(searcher: An
     refused = search(searcher, text="a", filter="colour = 'red'")
     assert isinstance(refused, Refused) and "colour" in refused.detail
     assert search(searcher, "m@2", text="a") == UnknownWeights("m@2", ("m@1",))
+
+
+def test_search_that_reads_nothing_uses_no_thread(
+    searcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    async def to_thread(work: Any, *arguments: Any) -> Any:
+        threads.append(work.__name__)
+        return work(*arguments)
+
+    monkeypatch.setattr("serve.served_index.asyncio.to_thread", to_thread)
+    vector = tuple(unit_vectors(1, seed=2)[0].tolist())
+
+    def of(**fields: Any) -> list[str]:
+        threads.clear()
+        answer = search(searcher, vector=vector, **fields)
+        assert isinstance(answer, SearchAnswer), answer
+        return list(threads)
+
+    assert of(k=3) == ["answer"]  # the columns of the hits are read from the table
+    assert of(k=3) == []
+    assert of(k=3, explain=True) == ["answer"]  # the vectors of the hits
+    assert of(k=3, filter="price >= 0")[:1] == ["ranked"]
+    assert of(k=3, group_by="product_id")[:1] == ["ranked"]
+    assert of(k=3, facets=("domain",))[:1] == ["ranked"]
+    monkeypatch.setattr("ampere.retrieval.search.FEW_COMPARED", 39)  # of 40 rows
+    assert of(k=3) == ["ranked"]
 
 
 def test_facets_are_counted_without_a_search(searcher: Any) -> None:
@@ -175,6 +208,25 @@ def test_admitted_queries_suffice_for_all_replicas(
     assert (scaling.min_replicas, scaling.max_replicas) == (1, most)
     # Serve adds replicas up to (queries in progress / target).
     assert gateways * concurrent / target >= min(most, gateways * concurrent)
+
+
+def test_gateways_reserve_a_share_for_the_indexes_that_they_hold() -> None:
+    engines = EngineApps()
+    both = ServeSettings(also=("other",), gateway_replicas=2, cpus=0.5)
+    assert reserved_resources(both, engines).cpus == pytest.approx(2 * 0.5 + 2 * (0.5 + 2 * 0.2))
+    apart = dataclasses.replace(both, searcher_replicas=3)
+    cpus = reserved_resources(apart, engines).cpus
+    assert cpus == pytest.approx(2 * 0.5 + 2 * 0.5 + 2 * 3 * 0.2)
+
+
+@pytest.mark.parametrize(("least", "most", "message"), [
+    (-1, 0, "serve.searcher_replicas is -1; it must not be negative"),
+    (0, 2, "serve.searcher_replicas is 0, so that the gateways search"),
+    (3, 2, "expected 0 or at least serve.searcher_replicas, which is 3"),
+])  # fmt: skip
+def test_wrong_number_of_searchers_is_refused(least: int, most: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ServeSettings(searcher_replicas=least, max_searcher_replicas=most)
 
 
 def test_replicas_are_fixed_without_a_larger_number() -> None:

@@ -14,7 +14,7 @@ from ampere.records import Domain
 from ampere.store.serving import ServedModel, publish_weights, served_folder, served_model
 from ampere.store.workspace import Workspace
 from serve import backend, weights
-from serve.backend import NotLoaded, ServedPair, answered
+from serve.backend import LocalHandle, NotLoaded, ServedPair, answered
 from serve.decode_pool import DecodePool
 from serve.problems import Problem
 from serve.query_cache import Embedded, QueryCache
@@ -129,6 +129,16 @@ def test_request_never_mixes_weights_and_falls_back_while_a_replica_loads(
         assert caught.value.status == 503 and caught.value.retry_after_s == 2
 
     asyncio.run(scene())
+
+
+def test_object_of_this_process_is_called_like_a_deployment() -> None:
+    class Held:
+        """Has a method as a deployment has."""
+
+        async def search(self, call: str) -> str:
+            return call.upper()
+
+    assert asyncio.run(answered(LocalHandle(Held()).search, "x")) == "X"
 
 
 def test_call_goes_to_another_replica_if_one_dies() -> None:

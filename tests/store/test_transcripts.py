@@ -8,8 +8,8 @@ import pytest
 
 from ampere.records import SAMPLES, TRANSCRIPTS, Domain
 from ampere.retrieval.search import Hit
-from ampere.store import transcripts
-from ampere.store.moments import with_moments
+from ampere.store import moments, transcripts
+from ampere.store.moments import newest_heard_clips, with_moments
 from ampere.store.transcripts import SampleTexts, is_readable, with_transcripts
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NULL_WORDS
@@ -98,12 +98,44 @@ def hit(name: str, text: str | None) -> Hit:
 def test_moment_is_the_segment_that_names_the_product(
     spoken: Workspace, words: str | None, text: str | None, moment: Segment | None
 ) -> None:
-    found = with_moments(spoken, {Domain.LIVE: [hit("a", text), hit("e", text)]}, words)
+    found = with_moments(
+        newest_heard_clips(spoken)(), {Domain.LIVE: [hit("a", text), hit("e", text)]}, words
+    )
     (first, second) = found[Domain.LIVE]
     assert first.moment == moment and second.moment is None
     assert dataclasses.replace(first, moment=None) == hit("a", text)
 
 
+def test_transcripts_stay_in_memory_until_the_table_changes(
+    spoken: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def read(table: Any, ids: pa.Array, columns: Any) -> pa.Table:
+        asked.append(ids.to_pylist())
+        return transcripts.read_transcripts(table, ids, columns)
+
+    monkeypatch.setattr(moments, "read_transcripts", read)
+    newest = newest_heard_clips(spoken)
+    clips = newest()
+    assert clips.of(["a", "e"])["e"] is None  # nothing was heard, which is remembered too
+    said = clips.of(["a", "c", "e"])
+    assert said["c"] is not None and said["c"]["text"] == "一把牙刷"
+    assert asked == [["a", "e"], ["c"]] and newest() is clips
+    spoken.table(TRANSCRIPTS).upsert([heard("e", (0.0, 1.0, "later"))])
+    later = newest().of(["e"])["e"]
+    assert later is not None and later["text"] == "later" and clips.of(["e"])["e"] is None
+    assert newest() is newest()
+    monkeypatch.setattr(moments, "MAX_CLIPS", 3)
+    assert clips.of(["b"])["b"] is not None  # a fourth clip: the others are forgotten
+    assert clips.of(["a"])["a"] is not None and asked[-1] == ["a"]
+
+
+def test_pages_have_no_moments(spoken: Workspace) -> None:
+    found = {Domain.PAGE: [hit("a", "耳机")]}  # a clip's id, which has a transcript
+    assert with_moments(newest_heard_clips(spoken)(), found, "耳机") == found
+
+
 def test_moments_need_no_transcripts(workspace: Workspace) -> None:
-    found = {Domain.PAGE: [hit("a", "耳机")]}
-    assert with_moments(workspace, found, "耳机") == found
+    found = {Domain.LIVE: [hit("a", "耳机")]}
+    assert with_moments(newest_heard_clips(workspace)(), found, "耳机") == found

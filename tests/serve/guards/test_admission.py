@@ -13,7 +13,7 @@ from serve.guards.admission import FORM_BYTES, Admission, Slots, takes_slot
 from serve.guards.envelope import Envelope
 from serve.guards.refusals import Load
 from serve.metrics import Metrics
-from serve.problems import add_problems
+from serve.problems import Problem, add_problems
 
 MAX_UPLOAD = 3 * 2**20
 
@@ -100,6 +100,17 @@ def test_second_of_two_refusals_waits_for_its_answer(monkeypatch: pytest.MonkeyP
             assert (await second).status_code == 429
             endpoint.finish.set()
             assert (await slow).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_few_requests_wait_for_their_turn_and_further_ones_are_refused() -> None:
+    async def scene() -> None:
+        slots = Slots(total=2, per_client=2)
+        queue = asyncio.gather(*(slots.queue() for _ in range(18)), return_exceptions=True)
+        refused = [isinstance(turn, Problem) and turn.status for turn in await queue]
+        assert refused == [False] * 16 + [429] * 2  # eight for each slot; the last to come
+        assert slots.queued == 0 and await slots.queue() is None
 
     asyncio.run(scene())
 
