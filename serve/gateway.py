@@ -1,4 +1,4 @@
-"""The gateway deployment: HTTP in front of the embedders and searchers."""
+"""The gateway deployment: answers over HTTP, and searches with the vectors of the embedders."""
 
 import logging
 
