@@ -1,7 +1,7 @@
 """Measure the endpoint: what HTTP adds, how much it takes, and what it does beyond that.
 
     python benchmarks/serve.py --workspace W [--model ampere] [--rows 100000 1000000] [--seconds 8]
-                               [--clip-retrieval PYTHON] [--json FILE]
+                               [--gateways 1] [--clip-retrieval PYTHON] [--json FILE]
 
 W is a workspace with a trained model, such as that of `ampere demo`; its catalog's pictures and
 clips are the queries. The load comes from a second process, and no query is sent twice. In one run:
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--model", default="ampere")
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--gateways", type=int, default=1, help="number of gateway replicas")
     parser.add_argument("--clip-retrieval", help="Python of an environment that has it")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
@@ -135,11 +136,12 @@ def media_kinds(source: Workspace) -> tuple[Kind, Kind]:
     )
 
 
-def serve_command(workspace: Workspace, model: str) -> list[str]:
+def serve_command(workspace: Workspace, model: str, gateways: int = 1) -> list[str]:
     """The command that starts the endpoint; limits per client must not be what is measured."""
     return [
         *(sys.executable, "-m", "ampere.cli", "serve", "--workspace", workspace.uri),
         *("--serve.model", model, "--serve.port", str(PORT), "--serve.max-per-client", "1000"),
+        *("--serve.gateway-replicas", str(gateways)),
     ]
 
 
@@ -147,7 +149,7 @@ def measure_overhead(
     source: Workspace, arguments: Any, bare: Bare, pictures: Kind, scratch: Path
 ) -> Results:
     """Parts 1 and 2."""
-    command = serve_command(source, arguments.model)
+    command = serve_command(source, arguments.model, arguments.gateways)
     with endpoint(command, PORT, scratch / "serve.log") as url:
         generator = Generator(url)
         generator.closed(pictures, 1, 2)  # warm-up
@@ -190,7 +192,7 @@ def measure_rows(
     )
     print(f"{len(data.pages)} rows")
     results: Results = {"closed": {}, "opened": {}}
-    command = serve_command(workspace, arguments.model)
+    command = serve_command(workspace, arguments.model, arguments.gateways)
     with endpoint(command, PORT, Path(workspace.uri) / "serve.log") as url:
         generator = Generator(url)
         for kind in kinds:

@@ -12,6 +12,7 @@ from ray.serve.config import AutoscalingConfig
 
 from ampere.config.serve import ServeSettings
 from ampere.config.systems import named_settings
+from ampere.huge_pages import INDEX_ENV
 from ampere.store.serving import served_model
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
@@ -22,6 +23,7 @@ from serve.searcher import SearcherDeployment
 
 GATEWAY_CPUS = 0.5
 INDEX_CPUS = 0.2  # to search one: it mostly waits, and a whole core would starve the embedder
+HOLDS_INDEX = {"env_vars": INDEX_ENV}
 
 
 class SearchArgs(BaseModel):
@@ -105,7 +107,7 @@ def bind_app(
     # Type checkers do not see that serve.deployment turns the class into a Deployment.
     gateway = Gateway.options(  # type: ignore[attr-defined]
         num_replicas=settings.gateway_replicas,
-        ray_actor_options={"num_cpus": gateway_cpus(settings)},
+        ray_actor_options={"num_cpus": gateway_cpus(settings), "runtime_env": HOLDS_INDEX},
     )
     return gateway.bind(
         workspace.uri,
@@ -155,7 +157,7 @@ def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
     return SearcherDeployment.options(  # type: ignore[attr-defined]
         name=f"searcher-{model}",
         **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings),
-        ray_actor_options={"num_cpus": INDEX_CPUS},
+        ray_actor_options={"num_cpus": INDEX_CPUS, "runtime_env": HOLDS_INDEX},
     ).bind(workspace.uri, model)
 
 

@@ -1,5 +1,6 @@
 """The gateway deployment: answers over HTTP, and searches with the vectors of the embedders."""
 
+import gc
 import logging
 
 from fastapi import FastAPI
@@ -65,7 +66,11 @@ class Gateway:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application; Serve calls this in each replica."""
         await self.services.pool.warm_up()
-        return build_api(self.services)
+        api = build_api(self.services)
+        # What is loaded now stays. To look for garbage in it would stop all requests for 0.1 s.
+        gc.collect()
+        gc.freeze()
+        return api
 
     async def drain(self) -> None:
         """Refuse further requests, and return when those in progress have their answers."""
