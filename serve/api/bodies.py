@@ -30,7 +30,7 @@ async def read_body(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
         return await _read_form(request, kind)
     if content_type != JSON:
         raise wrong_type(content_type, f"{JSON} or {FORM}")
-    fields = validated(kind, parsed(await request.body()))
+    fields = validated(kind, parsed(await whole_body(request)))
     return fields, files_of(fields)
 
 
@@ -43,7 +43,12 @@ async def read_json(request: Request, kind: type[B]) -> B:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != JSON:
         raise wrong_type(content_type, JSON)
-    return validated(kind, parsed(await request.body()))
+    return validated(kind, parsed(await whole_body(request)))
+
+
+async def whole_body(request: Request) -> bytes:
+    """The body, which may hold a file; `Request.body` would keep it as long as the request."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 def wrong_type(got: str, expected: str) -> Problem:
@@ -123,7 +128,7 @@ def has_half_characters(value: Any) -> bool:
 
 
 def files_of(fields: BaseModel) -> list[bytes]:
-    """The files that a body holds in base64.
+    """Take the files out of a body that holds them in base64.
 
     Raises:
         Problem: 422, one is no base64.
@@ -131,6 +136,7 @@ def files_of(fields: BaseModel) -> list[bytes]:
     if not isinstance(fields, MediaFields):
         return []
     texts = [fields.media] if fields.media is not None else fields.frames
+    fields.media, fields.frames = None, []
     try:
         return [base64.b64decode(text, validate=True) for text in texts]
     except (binascii.Error, ValueError) as error:
