@@ -142,16 +142,21 @@ def random_weights(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
 
 
 def favor(weights: dict[str, Tensor], tokens: list[int], logit: float) -> None:
-    """Reserve the first feature for these tokens: it is the same at each position."""
-    weights["model.embed_tokens.weight"][:, 0] = 1
+    """Reserve the first two features for these tokens: they are the same at each position.
+
+    Each of the tokens has a direction of its own between the two. Equal logits would tie, and how
+    ties are broken depends on the processor.
+    """
+    weights["model.embed_tokens.weight"][:, :2] = 1
     for name, weight in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight[0] = 0
-    weights["model.norm.weight"][0] = logit
-    weights["lm_head.weight"][:, 0] = 0
-    weights["lm_head.weight"][tokens] = functional.one_hot(
-        torch.tensor(0), weights["model.norm.weight"].shape[0]
-    ).float()
+            weight[:2] = 0
+    weights["model.norm.weight"][:2] = logit
+    weights["lm_head.weight"][:, :2] = 0
+    weights["lm_head.weight"][tokens] = 0
+    angles = torch.linspace(0, 0.5, len(tokens))
+    weights["lm_head.weight"][tokens, 0] = angles.cos()
+    weights["lm_head.weight"][tokens, 1] = angles.sin()
 
 
 def reference_logits(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -27,7 +28,6 @@ from tests.helpers.processes import command_line
 pytestmark = pytest.mark.timeout(1500)
 THREADS = 6
 SOON = 2000  # searches at most until new weights answer
-VICTIMS = ("gateway", "embedder", "searcher", "isolated process")
 PARTS = {
     "gateway": "ServeReplica:ampere:Gateway",
     "embedder": "ServeReplica:ampere:embedder",
@@ -36,15 +36,30 @@ PARTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def replicated(demo: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """An endpoint with two replicas of each deployment."""
+class Replicated(NamedTuple):
+    """An endpoint, and the parts of it that may be killed; the last one holds the index."""
+
+    endpoint: Endpoint
+    victims: tuple[str, ...]
+
+
+@pytest.fixture(
+    scope="module", params=["searchers", pytest.param("gateways", marks=pytest.mark.nightly)]
+)
+def replicated(
+    request: pytest.FixtureRequest, demo: DemoRun, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replicated]:
+    """An endpoint with two replicas of each deployment; searchers or the gateways search."""
     folder = tmp_path_factory.mktemp("replicated")
     workspace = Workspace.open(shutil.copytree(demo.folder / "workspace", folder / "workspace"))
     replicas = ["--serve.gateway-replicas", "2", "--serve.embedder-replicas", "2"]
-    flags = [*replicas, "--serve.searcher-replicas", "2", "--serve.cpus", "0.25"]
+    flags = [*replicas, "--serve.cpus", "0.25"]
+    victims = ("isolated process", "embedder", "gateway")
+    if request.param == "searchers":
+        flags += ["--serve.searcher-replicas", "2"]
+        victims += ("searcher",)
     with serving(workspace, folder / "serve.log", flags) as endpoint:
-        yield endpoint
+        yield Replicated(endpoint, victims)
 
 
 def parts(endpoint: Endpoint, name: str) -> list[psutil.Process]:
@@ -88,28 +103,29 @@ class Load:
 
 @pytest.mark.parametrize("requests", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_killed_processes_fail_at_most_one_request_in_a_thousand(
-    replicated: Endpoint, requests: int
+    replicated: Replicated, requests: int
 ) -> None:
-    load, rng = Load(replicated), random.Random(0)
+    endpoint, victims = replicated
+    load, rng = Load(endpoint), random.Random(0)
     thread = threading.Thread(target=load.run, args=(requests,))
     thread.start()
-    victims = VICTIMS * (1 if requests == 1000 else 2)
+    victims *= 1 if requests == 1000 else 2
     for number, victim in enumerate(victims):
         at = (number + 1) * requests // (len(victims) + 1)
         alive: list[psutil.Process] = []
         while thread.is_alive() and (load.done < at or not alive):
             thread.join(timeout=0.05)
-            alive = parts(replicated, victim)
+            alive = parts(endpoint, victim)
         assert alive, f"no {victim} is running; {load.done} requests done: {load.failed[:5]}"
-        if victim == "searcher":  # while it changes to another base
-            base = ["index", "--workspace", replicated.workspace.uri, "--index.type", "flat"]
+        if victim == victims[-1]:  # while it changes to another base
+            base = ["index", "--workspace", endpoint.workspace.uri, "--index.type", "flat"]
             assert main([*base, "--index.target-recall", f"0.9{number}"]) == 0
         rng.choice(alive).kill()
     thread.join()
     print(f"{len(load.failed)} of {requests} failed; the slowest took {load.slowest:.1f} s")
     print(*load.failed, sep="\n")
     assert load.done == requests and len(load.failed) <= requests // 1000, load.failed[:20]
-    assert httpx.get(f"{replicated.url}/readyz").status_code == 200
+    assert httpx.get(f"{endpoint.url}/readyz").status_code == 200
 
 
 def replace_weights(workspace: Workspace) -> str:
@@ -124,9 +140,12 @@ def replace_weights(workspace: Workspace) -> str:
     return name
 
 
-def test_new_weights_are_taken_over_without_a_failed_or_mixed_answer(replicated: Endpoint) -> None:
+def test_new_weights_are_taken_over_without_a_failed_or_mixed_answer(
+    replicated: Replicated,
+) -> None:
     """An answer of one network's query and the other's index would equal neither's own."""
-    pages = replicated.workspace.table(SAMPLES).read(["media_uris"], pc.field("domain") == "page")
+    endpoint = replicated.endpoint
+    pages = endpoint.workspace.table(SAMPLES).read(["media_uris"], pc.field("domain") == "page")
     pictures = [Path(uris[0]).read_bytes() for uris in pages["media_uris"].to_pylist()]
     answers: dict[str, dict[int, set[tuple[str, ...]]]] = {}
     old, goal = "", threading.Event()
@@ -144,10 +163,10 @@ def test_new_weights_are_taken_over_without_a_failed_or_mixed_answer(replicated:
             count += 1
         return count
 
-    with Client(replicated.url) as client, ThreadPoolExecutor(THREADS) as pool:
+    with Client(endpoint.url) as client, ThreadPoolExecutor(THREADS) as pool:
         old = search(client, 0)
         running = [pool.submit(load, client) for _ in range(THREADS)]
-        new = replace_weights(replicated.workspace)
+        new = replace_weights(endpoint.workspace)
         for _ in range(SOON):
             if search(client, 0) == new:
                 break

@@ -14,15 +14,17 @@ from tests.helpers.baichuan import reference_answer, write_baichuan
 TRANSCRIPTS = {"short": "家人们看过来，这款松石牙刷，不伤牙龈", "live": "大家晚上好 12"}
 
 
+@pytest.mark.nightly  # another engine starts
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_answers_are_those_of_the_reference(workspace: Workspace, tmp_path: Path) -> None:
     """A real engine, which finds the network by the plugin and runs no code of the folder."""
-    folder = write_baichuan(tmp_path / "tiny", "7B", seed=5, quote_logit=7.0)
+    folder = write_baichuan(tmp_path / "tiny", "7B", seed=21, quote_logit=5.5)
     workspace.table(SAMPLES).append(
         [{"sample_id": d, "domain": d, "text": text} for d, text in TRANSCRIPTS.items()]
     )
     model = ["--summarize.model", str(folder), "--summarize.prompt", "bare"]
+    model += ["--summarize.dtype", "float32"]  # vLLM takes bfloat16 where the processor has it
     assert main(["summarize", "--workspace", workspace.uri, *model]) == 0
     rows = workspace.table(SUMMARIES).read().to_pylist()
     builder = prompt_builder(SummarizeSettings(model=str(folder), prompt="bare"))
