@@ -23,8 +23,9 @@ from ampere.store.workspace import Workspace
 from serve.app import replicas, reserved_resources
 from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
 from serve.engine_apps import EngineApps
+from serve.index_stats import engine_stats
 from serve.run import check_port, start
-from serve.served_index import SearchCall, ServedIndex, engine_stats
+from serve.served_index import SearchCall, ServedIndex
 from serve.weights import UnknownWeights
 from tests.helpers.search_tables import SearchTable, row, unit_vectors
 
