@@ -60,7 +60,7 @@ def demo() -> Settings:
             loader_workers=0,
             checkpoint_every=100,  # of 400 steps
         ),
-        serve=ServeSettings(cpus=0.5, max_concurrent=8),
+        serve=ServeSettings(cpus=0.5, max_concurrent=8, max_batch=4),
     )
 
 
@@ -102,7 +102,7 @@ def small() -> Settings:
             validation_share=0.0,
             loader_workers=0,
         ),
-        serve=ServeSettings(cpus=0.5, max_concurrent=8),
+        serve=ServeSettings(cpus=0.5, max_concurrent=8, max_batch=4),
     )
 
 

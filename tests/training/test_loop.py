@@ -524,7 +524,7 @@ def test_chunk_has_the_same_dropout_both_times() -> None:
     assert before - loss() == pytest.approx(0.01, rel=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # compiles for fifteen seconds
 # Dynamo inspects modules, and so triggers deprecation warnings of libraries.
 @pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
