@@ -1,10 +1,11 @@
 """Measure the endpoint: what HTTP adds, how much it takes, and what it does beyond that.
 
     python benchmarks/serve.py --workspace W [--model ampere] [--rows 100000 1000000] [--seconds 8]
-                               [--gateways 1] [--clip-retrieval PYTHON] [--json FILE]
+                               [--clip-retrieval PYTHON] [--json FILE] [--serve.NAME VALUE ...]
 
 W is a workspace with a trained model, such as that of `ampere demo`; its catalog's pictures and
-clips are the queries. The load comes from a second process, and no query is sent twice. In one run:
+clips are the queries. The load comes from a second process, and no query is sent twice. Settings
+such as `--serve.searcher-replicas 1` are those of the endpoint. In one run:
 
 1. One client with pictures: the endpoint, and in this process the same isolated decoding, embedding
    and search, in turn. Their difference is the overhead.
@@ -24,6 +25,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +64,9 @@ def main() -> int:
     parser.add_argument("--model", default="ampere")
     parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--gateways", type=int, default=1, help="number of gateway replicas")
     parser.add_argument("--clip-retrieval", help="Python of an environment that has it")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    arguments = parser.parse_args()
+    arguments, arguments.settings = parser.parse_known_args()
     source = Workspace.open(arguments.workspace)
     results: Results = {"rows": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,12 +137,12 @@ def media_kinds(source: Workspace) -> tuple[Kind, Kind]:
     )
 
 
-def serve_command(workspace: Workspace, model: str, gateways: int = 1) -> list[str]:
+def serve_command(workspace: Workspace, model: str, settings: Sequence[str]) -> list[str]:
     """The command that starts the endpoint; limits per client must not be what is measured."""
     return [
         *(sys.executable, "-m", "ampere.cli", "serve", "--workspace", workspace.uri),
         *("--serve.model", model, "--serve.port", str(PORT), "--serve.max-per-client", "1000"),
-        *("--serve.gateway-replicas", str(gateways)),
+        *settings,
     ]
 
 
@@ -149,7 +150,7 @@ def measure_overhead(
     source: Workspace, arguments: Any, bare: Bare, pictures: Kind, scratch: Path
 ) -> Results:
     """Parts 1 and 2."""
-    command = serve_command(source, arguments.model, arguments.gateways)
+    command = serve_command(source, arguments.model, arguments.settings)
     with endpoint(command, PORT, scratch / "serve.log") as url:
         generator = Generator(url)
         generator.closed(pictures, 1, 2)  # warm-up
@@ -192,7 +193,7 @@ def measure_rows(
     )
     print(f"{len(data.pages)} rows")
     results: Results = {"closed": {}, "opened": {}}
-    command = serve_command(workspace, arguments.model, arguments.gateways)
+    command = serve_command(workspace, arguments.model, arguments.settings)
     with endpoint(command, PORT, Path(workspace.uri) / "serve.log") as url:
         generator = Generator(url)
         for kind in kinds:

@@ -29,7 +29,9 @@ def main(source: Path, out: Path) -> None:
     left.set_xlabel("clients")
     left.set_ylabel("answers per second")
     left.set_title(f"{int(rows):,} rows")
-    left.legend(frameon=False)
+    left.set_yscale("log")
+    left.margins(y=0.25)
+    left.legend(frameon=False, ncols=len(KINDS), loc="upper center", columnspacing=1.0)
     loads = list(measured["opened"])
     for name in ("p50", "p95", "p99"):
         right.plot(loads, [measured["opened"][load][name] for load in loads], "o-", label=name)
