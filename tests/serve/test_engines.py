@@ -310,7 +310,8 @@ class WatchedSummarizer(SummarizerDeployment.func_or_class):  # type: ignore[nam
 def summarizer(local_serve: None) -> Iterator[DeploymentHandle]:
     """The bundled language model under vLLM."""
     actor = {"num_cpus": 0.5, "runtime_env": {"env_vars": engine_env(gpus=0)}}
-    watched = serve.deployment(WatchedSummarizer).options(ray_actor_options=actor)
+    options = {"ray_actor_options": actor, "graceful_shutdown_timeout_s": 1}
+    watched = serve.deployment(WatchedSummarizer).options(**options)
     yield serve.run(watched.bind(SummarizeSettings()), name="summarizer", route_prefix=None)
     serve.delete("summarizer")
 
