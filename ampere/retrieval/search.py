@@ -1,6 +1,5 @@
 """Run a search request on a snapshot: rank, fuse, group, and read the columns of the hits."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +25,9 @@ from ampere.text.transcript import Segment
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
 OWN_COLUMNS = frozenset(EMBEDDINGS.schema.names)
+# Not read for hits: known, or not shown. Columns of few values take Lance longest, 1.8 ms each for
+# ten of a million rows.
+UNREAD_COLUMNS = {*INTERNAL_COLUMNS, "sample_id", "domain", "split", "origin"}
 # Rows that are ranked first; four times as many where groups or filters need more. A hit's rank
 # counts in hybrid mode if it is among them.
 DEPTH = 128
@@ -74,6 +76,9 @@ class SearchAnswer:
     facets: dict[str, dict[Any, int]]
     mode: str
     version: int
+
+
+Group = tuple[str, Any]  # of rows: "value" and that of a column, or "row" and an id
 
 
 @dataclass(frozen=True)
@@ -208,13 +213,20 @@ class RankedRows:
     def __init__(
         self,
         run: "_Run",
-        groups: dict[Domain, list[tuple[Hashable, list[Candidate]]]],
+        groups: dict[Domain, list[tuple[Group, list[Candidate]]]],
         facets: dict[str, dict[Any, int]],
     ) -> None:
         self._run, self._facets = run, facets
         self.rows = {
             domain: [candidate for _, of_group in of_domain for candidate in of_group]
             for domain, of_domain in groups.items()
+        }
+        self._group_of = {
+            candidate.row_id: value
+            for of_domain in groups.values()
+            for (kind, value), of_group in of_domain
+            if kind == "value"
+            for candidate in of_group
         }
 
     @property
@@ -228,7 +240,10 @@ class RankedRows:
         """The hits, with the columns of their rows."""
         run = self._run
         return SearchAnswer(
-            run.hits(self.rows), self._facets, run.request.ranking, run.snapshot.version
+            run.hits(self.rows, self._group_of),
+            self._facets,
+            run.request.ranking,
+            run.snapshot.version,
         )
 
 
@@ -255,7 +270,7 @@ class _Run:
         )
         self.rankings: dict[int, Ranking] = {}  # depth -> ranking by words over all domains
 
-    def best(self, domain: Domain) -> list[tuple[Any, list[Candidate]]]:
+    def best(self, domain: Domain) -> list[tuple[Group, list[Candidate]]]:
         """The groups, or single rows, from `offset` on, each with its candidates."""
         depth = self._first_depth()
         while True:
@@ -285,7 +300,7 @@ class _Run:
             depth *= 4
         return depth
 
-    def _filled(self, domain: Domain, key: Any, candidates: list[Candidate]) -> list[Candidate]:
+    def _filled(self, domain: Domain, key: Group, candidates: list[Candidate]) -> list[Candidate]:
         """The best rows of a group, of which too few may be among those ranked so far."""
         kind, value = key
         size = self.request.group_size
@@ -303,7 +318,7 @@ class _Run:
             known.get(row) or Candidate(row, name, score) for row, (score, name) in nearest.items()
         ][:size]
 
-    def _grouped(self, candidates: list[Candidate]) -> dict[Hashable, list[Candidate]]:
+    def _grouped(self, candidates: list[Candidate]) -> dict[Group, list[Candidate]]:
         if not self.request.group_by:
             return {("row", candidate.row_id): [candidate] for candidate in candidates}
         column = self.request.group_by
@@ -311,7 +326,7 @@ class _Run:
         values = rows_by_id(self.snapshot.dataset, row_ids, [column])[column].to_pylist()
         of_row = dict(zip(row_ids.tolist(), values, strict=True))
 
-        def group_of(candidate: Candidate) -> Hashable:
+        def group_of(candidate: Candidate) -> Group:
             value = of_row[candidate.row_id]
             return ("row", candidate.row_id) if value is None else ("value", value)
 
@@ -395,15 +410,22 @@ class _Run:
     def _without_itself(self, rows: dict[int, tuple[float, str]]) -> dict[int, tuple[float, str]]:
         return {row: value for row, value in rows.items() if row != self.itself}
 
-    def hits(self, candidates: dict[Domain, list[Candidate]]) -> dict[Domain, list[Hit]]:
-        """Read the columns of all candidates and make hits of them."""
+    def hits(
+        self, candidates: dict[Domain, list[Candidate]], group_of: dict[int, Any]
+    ) -> dict[Domain, list[Hit]]:
+        """Read the columns of all candidates and make hits of them.
+
+        Args:
+            candidates: of each domain, in the order of the hits.
+            group_of: row id -> value of `group_by`.
+        """
         chosen = [
             (domain, candidate)
             for domain, of_domain in candidates.items()
             for candidate in of_domain
         ]
         row_ids = [candidate.row_id for _, candidate in chosen]
-        names = [n for n in self.snapshot.schema.names if n not in INTERNAL_COLUMNS]
+        names = [n for n in self.snapshot.schema.names if n not in UNREAD_COLUMNS]
         values = self.snapshot.columns_of(row_ids, names)
         stored = None
         if self.request.explain and chosen:
@@ -413,9 +435,9 @@ class _Run:
         for at, ((domain, candidate), row) in enumerate(zip(chosen, values, strict=True)):
             hits[domain].append(
                 make_hit(
-                    row,
+                    {"sample_id": candidate.sample_id, "domain": domain} | row,
                     candidate.score,
-                    row[self.request.group_by] if self.request.group_by else None,
+                    group_of.get(candidate.row_id),
                     None
                     if stored is None
                     else explanation(self.request, self.vectors, candidate, row, stored[at]),
