@@ -71,7 +71,8 @@ class Gateway:
 
     def __init__(self) -> None:
         children = psutil.Process().children(recursive=True)
-        (pid,) = (one.pid for one in children if one.cmdline()[:1] == [GATEWAY])
+        # Ray adds the name of the method that runs.
+        (pid,) = (one.pid for one in children if " ".join(one.cmdline()).startswith(GATEWAY))
         self.folder = Path(f"/proc/{pid}")
 
     def memory(self) -> int:

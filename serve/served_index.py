@@ -30,7 +30,7 @@ from ampere.retrieval.search import (
 )
 from ampere.retrieval.snapshot import Snapshot
 from ampere.store.indexes import open_engine
-from ampere.store.moments import HeardClips, clips_of, newest_heard_clips, with_moments
+from ampere.store.moments import TranscriptCache, clips_of, latest_transcripts, with_moments
 from ampere.store.serving import ServedModel
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
@@ -71,8 +71,8 @@ class ServedIndex:
         set_blas_threshold()
         self.workspace = Workspace.open(workspace)
         self.engines = FollowedModel(self.workspace, model, self._open, lambda held: held.close())
-        newest = newest_heard_clips(self.workspace)
-        self._heard = FollowedValue(newest, "the transcripts")
+        latest = latest_transcripts(self.workspace)
+        self._transcripts = FollowedValue(latest, "the transcripts")
         self._following = asyncio.ensure_future(self.engines.follow())
         self._age = IndexAge(model, lambda: self.engines.newest)
         Publisher(self._age.publish).__enter__()  # until the process ends
@@ -89,11 +89,11 @@ class ServedIndex:
         engine = self.engines.get(call.name)
         if isinstance(engine, UnknownWeights):
             return engine
-        heard = await self._heard.get(POLL_S)
+        transcripts = await self._transcripts.get(POLL_S)
         try:
             if not isinstance(engine, FaissEngine):
-                return await asyncio.to_thread(search, engine, call, heard)
-            return await search_live(engine.searcher.snapshot, call, heard)
+                return await asyncio.to_thread(search, engine, call, transcripts)
+            return await search_live(engine.searcher.snapshot, call, transcripts)
         except ValueError as error:  # a column or a sample that there is not
             return Refused(str(error))
 
@@ -119,17 +119,19 @@ class ServedIndex:
         return await asyncio.to_thread(engine_stats, engine)
 
 
-def search(engine: IndexEngine, call: SearchCall, heard: HeardClips) -> SearchAnswer:
+def search(engine: IndexEngine, call: SearchCall, transcripts: TranscriptCache) -> SearchAnswer:
     """The hits of a request, with their moments."""
     request = call.request
     sample = None if request.sample_id is None else engine.vector_of(request.sample_id)
     answer = engine.search(request, combine(request, call.embedded, sample))
-    hits = with_moments(heard, answer.hits, request.words)
+    hits = with_moments(transcripts, answer.hits, request.words)
     return dataclasses.replace(answer, hits=hits)
 
 
-async def search_live(snapshot: Snapshot, call: SearchCall, heard: HeardClips) -> SearchAnswer:
-    """The same on a snapshot, without a thread where nothing is read.
+async def search_live(
+    snapshot: Snapshot, call: SearchCall, transcripts: TranscriptCache
+) -> SearchAnswer:
+    """The same on a snapshot, without a thread where no table is read.
 
     FAISS takes 0.2 ms for 100,000 vectors in a graph. To hand a search to a thread takes as long
     again, and under load a thread waits up to 5 ms for Python's lock.
@@ -143,17 +145,18 @@ async def search_live(snapshot: Snapshot, call: SearchCall, heard: HeardClips) -
         return rank(snapshot, request, combine(request, call.embedded, sample))
 
     def answer() -> SearchAnswer:
-        found = rows.answer()
-        return dataclasses.replace(found, hits=with_moments(heard, found.hits, request.words))
+        plain = rows.answer()
+        hits = with_moments(transcripts, plain.hits, request.words)
+        return dataclasses.replace(plain, hits=hits)
 
-    rows = await run(ranked, at_once=ranks_from_memory(snapshot, request))
-    is_silent = heard.transcripts is None or not clips_of(rows.rows)
-    return await run(answer, at_once=is_silent and rows.is_in_memory)
+    rows = await in_thread_unless(ranks_from_memory(snapshot, request), ranked)
+    needs_transcripts = transcripts.dataset is not None and bool(clips_of(rows.rows))
+    return await in_thread_unless(rows.is_in_memory and not needs_transcripts, answer)
 
 
-async def run(work: Callable[[], T], *, at_once: bool) -> T:
-    """The result of some work, which is done in a thread unless it is short."""
-    return work() if at_once else await asyncio.to_thread(work)
+async def in_thread_unless(is_short: bool, work: Callable[[], T]) -> T:
+    """The result of some work; short work is done here, other work in a thread."""
+    return work() if is_short else await asyncio.to_thread(work)
 
 
 def warm_up(engine: FaissEngine) -> None:

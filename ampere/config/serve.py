@@ -91,9 +91,9 @@ class ServeSettings:
             )
         require(
             self.searcher_replicas > 0 or self.max_searcher_replicas == 0,
-            f"serve.max_searcher_replicas is {self.max_searcher_replicas} and "
-            "serve.searcher_replicas is 0, so that the gateways search; set it to 1 or more for "
-            "searchers of their own",
+            f"serve.max_searcher_replicas is {self.max_searcher_replicas}, but "
+            "serve.searcher_replicas is 0, with which the gateways search. Set "
+            "serve.searcher_replicas to 1 or more, or leave out serve.max_searcher_replicas",
         )
         require(
             self.request_timeout_s > 0,

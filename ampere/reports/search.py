@@ -22,7 +22,7 @@ from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import SearchAnswer
 from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
-from ampere.store.moments import newest_heard_clips, with_moments
+from ampere.store.moments import latest_transcripts, with_moments
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
 from ampere.text.transcript import Segment
@@ -74,7 +74,7 @@ def search(
         if request.sample_id is not None:
             sample = opened.vector_of(request.sample_id)
         answer = opened.search(request, combine(request, embedded, sample))
-        hits = with_moments(newest_heard_clips(workspace)(), answer.hits, request.words)
+        hits = with_moments(latest_transcripts(workspace)(), answer.hits, request.words)
         return dataclasses.replace(answer, hits=hits)
     finally:
         opened.close()

@@ -17,24 +17,24 @@ from ampere.text.transcript import Segment
 MAX_CLIPS = 20_000  # whose transcripts stay in memory, a few kB each
 
 
-class HeardClips:
-    """What is said in clips, from one version of the table; those found lately stay in memory.
+class TranscriptCache:
+    """Transcripts of one version of the table; those that were read lately stay in memory.
 
     Args:
-        transcripts: the table; None: there is none.
+        dataset: the transcripts table; None: there is none.
     """
 
-    def __init__(self, transcripts: lance.LanceDataset | None) -> None:
-        self.transcripts = transcripts
+    def __init__(self, dataset: lance.LanceDataset | None) -> None:
+        self.dataset = dataset
         self._read: dict[str, dict[str, Any] | None] = {}
 
     def of(self, sample_ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-        """Text and segments by sample id; None: nothing was heard."""
-        if self.transcripts is None:
+        """Text and segments by sample id; None: the sample has no transcript."""
+        if self.dataset is None:
             return {}
         found = {name: self._read[name] for name in sample_ids if name in self._read}
         if missing := [name for name in sample_ids if name not in found]:
-            rows = read_transcripts(self.transcripts, pa.array(missing), ["text", "segments"])
+            rows = read_transcripts(self.dataset, pa.array(missing), ["text", "segments"])
             new = dict.fromkeys(missing) | {row["sample_id"]: row for row in rows.to_pylist()}
             if len(self._read) + len(new) > MAX_CLIPS:
                 self._read.clear()
@@ -43,40 +43,40 @@ class HeardClips:
         return found
 
 
-def newest_heard_clips(workspace: Workspace) -> Callable[[], HeardClips]:
-    """A function that gives what is said in clips now; the same object until the table changes."""
+def latest_transcripts(workspace: Workspace) -> Callable[[], TranscriptCache]:
+    """A function that returns the latest transcripts; the same cache until the table changes."""
     table = workspace.table(TRANSCRIPTS)
-    heard = HeardClips(table.dataset())
+    cache = TranscriptCache(table.dataset())
 
-    def newest() -> HeardClips:
-        nonlocal heard
-        dataset, known = table.dataset(), heard.transcripts
-        if (dataset and dataset.version) != (known and known.version):
-            heard = HeardClips(dataset)
-        return heard
+    def latest() -> TranscriptCache:
+        nonlocal cache
+        dataset, cached = table.dataset(), cache.dataset
+        if (dataset and dataset.version) != (cached and cached.version):
+            cache = TranscriptCache(dataset)
+        return cache
 
-    return newest
+    return latest
 
 
 def with_moments(
-    heard: HeardClips, hits: Mapping[Domain, Sequence[Hit]], words: str | None
+    transcripts: TranscriptCache, hits: Mapping[Domain, Sequence[Hit]], words: str | None
 ) -> dict[Domain, list[Hit]]:
     """Hits with the moment at which a transcribed clip names the product.
 
     Args:
-        heard: in the workspace's clips.
+        transcripts: of the workspace.
         hits: of a search.
         words: of the query; None: those of a clip's summary are looked for.
     """
-    said = heard.of(clips_of(hits))
+    read = transcripts.of(clips_of(hits))
     return {
-        domain: [_with_moment(hit, said.get(hit.sample_id), words) for hit in of_domain]
+        domain: [_with_moment(hit, read.get(hit.sample_id), words) for hit in of_domain]
         for domain, of_domain in hits.items()
     }
 
 
 def clips_of(found: Mapping[Domain, Sequence[Any]]) -> list[str]:
-    """The sample ids of hits, or of ranked rows, that may have speech."""
+    """The sample ids of the clips among hits, or among ranked rows; pages have no transcripts."""
     return [
         one.sample_id
         for domain, of_domain in found.items()
@@ -85,10 +85,10 @@ def clips_of(found: Mapping[Domain, Sequence[Any]]) -> list[str]:
     ]
 
 
-def _with_moment(hit: Hit, said: dict[str, Any] | None, words: str | None) -> Hit:
-    if said is None:
+def _with_moment(hit: Hit, transcript: dict[str, Any] | None, words: str | None) -> Hit:
+    if transcript is None:
         return hit
     # A model that reads no summaries has the transcript itself as its text, which names nothing.
-    named = words or (hit.text if hit.text != said["text"] else None)
-    segments = (Segment(**segment) for segment in said["segments"])
+    named = words or (hit.text if hit.text != transcript["text"] else None)
+    segments = (Segment(**segment) for segment in transcript["segments"])
     return dataclasses.replace(hit, moment=naming_segment(segments, named))

@@ -18,7 +18,7 @@ from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import SearchAnswer
 from ampere.retrieval.writer import TableWriter
 from ampere.store.keys import add_key
-from ampere.store.moments import HeardClips
+from ampere.store.moments import TranscriptCache
 from ampere.store.workspace import Workspace
 from serve.app import replicas, reserved_resources
 from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
@@ -83,8 +83,8 @@ def searcher(tmp_path: Path) -> Any:
     table.build(type="flat", shards=3)
     engine = FaissEngine(table.searcher(), TableWriter(table.uri))
     stub = object.__new__(ServedIndex)
-    heard = HeardClips(None)
-    stub._heard = SimpleNamespace(get=lambda _: asyncio.sleep(0, heard))
+    none = TranscriptCache(None)
+    stub._transcripts = SimpleNamespace(get=lambda _: asyncio.sleep(0, none))
     stub.engines = SimpleNamespace(
         get=lambda name: engine if name == "m@1" else UnknownWeights(name, ("m@1",))
     )
@@ -222,7 +222,7 @@ def test_gateways_reserve_a_share_for_the_indexes_that_they_hold() -> None:
 
 @pytest.mark.parametrize(("least", "most", "message"), [
     (-1, 0, "serve.searcher_replicas is -1; it must not be negative"),
-    (0, 2, "serve.searcher_replicas is 0, so that the gateways search"),
+    (0, 2, "serve.searcher_replicas is 0, with which the gateways search"),
     (3, 2, "expected 0 or at least serve.searcher_replicas, which is 3"),
 ])  # fmt: skip
 def test_wrong_number_of_searchers_is_refused(least: int, most: int, message: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ampere.records import SAMPLES, TRANSCRIPTS, Domain
 from ampere.retrieval.search import Hit
 from ampere.store import moments, transcripts
-from ampere.store.moments import newest_heard_clips, with_moments
+from ampere.store.moments import latest_transcripts, with_moments
 from ampere.store.transcripts import SampleTexts, is_readable, with_transcripts
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import NULL_WORDS
@@ -99,7 +99,7 @@ def test_moment_is_the_segment_that_names_the_product(
     spoken: Workspace, words: str | None, text: str | None, moment: Segment | None
 ) -> None:
     found = with_moments(
-        newest_heard_clips(spoken)(), {Domain.LIVE: [hit("a", text), hit("e", text)]}, words
+        latest_transcripts(spoken)(), {Domain.LIVE: [hit("a", text), hit("e", text)]}, words
     )
     (first, second) = found[Domain.LIVE]
     assert first.moment == moment and second.moment is None
@@ -116,7 +116,7 @@ def test_transcripts_stay_in_memory_until_the_table_changes(
         return transcripts.read_transcripts(table, ids, columns)
 
     monkeypatch.setattr(moments, "read_transcripts", read)
-    newest = newest_heard_clips(spoken)
+    newest = latest_transcripts(spoken)
     clips = newest()
     assert clips.of(["a", "e"])["e"] is None  # nothing was heard, which is remembered too
     said = clips.of(["a", "c", "e"])
@@ -133,9 +133,9 @@ def test_transcripts_stay_in_memory_until_the_table_changes(
 
 def test_pages_have_no_moments(spoken: Workspace) -> None:
     found = {Domain.PAGE: [hit("a", "耳机")]}  # a clip's id, which has a transcript
-    assert with_moments(newest_heard_clips(spoken)(), found, "耳机") == found
+    assert with_moments(latest_transcripts(spoken)(), found, "耳机") == found
 
 
 def test_moments_need_no_transcripts(workspace: Workspace) -> None:
     found = {Domain.LIVE: [hit("a", "耳机")]}
-    assert with_moments(newest_heard_clips(workspace)(), found, "耳机") == found
+    assert with_moments(latest_transcripts(workspace)(), found, "耳机") == found
