@@ -240,7 +240,6 @@ def test_piece_that_the_engine_fails_on_fails_its_clip(
     assert "the speech model failed on this clip: ValueError" in row["error_message"]
 
 
-@pytest.mark.nightly  # imports vLLM: thirteen seconds
 def test_piece_that_vllm_would_cut_off_fails_its_clip(whisper: Path) -> None:
     """Whisper's processor leaves out what is beyond 30 s; only a model of the hub gets so far."""
     from vllm.config import ModelConfig
@@ -261,7 +260,7 @@ def test_piece_that_vllm_would_cut_off_fails_its_clip(whisper: Path) -> None:
     assert "a piece of audio has 31.0 s; the model takes at most 30 s" in answer[OUTCOME]
 
 
-@pytest.mark.nightly  # an engine starts; that of `summarize` under Ray is in `make test`
+@pytest.mark.slow
 def test_real_vllm_transcribes_in_ray(clips: Workspace, whisper: Path) -> None:
     settings = TranscribeSettings(engine="vllm", model=str(whisper), max_tokens=12)
     report = run(clips, settings)
