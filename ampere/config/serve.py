@@ -21,14 +21,14 @@ class ServeSettings:
     gateway_replicas: int = 1
     """Number of replicas of the gateway, which reads requests, decodes uploads and searches."""
     embedder_replicas: int = 1
-    """Number of replicas of the embedder at least, each with its own copy of the model."""
+    """Minimum number of embedder replicas, each with its own copy of the model."""
     max_embedder_replicas: int = 0
-    """Number of replicas of the embedder at most, added under load; 0: as many as at least."""
+    """Maximum number of embedder replicas, which are added under load; 0: the minimum."""
     searcher_replicas: int = 0
-    """Number of replicas of the searcher at least, each with its own copy of the index.
-    0: there is none; each gateway replica holds the index and searches, which is faster."""
+    """Minimum number of searcher replicas, each with its own copy of the index.
+    0: no searchers; each gateway replica holds the index and searches, which is faster."""
     max_searcher_replicas: int = 0
-    """Number of replicas of the searcher at most, added under load; 0: as many as at least."""
+    """Maximum number of searcher replicas, which are added under load; 0: the minimum."""
     cpus: float = 1.0
     """CPU cores per embedder replica."""
     gpus: float = 0.0
@@ -92,8 +92,8 @@ class ServeSettings:
         require(
             self.searcher_replicas > 0 or self.max_searcher_replicas == 0,
             f"serve.max_searcher_replicas is {self.max_searcher_replicas}, but "
-            "serve.searcher_replicas is 0, with which the gateways search. Set "
-            "serve.searcher_replicas to 1 or more, or leave out serve.max_searcher_replicas",
+            "serve.searcher_replicas is 0: the gateways search. Set serve.searcher_replicas to 1 "
+            "or more, or remove serve.max_searcher_replicas",
         )
         require(
             self.request_timeout_s > 0,

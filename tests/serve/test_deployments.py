@@ -222,7 +222,7 @@ def test_gateways_reserve_a_share_for_the_indexes_that_they_hold() -> None:
 
 @pytest.mark.parametrize(("least", "most", "message"), [
     (-1, 0, "serve.searcher_replicas is -1; it must not be negative"),
-    (0, 2, "serve.searcher_replicas is 0, with which the gateways search"),
+    (0, 2, "serve.searcher_replicas is 0: the gateways search"),
     (3, 2, "expected 0 or at least serve.searcher_replicas, which is 3"),
 ])  # fmt: skip
 def test_wrong_number_of_searchers_is_refused(least: int, most: int, message: str) -> None:
