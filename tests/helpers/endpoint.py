@@ -19,6 +19,7 @@ from ampere.store.workspace import Workspace
 from tests.helpers.processes import free_port, start
 
 READY_WITHIN_S = 240
+STARTED = "Ctrl-C stops"  # a line that `ampere serve` prints once all replicas run
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,24 @@ def serving(workspace: Workspace, log: Path, flags: Sequence[str] = ()) -> Itera
 
 
 def wait_until_ready(endpoint: Endpoint) -> None:
-    """Wait for the endpoint's first answer; fail if its process ends or takes too long."""
+    """Wait until all replicas run; fail if the process ends or takes too long.
+
+    `/readyz` alone is true once one replica of each deployment runs.
+    """
     end = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < end:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{endpoint.url}/readyz", timeout=5).status_code == 200:
-                return
+        if STARTED in endpoint.log.read_text() and is_ready(endpoint):
+            return
         try:  # the pause between two looks
             endpoint.process.wait(timeout=0.1)
             pytest.fail(f"the endpoint ended by itself: {endpoint.log.read_text()[-3000:]}")
         except subprocess.TimeoutExpired:
             continue
     pytest.fail(f"not ready in {READY_WITHIN_S} s: {endpoint.log.read_text()[-3000:]}")
+
+
+def is_ready(endpoint: Endpoint) -> bool:
+    """Whether a gateway says that models and indexes are loaded."""
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{endpoint.url}/readyz", timeout=10).status_code == 200
+    return False
