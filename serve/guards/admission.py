@@ -41,6 +41,7 @@ class Slots:
         self.draining = False
         self.load = Load()
         self._empty = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     async def queue(self) -> None:
         """Return when it is this request's turn, after those that arrived before it.
@@ -52,7 +53,10 @@ class Slots:
             raise Problem(429, "busy", retry_after_s=self.load.refused(), limit=self.total)
         self.queued += 1
         try:
-            await asyncio.sleep(0)
+            # One request begins in each round of the event loop. uvloop accepts one connection in
+            # a round, so that those of new clients would wait for all searches before it.
+            async with self._turn:
+                await asyncio.sleep(0)
         finally:
             self.queued -= 1
 

@@ -115,6 +115,32 @@ def test_few_requests_wait_for_their_turn_and_further_ones_are_refused() -> None
     asyncio.run(scene())
 
 
+def test_one_request_begins_in_each_round_of_the_event_loop_in_their_order() -> None:
+    """New connections, of which uvloop accepts one in a round, wait for one search, not for all."""
+
+    async def scene() -> None:
+        slots, rounds = Slots(total=2, per_client=2), 0
+        began: list[tuple[int, int]] = []
+
+        async def count_rounds() -> None:
+            nonlocal rounds
+            while True:
+                await asyncio.sleep(0)
+                rounds += 1
+
+        async def request(number: int) -> None:
+            await slots.queue()
+            began.append((number, rounds))
+
+        clock = asyncio.create_task(count_rounds())
+        await asyncio.gather(*map(request, range(8)))
+        clock.cancel()
+        assert [number for number, _ in began] == list(range(8))
+        assert len({at for _, at in began}) == 8
+
+    asyncio.run(scene())
+
+
 def test_slots_are_counted_over_all_clients_and_for_each() -> None:
     slots = Slots(total=3, per_client=2)
     slots.take("a"), slots.take("a")
