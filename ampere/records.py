@@ -242,6 +242,8 @@ EMBEDDINGS = TableSpec(
     # The catalog's further columns follow, for filters.
     has_extra_columns=True,
 )
+VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")  # of embeddings
+INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")  # that no answer shows
 FAILURES = TableSpec(
     "failures",
     ("stage", "sample_id"),

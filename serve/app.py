@@ -50,6 +50,7 @@ class SearchArgs(BaseModel):
     max_embedder_replicas: int | None = None
     searcher_replicas: int | None = None
     max_searcher_replicas: int | None = None
+    hit_memory_gb: float | None = None
     cpus: float | None = None
     gpus: float | None = None
     decoders: int | None = None
@@ -158,7 +159,7 @@ def searcher(workspace: Workspace, model: str, settings: ServeSettings) -> Appli
         name=f"searcher-{model}",
         **replicas(settings.searcher_replicas, settings.max_searcher_replicas, settings),
         ray_actor_options={"num_cpus": INDEX_CPUS, "runtime_env": HOLDS_INDEX},
-    ).bind(workspace.uri, model)
+    ).bind(workspace.uri, model, settings.hit_memory_gb)
 
 
 def replicas(least: int, most: int, settings: ServeSettings) -> dict[str, Any]:

@@ -46,10 +46,12 @@ class Gateway:
         requires_keys: bool,
     ) -> None:
         opened = Workspace.open(workspace)
+
+        def index(model: str) -> LocalHandle:
+            return LocalHandle(ServedIndex(workspace, model, settings.hit_memory_gb))
+
         pairs = {
-            model: ServedPair(
-                opened, model, embedder, searcher or LocalHandle(ServedIndex(workspace, model))
-            )
+            model: ServedPair(opened, model, embedder, searcher or index(model))
             for model, (embedder, searcher) in deployments.items()
         }
         self.services = Services(

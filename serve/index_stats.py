@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ampere.pipeline.metrics import INDEX_CHANGED, Publisher, set_gauge
+from ampere.records import INTERNAL_COLUMNS
 from ampere.retrieval.engine import FaissEngine, IndexEngine
-from ampere.retrieval.search import INTERNAL_COLUMNS
 from ampere.retrieval.snapshot import Snapshot
 
 

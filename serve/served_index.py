@@ -65,10 +65,12 @@ class ServedIndex:
     Args:
         workspace: its URI.
         model: name of a model of the workspace.
+        hit_memory_gb: memory for the columns of hits; see `ServeSettings`.
     """
 
-    def __init__(self, workspace: str, model: str) -> None:
+    def __init__(self, workspace: str, model: str, hit_memory_gb: float) -> None:
         set_blas_threshold()
+        self._held_bytes = int(hit_memory_gb * 1e9)
         self.workspace = Workspace.open(workspace)
         self.engines = FollowedModel(self.workspace, model, self._open, lambda held: held.close())
         latest = latest_transcripts(self.workspace)
@@ -79,7 +81,7 @@ class ServedIndex:
 
     def _open(self, served: ServedModel) -> IndexEngine:
         last = last_settings(self.workspace, "index", IndexSettings())
-        engine = open_engine(self.workspace, served.name, last.engine, last.uri)
+        engine = open_engine(self.workspace, served.name, last.engine, last.uri, self._held_bytes)
         if isinstance(engine, FaissEngine):
             warm_up(engine)
         return engine

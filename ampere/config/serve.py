@@ -29,6 +29,9 @@ class ServeSettings:
     0: no searchers; each gateway replica holds the index and searches, which is faster."""
     max_searcher_replicas: int = 0
     """Maximum number of searcher replicas, which are added under load; 0: the minimum."""
+    hit_memory_gb: float = 1.0
+    """Memory of each replica that holds an index for the columns of hits, in gigabytes.
+    If they take more, they are read from the workspace in each search, which takes longer."""
     cpus: float = 1.0
     """CPU cores per embedder replica."""
     gpus: float = 0.0
@@ -79,7 +82,7 @@ class ServeSettings:
         ):
             value = getattr(self, name)
             require(value >= 1, f"serve.{name} is {value}; it must be at least 1")
-        for name in ("searcher_replicas", "cpus", "gpus", "cached_queries"):
+        for name in ("searcher_replicas", "hit_memory_gb", "cpus", "gpus", "cached_queries"):
             value = getattr(self, name)
             require(value >= 0, f"serve.{name} is {value}; it must not be negative")
         for role in ("embedder", "searcher"):

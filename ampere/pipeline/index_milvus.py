@@ -18,12 +18,11 @@ from ampere.models.model_folder import embedding_name
 from ampere.pipeline.index import made_by, marked_version, split_filter
 from ampere.pipeline.runner.ray_data import map_batches
 from ampere.pipeline.runner.report import Report
-from ampere.records import Domain
+from ampere.records import VECTOR_COLUMNS, Domain
 from ampere.retrieval import milvus_collections as collections
 from ampere.retrieval.gate import shown
 from ampere.retrieval.index_types import TIE_TOLERANCE
 from ampere.retrieval.milvus_collections import ROWS_PER_CALL, collection_of
-from ampere.retrieval.search import VECTOR_COLUMNS
 from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tuning import K
 from ampere.store.indexes import remove_superseded

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ampere.records import EMBEDDINGS
+from ampere.records import EMBEDDINGS, VECTOR_COLUMNS
 from ampere.retrieval.filters import KINDS, milvus_name
-from ampere.retrieval.search import VECTOR_COLUMNS
 from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tuning import EXACT_BELOW
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ampere.records import Domain
+from ampere.records import INTERNAL_COLUMNS, Domain
 from ampere.retrieval.engine import Unsupported
 from ampere.retrieval.filters import milvus_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
@@ -33,7 +33,6 @@ from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import (
     DEPTH,
     DEPTH_PER_HIT,
-    INTERNAL_COLUMNS,
     Hit,
     SearchAnswer,
     check_group_column,

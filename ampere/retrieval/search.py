@@ -10,24 +10,20 @@ import pyarrow.compute as pc
 from lance.query import MatchQuery
 from numpy.typing import NDArray
 
-from ampere.records import EMBEDDINGS, Domain
+from ampere.records import EMBEDDINGS, INTERNAL_COLUMNS, Domain
 from ampere.retrieval.explain import Explanation, matched_words
 from ampere.retrieval.filters import lance_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
+from ampere.retrieval.hit_rows import rows_by_id
 from ampere.retrieval.index_types import TIE_TOLERANCE
 from ampere.retrieval.lexical import MAX_RANKED, TEXT_COLUMN, Ranking, rank_by_words
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.segments import PassingRows, looked_up, stacked_vectors
-from ampere.retrieval.snapshot import Snapshot, id_mask, rows_by_id
+from ampere.retrieval.snapshot import Snapshot, id_mask
 from ampere.text.transcript import Segment
 
-VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")
-INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")
 OWN_COLUMNS = frozenset(EMBEDDINGS.schema.names)
-# Not read for hits: known, or not shown. Columns of few values take Lance longest, 1.8 ms each for
-# ten of a million rows.
-UNREAD_COLUMNS = {*INTERNAL_COLUMNS, "sample_id", "domain", "split", "origin"}
 # Rows that are ranked first; four times as many where groups or filters need more. A hit's rank
 # counts in hybrid mode if it is among them.
 DEPTH = 128
@@ -232,9 +228,8 @@ class RankedRows:
     @property
     def is_in_memory(self) -> bool:
         """Whether `answer` reads no table."""
-        found = self._run.snapshot.read
-        ids = (candidate.row_id for of_domain in self.rows.values() for candidate in of_domain)
-        return not self._run.request.explain and all(row_id in found for row_id in ids)
+        ids = [candidate.row_id for of_domain in self.rows.values() for candidate in of_domain]
+        return not self._run.request.explain and self._run.snapshot.rows.are_in_memory(ids)
 
     def answer(self) -> SearchAnswer:
         """The hits, with the columns of their rows."""
@@ -425,8 +420,7 @@ class _Run:
             for candidate in of_domain
         ]
         row_ids = [candidate.row_id for _, candidate in chosen]
-        names = [n for n in self.snapshot.schema.names if n not in UNREAD_COLUMNS]
-        values = self.snapshot.columns_of(row_ids, names)
+        values = self.snapshot.rows.of(row_ids)
         stored = None
         if self.request.explain and chosen:
             rows = rows_by_id(self.snapshot.dataset, np.array(row_ids, np.uint64), ["vector"])

@@ -32,6 +32,7 @@ class Searcher:
         base_folder: gives the local folder of the base that was built at a version of the table.
         shards: shards of the base to load, with the rows added to them since; None: all.
         poll_s: seconds between two looks for changes, once `start` was called.
+        held_bytes: memory for the columns of hits; see `ampere.retrieval.hit_rows`.
 
     Raises:
         ValueError: no base is published, or a file of it does not match its checksum.
@@ -43,8 +44,10 @@ class Searcher:
         base_folder: Callable[[int], Path],
         shards: Sequence[int] | None = None,
         poll_s: float = POLL_S,
+        held_bytes: int = 0,
     ) -> None:
         self._base_folder, self._shards, self._poll_s = base_folder, shards, poll_s
+        self._held_bytes = held_bytes
         self._session = lance.Session(
             index_cache_size_bytes=INDEX_CACHE_BYTES,
             metadata_cache_size_bytes=METADATA_CACHE_BYTES,
@@ -100,7 +103,7 @@ class Searcher:
     def _load(self) -> Snapshot:
         version = serving_version(self._dataset)
         base = Base(self._base_folder(version), self._shards)
-        snapshot = Snapshot.of_base(base, self._dataset)
+        snapshot = Snapshot.of_base(base, self._dataset, self._held_bytes)
         latest = snapshot.dataset.checkout_version(self._dataset.latest_version)
         return snapshot.advanced(latest) if latest.version != version else snapshot
 

@@ -4,10 +4,9 @@ A snapshot never changes. `Snapshot.advanced` makes the next one from Lance's ch
 that depends on the number of changes; the two share all that is equal.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import lance
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ampere.records import Domain
 from ampere.retrieval.base import Base
+from ampere.retrieval.hit_rows import HitRows, rows_by_id
 from ampere.retrieval.segments import (
     DomainIndex,
     PassingRows,
@@ -29,8 +29,6 @@ from ampere.retrieval.segments import (
 )
 
 MAX_FILTERS = 16  # whose rows a snapshot remembers, two bytes for each row of the table
-MAX_ROWS = 20_000  # whose columns a snapshot remembers, about 1 kB each
-IDS_PER_READ = 1000  # Lance takes longer for each of more
 CHANGED_COLUMNS = ["sample_id", "domain", "split", "fingerprint"]
 
 
@@ -43,24 +41,26 @@ class Snapshot:
         dataset: the table at this version, for filters, words and the columns of hits.
         domains: domain -> index over the base's rows and those that came since.
         passing: the rows that pass recent filters; see `passing_rows`.
-        read: row id -> columns of rows that were found lately; see `columns_of`.
+        rows: the columns of hits.
     """
 
     base: Base
     dataset: lance.LanceDataset
     domains: dict[Domain, DomainIndex]
+    rows: HitRows
     passing: dict[str, PassingRows] = field(default_factory=dict)  # by condition
-    read: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of_base(cls, base: Base, dataset: lance.LanceDataset) -> "Snapshot":
+    def of_base(cls, base: Base, dataset: lance.LanceDataset, held_bytes: int = 0) -> "Snapshot":
         """The rows of a base, without any change since.
 
         Args:
             base: the base.
             dataset: its table, at any version.
+            held_bytes: memory for the columns of hits; see `HitRows`.
         """
-        return cls(base, dataset.checkout_version(base.version), base.domains)
+        own = dataset.checkout_version(base.version)
+        return cls(base, own, base.domains, HitRows.open(own, held_bytes))
 
     @cached_property
     def version(self) -> int:
@@ -84,35 +84,8 @@ class Snapshot:
         """
         changes = Changes(self, dataset)
         domains = {domain: changes.apply(domain, self.domains[domain]) for domain in Domain}
-        return Snapshot(
-            self.base, dataset, domains, self._passing_in(dataset), self._read_in(dataset, changes)
-        )
-
-    def _read_in(self, dataset: lance.LanceDataset, changes: "Changes") -> dict[int, Any]:
-        """The remembered columns that are the same in a later version."""
-        if dataset.schema != self.dataset.schema:
-            return {}
-        changed = set(changes.row_ids.tolist())
-        return {row: columns for row, columns in self.read.copy().items() if row not in changed}
-
-    def columns_of(self, row_ids: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of some rows, in their order; of rows that were found lately, from memory.
-
-        A read from Lance takes 2 ms for ten rows, much longer than to find them.
-
-        Args:
-            row_ids: of rows of this version.
-            names: of the columns, the same in each call.
-        """
-        found = {row: self.read.get(row) for row in row_ids}
-        if missing := [row for row, columns in found.items() if columns is None]:
-            rows = rows_by_id(self.dataset, np.array(missing, np.uint64), list(names)).to_pylist()
-            new = dict(zip(missing, rows, strict=True))
-            if len(self.read) + len(new) > MAX_ROWS:
-                self.read.clear()
-            self.read.update(new)
-            found |= new
-        return [found[row] or {} for row in row_ids]
+        rows = self.rows.advanced(dataset, changes.row_ids)
+        return Snapshot(self.base, dataset, domains, rows, self._passing_in(dataset))
 
     def _passing_in(self, dataset: lance.LanceDataset) -> dict[str, PassingRows]:
         """The rows of a later version that pass the remembered filters.
@@ -237,18 +210,3 @@ def id_mask(row_ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
     mask = np.zeros(int(row_ids.max()) + 1 if len(row_ids) else 0, bool)
     mask[row_ids] = True
     return mask
-
-
-def rows_by_id(
-    dataset: lance.LanceDataset, row_ids: NDArray[np.uint64], columns: list[str]
-) -> pa.Table:
-    """Columns of some rows, in the order of the given row ids, all of which must exist."""
-    parts = []
-    for start in range(0, max(1, len(row_ids)), IDS_PER_READ):
-        names = ", ".join(map(str, row_ids[start : start + IDS_PER_READ].tolist()))
-        condition = f"_rowid IN ({names})" if names else "false"
-        scanner = dataset.scanner(columns=columns, filter=condition, with_row_id=True)
-        parts.append(scanner.to_table())
-    rows = pa.concat_tables(parts)
-    at = pc.index_in(pa.array(row_ids, pa.uint64()), value_set=rows["_rowid"].combine_chunks())
-    return rows.drop(["_rowid"]).take(at)

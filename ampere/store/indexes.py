@@ -143,7 +143,9 @@ def open_searcher(
     return Searcher(uri, lambda version: base_folder(workspace, name, version), shards, **options)
 
 
-def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> IndexEngine:
+def open_engine(
+    workspace: Workspace, name: str, engine: Engine, uri: str, held_bytes: int = 0
+) -> IndexEngine:
     """The engine that holds a model's index; close it at the end.
 
     Args:
@@ -151,6 +153,7 @@ def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> In
         name: of the model with its weights, as `embedding_name`.
         engine: faiss or milvus.
         uri: of Milvus.
+        held_bytes: memory for the columns of hits, of faiss; see `ampere.retrieval.hit_rows`.
 
     Raises:
         FileNotFoundError: the weights have no FAISS index.
@@ -160,7 +163,7 @@ def open_engine(workspace: Workspace, name: str, engine: Engine, uri: str) -> In
     """
     if engine == "milvus":
         return MilvusEngine(uri, alias_of(name))
-    searcher = open_searcher(workspace, name)
+    searcher = open_searcher(workspace, name, held_bytes=held_bytes)
     table = workspace.table(embeddings_spec(name))
     lock = partial(workspace.commit_lock, table.spec.name)
     writer = TableWriter(table.uri, lock=lock, is_strict=workspace.is_local)

@@ -139,8 +139,10 @@ class SearchTable:
     def base_folder(self, version: int) -> Path:
         return self.folder / f"v{version}"
 
-    def searcher(self, shards: Sequence[int] | None = None, poll_s: float = 1.0) -> Searcher:
-        return Searcher(self.uri, self.base_folder, shards, poll_s)
+    def searcher(
+        self, shards: Sequence[int] | None = None, poll_s: float = 1.0, held_bytes: int = 0
+    ) -> Searcher:
+        return Searcher(self.uri, self.base_folder, shards, poll_s, held_bytes)
 
 
 def stored(snapshot: Snapshot) -> dict[str, np.ndarray]:

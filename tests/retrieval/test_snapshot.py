@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ampere.records import Domain
-from ampere.retrieval import snapshot as snapshots
+from ampere.retrieval import hit_rows
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import Searcher
@@ -296,34 +296,99 @@ def test_numbers_of_rows_by_place(table: SearchTable) -> None:
     assert len(names) == 25 and np.unique(row_ids).size == 25
 
 
-def test_columns_of_hits_are_read_once_until_they_change(
-    table: SearchTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table.build(type="flat")
-    searcher = table.searcher()
-    reads: list[int] = []
-    read_rows = snapshots.rows_by_id
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of each read of the columns of hits."""
+    numbers: list[int] = []
+    read_rows = hit_rows.rows_by_id
 
     def counted(dataset: Any, row_ids: Any, columns: Any) -> pa.Table:
         if "text" in columns:
-            reads.append(len(row_ids))
+            numbers.append(len(row_ids))
         return read_rows(dataset, row_ids, columns)
 
-    monkeypatch.setattr(snapshots, "rows_by_id", counted)
-    request = SearchRequest(vector=tuple(QUERY.tolist()), k=5, domains=(Domain.PAGE,))
+    monkeypatch.setattr(hit_rows, "rows_by_id", counted)
+    return numbers
 
-    def texts() -> dict[str, str | None]:
-        hits = searcher.search(request, QueryVectors(QUERY)).hits[Domain.PAGE]
-        return {hit.sample_id: hit.text for hit in hits}
 
-    before = texts()
-    assert texts() == before and reads == [5]
+PAGES = SearchRequest(vector=tuple(QUERY.tolist()), k=5, domains=(Domain.PAGE,))
+SHORTS = dataclasses.replace(PAGES, domains=(Domain.SHORT,))
+
+
+def texts(searcher: Searcher, request: SearchRequest = PAGES) -> dict[str, str | None]:
+    (hits,) = searcher.search(request, QueryVectors(QUERY)).hits.values()
+    return {hit.sample_id: hit.text for hit in hits}
+
+
+def give_text(table: SearchTable, sample_id: str, text: str) -> None:
+    number = int(sample_id.removeprefix("s"))
+    table.upsert([rows(range(20))[number] | {"text": text}])
+
+
+def test_columns_of_hits_are_read_once_until_they_change(
+    table: SearchTable, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.build(type="flat")
+    searcher = table.searcher()
+    before = texts(searcher)
+    assert texts(searcher) == before and reads == [5]
     changed = min(before)
-    number = int(changed.removeprefix("s"))
-    table.upsert([rows(range(20))[number] | {"text": "another text"}])
+    give_text(table, changed, "another text")
     assert searcher.refresh()
-    assert texts() == before | {changed: "another text"} and reads == [5, 1]
-    monkeypatch.setattr(snapshots, "MAX_ROWS", 5)
-    other = dataclasses.replace(request, domains=(Domain.SHORT,))
-    assert len(searcher.search(other, QueryVectors(QUERY)).hits[Domain.SHORT]) == 5
-    assert len(searcher.snapshot.read) == 5
+    assert texts(searcher) == before | {changed: "another text"} and reads == [5, 1]
+    monkeypatch.setattr(hit_rows, "MAX_LATELY", 5)
+    assert len(texts(searcher, SHORTS)) == 5 and reads == [5, 1, 5]
+    texts(searcher)
+    assert reads == [5, 1, 5, 5]  # the shorts took their place
+
+
+def test_columns_of_hits_in_memory_are_those_of_the_table(
+    table: SearchTable, reads: list[int]
+) -> None:
+    """Also after rows changed, were added and deleted, and after a new base and a new column."""
+    table.build(type="flat")
+    held, plain = table.searcher(held_bytes=10**6), table.searcher()
+
+    def check_same(expected_reads: int) -> None:
+        """Both answer alike; `expected_reads` rows were not in memory."""
+        reads.clear()
+        for request in (PAGES, SHORTS):
+            answer = held.search(request, QueryVectors(QUERY))
+            assert sum(reads) <= expected_reads
+            read, reads[:] = list(reads), []
+            assert answer == plain.search(request, QueryVectors(QUERY))
+            reads[:] = read
+        assert sum(reads) == expected_reads
+
+    check_same(0)
+    give_text(table, min(texts(plain)), "another text")
+    table.upsert(rows(range(40, 41)) + rows(range(41, 42), domain=str(Domain.SHORT)))
+    table.upsert([row(42, QUERY), row(43, QUERY, domain=str(Domain.SHORT))])
+    table.delete([sorted(texts(plain))[1]])
+    for searcher in (held, plain):
+        assert searcher.refresh()
+    check_same(3)  # the changed row and the two that are nearest of all
+    table.build(type="flat")
+    for searcher in (held, plain):
+        assert searcher.refresh()
+    check_same(0)
+    table.dataset.add_columns({"stock": "cast(7 as int)"})
+    for searcher in (held, plain):
+        assert searcher.refresh()
+    check_same(0)
+    (hits,) = held.search(PAGES, QueryVectors(QUERY)).hits.values()
+    assert {hit.columns["stock"] for hit in hits} == {7}
+
+
+@pytest.mark.parametrize(("held_bytes", "expected"), [(100, False), (10**6, True)])
+def test_columns_of_hits_stay_in_memory_only_if_they_fit(
+    table: SearchTable, held_bytes: int, expected: bool
+) -> None:
+    table.build(type="flat")
+    snapshot = table.searcher(held_bytes=held_bytes).snapshot
+    row_ids = snapshot.dataset.to_table(columns=[], with_row_id=True)["_rowid"].to_pylist()
+    assert snapshot.rows.are_in_memory(row_ids) == expected
+    assert not snapshot.rows.are_in_memory([*row_ids, max(row_ids) + 1])
+    rows = snapshot.rows.of(row_ids)
+    assert [r["text"] for r in rows] == snapshot.dataset.to_table(["text"])["text"].to_pylist()
+    assert snapshot.rows.are_in_memory(row_ids)
