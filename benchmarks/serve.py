@@ -45,7 +45,7 @@ from ampere.models.embedder import Embedder
 from ampere.records import SAMPLES
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
-from ampere.store.indexes import open_searcher
+from ampere.store.indexes import open_searcher, serving_meta
 from ampere.store.models import model_folder
 from ampere.store.settings import last_settings
 from ampere.store.workspace import Workspace
@@ -209,7 +209,10 @@ def measure_rows(
             print(f"  {queries[0].name} at {load} x {capacity:.0f}/s {outcome}", flush=True)
             results["opened"][str(load)] = summary(outcome)
         if arguments.clip_retrieval:
-            beside = clip_retrieval(arguments.clip_retrieval, data, Path(workspace.uri))
+            (ours,) = serving_meta(workspace, arguments.model)["domains"]["page"]["shards"]
+            beside = clip_retrieval(
+                arguments.clip_retrieval, data, Path(workspace.uri), ours["effort"]
+            )
             results["clip-retrieval"] = beside.measure(generator, kinds[0], arguments.seconds)
         generator.close()
     return results

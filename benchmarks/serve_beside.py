@@ -99,14 +99,14 @@ def figures(outcome: Outcome) -> dict[str, float]:
     return {"rate": outcome.rate, "p99": outcome.percentile_ms(99)}
 
 
-def clip_retrieval(python: str, data: SearchData, folder: Path, effort: int = 64) -> Beside:
+def clip_retrieval(python: str, data: SearchData, folder: Path, effort: int) -> Beside:
     """Start the service on the pages of random data.
 
     Args:
         python: of its environment.
         data: vectors and titles.
         folder: for its files.
-        effort: efSearch of its index.
+        effort: efSearch of its index, for the recall of ours.
     """
     folder = folder / "clip-retrieval"
     (folder / "metadata").mkdir(parents=True)
