@@ -52,6 +52,7 @@ def engine_stats(engine: IndexEngine) -> dict[str, Any]:
         "newest_change_age_s": max(0.0, age),
         "recall": snapshot.base.meta.get("gate", {}),
         "built_at": snapshot.base.meta.get("built_at"),
+        "hits_in_memory": snapshot.rows.held is not None,
         "dimension": schema.field("vector").type.list_size,
         "columns": {
             field.name: str(field.type) for field in schema if field.name not in INTERNAL_COLUMNS

@@ -340,6 +340,9 @@ class ModelAnswer(BaseModel):
     built_at: str | None
     reads_text: bool
     dimension: int | None
+    hits_in_memory: bool | None = Field(
+        description="whether the columns of hits are held in memory; see serve.hit_memory_gb"
+    )
 
 
 class Column(BaseModel):

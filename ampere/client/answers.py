@@ -246,6 +246,7 @@ class ServedModel:
         newest_change_age_s: seconds; None: no change.
         recall: domain -> of the index, as measured when it was built; None: unknown.
         built_at: ISO 8601.
+        hits_in_memory: whether the endpoint holds the columns of hits.
     """
 
     model: str
@@ -259,6 +260,7 @@ class ServedModel:
     built_at: str
     reads_text: bool
     dimension: int
+    hits_in_memory: bool
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ def model_answer(pair: ServedPair, stats: dict[str, Any]) -> dict[str, Any]:
         "built_at": stats.get("built_at"),
         "reads_text": stats["reads_text"],
         "dimension": stats.get("dimension"),
+        "hits_in_memory": stats.get("hits_in_memory"),
     }
 
 

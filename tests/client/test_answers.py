@@ -50,6 +50,7 @@ MODEL = {
     "built_at": "2026-12-01T03:00:00+00:00",
     "reads_text": True,
     "dimension": 128,
+    "hits_in_memory": True,
 }
 
 

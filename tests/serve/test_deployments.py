@@ -152,6 +152,7 @@ def test_statistics_name_rows_columns_and_age(searcher: Any) -> None:
     assert stats["rows"] == {"page": 20, "short": 0, "live": 20} and stats["changes"] == 0
     assert 0 <= stats["newest_change_age_s"] < 300
     assert stats["columns"]["text"] == "string" and "vector" not in stats["columns"]
+    assert stats["hits_in_memory"] is False  # this searcher holds none
 
 
 def test_port_in_use_is_rejected_even_if_it_could_be_shared() -> None:

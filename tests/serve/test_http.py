@@ -321,6 +321,7 @@ def test_index_names_versions_columns_and_recall(http: httpx.Client, endpoint: E
     assert sum(first["rows"].values()) == rows and first["dimension"] == 128
     assert all(0.9 <= recall <= 1 for recall in first["recall"].values())
     assert first["newest_change_age_s"] >= 0 and index["role"] == "admin"
+    assert first["hits_in_memory"] is True  # the demo's take less than serve.hit_memory_gb
     columns = {column["name"]: column["type"] for column in index["columns"]}
     assert columns["category"] == "string" and "media_uri" not in columns
 
