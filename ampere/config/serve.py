@@ -30,8 +30,8 @@ class ServeSettings:
     max_searcher_replicas: int = 0
     """Maximum number of searcher replicas, which are added under load; 0: the minimum."""
     hit_memory_gb: float = 1.0
-    """Memory of each replica that holds an index for the columns of hits, in gigabytes.
-    If they take more, they are read from the workspace in each search, which takes longer."""
+    """Memory for the columns of hits, in gigabytes, for each index that a replica holds.
+    If they take more, each search reads those of its hits from the workspace, which is slower."""
     cpus: float = 1.0
     """CPU cores per embedder replica."""
     gpus: float = 0.0
