@@ -95,8 +95,9 @@ def test_existing_cluster_works_as_typed(run_as_typed: Run) -> None:
     use = "".join(line for line in use.splitlines(True) if not line.startswith("serve "))
     token = "RAY_AUTH_MODE=token ray get-auth-token --generate"
     status = "ampere status --workspace /data/workspace"
-    output = run_as_typed(". .venv/bin/activate", token, start, "ray status", use, status)
+    # Of the worker: the head has none. The autoscaler looks at the nodes every five seconds.
+    joined = "timeout 60 sh -c 'until ray status | grep 0.0/2.0.CPU; do :; done'"
+    output = run_as_typed(". .venv/bin/activate", token, start, joined, use, status)
     assert output.count("Ray runtime started.") == 2
-    assert "0.0/2.0 CPU" in output  # of the worker: the head has none
     assert re.search(r"Job 'raysubmit_\w+' succeeded", output)
     assert re.search(r"embed-zero-shot +2 +0 +0 +0", output) and "index zero-shot@" in output
