@@ -235,7 +235,7 @@ class MomentAnswer:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is served, and its index.
+    """A model that is served, and its index; what Milvus does not say is None.
 
     Attributes:
         model: its name, as requests give it.
@@ -246,21 +246,21 @@ class ServedModel:
         newest_change_age_s: seconds; None: no change.
         recall: domain -> of the index, as measured when it was built; None: unknown.
         built_at: ISO 8601.
-        hits_in_memory: whether the endpoint holds the columns of hits.
+        hits_in_memory: whether the endpoint holds the columns of hits in memory.
     """
 
     model: str
     name: str
     version: int
-    base_version: int
+    base_version: int | None
     rows: dict[Domain, int]
-    changes: int
+    changes: int | None
     newest_change_age_s: float | None
     recall: dict[Domain, float | None]
-    built_at: str
+    built_at: str | None
     reads_text: bool
-    dimension: int
-    hits_in_memory: bool
+    dimension: int | None
+    hits_in_memory: bool | None
 
 
 @dataclass(frozen=True)

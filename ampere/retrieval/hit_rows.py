@@ -1,4 +1,4 @@
-"""The columns of hits: of all rows in memory where they fit, and of those found lately.
+"""Columns of hits in memory: those of all rows if they fit, and those of recently found rows.
 
 Lance takes 2 ms for ten rows, much longer than FAISS takes to find them; Arrow takes 0.06 ms.
 """
@@ -18,7 +18,7 @@ from ampere.records import INTERNAL_COLUMNS
 # Not read for hits: known, or not shown. Columns of few values take Lance longest, 1.8 ms each for
 # ten of a million rows.
 UNREAD_COLUMNS = {*INTERNAL_COLUMNS, "sample_id", "domain", "split", "origin"}
-MAX_LATELY = 20_000  # rows, about 1 kB each
+MAX_RECENT = 20_000  # rows, about 1 kB each
 IDS_PER_READ = 1000  # Lance takes longer for each of more
 
 
@@ -28,17 +28,17 @@ class HitRows:
     Args:
         dataset: the table at this version.
         held: columns in memory; None: there are none.
-        lately: row id -> columns of rows that were found lately.
+        recent: row id -> columns of recently found rows.
     """
 
     def __init__(
         self,
         dataset: lance.LanceDataset,
         held: "HeldColumns | None" = None,
-        lately: dict[int, dict[str, Any]] | None = None,
+        recent: dict[int, dict[str, Any]] | None = None,
     ) -> None:
         self.dataset, self.held = dataset, held
-        self._lately = {} if lately is None else lately
+        self._recent = {} if recent is None else recent
 
     @classmethod
     def open(cls, dataset: lance.LanceDataset, max_bytes: int) -> "HitRows":
@@ -47,17 +47,17 @@ class HitRows:
 
     def are_in_memory(self, row_ids: Sequence[int]) -> bool:
         """Whether `of` reads no table for these rows."""
-        missing = [row_id for row_id in row_ids if row_id not in self._lately]
+        missing = [row_id for row_id in row_ids if row_id not in self._recent]
         return not missing or (self.held is not None and self.held.places(missing) is not None)
 
     def of(self, row_ids: Sequence[int]) -> list[dict[str, Any]]:
         """The columns of some rows of this version, in their order."""
-        found = {row_id: self._lately.get(row_id) for row_id in row_ids}
+        found = {row_id: self._recent.get(row_id) for row_id in row_ids}
         if missing := [row_id for row_id, columns in found.items() if columns is None]:
             new = dict(zip(missing, self._read(missing), strict=True))
-            if len(self._lately) + len(new) > MAX_LATELY:
-                self._lately.clear()
-            self._lately.update(new)
+            if len(self._recent) + len(new) > MAX_RECENT:
+                self._recent.clear()
+            self._recent.update(new)
             found |= new
         return [found[row_id] or {} for row_id in row_ids]
 
@@ -71,8 +71,8 @@ class HitRows:
         if dataset.schema != self.dataset.schema:
             return HitRows.open(dataset, self.held.max_bytes if self.held else 0)
         ids = set(changed.tolist())
-        lately = {row_id: row for row_id, row in self._lately.copy().items() if row_id not in ids}
-        return HitRows(dataset, self.held.without(changed) if self.held else None, lately)
+        recent = {row_id: row for row_id, row in self._recent.copy().items() if row_id not in ids}
+        return HitRows(dataset, self.held.without(changed) if self.held else None, recent)
 
     def _read(self, row_ids: Sequence[int]) -> list[dict[str, Any]]:
         places = self.held.places(row_ids) if self.held else None
@@ -90,14 +90,14 @@ class HeldColumns:
         columns: with one chunk each.
         row_ids: of the rows, uint64 [N], ascending.
         rows: place in `columns` of each of these ids, int64 [N].
-        is_old: whether the row changed in a later version, bool [N].
+        is_stale: whether the row changed in a later version, bool [N].
         max_bytes: that the columns may take.
     """
 
     columns: pa.Table
     row_ids: NDArray[np.uint64]
     rows: NDArray[np.int64]
-    is_old: NDArray[np.bool_]
+    is_stale: NDArray[np.bool_]
     max_bytes: int
 
     @classmethod
@@ -119,14 +119,14 @@ class HeldColumns:
     def places(self, row_ids: Sequence[int]) -> NDArray[np.int64] | None:
         """Where some rows are in `columns`; None if one of them is not there, or changed."""
         at, is_here = self._look_up(np.array(row_ids, np.uint64))
-        return self.rows[at] if is_here.all() and not self.is_old[at].any() else None
+        return self.rows[at] if is_here.all() and not self.is_stale[at].any() else None
 
     def without(self, changed: NDArray[np.uint64]) -> "HeldColumns":
         """The same columns, less those of changed rows."""
         at, is_here = self._look_up(changed)
-        is_old = self.is_old.copy()
-        is_old[at[is_here]] = True
-        return replace(self, is_old=is_old)
+        is_stale = self.is_stale.copy()
+        is_stale[at[is_here]] = True
+        return replace(self, is_stale=is_stale)
 
     def _look_up(self, row_ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where ids are in `self.row_ids`, and whether they are."""
@@ -143,7 +143,7 @@ def hit_columns(schema: pa.Schema) -> list[str]:
 
 
 def with_large_texts(rows: pa.Table) -> pa.Table:
-    """The same rows with a type of texts that allows more than 2 GB in a chunk."""
+    """The same rows with their texts as large_string, of which a chunk may exceed 2 GB."""
     fields = [
         field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field
         for field in rows.schema

@@ -53,8 +53,9 @@ class Slots:
             raise Problem(429, "busy", retry_after_s=self.load.refused(), limit=self.total)
         self.queued += 1
         try:
-            # One request begins in each round of the event loop. uvloop accepts one connection in
-            # a round, so that those of new clients would wait for all searches before it.
+            # One request begins in each iteration of the event loop. uvloop accepts one connection
+            # in an iteration: if all waiting requests began in the same one, a new client would
+            # wait for all of them.
             async with self._turn:
                 await asyncio.sleep(0)
         finally:

@@ -336,7 +336,7 @@ def test_columns_of_hits_are_read_once_until_they_change(
     give_text(table, changed, "another text")
     assert searcher.refresh()
     assert texts(searcher) == before | {changed: "another text"} and reads == [5, 1]
-    monkeypatch.setattr(hit_rows, "MAX_LATELY", 5)
+    monkeypatch.setattr(hit_rows, "MAX_RECENT", 5)
     assert len(texts(searcher, SHORTS)) == 5 and reads == [5, 1, 5]
     texts(searcher)
     assert reads == [5, 1, 5, 5]  # the shorts took their place

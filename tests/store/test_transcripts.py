@@ -116,16 +116,16 @@ def test_transcripts_stay_in_memory_until_the_table_changes(
         return transcripts.read_transcripts(table, ids, columns)
 
     monkeypatch.setattr(moments, "read_transcripts", read)
-    newest = latest_transcripts(spoken)
-    clips = newest()
+    latest = latest_transcripts(spoken)
+    clips = latest()
     assert clips.of(["a", "e"])["e"] is None  # nothing was heard, which is remembered too
     said = clips.of(["a", "c", "e"])
     assert said["c"] is not None and said["c"]["text"] == "一把牙刷"
-    assert asked == [["a", "e"], ["c"]] and newest() is clips
+    assert asked == [["a", "e"], ["c"]] and latest() is clips
     spoken.table(TRANSCRIPTS).upsert([heard("e", (0.0, 1.0, "later"))])
-    later = newest().of(["e"])["e"]
+    later = latest().of(["e"])["e"]
     assert later is not None and later["text"] == "later" and clips.of(["e"])["e"] is None
-    assert newest() is newest()
+    assert latest() is latest()
     monkeypatch.setattr(moments, "MAX_CLIPS", 3)
     assert clips.of(["b"])["b"] is not None  # a fourth clip: the others are forgotten
     assert clips.of(["a"])["a"] is not None and asked[-1] == ["a"]

@@ -115,24 +115,24 @@ def test_few_requests_wait_for_their_turn_and_further_ones_are_refused() -> None
     asyncio.run(scene())
 
 
-def test_one_request_begins_in_each_round_of_the_event_loop_in_their_order() -> None:
-    """New connections, of which uvloop accepts one in a round, wait for one search, not for all."""
+def test_one_request_begins_in_each_iteration_of_the_event_loop() -> None:
+    """An iteration, in which uvloop accepts one connection, must not hold all searches."""
 
     async def scene() -> None:
-        slots, rounds = Slots(total=2, per_client=2), 0
+        slots, iterations = Slots(total=2, per_client=2), 0
         began: list[tuple[int, int]] = []
 
-        async def count_rounds() -> None:
-            nonlocal rounds
+        async def count_iterations() -> None:
+            nonlocal iterations
             while True:
                 await asyncio.sleep(0)
-                rounds += 1
+                iterations += 1
 
         async def request(number: int) -> None:
             await slots.queue()
-            began.append((number, rounds))
+            began.append((number, iterations))
 
-        clock = asyncio.create_task(count_rounds())
+        clock = asyncio.create_task(count_iterations())
         await asyncio.gather(*map(request, range(8)))
         clock.cancel()
         assert [number for number, _ in began] == list(range(8))
