@@ -189,6 +189,7 @@ def test_what_is_known_of_a_model_is_checked_before_any_work(
         check_engine(TranscribeSettings(engine="vllm", model=str(tmp_path)))
 
 
+@pytest.mark.slow  # vLLM looks at a model in a new process, which imports it
 def test_model_without_speech_is_refused_before_an_engine_loads_it(whisper: Path) -> None:
     settings = TranscribeSettings(engine="vllm", model=str(whisper), language="zh")
     check_model(settings)
