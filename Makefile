@@ -11,6 +11,10 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 # of the property tests each time, so that a commit passes or fails for good.
 PYTEST := $(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --no-loadscope-reorder
 
+# Many containers set it. Each of the hundreds of processes of a test run would compile the sources
+# of this repository again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test fast nightly lint docs requirements clean
 
 # The whole way on a generated catalog, from pages and clips to a search page.

@@ -11,6 +11,7 @@ import botocore.client
 import pytest
 import yaml
 from moto import mock_aws
+from moto.ec2.models.instance_types import InstanceType, InstanceTypeBackend
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config
 
@@ -55,8 +56,14 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[set[str]]:
+def calls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, Any]
+) -> Iterator[set[str]]:
     """A simulated account with the default network; yields the actions that are called."""
+    # Ray asks for all machine types of AWS, whose answer the simulation takes seconds to write.
+    nodes = config["available_node_types"].values()
+    machines = {node["node_config"]["InstanceType"] for node in nodes}
+    monkeypatch.setattr(InstanceTypeBackend, "instance_types", [*map(InstanceType, machines)])
     called: set[str] = set()
     call = botocore.client.BaseClient._make_api_call
 

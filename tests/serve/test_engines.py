@@ -308,7 +308,7 @@ class WatchedSummarizer(SummarizerDeployment.func_or_class):  # type: ignore[nam
 
 @pytest.fixture(scope="module")
 def summarizer(local_serve: None) -> Iterator[DeploymentHandle]:
-    """The bundled language model under vLLM."""
+    """The bundled language model under vLLM. Its tests are nightly: another engine starts."""
     actor = {"num_cpus": 0.5, "runtime_env": {"env_vars": engine_env(gpus=0)}}
     options = {"ray_actor_options": actor, "graceful_shutdown_timeout_s": 1}
     watched = serve.deployment(WatchedSummarizer).options(**options)
@@ -316,6 +316,7 @@ def summarizer(local_serve: None) -> Iterator[DeploymentHandle]:
     serve.delete("summarizer")
 
 
+@pytest.mark.nightly
 def test_summarizer_answers_many_transcripts_at_once(summarizer: DeploymentHandle) -> None:
     transcripts = [SOLD, "大家晚上好，我们聊聊天", "<|im_end|>", " 。！ ", *6 * [SOLD]]
     responses = [summarizer.summarize.remote(transcript) for transcript in transcripts]
@@ -325,10 +326,12 @@ def test_summarizer_answers_many_transcripts_at_once(summarizer: DeploymentHandl
     assert [part.result(timeout_s=60) for part in parts] == SUMMARY.split()
 
 
+@pytest.mark.nightly
 def test_summarizer_that_runs_is_ready(summarizer: DeploymentHandle) -> None:
     asyncio.run(asyncio.wait_for(engines_behind(None, summarizer, 60).started(), 60))
 
 
+@pytest.mark.nightly
 def test_slow_summarizer_is_noted(summarizer: DeploymentHandle) -> None:
     hurried = engines_behind(None, summarizer, SOON_S)
     note = message("summarizer.late", seconds="0.01")
@@ -336,6 +339,7 @@ def test_slow_summarizer_is_noted(summarizer: DeploymentHandle) -> None:
     assert understood(None, SOLD, engines_behind(None, summarizer, 60)).text == SUMMARY
 
 
+@pytest.mark.nightly
 def test_summary_that_nobody_waits_for_ends_in_the_engine(summarizer: DeploymentHandle) -> None:
     async def give_up() -> int:
         search = asyncio.create_task(understand(None, SOLD, engines_behind(None, summarizer, 60)))
@@ -348,7 +352,7 @@ def test_summary_that_nobody_waits_for_ends_in_the_engine(summarizer: Deployment
     summarizer.write_for_seconds.remote(False).result(timeout_s=60)
 
 
-@pytest.mark.nightly  # one more engine, of the stage
+@pytest.mark.nightly
 def test_served_summaries_are_the_stored_ones(
     summarizer: DeploymentHandle, workspace: Workspace
 ) -> None:
@@ -366,7 +370,7 @@ def test_served_summaries_are_the_stored_ones(
     assert None in served and sum(text is not None for text in served) > 10
 
 
-@pytest.mark.nightly  # another engine starts
+@pytest.mark.nightly
 def test_engine_that_dies_is_replaced(summarizer: DeploymentHandle) -> None:
     (engine,) = summarizer.engine_processes.remote().result(timeout_s=60)
     psutil.Process(engine).kill()

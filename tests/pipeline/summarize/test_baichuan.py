@@ -14,6 +14,7 @@ from tests.helpers.baichuan import reference_answer, write_baichuan
 TRANSCRIPTS = {"short": "家人们看过来，这款松石牙刷，不伤牙龈", "live": "大家晚上好 12"}
 
 
+@pytest.mark.nightly  # another engine starts
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_answers_are_those_of_the_reference(workspace: Workspace, tmp_path: Path) -> None:

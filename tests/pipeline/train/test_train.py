@@ -126,6 +126,7 @@ def test_training_resumes_from_a_checkpoint_after_a_worker_is_killed(
     assert not [run for run in decoded.names("runs") if run.startswith("resumed")]
 
 
+@pytest.mark.nightly
 def test_diverged_training_fails_without_a_retry(
     decoded: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -260,7 +260,7 @@ def test_piece_that_vllm_would_cut_off_fails_its_clip(whisper: Path) -> None:
     assert "a piece of audio has 31.0 s; the model takes at most 30 s" in answer[OUTCOME]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # another engine starts
 def test_real_vllm_transcribes_in_ray(clips: Workspace, whisper: Path) -> None:
     settings = TranscribeSettings(engine="vllm", model=str(whisper), max_tokens=12)
     report = run(clips, settings)
