@@ -179,9 +179,11 @@ class AMPere(Network):
     def _encode_frames(self, frames: Tensor, has_frames: Tensor | None) -> tuple[Tensor, Tensor]:
         """Visual features v, float [B, W], and z, float [B, n, W]."""
         assert self.video is not None
-        v, z = self.video(frames)
         if has_frames is None:
-            return v, z
+            return self.video(frames)
+        if not (self.training or torch.compiler.is_compiling()):
+            return self._encode_shown_frames(frames, has_frames)
+        v, z = self.video(frames)
         # Black pixels give the features of a black picture; zeros in place of stored features
         # do not.
         if self.no_frames is None and (frames.dtype == torch.uint8 or has_frames.all()):
@@ -191,6 +193,25 @@ class AMPere(Network):
             torch.where(has_frames[:, None], v, no_v),
             torch.where(has_frames[:, None, None], z, no_z),
         )
+
+    def _encode_shown_frames(self, frames: Tensor, has_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_encode_frames`; the tower sees no sample without frames.
+
+        The tower takes most of the time of a search, and a search by words has no frames.
+        """
+        assert self.video is not None
+        shown = frames[has_frames]
+        if not len(shown):
+            empty = torch.empty(
+                len(frames), self.num_frames, self.video.width, device=frames.device
+            )
+            return self._missing_frames(empty[:, 0], empty)
+        shown_v, shown_z = self.video(shown)
+        v = shown_v.new_empty(len(frames), *shown_v.shape[1:])
+        z = shown_z.new_empty(len(frames), *shown_z.shape[1:])
+        v, z = (missing.clone() for missing in self._missing_frames(v, z))
+        v[has_frames], z[has_frames] = shown_v, shown_z
+        return v, z
 
     def _missing_frames(self, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Visual features of samples without frames, in the shapes of v and z."""

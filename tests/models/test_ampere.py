@@ -408,6 +408,32 @@ def test_missing_frames_hide_their_row_alone(config: AMPereConfig) -> None:
     torch.testing.assert_close(other[1], vectors[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("missing_frames", "black"), [("learned", []), ("black", [1])])
+def test_tower_sees_no_sample_without_frames(
+    config: AMPereConfig, missing_frames: str, black: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = variant(config, missing_frames=missing_frames)
+    frames, tokens = random_frames(3, 4), random_tokens(3, 7)
+    frames[1:] = 0
+    has_frames = torch.tensor([True, False, False])
+    assert model.video is not None
+    seen: list[int] = []
+    encode = model.video.tower.encode_frames
+    monkeypatch.setattr(
+        model.video.tower, "encode_frames", lambda given: seen.append(len(given)) or encode(given)
+    )
+    some = model(frames, *tokens, has_frames=has_frames)
+    none = model(frames, *tokens, has_frames=torch.zeros(3, dtype=torch.bool))
+    assert seen == [1, *black, *black]
+    torch.testing.assert_close(none[1:], some[1:], atol=1e-5, rtol=0)
+    # A compiled network and a training pass all rows through the tower, in equal shapes.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(
+        model(frames, *tokens, has_frames=has_frames), some, atol=1e-5, rtol=0
+    )
+    assert 3 in seen
+
+
 def test_learned_missing_frames_are_one_vector(config: AMPereConfig) -> None:
     learned, black = (variant(config, missing_frames=choice) for choice in ("learned", "black"))
     count = sum(p.numel() for p in learned.parameters())
