@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ampere.records import INTERNAL_COLUMNS
+from ampere.retrieval.row_places import RowPlaces
 
 # Not read for hits: known, or not shown. Columns of few values take Lance longest, 1.8 ms each for
 # ten of a million rows.
@@ -88,15 +89,13 @@ class HeldColumns:
 
     Attributes:
         columns: with one chunk each.
-        row_ids: of the rows, uint64 [N], ascending.
-        rows: place in `columns` of each of these ids, int64 [N].
+        row_places: the places of the rows in `columns`.
         is_stale: whether the row changed in a later version, bool [N].
         max_bytes: that the columns may take.
     """
 
     columns: pa.Table
-    row_ids: NDArray[np.uint64]
-    rows: NDArray[np.int64]
+    row_places: RowPlaces
     is_stale: NDArray[np.bool_]
     max_bytes: int
 
@@ -112,29 +111,20 @@ class HeldColumns:
                 return None
         rows = pa.Table.from_batches(batches, scanner.projected_schema)
         columns = with_large_texts(rows.drop_columns(["_rowid"])).combine_chunks()
-        row_ids = rows["_rowid"].to_numpy()
-        order = np.argsort(row_ids)
-        return cls(columns, row_ids[order], order, np.zeros(len(order), bool), max_bytes)
+        row_places = RowPlaces(rows["_rowid"].to_numpy())
+        return cls(columns, row_places, np.zeros(len(row_places), bool), max_bytes)
 
     def places(self, row_ids: Sequence[int]) -> NDArray[np.int64] | None:
         """Where some rows are in `columns`; None if one of them is not there, or changed."""
-        at, is_here = self._look_up(np.array(row_ids, np.uint64))
-        return self.rows[at] if is_here.all() and not self.is_stale[at].any() else None
+        places = self.row_places.of(np.array(row_ids, np.uint64))
+        return None if (places < 0).any() or self.is_stale[places].any() else places
 
     def without(self, changed: NDArray[np.uint64]) -> "HeldColumns":
         """The same columns, less those of changed rows."""
-        at, is_here = self._look_up(changed)
+        places = self.row_places.of(changed)
         is_stale = self.is_stale.copy()
-        is_stale[at[is_here]] = True
+        is_stale[places[places >= 0]] = True
         return replace(self, is_stale=is_stale)
-
-    def _look_up(self, row_ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where ids are in `self.row_ids`, and whether they are."""
-        if not len(self.row_ids):
-            return np.zeros(len(row_ids), np.int64), np.zeros(len(row_ids), bool)
-        at = np.searchsorted(self.row_ids, row_ids)
-        at[at == len(self.row_ids)] = 0
-        return at, self.row_ids[at] == row_ids
 
 
 def hit_columns(schema: pa.Schema) -> list[str]:

@@ -4,6 +4,7 @@ The index splits texts with the rules of ICU, which know the words of Chinese as
 languages with spaces; see `ampere.store.embeddings`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -16,6 +17,13 @@ TEXT_COLUMN = "text"
 # Rows of equal score are ordered by id. If more rows than this have the score of the last one that
 # is wanted, Lance decides which of them are ranked.
 MAX_RANKED = 8192
+
+
+# Rows that Lance ranks for each one that is wanted. They cost little, and save further searches:
+# those of one domain among several, and those that order the last rows of equal score.
+FETCHED = 8
+
+ReadNames = Callable[[NDArray[np.uint64]], pa.Table]  # row ids -> sample_id and domain
 
 
 @dataclass(frozen=True)
@@ -38,27 +46,41 @@ class Ranking:
 
 
 def rank_by_words(
-    dataset: lance.LanceDataset, words: str, limit: int, condition: str | None = None
+    dataset: lance.LanceDataset,
+    words: str,
+    limit: int,
+    condition: str | None = None,
+    read_names: ReadNames | None = None,
 ) -> Ranking:
     """The rows whose text holds at least one of the words, best first, ties by sample id.
 
     Args:
         dataset: a search table.
         words: as typed.
-        limit: rows to return, at most `MAX_RANKED`; more if further rows tie with the last one.
+        limit: rows that are wanted, at most `MAX_RANKED`; more are returned where they are known.
         condition: SQL condition on the rows; None: all rows.
+        read_names: of rows; None: from the table, which takes longer than the search.
     """
-    fetched = limit + 1
+    columns = ["_score"] if read_names else ["_score", "sample_id", "domain"]
+    fetched = FETCHED * limit + 1
     while True:
-        rows = _matches(dataset, words, fetched, condition)
+        rows = _matches(dataset, words, fetched, condition, columns)
         scores = rows["_score"].to_numpy()
         is_complete = len(scores) < fetched
-        if is_complete or scores[-1] < scores[limit - 1] or fetched > MAX_RANKED:
+        # Further rows may have the score of the last one, and come before it.
+        ranked = len(scores) if is_complete else int(np.searchsorted(-scores, -scores[-1]))
+        if is_complete or ranked >= limit:
+            break
+        if fetched > MAX_RANKED:
+            ranked = len(scores)
             break
         fetched *= 4
+    rows = rows.slice(0, ranked)
+    if read_names:
+        names = read_names(rows["_rowid"].to_numpy())
+        rows = rows.append_column("sample_id", names["sample_id"])
+        rows = rows.append_column("domain", names["domain"])
     rows = rows.sort_by([("_score", "descending"), ("sample_id", "ascending")])
-    if not is_complete:  # the last score may be cut off in the middle of a tie
-        rows = rows.slice(0, limit)
     return Ranking(
         rows["_rowid"].to_numpy(),
         rows["sample_id"].to_pylist(),
@@ -69,10 +91,15 @@ def rank_by_words(
 
 
 def _matches(
-    dataset: lance.LanceDataset, words: str, limit: int, condition: str | None
+    dataset: lance.LanceDataset,
+    words: str,
+    limit: int,
+    condition: str | None,
+    columns: Sequence[str],
 ) -> pa.Table:
+    """Columns of the matching rows, with their row ids, best first."""
     return dataset.scanner(
-        columns=["sample_id", "domain", "_score"],
+        columns=[*columns],
         full_text_query=MatchQuery(words, TEXT_COLUMN),
         filter=condition,
         prefilter=True,

@@ -1,6 +1,7 @@
 """Run a search request on a snapshot: rank, fuse, group, and read the columns of the hits."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import lance
@@ -388,21 +389,25 @@ class _Run:
     def _by_words(self, domain: Domain, depth: int) -> tuple[dict[int, tuple[float, str]], bool]:
         """Row id -> BM25 and sample id, best first; and whether there are no others."""
         if depth not in self.rankings:
-            assert self.request.words is not None, "the mode needs words"
-            self.rankings[depth] = rank_by_words(
-                self.snapshot.dataset, self.request.words, depth, self.condition
-            )
+            self.rankings[depth] = self._rank_by_words(depth, self.condition)
         ranking = self.rankings[depth]
         rows = _rows_of(ranking, domain)
-        if ranking.is_complete or len(rows) >= depth:
-            return self._without_itself(rows), ranking.is_complete
-        # Rows of other domains are in the way: rank those of this domain alone.
-        condition = f"domain = '{domain}'"
-        if self.condition:
-            condition += f" AND {self.condition}"
-        assert self.request.words is not None
-        ranking = rank_by_words(self.snapshot.dataset, self.request.words, depth, condition)
-        return self._without_itself(_rows_of(ranking, domain)), ranking.is_complete
+        if not ranking.is_complete and len(rows) < depth:
+            # Rows of other domains are in the way: rank those of this domain alone.
+            condition = f"domain = '{domain}'"
+            if self.condition:
+                condition += f" AND {self.condition}"
+            ranking = self._rank_by_words(depth, condition)
+            rows = _rows_of(ranking, domain)
+        is_complete = ranking.is_complete and len(rows) <= depth
+        return self._without_itself(dict(islice(rows.items(), depth))), is_complete
+
+    def _rank_by_words(self, depth: int, condition: str | None) -> Ranking:
+        assert self.request.words is not None, "the mode needs words"
+        snapshot = self.snapshot
+        return rank_by_words(
+            snapshot.dataset, self.request.words, depth, condition, snapshot.names_of
+        )
 
     def _without_itself(self, rows: dict[int, tuple[float, str]]) -> dict[int, tuple[float, str]]:
         return {row: value for row, value in rows.items() if row != self.itself}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ampere.retrieval.allowed import DROPPED_SHARE, Allowed, search_allowed
 from ampere.retrieval.index_types import TIE_TOLERANCE, build
+from ampere.retrieval.row_places import RowPlaces
 
 EXTRA_CANDIDATES = 4  # fetched beyond the k-th result, since some may tie with it
 MISSING_SCORE = np.finfo(np.float32).min  # where there is no result
@@ -58,11 +59,23 @@ class Segment:
         """Number of rows that are not deleted."""
         return len(self.row_ids) if self.allowed is None else self.allowed.count
 
+    @cached_property
+    def row_places(self) -> RowPlaces:
+        """The places of the rows, the deleted ones included."""
+        return RowPlaces(self.row_ids)
+
+    def places_of(self, row_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The place of each row, int64 [M]; -1 where there is no such row, or it is deleted."""
+        places = self.row_places.of(row_ids)
+        return places if self.allowed is None else np.where(self.allowed.mask[places], places, -1)
+
     def without(self, deleted: NDArray[np.bool_]) -> "Segment":
         """The segment with further deleted rows, bool [N]."""
         if not deleted.any():
             return self
-        return dataclasses.replace(self, allowed=Allowed(self.mask & ~deleted))
+        less = dataclasses.replace(self, allowed=Allowed(self.mask & ~deleted))
+        less.__dict__["row_places"] = self.row_places  # takes 0.1 s for a million rows
+        return less
 
 
 def added_segment(
@@ -201,6 +214,14 @@ class DomainIndex:
             here = (places >= start) & (places < start + len(segment.row_ids))
             rows[here] = segment.row_ids[places[here] - start]
         return rows
+
+    def places_of(self, row_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The place of each row, int64 [M]; -1 where the domain has no such row."""
+        places = np.full(len(row_ids), -1)
+        for start, segment in zip(self.starts, self.segments, strict=False):
+            found = segment.places_of(row_ids)
+            places = np.where(found >= 0, found + start, places)
+        return places
 
     def ranks(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rank of each place by its sample id among these places, in their shape."""

@@ -30,6 +30,7 @@ from ampere.retrieval.segments import (
 
 MAX_FILTERS = 16  # whose rows a snapshot remembers, two bytes for each row of the table
 CHANGED_COLUMNS = ["sample_id", "domain", "split", "fingerprint"]
+NAMES = pa.schema({"sample_id": pa.string(), "domain": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,24 @@ class Snapshot:
                 self.passing.clear()
             self.passing[condition] = passing
         return passing
+
+    def names_of(self, row_ids: NDArray[np.uint64]) -> pa.Table:
+        """The sample ids and domains of rows, in their order.
+
+        Those of rows that the index does not have, as of other shards, are read from the table.
+        """
+        names, domains = np.empty(len(row_ids), object), np.empty(len(row_ids), object)
+        is_known = np.zeros(len(row_ids), bool)
+        for domain, index in self.domains.items():
+            places = index.places_of(row_ids)
+            here = places >= 0
+            names[here], domains[here] = index.sample_ids(places[here]), str(domain)
+            is_known |= here
+        if not is_known.all():
+            rows = rows_by_id(self.dataset, row_ids[~is_known], ["sample_id", "domain"])
+            names[~is_known] = rows["sample_id"].to_pylist()
+            domains[~is_known] = rows["domain"].to_pylist()
+        return pa.table({"sample_id": names, "domain": domains}, NAMES)
 
     def count(self, domain: Domain) -> int:
         """Number of rows of a domain."""

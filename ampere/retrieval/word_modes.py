@@ -73,7 +73,7 @@ def ranked(
     """Products of the gallery's samples in the order of each mode, as a search ranks them."""
     sample_id = str(queries.samples[row])
     condition = f"split = '{Split.TEST}' AND product_id IS NOT NULL AND domain = '{domain}'"
-    by_words = rank_by_words(dataset, texts[sample_id], DEPTH, condition).sample_ids
+    by_words = rank_by_words(dataset, texts[sample_id], DEPTH, condition).sample_ids[:DEPTH]
     similarity = gallery.vectors @ queries.vectors[row]
     order = np.lexsort((gallery.samples, -similarity))[:DEPTH]
     by_vector = gallery.samples[order].tolist()

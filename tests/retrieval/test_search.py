@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ampere.records import Domain
+from ampere.retrieval import lexical as lexical_search
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import Hit, SearchAnswer, search, stored_vector
@@ -21,6 +22,14 @@ BY_VECTOR = SearchRequest(vector=tuple(QUERY.tolist()), domains=(Domain.PAGE,))
 SIMILARITY = VECTORS @ QUERY
 
 
+def text_of(number: int) -> str:
+    """Of odd rows a cup: long and short texts in each domain. Of others tea: those of lives longer.
+
+    BM25 is higher in shorter texts.
+    """
+    return "杯子" + number % 37 * " 大" if number % 2 else "茶" + number // 83 * " 大"
+
+
 def make_row(number: int) -> dict[str, Any]:
     """Domains by thirds of the table, ten prices, a category of one row in each thousand."""
     return row(
@@ -31,7 +40,7 @@ def make_row(number: int) -> dict[str, Any]:
         price=float(number % 10),
         category="rare" if number % 1000 == 999 else "common",
         tags=["new", "red"] if number % 4 == 0 else ["old"],
-        text=NAMES.get(number),
+        text=NAMES.get(number, text_of(number)),
     )
 
 
@@ -197,6 +206,28 @@ def test_default_tokenizer_misses_chinese_names(tmp_path: Path) -> None:
         ).hits[Domain.PAGE]
     ]  # fmt: skip
     assert missed == ["手机壳", "苹果"]  # within a run of Chinese characters
+
+
+def test_words_are_looked_up_once_for_all_domains(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once more for a domain whose rows come behind those of the others."""
+    lookups: list[str | None] = []
+    matches = lexical_search._matches
+
+    def counted(dataset: Any, words: str, limit: int, condition: str | None, *rest: Any) -> Any:
+        lookups.append(condition)
+        return matches(dataset, words, limit, condition, *rest)
+
+    monkeypatch.setattr(lexical_search, "_matches", counted)
+    for words, expected in (("杯子", [None]), ("茶", [None, "domain = 'live'"])):
+        lookups.clear()
+        hits = run(snapshot, replace(lexical(words), domains=tuple(Domain))).hits
+        assert [len(of_domain) for of_domain in hits.values()] == [10, 10, 10]
+        assert lookups == expected
+        for domain, of_domain in hits.items():
+            alone = run(snapshot, replace(lexical(words), domains=(domain,)))
+            assert alone.hits[domain] == of_domain
 
 
 def test_filter_limits_search_by_words(snapshot: Snapshot) -> None:

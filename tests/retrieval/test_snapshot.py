@@ -17,6 +17,7 @@ from ampere.retrieval import hit_rows
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.searcher import Searcher
+from ampere.retrieval.snapshot import Snapshot
 from tests.helpers.search_tables import SearchTable, found, row, stored, unit_vectors
 
 QUERY = unit_vectors(1, seed=99)[0]
@@ -56,6 +57,14 @@ def check(searcher: Searcher) -> None:
         assert passes == (price is not None and price >= 3)
     expected = {name: float(v @ QUERY) for name, v in stored(searcher.snapshot).items()}
     assert found(searcher.snapshot, QUERY) == pytest.approx(expected, abs=1e-6)
+    check_names(searcher.snapshot)
+
+
+def check_names(snapshot: Snapshot) -> None:
+    """The names of all rows are those of the table."""
+    rows = snapshot.dataset.to_table(columns=["sample_id", "domain"], with_row_id=True)
+    names = snapshot.names_of(rows["_rowid"].to_numpy())
+    assert names.to_pylist() == rows.drop_columns(["_rowid"]).to_pylist()
 
 
 def test_base_alone(table: SearchTable) -> None:
@@ -294,6 +303,27 @@ def test_numbers_of_rows_by_place(table: SearchTable) -> None:
     by_id = {r["_rowid"]: r["sample_id"] for r in all_rows}
     assert [by_id[int(row_id)] for row_id in row_ids] == names
     assert len(names) == 25 and np.unique(row_ids).size == 25
+
+
+def test_names_of_rows_are_in_memory_but_for_those_of_other_shards(
+    table: SearchTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.build(shards=2)
+    table.upsert(rows(range(15, 35), seed=1))
+    table.delete(["s0003"])
+    parts = [table.searcher(shards=[number]).snapshot for number in (0, 1)]
+    whole, read = table.searcher().snapshot, []
+
+    def counted(dataset: Any, row_ids: Any, columns: list[str]) -> pa.Table:
+        read.append(len(row_ids))
+        return hit_rows.rows_by_id(dataset, row_ids, columns)
+
+    monkeypatch.setattr("ampere.retrieval.snapshot.rows_by_id", counted)
+    check_names(whole)
+    assert read == []
+    for part in parts:
+        check_names(part)
+    assert len(read) == 2 and sum(read) == 34
 
 
 @pytest.fixture
