@@ -6,6 +6,7 @@ batch of its own; with a wait a single call is delayed for no reason.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +23,9 @@ class Batcher(Generic[T, R]):
 
     def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], max_size: int) -> None:
         self._work, self._max_size = work, max_size
+        # One thread for all batches: another one would have another arena of memory, whose pages
+        # are in no cache.
+        self._thread = ThreadPoolExecutor(1)
         self._waiting: asyncio.Queue[tuple[T, asyncio.Future[R]]] = asyncio.Queue()
         self._running = asyncio.ensure_future(self._run())
 
@@ -42,7 +46,10 @@ class Batcher(Generic[T, R]):
 
     async def _answer(self, batch: Sequence[tuple[T, "asyncio.Future[R]"]]) -> None:
         try:
-            results = await asyncio.to_thread(self._work, [item for item, _ in batch])
+            items = [item for item, _ in batch]
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._work, items
+            )
         except Exception as error:
             for _, future in batch:
                 if not future.done():
