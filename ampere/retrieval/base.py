@@ -86,7 +86,7 @@ class Base:
 def load_shard(folder: Path, domain: Domain, number: int, search_effort: int) -> Segment:
     """Load a shard of a base."""
     rows = pq.read_table(folder / f"{domain}-{number}.parquet", columns=ID_COLUMNS)
-    return Segment(
+    segment = Segment(
         faiss.read_index(str(folder / f"{domain}-{number}.faiss")),
         rows["sample_id"].combine_chunks(),
         rows["row_id"].to_numpy(),
@@ -94,6 +94,8 @@ def load_shard(folder: Path, domain: Domain, number: int, search_effort: int) ->
         search_effort,
         is_base=True,
     )
+    _ = segment.row_places  # takes 0.1 s for a million rows: now, not in the first search
+    return segment
 
 
 def base_shards(meta: dict[str, Any], domain: Domain) -> list[dict[str, Any]]:

@@ -17,8 +17,6 @@ TEXT_COLUMN = "text"
 # Rows of equal score are ordered by id. If more rows than this have the score of the last one that
 # is wanted, Lance decides which of them are ranked.
 MAX_RANKED = 8192
-
-
 # Rows that Lance ranks for each one that is wanted. They cost little, and save further searches:
 # those of one domain among several, and those that order the last rows of equal score.
 FETCHED = 8
@@ -62,7 +60,7 @@ def rank_by_words(
         read_names: of rows; None: from the table, which takes longer than the search.
     """
     columns = ["_score"] if read_names else ["_score", "sample_id", "domain"]
-    fetched = FETCHED * limit + 1
+    fetched = max(limit, min(FETCHED * limit, MAX_RANKED)) + 1
     while True:
         rows = _matches(dataset, words, fetched, condition, columns)
         scores = rows["_score"].to_numpy()

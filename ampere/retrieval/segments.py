@@ -74,7 +74,7 @@ class Segment:
         if not deleted.any():
             return self
         less = dataclasses.replace(self, allowed=Allowed(self.mask & ~deleted))
-        less.__dict__["row_places"] = self.row_places  # takes 0.1 s for a million rows
+        less.__dict__["row_places"] = self.row_places  # of the same rows
         return less
 
 
