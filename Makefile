@@ -11,8 +11,7 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 # of the property tests each time, so that a commit passes or fails for good.
 PYTEST := $(BIN)/pytest --hypothesis-profile=ci --numprocesses 2 --no-loadscope-reorder
 
-# Many containers set it. Each of the hundreds of processes of a test run would compile the sources
-# of this repository again.
+# Many containers set it. Each process of a test run would then compile our sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test fast nightly lint docs requirements clean
@@ -21,15 +20,15 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(STAMP)
 	$(BIN)/ampere demo
 
-# Everything that a commit must pass; under ten minutes on two cores after the installation.
+# Everything that a commit must pass. The limit is ten minutes on two cores after the installation.
 test: $(STAMP) lint docs
 	$(PYTEST) -m "not nightly"
 
-# The pure tests: no Ray, no vLLM, no process that takes long to start; under three minutes.
+# The pure tests: no Ray, no vLLM, no process that takes long to start. The limit is three minutes.
 fast: $(STAMP)
 	$(PYTEST) -m "not ray and not e2e and not slow and not nightly" --timeout 20
 
-# The long versions of the kill tests, after everything else.
+# All tests, the longest included.
 nightly: $(STAMP)
 	$(PYTEST)
 

@@ -23,8 +23,8 @@ class Batcher(Generic[T, R]):
 
     def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], max_size: int) -> None:
         self._work, self._max_size = work, max_size
-        # One thread for all batches: another one would have another arena of memory, whose pages
-        # are in no cache.
+        # The same thread for all batches: each thread allocates from its own arena, and the memory
+        # of the last batch is still in the processor's caches.
         self._thread = ThreadPoolExecutor(1)
         self._waiting: asyncio.Queue[tuple[T, asyncio.Future[R]]] = asyncio.Queue()
         self._running = asyncio.ensure_future(self._run())

@@ -60,7 +60,7 @@ def test_job_log_ends_with_the_summary_line(cluster: Mapping[str, str], tmp_path
     assert "3 failed (3 MissingMedia; see `ampere status --failures`)" in decoded.stdout
 
 
-@pytest.mark.nightly  # tests/test_cli.py sets the variable by which a job is known
+@pytest.mark.nightly  # tests/test_cli.py checks it without a job
 def test_relative_workspace_is_refused(cluster: Mapping[str, str]) -> None:
     refused = submit(cluster, "decode", "--workspace", "workspace")
     assert refused.returncode == 1

@@ -195,12 +195,14 @@ class AMPere(Network):
         )
 
     def _encode_shown_frames(self, frames: Tensor, has_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_encode_frames`; the tower sees no sample without frames.
+        """As `_encode_frames`, without running the tower for samples that have no frames.
 
         The tower takes most of the time of a search, and a search by words has no frames.
         """
         assert self.video is not None
         shown = frames[has_frames]
+        if len(shown) == len(frames):
+            return self.video(frames)
         if not len(shown):
             empty = torch.empty(
                 len(frames), self.num_frames, self.video.width, device=frames.device

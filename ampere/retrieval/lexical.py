@@ -17,8 +17,8 @@ TEXT_COLUMN = "text"
 # Rows of equal score are ordered by id. If more rows than this have the score of the last one that
 # is wanted, Lance decides which of them are ranked.
 MAX_RANKED = 8192
-# Rows that Lance ranks for each one that is wanted. They cost little, and save further searches:
-# those of one domain among several, and those that order the last rows of equal score.
+# Rows to ask Lance for, as a multiple of those wanted. The further ones cost little and often save
+# a second search: for a domain with few of the best rows, or for the ties of the last row.
 FETCHED = 8
 
 ReadNames = Callable[[NDArray[np.uint64]], pa.Table]  # row ids -> sample_id and domain
@@ -55,9 +55,10 @@ def rank_by_words(
     Args:
         dataset: a search table.
         words: as typed.
-        limit: rows that are wanted, at most `MAX_RANKED`; more are returned where they are known.
+        limit: rows wanted, at most `MAX_RANKED`; the ranking may have more.
         condition: SQL condition on the rows; None: all rows.
-        read_names: of rows; None: from the table, which takes longer than the search.
+        read_names: returns sample ids and domains; None: Lance reads them from the table, which
+            takes longer than the search.
     """
     columns = ["_score"] if read_names else ["_score", "sample_id", "domain"]
     fetched = max(limit, min(FETCHED * limit, MAX_RANKED)) + 1
@@ -65,7 +66,7 @@ def rank_by_words(
         rows = _matches(dataset, words, fetched, condition, columns)
         scores = rows["_score"].to_numpy()
         is_complete = len(scores) < fetched
-        # Further rows may have the score of the last one, and come before it.
+        # Rows that were not fetched may tie with the last one, so its ties are left out.
         ranked = len(scores) if is_complete else int(np.searchsorted(-scores, -scores[-1]))
         if is_complete or ranked >= limit:
             break

@@ -35,6 +35,7 @@ class Segment:
         index: its ids are positions in the arrays below.
         sample_ids: string [N].
         row_ids: uint64 [N], Lance's stable row ids.
+        row_places: the positions of these ids, those of deleted rows included.
         fingerprints: uint64 [N], of what the vectors were made from.
         search_effort: see `ampere.retrieval.index_types.search`.
         allowed: the rows that are not deleted; None: all.
@@ -44,6 +45,7 @@ class Segment:
     index: faiss.Index
     sample_ids: pa.Array
     row_ids: NDArray[np.uint64]
+    row_places: RowPlaces
     fingerprints: NDArray[np.uint64]
     search_effort: int = 0
     allowed: Allowed | None = None
@@ -59,13 +61,8 @@ class Segment:
         """Number of rows that are not deleted."""
         return len(self.row_ids) if self.allowed is None else self.allowed.count
 
-    @cached_property
-    def row_places(self) -> RowPlaces:
-        """The places of the rows, the deleted ones included."""
-        return RowPlaces(self.row_ids)
-
     def places_of(self, row_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The place of each row, int64 [M]; -1 where there is no such row, or it is deleted."""
+        """The position of each row, int64 [M]; -1 where there is none, or it is deleted."""
         places = self.row_places.of(row_ids)
         return places if self.allowed is None else np.where(self.allowed.mask[places], places, -1)
 
@@ -73,9 +70,7 @@ class Segment:
         """The segment with further deleted rows, bool [N]."""
         if not deleted.any():
             return self
-        less = dataclasses.replace(self, allowed=Allowed(self.mask & ~deleted))
-        less.__dict__["row_places"] = self.row_places  # of the same rows
-        return less
+        return dataclasses.replace(self, allowed=Allowed(self.mask & ~deleted))
 
 
 def added_segment(
@@ -85,7 +80,7 @@ def added_segment(
     vectors: NDArray[np.float32],
 ) -> Segment:
     """An exact segment of rows that came since the base."""
-    return Segment(build("flat", vectors), sample_ids, row_ids, fingerprints)
+    return Segment(build("flat", vectors), sample_ids, row_ids, RowPlaces(row_ids), fingerprints)
 
 
 def with_added(segments: Sequence[Segment], added: Segment) -> list[Segment]:
@@ -216,7 +211,7 @@ class DomainIndex:
         return rows
 
     def places_of(self, row_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The place of each row, int64 [M]; -1 where the domain has no such row."""
+        """The place of each row, int64 [M]; -1 where this domain has no such row."""
         places = np.full(len(row_ids), -1)
         for start, segment in zip(self.starts, self.segments, strict=False):
             found = segment.places_of(row_ids)

@@ -139,9 +139,10 @@ class Snapshot:
         return passing
 
     def names_of(self, row_ids: NDArray[np.uint64]) -> pa.Table:
-        """The sample ids and domains of rows, in their order.
+        """The sample ids and domains of some rows, in the order of their ids.
 
-        Those of rows that the index does not have, as of other shards, are read from the table.
+        They are in memory, except for rows of shards that are not loaded, which are read from the
+        table.
         """
         names, domains = np.empty(len(row_ids), object), np.empty(len(row_ids), object)
         is_known = np.zeros(len(row_ids), bool)

@@ -228,7 +228,7 @@ class Breaks(FeatureBatch):
         return super().__call__(batch)
 
 
-@pytest.mark.nightly  # three pools start; the demo has its features computed in two jobs
+@pytest.mark.nightly  # starts three actor pools
 def test_reruns_compute_what_is_missing(
     decoded: Workspace, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,9 +23,10 @@ SIMILARITY = VECTORS @ QUERY
 
 
 def text_of(number: int) -> str:
-    """Of odd rows a cup: long and short texts in each domain. Of others tea: those of lives longer.
+    """The text of a row; BM25 ranks shorter ones higher.
 
-    BM25 is higher in shorter texts.
+    Odd rows are cups, with short and long texts in each domain. Even rows are teas, with the
+    longest texts in the last domain, lives.
     """
     return "杯子" + number % 37 * " 大" if number % 2 else "茶" + number // 83 * " 大"
 
@@ -211,7 +212,7 @@ def test_default_tokenizer_misses_chinese_names(tmp_path: Path) -> None:
 def test_words_are_looked_up_once_for_all_domains(
     snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once more for a domain whose rows come behind those of the others."""
+    """A second time for a domain whose rows rank behind those of the others."""
     lookups: list[str | None] = []
     matches = lexical_search._matches
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from ampere.retrieval.index_types import build
+from ampere.retrieval.row_places import RowPlaces
 from ampere.retrieval.segments import (
     MERGED_ROWS,
     MISSING_SCORE,
@@ -23,7 +24,10 @@ from tests.helpers.search_tables import unit_vectors
 def segment(names: list[str], vectors: np.ndarray, *, is_base: bool = False) -> Segment:
     """A flat segment whose row ids are 1000 more than the numbers in its names."""
     row_ids = np.array([1000 + int(name[1:]) for name in names], np.uint64)
-    return Segment(build("flat", vectors), pa.array(names), row_ids, row_ids, is_base=is_base)
+    places = RowPlaces(row_ids)
+    return Segment(
+        build("flat", vectors), pa.array(names), row_ids, places, row_ids, is_base=is_base
+    )
 
 
 def results(index: DomainIndex, query: np.ndarray, k: int) -> list[str]:

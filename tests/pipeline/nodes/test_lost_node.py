@@ -20,7 +20,7 @@ from tests.helpers.workloads import (
 pytestmark = [pytest.mark.timeout(900), pytest.mark.e2e]
 
 
-@pytest.mark.nightly  # `make test` kills the whole job: tests/pipeline/kill/
+@pytest.mark.nightly  # `make test` kills the whole job, in tests/pipeline/kill/
 def test_lost_node_costs_decode_no_row(tmp_path: Path, catalog: Path) -> None:
     lose_node(decoding(tmp_path, catalog), tmp_path / "log")
 
