@@ -77,11 +77,23 @@ def test_look_that_fails_does_not_fail_the_work(
     assert "the store does not answer" in caplog.text
 
 
-def test_nothing_is_recorded_without_ray(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection to Ray, even if another test of this process has started it."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_nothing_is_recorded_without_ray(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(metrics, "_of_ray", lambda metric: pytest.fail(f"records {metric.name}"))
     publish_report(Report("prepare", "there", done=3))
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("no_ray")
 def test_cluster_that_does_not_answer_costs_the_metrics_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
