@@ -86,11 +86,7 @@ class ColumnTypes:
                 continue
             both = types_of(value, column.types)
             if not both:
-                raise ValueError(
-                    f"{place}: the column {name} has {_shown(value, types_of(value))}, but "
-                    f"{_shown(column.value, column.types)} in {column.place}. Give the column one "
-                    "type, or leave cells empty; the type of a workspace's column stays"
-                )
+                raise ValueError(_conflict(name, value, place, column))
             if both != column.types:
                 self._columns[name] = _Column(both, place, value)
 
@@ -201,8 +197,24 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _shown(value: Any, types: frozenset[str]) -> str:
-    kind = " or ".join(name for name in TYPES if name in types)
-    cell = str(value)
-    cut = cell[:SHOWN] + "..." * (len(cell) > SHOWN)
-    return kind if value is None else f"{kind} ({cut!r})"
+def _conflict(name: str, value: Any, place: str, column: _Column) -> str:
+    """The message for a cell that does not fit the other cells of its column."""
+    came = f"{place}: column {name}: {_cut(value)} is of type {_kinds(types_of(value))}"
+    if column.value is None:
+        return (
+            f"{came}, but the column is of type {_kinds(column.types)} in {column.place}, and its "
+            "type cannot change. Correct the cell, leave it empty, or rename the column"
+        )
+    return (
+        f"{came}, but {_cut(column.value)} in {column.place} is of type {_kinds(column.types)}. "
+        "Use one type per column, or leave the cell empty"
+    )
+
+
+def _kinds(types: frozenset[str]) -> str:
+    return " or ".join(name for name in TYPES if name in types)
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return repr(text[:SHOWN] + "..." * (len(text) > SHOWN))

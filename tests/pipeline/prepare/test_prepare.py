@@ -113,7 +113,7 @@ def test_conflicting_types_stop_before_anything_is_written(
 ) -> None:
     lines = [json.dumps(line("a") | {"price": 9}), json.dumps(line("b") | {"price": "cheap"})]
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"m.jsonl:2: the column price has text .* in m.jsonl:1"):
+    with pytest.raises(ValueError, match=r"m.jsonl:2: column price: .* text, but .* in m.jsonl:1"):
         prepare(workspace, read_manifest(str(tmp_path / "m.jsonl")))
     assert workspace.table(SAMPLES).count() == 0
 
