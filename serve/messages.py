@@ -16,7 +16,7 @@ MESSAGES = {
     "request.refused": "{reason}",
     "field.invalid": "{where}: {reason}",
     "body.type": "content-type is {got}; expected {expected}",
-    "body.json": "the body is no JSON: {reason}",
+    "body.json": "the body is not valid JSON: {reason}",
     "body.object": "the body is a {got}; expected an object",
     "body.unicode": "a text contains an unpaired surrogate (invalid Unicode)",
     "body.large": "the body has {size} bytes; expected at most {limit} (serve.max_upload_mb)",
@@ -25,7 +25,7 @@ MESSAGES = {
     "form.json": "{name} is {got}; expected JSON",
     "batch.line": "line {line} has over {limit} bytes",
     "batch.lines": "the batch has over {limit} lines; send it in several parts",
-    "file.base64": "media is no base64: {reason}",
+    "file.base64": "{name} is not valid base64: {reason}",
     "file.large": "the file has {size} bytes; expected at most {limit} (serve.max_upload_mb)",
     "file.unreadable": "the file cannot be read: {reason}",
     "file.twice": "the query has both a file and media_uri; expected one of them",
@@ -52,12 +52,12 @@ MESSAGES = {
     "media.unreadable": "the file cannot be read: {reason}",
     "media.range": "the range {range} is beyond the file's {size} bytes",
     "judgment.missing": "no judgment {judgment}; it may have been taken back",
-    "route.missing": "no route {path}; see /openapi.json for those that there are",
+    "route.missing": "no route {path}; /openapi.json lists the routes",
     "page.missing": "the page has no file {name}",
     # Keys.
     "key.missing": "no API key; send the header `Authorization: Bearer KEY` (see `ampere keys`)",
-    "key.unknown": "the API key is unknown; `ampere keys list` shows those that there are",
-    "key.reads": "key {key} may read only; this needs a key of role admin",
+    "key.unknown": "the API key is unknown; `ampere keys list` shows the known keys",
+    "key.reads": "key {key} has the role read; this needs a key of role admin",
     # Load.
     "busy.key": "this key has {limit} requests in progress, which is its limit "
     "(serve.max_per_client); wait for one of them",

@@ -3,8 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ampere.config.decode import DecodeSettings
 from ampere.config.serve import ServeSettings
@@ -33,10 +32,7 @@ from serve.samples import Samples
 from serve.schemas import JudgmentBody, QueryBody
 from serve.stores import Stores
 
-T = TypeVar("T")
-R = TypeVar("R")
 DECODE_LIMIT_S = 10.0  # for one upload, whatever the workspace's own limit is
-LINES_AT_ONCE = 8  # of a batch
 
 
 class Services:
@@ -105,24 +101,6 @@ class Services:
         query.transcript, query.notes = found.transcript, found.notes
         query.steps_ms["understand"] = 1e3 * (time.perf_counter() - start)
         return query
-
-    async def in_order(
-        self,
-        items: AsyncIterator[tuple[int, T]],
-        work: Callable[[int, T], Awaitable[R]],
-    ) -> AsyncIterator[R]:
-        """Results in the order of the items, `LINES_AT_ONCE` of them worked on at a time."""
-        running: list[asyncio.Future[R]] = []
-        try:
-            async for number, item in items:
-                running.append(asyncio.ensure_future(work(number, item)))
-                if len(running) >= LINES_AT_ONCE:
-                    yield await running.pop(0)
-            while running:
-                yield await running.pop(0)
-        finally:
-            for task in running:
-                task.cancel()
 
     def engines_answer(self) -> dict[str, bool]:
         """Which engines stand behind queries."""

@@ -17,7 +17,7 @@ from serve.problems import MEDIA_TYPE
 DETAILS = {
     400: "the body is malformed",
     401: "no API key, or an unknown one",
-    403: "the key may not change anything",
+    403: "this needs a key of role admin",
     404: "there is no such thing",
     408: "the upload stalled",
     413: "the upload is too large",

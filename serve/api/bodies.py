@@ -1,8 +1,8 @@
-"""Reading request bodies: JSON, forms with files, and lines of JSON."""
+"""Reading request bodies: JSON, and forms with files."""
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request
@@ -10,11 +10,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from serve.problems import Problem, invalid_fields
-from serve.schemas import MAX_FRAMES, MAX_LINES, MediaFields
+from serve.schemas import MAX_FRAMES, MediaFields
 
 B = TypeVar("B", bound=BaseModel)
 JSON, FORM, LINES = "application/json", "multipart/form-data", "application/x-ndjson"
-MAX_LINE_BYTES = 96 * 2**20  # a file in base64
 MAX_FORM_FIELDS = 100
 ANY_JSON = TypeAdapter[Any](Any)
 
@@ -25,7 +24,7 @@ async def read_body(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
     Raises:
         Problem: 400, 415 or 422.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     if content_type == FORM:
         return await _read_form(request, kind)
     if content_type != JSON:
@@ -40,10 +39,15 @@ async def read_json(request: Request, kind: type[B]) -> B:
     Raises:
         Problem: 400, 415 or 422.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     if content_type != JSON:
         raise wrong_type(content_type, JSON)
     return validated(kind, parsed(await whole_body(request)))
+
+
+def content_type_of(request: Request) -> str:
+    """The content type of a body, in lower case and without parameters; empty: none is given."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def whole_body(request: Request) -> bytes:
@@ -131,41 +135,15 @@ def files_of(fields: BaseModel) -> list[bytes]:
     """Take the files out of a body that holds them in base64.
 
     Raises:
-        Problem: 422, one is no base64.
+        Problem: 422, one is not valid base64.
     """
     if not isinstance(fields, MediaFields):
         return []
-    texts = [fields.media] if fields.media is not None else fields.frames
+    name, texts = "frames", fields.frames
+    if fields.media is not None:
+        name, texts = "media", [fields.media]
     fields.media, fields.frames = None, []
     try:
         return [base64.b64decode(text, validate=True) for text in texts]
     except (binascii.Error, ValueError) as error:
-        raise Problem(422, "file.base64", reason=str(error)) from error
-
-
-async def read_lines(request: Request) -> AsyncIterator[tuple[int, bytes]]:
-    """The number and text of each line of a body, as they arrive; empty lines are passed over.
-
-    Raises:
-        Problem: 413, 415 or 422.
-    """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type not in (LINES, "application/jsonl"):
-        raise wrong_type(content_type, LINES)
-    number, rest = 0, b""
-    async for chunk in request.stream():
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise Problem(413, "batch.line", line=number + 1, limit=MAX_LINE_BYTES)
-        for line in lines:
-            if line.strip():
-                yield _checked(number), line
-                number += 1
-    if rest.strip():
-        yield _checked(number), rest
-
-
-def _checked(number: int) -> int:
-    if number >= MAX_LINES:
-        raise Problem(422, "batch.lines", limit=MAX_LINES)
-    return number
+        raise Problem(422, "file.base64", name=name, reason=str(error)) from error

@@ -1,8 +1,7 @@
 """Routes that search and embed."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -10,19 +9,9 @@ from fastapi.responses import Response, StreamingResponse
 from ampere.retrieval.cells import json_value
 from ampere.retrieval.request import SearchRequest
 from serve.api.answers import QUERY, JsonResponse, bodies, hit_answer, services
-from serve.api.bodies import (
-    ANY_JSON,
-    FORM,
-    JSON,
-    LINES,
-    files_of,
-    parsed,
-    read_body,
-    read_json,
-    read_lines,
-    validated,
-)
-from serve.problems import Problem, request_id_of, server_error
+from serve.api.batch import batch
+from serve.api.bodies import FORM, JSON, LINES, read_body, read_json
+from serve.problems import Problem
 from serve.queries import Query
 from serve.schemas import (
     EmbedAnswer,
@@ -37,7 +26,6 @@ from serve.schemas import (
 from serve.served_index import SearchCall
 from serve.services import Services
 
-B = TypeVar("B", bound=QueryBody)
 router = APIRouter(prefix="/v1", tags=["search"])
 
 
@@ -170,52 +158,3 @@ async def embed_answer(held: Services, body: QueryBody, files: list[bytes]) -> d
         "domain": str(domain),
         "model": served.name,
     }
-
-
-async def batch(
-    request: Request,
-    kind: type[B],
-    answer: Callable[[Services, B, list[bytes]], Awaitable[dict[str, Any]]],
-) -> StreamingResponse:
-    """Answer the lines of a body one by one, some at a time."""
-    held: Services = services(request)
-    request_id = request_id_of(request)
-
-    async def line(number: int, text: bytes) -> dict[str, Any]:
-        try:
-            body = validated(kind, parsed(text))
-            return {
-                "index": number,
-                "status": 200,
-                "answer": await answer(held, body, files_of(body)),
-            }
-        except Problem as problem:
-            status, found = problem.status, problem
-        except Exception as error:
-            status, found = 500, server_error(error, request_id)
-        return {"index": number, "status": status, "problem": found.body(request_id)}
-
-    async def lines() -> AsyncIterator[bytes]:
-        number = 0
-        try:
-            async for done in held.in_order(read_lines(request), line):
-                yield encoded(done)
-                number += 1
-        except Problem as problem:  # of the body as a whole
-            failed = {"status": problem.status, "problem": problem.body(request_id)}
-            yield encoded({"index": number} | failed)
-
-    answers = lines()
-    first = await anext(answers, b"")
-
-    async def rest() -> AsyncIterator[bytes]:
-        yield first
-        async for done in answers:
-            yield done
-
-    return StreamingResponse(rest(), media_type=LINES)
-
-
-def encoded(value: Any) -> bytes:
-    """A line of JSON."""
-    return ANY_JSON.dump_json(value) + b"\n"

@@ -171,8 +171,7 @@ class Admission:
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """A `receive` that raises 413 and 408 before a body is stored."""
-        limit = int(self.max_upload_bytes * BASE64) + FORM_BYTES
-        limit *= parts_of(scope["path"])
+        limit = body_limit(self.max_upload_bytes) * parts_of(scope["path"])
         declared = Headers(scope=scope).get("content-length", "0")
         read, complete = 0, False
 
@@ -193,6 +192,11 @@ class Admission:
             return message
 
         return limited
+
+
+def body_limit(max_upload_bytes: int) -> int:
+    """Bytes of a request's body, or of a line of a batch."""
+    return int(max_upload_bytes * BASE64) + FORM_BYTES
 
 
 def parts_of(path: str) -> int:

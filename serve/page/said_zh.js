@@ -14,7 +14,7 @@ export default {
   "form.json": "{name} 为 {got}，应为 JSON。",
   "batch.line": "第 {line} 行超过 {limit} 字节。",
   "batch.lines": "批量请求超过 {limit} 行，请分多次发送。",
-  "file.base64": "media 不是 base64：{reason}",
+  "file.base64": "{name} 不是有效的 base64：{reason}",
   "file.large": "文件有 {size} 字节，上限为 {limit}（serve.max_upload_mb）。",
   "file.unreadable": "原因（英文）：{reason}",
   "file.twice": "查询同时有文件和 media_uri，只能给出其一。",

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, forms, lines; what does not fit is named."""
+"""Bodies of requests: JSON and forms; what does not fit is named."""
 
 import asyncio
 import base64
@@ -10,9 +10,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from serve.api import bodies
 from serve.api.answers import JsonResponse
-from serve.api.bodies import read_body, read_lines
+from serve.api.bodies import read_body
 from serve.messages import MESSAGES
 from serve.problems import Problem, add_problems
 from serve.schemas import SearchBody
@@ -31,10 +30,6 @@ def endpoint() -> FastAPI:
                 "files": [file.decode() for file in files],
             }
         )
-
-    @api.post("/lines")
-    async def lines(request: Request) -> list[list[Any]]:
-        return [[number, line.decode()] async for number, line in read_lines(request)]
 
     return api
 
@@ -75,12 +70,17 @@ def test_several_files_are_frames_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("options", "status", "detail"),
     [
-        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "is no JSON"),
+        (
+            {"content": b"{", "headers": {"content-type": "application/json"}},
+            400,
+            "is not valid JSON",
+        ),
         ({"content": b"[]", "headers": {"content-type": "application/json"}}, 422, "is a list"),
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "text/plain; expected"),
         ({"json": {"k": 0}}, 422, "k: "),
         ({"json": {"kk": 1}}, 422, "kk: "),
-        ({"json": {"media": "???"}}, 422, "media is no base64"),
+        ({"json": {"media": "???"}}, 422, "media is not valid base64"),
+        ({"json": {"frames": ["???"]}}, 422, "frames is not valid base64"),
         ({"json": {"vector": ["nan"]}}, 422, "vector.0: "),
         ({"data": {"weights": "{"}, "files": {"file": b"x"}}, 422, "weights is '{'"),
         ({"files": {"text": b"x"}}, 422, "text is a file; expected the file in the field `file`"),
@@ -107,16 +107,6 @@ def test_half_a_character_is_refused() -> None:
 def test_numbers_that_json_lacks_are_null() -> None:
     answer = JsonResponse({"price": float("nan"), "columns": [float("inf"), "红"]})
     assert answer.body == '{"price":null,"columns":[null,"红"]}'.encode()
-
-
-def test_lines_are_numbered_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = {"content-type": "application/x-ndjson"}
-    answer = post("/lines", content=b'{"a": 1}\n\n{"b": 2}', headers=kind)
-    assert answer.json() == [[0, '{"a": 1}'], [1, '{"b": 2}']]
-    monkeypatch.setattr(bodies, "MAX_LINES", 2)
-    answer = post("/lines", content=b"1\n2\n3\n", headers=kind)
-    assert answer.status_code == 422 and "over 2 lines" in answer.text
-    assert post("/lines", json={}).status_code == 415
 
 
 def test_value_that_is_too_large_is_not_repeated_in_the_answer() -> None:

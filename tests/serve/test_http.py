@@ -172,7 +172,21 @@ def test_batch_answers_lines_in_their_order_and_fails_each_by_itself(
     vectors = http.post("/v1/embed/batch", content=json.dumps(lines[0]), headers=headers)
     assert json.loads(vectors.text)["status"] == 422  # k is no field of it
     many = http.post("/v1/search/batch", content=b"{}\n" * 1001, headers=headers)
-    assert json.loads(many.text.splitlines()[-1])["status"] == 422
+    assert many.status_code == 422 and "over 1000 lines" in many.json()["detail"]
+    assert http.post("/v1/search/batch", json={}).status_code == 415
+
+
+def test_batch_of_many_packets_is_answered_whole(http: httpx.Client) -> None:
+    """The first answers are ready before the last lines arrive."""
+    lines = [json.dumps({"vector": [n + 1.0, *[0.5] * 127], "k": 1}) for n in range(400)]
+    body = "\n".join(lines).encode()
+    assert len(body) > 200_000
+    headers = {"content-type": "application/x-ndjson"}
+    response = http.post("/v1/search/batch", content=body, headers=headers)
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    assert [(answer["index"], answer["status"]) for answer in answers] == [
+        (n, 200) for n in range(400)
+    ]
 
 
 def found_soon(http: httpx.Client, sample_id: str, body: dict[str, Any], *, is_there: bool) -> bool:
@@ -227,15 +241,16 @@ def test_samples_that_cannot_be_stored_have_their_own_status(http: httpx.Client)
         {"sample_id": "v4", "domain": "page", "media": "eA=="},
         {"sample_id": "v5", "domain": "page"},
         {"sample_id": "v6", "domain": "page", "media_uri": "file:///etc/passwd"},
+        {"sample_id": "v7", "domain": "page", "vector": vector, "columns": {"category": 5}},
     ]
     answer = http.put("/v1/samples", json={"samples": samples})
     assert answer.status_code == 207
     items = answer.json()["items"]
-    assert [item["status"] for item in items] == [200, 422, 422, 422, 422, 422]
+    assert [item["status"] for item in items] == [200, 422, 422, 422, 422, 422, 422]
     details = [item["problem"]["detail"] for item in items[1:]]
     for detail, expected in zip(
         details,
-        ["128", "colour", "neither an image", "no file, text", "allowed store"],
+        ["128", "colour", "neither an image", "no file, text", "allowed store", "type number"],
         strict=True,
     ):
         assert expected in detail
