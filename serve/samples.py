@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ampere.catalog.extra_columns import ColumnTypes
 from ampere.media.content_type import content_type, suffix
 from ampere.records import FRAMES, SAMPLES, SUMMARIES, TRANSCRIPTS
 from ampere.retrieval.query_vector import unit
@@ -38,6 +40,7 @@ class Samples:
     def __init__(self, workspace: Workspace, queries: Queries) -> None:
         self.workspace, self.queries = workspace, queries
         self._writers: dict[str, LiveWriter] = {}  # by model with its weights
+        self._opening = threading.Lock()
 
     async def put(self, body: SampleBody, files: list[bytes]) -> None:
         """Store a sample in the tables of all served models; return once it is durable.
@@ -45,6 +48,7 @@ class Samples:
         Raises:
             Problem: it cannot be read or does not fit the catalog's columns.
         """
+        columns = await asyncio.to_thread(self._columns, body)
         uris: tuple[str, ...] = () if body.media_uri is None else (body.media_uri,)
         query = await self.queries.read(
             QueryBody(media_uri=body.media_uri, text=body.text, domain=body.domain), files
@@ -55,7 +59,21 @@ class Samples:
             uris = await asyncio.to_thread(self._store_files, query.files)
         for pair in self.queries.backend.pairs.values():
             sample, served = await pair.with_same_weights(partial(self._made, pair, query, body))
-            await self._write(served, replace(sample, media_uris=uris))
+            await self._write(served, replace(sample, media_uris=uris, columns=columns))
+
+    def _columns(self, body: SampleBody) -> dict[str, Any]:
+        """The further columns of a sample, in the types that they have in the catalog.
+
+        Raises:
+            Problem: 422, a value has another type.
+        """
+        types = ColumnTypes(self.workspace.table(SAMPLES).extra_columns())
+        try:
+            types.add(body.columns, f"sample {body.sample_id}")
+        except ValueError as error:
+            raise Problem(422, "request.invalid", reason=str(error)) from error
+        typed = types.arrays([body.columns])
+        return {name: typed[name][0].as_py() for name in body.columns if name in typed}
 
     async def _made(
         self, pair: ServedPair, query: Query, body: SampleBody, served: ServedModel
@@ -78,14 +96,13 @@ class Samples:
             text=body.text,
             frames=tuple(frames),
             timestamps_s=tuple(times),
-            columns=body.columns,
         )
         return sample, served
 
     async def _write(self, served: ServedModel, sample: LiveSample) -> None:
         writer = await asyncio.to_thread(self._writer, served.name)
         try:
-            await asyncio.to_thread(writer.upsert, [sample])
+            await asyncio.wrap_future(writer.submit([sample]))
         except (ValueError, TypeError, pa.ArrowException) as error:
             raise Problem(422, "request.invalid", reason=str(error)) from error
 
@@ -98,12 +115,13 @@ class Samples:
         await self.row(sample_id)
         name = next(iter(self.queries.backend.pairs.values())).newest.name
         writer = await asyncio.to_thread(self._writer, name)
-        await asyncio.to_thread(writer.delete, [sample_id])
+        await asyncio.wrap_future(writer.submit(deleted=[sample_id]))
 
     def _writer(self, name: str) -> LiveWriter:
-        if name not in self._writers:
-            self._writers[name] = LiveWriter(self.workspace, name)
-        return self._writers[name]
+        with self._opening:
+            if name not in self._writers:
+                self._writers[name] = LiveWriter(self.workspace, name)
+            return self._writers[name]
 
     def _store_files(self, files: Sequence[bytes]) -> tuple[str, ...]:
         """Keep uploads in the workspace under their checksum; returns their URIs."""

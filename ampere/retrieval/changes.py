@@ -46,30 +46,36 @@ class GroupCommitter(Generic[Row]):
         self._commit, self._group_s, self._maintain = commit, group_s, maintain
         self._commits, self._maintenance = 0, threading.Thread()
         self._changes: queue.Queue[_Change[Row] | None] = queue.Queue()
+        self._is_closed, self._closing = False, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, rows: Mapping[str, Row | None]) -> None:
-        """Commit changes; return once they are durable.
+    def submit(self, rows: Mapping[str, Row | None]) -> Future[None]:
+        """Commit changes; the future is done once they are durable.
+
+        A change whose future is canceled before its commit begins is dropped.
 
         Args:
             rows: sample id -> its new row, None: deleted.
 
         Raises:
             RuntimeError: the committer is closed.
-            Exception: that of the commit.
         """
-        if not self._thread.is_alive():
-            raise RuntimeError("the writer is closed")
-        if not rows:
-            return
         change = _Change(rows)
-        self._changes.put(change)
-        change.done.result()
+        with self._closing:  # a change behind the end would wait for ever
+            if self._is_closed:
+                raise RuntimeError("the writer is closed")
+            if rows:
+                self._changes.put(change)
+            else:
+                change.done.set_result(None)
+        return change.done
 
     def close(self) -> None:
         """Commit what is waiting, end the maintenance, and stop."""
-        self._changes.put(None)
+        with self._closing:
+            self._is_closed = True
+            self._changes.put(None)
         self._thread.join()
         if self._maintenance.is_alive():
             self._maintenance.join()
@@ -78,6 +84,8 @@ class GroupCommitter(Generic[Row]):
         is_open = True
         while is_open:
             group, is_open = self._next_group()
+            # From here on, whoever waits for a change cannot cancel it.
+            group = [change for change in group if change.done.set_running_or_notify_cancel()]
             if not group:
                 continue
             rows: dict[str, Row | None] = {}

@@ -54,11 +54,11 @@ class TableWriter:
         """
         rows = checked(rows, self._schema)
         ids = rows[KEY].to_pylist()
-        self._committer.put({name: rows.slice(at, 1) for at, name in enumerate(ids)})
+        self._committer.submit({name: rows.slice(at, 1) for at, name in enumerate(ids)}).result()
 
     def delete(self, sample_ids: Sequence[str]) -> None:
         """Delete rows; ids that there are not are ignored. Return once it is durable."""
-        self._committer.put(dict.fromkeys(sample_ids))
+        self._committer.submit(dict.fromkeys(sample_ids)).result()
 
     def close(self) -> None:
         """Commit what is waiting, and stop."""

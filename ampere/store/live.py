@@ -5,6 +5,7 @@ the search table, so that the nightly stages keep it and embed it again after a 
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +81,8 @@ class LiveWriter:
         if dataset is None:
             raise FileNotFoundError(f"{workspace.uri} has no embeddings of model weights {name}")
         self._dim = dataset.schema.field("vector").type.list_size
-        self._columns = [column.name for column in workspace.table(SAMPLES).extra_columns()]
+        extra = workspace.table(SAMPLES).extra_columns()
+        self._columns = {column.name: column.type for column in extra}
         self._committer = GroupCommitter(
             self._write,
             group_s,
@@ -93,18 +95,31 @@ class LiveWriter:
         """Insert samples, or replace those with the same id; return once they are durable.
 
         Raises:
-            ValueError: a vector has another size or length, or a column is unknown.
+            ValueError: see `submit`.
         """
-        for sample in samples:
-            self._check(sample)
-        self._committer.put({sample.sample_id: sample for sample in samples})
+        self.submit(samples).result()
 
     def delete(self, sample_ids: Sequence[str]) -> None:
         """Delete samples from all tables; unknown ids are ignored. Return once it is durable.
 
         A sample that the catalog still lists comes back with the next `ampere prepare`.
         """
-        self._committer.put(dict.fromkeys(sample_ids))
+        self.submit(deleted=sample_ids).result()
+
+    def submit(
+        self, samples: Sequence[LiveSample] = (), deleted: Sequence[str] = ()
+    ) -> Future[None]:
+        """Begin to upsert samples and to delete others; the future is done once it is durable.
+
+        Raises:
+            ValueError: a vector has another size or length, or a column is unknown or has another
+                type. Other calls share the commit, so a sample that it would fail for is refused
+                before.
+        """
+        for sample in samples:
+            self._check(sample)
+        changes = dict.fromkeys(deleted) | {sample.sample_id: sample for sample in samples}
+        return self._committer.submit(changes)
 
     def close(self) -> None:
         """Commit what is waiting, and stop."""
@@ -130,6 +145,14 @@ class LiveWriter:
                 f"unknown columns {', '.join(unknown)} of {sample.sample_id}; the catalog has "
                 f"{', '.join(self._columns) or 'no further columns'}"
             )
+        for name, value in sample.columns.items():
+            try:
+                pa.array([value], self._columns[name])
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(
+                    f"column {name} of {sample.sample_id} is {str(value)[:100]!r}; the catalog's "
+                    f"column has the type {self._columns[name]}"
+                ) from error
 
     def _write(self, changes: dict[str, LiveSample | None]) -> None:
         """Write a group of changes. The search table comes last: its row is what is found.

@@ -25,12 +25,12 @@ class Store:
         self.commits.append(rows)
 
 
-def test_change_is_committed_when_put_returns() -> None:
+def test_change_is_committed_when_its_future_is_done() -> None:
     store = Store()
     committer = GroupCommitter(store.commit, group_s=0)
-    committer.put({"a": 1, "b": None})
+    committer.submit({"a": 1, "b": None}).result(30)
     assert store.commits == [{"a": 1, "b": None}]
-    committer.put({})
+    committer.submit({}).result(30)
     committer.close()
     assert store.commits == [{"a": 1, "b": None}]
 
@@ -40,18 +40,15 @@ def test_callers_share_commits_and_the_later_change_wins() -> None:
     store = Store()
     store.is_open.clear()
     committer = GroupCommitter(store.commit, group_s=0)
-    with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(committer.put, {"a": 0})
-        while committer._changes.qsize() or not committer._thread.is_alive():
-            pass  # until the first one is being committed
-        later = []
-        for number, change in enumerate([{"a": 1, "b": 1}, {"b": None}, {"a": 2}], start=1):
-            later.append(pool.submit(committer.put, change))
-            while committer._changes.qsize() < number:
-                pass
-        store.is_open.set()
-        for future in (first, *later):
-            future.result(30)
+    first = committer.submit({"a": 0})
+    while not first.running():
+        pass
+    changes = [{"a": 1, "b": 1}, {"b": None}, {"c": 3}, {"a": 2}]
+    later = [committer.submit(change) for change in changes]
+    assert later[2].cancel() and not first.cancel()  # nobody waits for it; that one has begun
+    store.is_open.set()
+    for future in (first, later[0], later[1], later[3]):
+        future.result(30)
     committer.close()
     assert store.commits == [{"a": 0}, {"a": 2, "b": None}]
 
@@ -61,25 +58,38 @@ def test_error_reaches_all_who_wait_and_the_next_change_is_committed() -> None:
     committer = GroupCommitter(store.commit, group_s=0)
     store.error = OSError("no space left on device")
     with pytest.raises(OSError, match="no space left"):
-        committer.put({"a": 1})
+        committer.submit({"a": 1}).result(30)
     store.error = None
-    committer.put({"b": 2})
+    committer.submit({"b": 2}).result(30)
     assert store.commits == [{"b": 2}]
     committer.close()
     with pytest.raises(RuntimeError, match="the writer is closed"):
-        committer.put({"c": 3})
+        committer.submit({"c": 3}).result(30)
 
 
 def test_waiting_changes_are_committed_at_the_end() -> None:
     store = Store()
     committer = GroupCommitter(store.commit, group_s=5)
+    waiting = committer.submit({"a": 1})
+    committer.close()
+    assert waiting.done() and store.commits == [{"a": 1}]
+
+
+def test_change_that_comes_while_the_committer_closes_is_refused() -> None:
+    """It would lie behind the end, and whoever waits for it would wait for ever."""
+    store = Store()
+    store.is_open.clear()
+    committer = GroupCommitter(store.commit, group_s=0)
+    first = committer.submit({"a": 1})
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(committer.put, {"a": 1})
-        while not committer._changes.qsize() and not waiting.running():
+        closing = pool.submit(committer.close)
+        while not committer._is_closed:
             pass
-        committer.close()
-        waiting.result(30)
-    assert store.commits == [{"a": 1}]
+        with pytest.raises(RuntimeError, match="the writer is closed"):
+            committer.submit({"b": 2})
+        store.is_open.set()
+        closing.result(30)
+    assert first.done() and store.commits == [{"a": 1}]
 
 
 def test_no_change_waits_for_the_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,16 +101,16 @@ def test_no_change_waits_for_the_maintenance(monkeypatch: pytest.MonkeyPatch) ->
         assert may_end.wait(30)
 
     committer = GroupCommitter(store.commit, group_s=0, maintain=maintain)
-    committer.put({"a": 1})
+    committer.submit({"a": 1}).result(30)
     assert not began.acquire(blocking=False)
-    committer.put({"b": 2})
+    committer.submit({"b": 2}).result(30)
     assert began.acquire(timeout=30)
     for number in range(5):  # while it runs; it is not started a second time
-        committer.put({"c": number})
+        committer.submit({"c": number}).result(30)
     assert len(store.commits) == 7 and not began.acquire(blocking=False)
     may_end.set()
     committer._maintenance.join(30)
-    committer.put({"d": 1})
+    committer.submit({"d": 1}).result(30)
     assert began.acquire(timeout=30)
     committer.close()
     assert not committer._maintenance.is_alive()

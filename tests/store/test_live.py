@@ -179,6 +179,7 @@ def test_job_that_runs_meanwhile_brings_no_deleted_sample_back(served: Workspace
         ({"vector": VECTORS[0] * 2}, "vector of new has length 2.0; expected 1"),
         ({"vector": VECTORS[0] * np.nan}, "vector of new has length nan; expected 1"),
         ({"columns": {"colour": "red"}}, "unknown columns colour of new; the catalog has price"),
+        ({"columns": {"price": "cheap"}}, "column price of new is 'cheap'; .* has the type double"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(
