@@ -122,7 +122,7 @@ class AsyncClient:
         while True:
             try:
                 response = await self._http.send(request)
-                return call.answer(response, is_repeated=attempts.failed > 0)
+                return call.answer(response, may_be_done=attempts.may_be_done)
             except FAILED as error:
                 failure = error
             if (wait := attempts.wait_after(failure)) is None:

@@ -94,13 +94,13 @@ class Call(Generic[T]):
         request.read()
         return request
 
-    def answer(self, response: httpx.Response, *, is_repeated: bool) -> T:
+    def answer(self, response: httpx.Response, *, may_be_done: bool) -> T:
         """The answer, from a response that was read.
 
         Raises:
             ApiError: it is another one.
         """
-        if response.status_code in OK or (is_repeated and response.status_code == self.done_again):
+        if response.status_code in OK or (may_be_done and response.status_code == self.done_again):
             return self.read(response)
         raise response_error(response)
 

@@ -7,7 +7,8 @@ import httpx
 
 from ampere.client.errors import ApiError
 
-NOT_EXECUTED = (429, 503)  # the endpoint refused before it began
+REFUSED = (429, 503)  # the endpoint asks to try again
+LATE = "late"  # code of a 503 that came after the work had begun
 GATEWAY = (502, 504)
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -45,6 +46,10 @@ class Attempts:
         is_idempotent: whether it may be executed twice.
         clock: a monotonic clock, in seconds.
         jitter: random numbers from 0 to 1.
+
+    Attributes:
+        failed: attempts that failed.
+        may_be_done: whether one of them may have been executed.
     """
 
     def __init__(
@@ -62,12 +67,13 @@ class Attempts:
 
     def restart(self) -> None:
         """Start counting again, because part of the work is done."""
-        self.failed = 0
+        self.failed, self.may_be_done = 0, False
         self._start = self._clock()
 
     def wait_after(self, error: Exception) -> float | None:
         """Seconds to wait after a failed attempt; None: it was the last one."""
         self.failed += 1
+        self.may_be_done = self.may_be_done or not was_refused(error)
         if not may_pass(error, self._is_idempotent):
             return None
         # The exponent's bound keeps the power finite; no wait is that long.
@@ -82,19 +88,23 @@ class Attempts:
 def may_pass(error: Exception, is_idempotent: bool) -> bool:
     """Whether a request may be sent again after an error.
 
-    One that is not idempotent is sent again only if it was surely not executed: the connection was
-    never made, or the endpoint refused it with 429 or 503.
+    One that is not idempotent is sent again only if it was surely not executed.
     """
+    if was_refused(error):
+        return True
     if isinstance(error, ApiError):
-        if error.status in NOT_EXECUTED:
-            return True
         # Ray Serve's proxy answers 500, and no problem document, if a replica dies.
         is_gateways = error.status in GATEWAY or (error.status == 500 and not error.is_problem)
-        return is_idempotent and is_gateways
-    if isinstance(error, NOT_SENT):
-        return True
+        return is_idempotent and (error.status in REFUSED or is_gateways)
     # Not an unsupported URL, for example.
     is_lost = isinstance(
         error, (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)
     )
     return is_idempotent and is_lost
+
+
+def was_refused(error: Exception) -> bool:
+    """Whether a request was surely not executed: never sent, or refused before its work began."""
+    if isinstance(error, ApiError):
+        return error.status in REFUSED and error.code != LATE
+    return isinstance(error, NOT_SENT)

@@ -144,7 +144,7 @@ class Client:
         attempts = self._connection.attempts(is_idempotent=call.is_idempotent)
         while True:
             try:
-                return call.answer(self._http.send(request), is_repeated=attempts.failed > 0)
+                return call.answer(self._http.send(request), may_be_done=attempts.may_be_done)
             except FAILED as error:
                 failure = error
             if (wait := attempts.wait_after(failure)) is None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
+from ampere.store.indexes import base_meta
 from ampere.store.rollback import publish_base, roll_back
 from ampere.store.workspace import Workspace
 from serve.api.answers import ADMIN, QUERY, READ, JsonResponse, bodies, services
@@ -101,14 +102,14 @@ async def publish(request: Request) -> JsonResponse:
     held = services(request)
     body = await read_json(request, PublishBody)
     pair = held.queries.backend.pair(body.model)
-    name = pair.newest.name
+    stats = await stats_of(pair)
     try:
-        await asyncio.to_thread(publish_base, held.workspace, name, body.version)
+        await asyncio.to_thread(publish_base, held.workspace, stats["name"], body.version)
     except (ValueError, OSError) as error:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "publish", f"{pair.model} {body.version}", None)
-    return JsonResponse(model_answer(pair, await stats_of(pair)) | {"base_version": body.version})
+    return JsonResponse(await answer_of_base(held.workspace, pair, stats, body.version))
 
 
 @router.post(
@@ -122,13 +123,30 @@ async def rollback(request: Request) -> JsonResponse:
     """Serve the base before the current one again; live changes stay."""
     held = services(request)
     pair = held.queries.backend.pair((await read_json(request, ModelBody)).model)
+    # First, so that 503 says that nothing was done: a client sends it again, and a second rollback
+    # would go further back.
+    stats = await stats_of(pair)
     try:
-        version = await asyncio.to_thread(roll_back, held.workspace, pair.model, pair.newest.name)
+        version = await asyncio.to_thread(roll_back, held.workspace, pair.model, stats["name"])
     except (ValueError, OSError, RuntimeError) as error:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
     held.audit.write(request, "rollback", f"{pair.model} {version}", None)
-    return JsonResponse(model_answer(pair, await stats_of(pair)) | {"base_version": version})
+    return JsonResponse(await answer_of_base(held.workspace, pair, stats, version))
+
+
+async def answer_of_base(
+    workspace: Workspace, pair: ServedPair, stats: dict[str, Any], version: int
+) -> dict[str, Any]:
+    """A served model with a base that its replicas follow to within seconds.
+
+    Args:
+        stats: of the replica, which may still have the base before.
+        version: of the base.
+    """
+    meta = await asyncio.to_thread(base_meta, workspace, stats["name"], version)
+    of_base = {"base": version, "recall": meta.get("gate", {}), "built_at": meta.get("built_at")}
+    return model_answer(pair, stats | of_base | {"changes": None})
 
 
 def without_paths(error: Exception, workspace: Workspace) -> str:

@@ -138,9 +138,9 @@ class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield part
 
 
-def problem(status: int, detail: str = "no", **headers: str) -> httpx.Response:
+def problem(status: int, detail: str = "no", *, code: str = "c", **headers: str) -> httpx.Response:
     """A problem document."""
-    content = json.dumps({"status": status, "detail": detail, "code": "c", "request_id": "r1"})
+    content = json.dumps({"status": status, "detail": detail, "code": code, "request_id": "r1"})
     kind = {"content-type": "application/problem+json"}
     return httpx.Response(status, content=content, headers=kind | headers)
 

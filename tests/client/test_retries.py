@@ -61,6 +61,7 @@ def test_other_failures_are_not(driver: MakeDriver, failure: httpx.Response | Ex
     [
         (problem(429), True),
         (problem(503), True),
+        (problem(503, code="late"), False),  # the work had begun
         (httpx.ConnectError("refused"), True),
         (httpx.ConnectTimeout("slow"), True),
         (problem(502), False),
@@ -93,8 +94,10 @@ def test_deleted_by_a_lost_attempt_is_deleted(driver: MakeDriver) -> None:
     endpoint = Endpoint(LOST, problem(404))
     assert driver(endpoint).call("delete_sample", "a") is None
     assert driver(Endpoint(LOST, problem(404))).call("withdraw", "a") is None
-    with pytest.raises(NotFound):
-        driver(Endpoint(problem(404))).call("delete_sample", "a")
+    assert driver(Endpoint(problem(503, code="late"), problem(404))).call("withdraw", "a") is None
+    for refused in ([], [problem(429)], [problem(503)], [httpx.ConnectError("refused")]):
+        with pytest.raises(NotFound):
+            driver(Endpoint(*refused, problem(404))).call("delete_sample", "a")
     with pytest.raises(NotFound):
         driver(Endpoint(LOST, problem(404))).call("sample", "a")
 
