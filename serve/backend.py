@@ -19,6 +19,7 @@ from ampere.store.workspace import Workspace
 from serve.embedder import EmbedCall, EmbedItem, Refused, Vectors
 from serve.followed_value import FollowedValue
 from serve.problems import Problem
+from serve.remote import answer_of
 from serve.served_index import Facets, SearchCall
 from serve.weights import UnknownWeights
 
@@ -155,7 +156,7 @@ async def answered(method: Any, argument: Any) -> Any:
     """
     for attempt in range(ATTEMPTS):
         try:
-            return await method.remote(argument)
+            return await answer_of(method.remote(argument))
         except DEAD as error:
             failure = error
             await asyncio.sleep(PAUSE_S * attempt)

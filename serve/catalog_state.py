@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -18,8 +17,24 @@ DUPLICATE_SIMILARITY, AGREEING = 0.98, 5  # as `ampere report coverage`
 KEEP_S = 300.0  # a look at all samples takes seconds to minutes
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A look at the catalog with some weights: what it found, and when, once it is done."""
+
+    name: str
+    task: asyncio.Task[tuple[float, Coverage]]
+
+    def is_current(self, name: str) -> bool:
+        """Whether a request for these weights needs no further look."""
+        if name != self.name or (self.task.done() and self.task.exception()):
+            return False
+        return not self.task.done() or time.monotonic() - self.task.result()[0] < KEEP_S
+
+
 class CoverageCache:
     """The coverage of each model's catalog, found once in a while.
+
+    A look goes on if the request that began it ends, so that a later one finds its result.
 
     Args:
         workspace: with the catalog.
@@ -27,7 +42,7 @@ class CoverageCache:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._found: dict[str, tuple[float, Coverage]] = {}
+        self._looks: dict[str, _Look] = {}  # by model
         self._lock = asyncio.Lock()  # one look at a time
 
     async def get(
@@ -35,20 +50,24 @@ class CoverageCache:
     ) -> dict[str, Any]:
         """The coverage of a model's catalog, in the form that `shown` gives it."""
         name = pair.newest.name
-        async with self._lock:
-            found_at, coverage = self._found.get(name, (0.0, None))
-            if coverage is None or time.monotonic() - found_at > KEEP_S:
-                look = partial(
-                    find_coverage,
-                    self.workspace,
-                    pair.model,
-                    name=name,
-                    duplicate_similarity=DUPLICATE_SIMILARITY,
-                    agreeing=AGREEING,
-                )
-                coverage = await asyncio.to_thread(look)
-                self._found = {name: (time.monotonic(), coverage)}
+        look = self._looks.get(pair.model)
+        if look is None or not look.is_current(name):
+            look = _Look(name, asyncio.create_task(self._look(pair.model, name)))
+            self._looks[pair.model] = look
+        _, coverage = await asyncio.shield(look.task)
         return await asyncio.to_thread(shown, coverage)
+
+    async def _look(self, model: str, name: str) -> tuple[float, Coverage]:
+        async with self._lock:
+            coverage = await asyncio.to_thread(
+                find_coverage,
+                self.workspace,
+                model,
+                name=name,
+                duplicate_similarity=DUPLICATE_SIMILARITY,
+                agreeing=AGREEING,
+            )
+        return time.monotonic(), coverage
 
 
 def coverage_answer(coverage: Coverage, limit: int) -> dict[str, Any]:

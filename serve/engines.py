@@ -20,6 +20,7 @@ from ampere.text.normalize import readable_text
 from ampere.text.summary import LLM_TEXTS
 from ampere.text.transcript import Transcript
 from serve.messages import Message, message
+from serve.remote import answer_of
 
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log file
@@ -184,14 +185,9 @@ def _start(engine: DeploymentHandle) -> Callable[[], Awaitable[None]]:
 
 
 def _calls(method: DeploymentHandle) -> Callable[..., Awaitable[Any]]:
-    """Calls of a deployment's method; one that is cancelled here is cancelled there."""
+    """Calls of a deployment's method."""
 
     async def call(*arguments: Any) -> Any:
-        response = method.remote(*arguments)
-        try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+        return await answer_of(method.remote(*arguments))
 
     return call

@@ -39,7 +39,7 @@ MESSAGES = {
     "list it in serve.private_hosts",
     "model.unknown": "model is {model}; served are {served}",
     "embed.parts": "expected a file, text, or both; sample_id and vector have vectors",
-    "moment.parts": "a moment is found by a file, words or a vector",
+    "moment.parts": "the query is empty, or has words alone and this model reads no text",
     "vector.size": "vector has {got} numbers; expected {expected}",
     "sample.empty": "sample {sample} has no file, text or vector; give one",
     # What is not there.

@@ -6,6 +6,7 @@ import numpy as np
 
 from ampere.records import Domain
 from ampere.retrieval.moments import naming_segment
+from ampere.retrieval.query_vector import combine
 from ampere.store.serving import ServedModel
 from ampere.text.transcript import Segment
 from serve.embedder import EmbedItem
@@ -64,18 +65,23 @@ async def nearest_frame(
 
     async def ask(served: ServedModel) -> tuple[int, float]:
         request = search_request(SearchBody(mode="vector"), query)
-        vectors = list((await queries.embed(pair, served, request, query)).values())
-        if query.body.vector:
-            vectors.append(np.array(query.body.vector, np.float32))
-        if not vectors:
+        embedded = await queries.embed(pair, served, request, query)
+        sample = None
+        if request.sample_id is not None:
+            sample = await held.samples.vector(served, request.sample_id)
+        try:
+            wanted = combine(request, embedded, sample).query
+        except ValueError as error:
+            raise Problem(422, "request.invalid", reason=str(error)) from error
+        if wanted is None:
             raise Problem(422, "moment.parts")
         items = tuple(
             EmbedItem([frames[number]], None, domain or Domain.PAGE) for number in numbers
         )
         stored = await pair.embed(served, items)
-        if len(vectors[0]) != stored.shape[1]:
-            raise Problem(422, "vector.size", got=len(vectors[0]), expected=stored.shape[1])
-        similar = stored @ vectors[0]
+        if len(wanted) != stored.shape[1]:
+            raise Problem(422, "vector.size", got=len(wanted), expected=stored.shape[1])
+        similar = stored @ wanted
         best = int(np.argmax(similar))
         return numbers[best], float(similar[best])
 

@@ -17,6 +17,7 @@ from ampere.catalog.extra_columns import ColumnTypes
 from ampere.media.content_type import content_type, suffix
 from ampere.records import FRAMES, SAMPLES, SUMMARIES, TRANSCRIPTS
 from ampere.retrieval.query_vector import unit
+from ampere.store.embeddings import embeddings_spec
 from ampere.store.live import LiveSample, LiveWriter
 from ampere.store.serving import ServedModel
 from ampere.store.workspace import Workspace
@@ -150,6 +151,18 @@ class Samples:
     async def summaries(self, sample_id: str) -> list[dict[str, Any]]:
         """The rows of a sample in the `summaries` table."""
         return await asyncio.to_thread(self._rows, SUMMARIES, sample_id)
+
+    async def vector(self, served: ServedModel, sample_id: str) -> NDArray[np.float32]:
+        """The stored vector of a sample, float32 [D].
+
+        Raises:
+            Problem: 422, it has none.
+        """
+        spec = embeddings_spec(served.name)
+        rows = await asyncio.to_thread(self._rows, spec, sample_id, ["vector"])
+        if not rows:
+            raise Problem(422, "sample.missing", sample=repr(sample_id[:200]))
+        return np.array(rows[0]["vector"], np.float32)
 
     async def frame_times(self, sample_id: str) -> list[float | None]:
         """The time of each stored frame; empty: there are none."""

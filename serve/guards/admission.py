@@ -129,6 +129,7 @@ class Admission:
             return
         client = client_of(scope)
         needs_slot = takes_slot(scope["method"], scope["path"])
+        limit_s = self.timeout_s * parts_of(scope["path"])
         began = False
 
         async def sending(message: Message) -> None:
@@ -142,13 +143,13 @@ class Admission:
                 self.slots.take(client)
             try:
                 limited = self._limited(scope, receive)
-                async with asyncio.timeout(self.timeout_s * parts_of(scope["path"])):
+                async with asyncio.timeout(limit_s):
                     await self.app(scope, limited, sending)
             finally:
                 if needs_slot:
                     self.slots.give_back(client)
         except TimeoutError as error:
-            problem = Problem(503, "late", retry_after_s=5, seconds=f"{self.timeout_s:g}")
+            problem = Problem(503, "late", retry_after_s=5, seconds=f"{limit_s:g}")
             await self._refuse(problem, scope, receive, sending, began, error)
         except Problem as problem:
             await self._refuse(problem, scope, receive, sending, began, problem)

@@ -4,6 +4,7 @@ import secrets
 import time
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
@@ -57,6 +58,8 @@ class Envelope:
 
         try:
             await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            pass  # nobody waits for an answer
         except Exception as error:
             problem = server_error(error, request_id)
             if status:  # the answer has begun: the connection ends before its end

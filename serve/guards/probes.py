@@ -28,4 +28,8 @@ class ProbeMethods:
             await send(message)
 
         inner = {**scope, "method": "GET"} if method == "HEAD" else scope
-        await self.app(inner, receive, send_head)
+        try:
+            await self.app(inner, receive, send_head)
+        finally:
+            if "route" in inner:  # the metrics name it
+                scope["route"] = inner["route"]

@@ -26,7 +26,7 @@ export default {
   "uri.private": "media_uri 的主机 {host} 是私有地址；管理员可将其列入 serve.private_hosts。",
   "model.unknown": "没有模型 {model}；可用的有 {served}。",
   "embed.parts": "需要文件、文字或两者；sample_id 和 vector 已有向量。",
-  "moment.parts": "查找时刻需要文件、文字或向量。",
+  "moment.parts": "查询为空，或只有文字而此模型不读文字。",
   "vector.size": "向量有 {got} 个数，应为 {expected} 个。",
   "sample.empty": "样本 {sample} 没有文件、文本或向量，请给出其一。",
   "sample.missing": "没有样本 {sample}。",

@@ -223,6 +223,10 @@ def test_sample_is_found_after_it_was_put_and_gone_after_it_was_deleted(
     assert http.get(f"{place}/media").content == media
     moment = http.post(f"{place}/moment", json={"text": "咖啡机"}).json()
     assert moment["by"] == "frame" and moment["at_s"] == sample["frames"][moment["frame"]]["at_s"]
+    similar = http.post(f"{place}/moment", json={"sample_id": sample_id}).json()
+    assert similar["by"] == "frame" and similar["similarity"] > 0.5  # its own frames
+    unknown = http.post(f"{place}/moment", json={"sample_id": "none"})
+    assert unknown.status_code == 422 and "no sample 'none'" in unknown.json()["detail"]
     assert http.delete(place).status_code == 204
     assert found_soon(http, sample_id, query, is_there=False)
     assert http.get(place).status_code == 404 and http.delete(place).status_code == 404
