@@ -1,5 +1,6 @@
 """Starting and stopping the endpoint, for `ampere serve` and `ampere demo`."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -139,10 +140,30 @@ def stop() -> None:
     Ray and Serve's HTTP proxy run until this process ends.
     """
     from ray import serve
+    from ray.serve.exceptions import DeploymentUnavailableError
 
-    with contextlib.suppress(TimeoutError):
-        serve.get_app_handle(APPLICATION).drain.remote().result(timeout_s=DRAIN_S)
-    serve.delete(APPLICATION)
+    loop = asyncio.new_event_loop()  # left open: Serve's threads call it until the process ends
+    with contextlib.suppress(TimeoutError, DeploymentUnavailableError):
+        loop.run_until_complete(drain_gateways())
+    # Replicas would wait half a minute for load balancers. Nothing waits for them here but the
+    # call after it, which the controller answers once it knows that they are to end.
+    serve.delete(APPLICATION, _blocking=False)
+    serve.status()
+
+
+async def drain_gateways() -> None:
+    """Let all gateways refuse further requests, and wait for those in progress.
+
+    Serve's handles need an event loop, since gateways share theirs with Serve (`SETTINGS` of
+    `serve.environment`, which count for this process, too).
+
+    Raises:
+        TimeoutError: they take longer than `DRAIN_S`.
+    """
+    from ray import serve
+
+    draining = serve.get_app_handle(APPLICATION).broadcast("drain")
+    await draining.results_async(timeout_s=DRAIN_S, return_exceptions=True)
 
 
 def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> int:

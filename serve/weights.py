@@ -40,7 +40,7 @@ class FollowedModel(Generic[T]):
         workspace: with the model.
         model: its name.
         load: makes the value for some weights; runs in a thread and may take minutes.
-        unload: called with a value that is not needed any more.
+        unload: called in a thread with a value that is not needed any more.
     """
 
     def __init__(
@@ -54,18 +54,19 @@ class FollowedModel(Generic[T]):
         self._load, self._unload = load, unload
         served = served_model(workspace, model)
         self._values: dict[str, T] = {served.name: load(served)}
-        self._loaded_at = time.monotonic()
+        self._served, self._loaded_at = served.name, time.monotonic()
 
     def get(self, name: str) -> T | UnknownWeights:
-        """The value of some weights."""
-        if name not in self._values:
+        """The value of some weights; also from another thread than that of `follow`."""
+        try:
+            return self._values[name]
+        except KeyError:
             return UnknownWeights(name, tuple(self._values))
-        return self._values[name]
 
     @property
     def newest(self) -> T:
-        """The value of the weights that were loaded last."""
-        return list(self._values.values())[-1]
+        """The value of the weights that are to be served."""
+        return self._values[self._served]
 
     async def follow(self) -> None:
         """Load new weights as they are published; never returns."""
@@ -83,6 +84,7 @@ class FollowedModel(Generic[T]):
             value = await asyncio.to_thread(self._load, served)
             self._values[served.name] = value
             self._loaded_at = time.monotonic()
+        self._served = served.name
         if len(self._values) > 1 and time.monotonic() - self._loaded_at > KEEP_S:
             for name in [name for name in self._values if name != served.name]:
-                self._unload(self._values.pop(name))
+                await asyncio.to_thread(self._unload, self._values.pop(name))

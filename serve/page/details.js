@@ -11,21 +11,28 @@ import { problemText, problemView } from "./problems.js";
 import { searchWith } from "./query.js";
 import { whyView } from "./why.js";
 
+let latest = 0; // the sample that is shown, or the dialog's end
+
 /** Connects the dialog. */
 export function startDetails() {
   const dialog = byId("details");
-  dialog.addEventListener("close", () => dialog.replaceChildren()); // ends its video
+  dialog.addEventListener("close", () => {
+    latest += 1;
+    dialog.replaceChildren(); // ends its video
+  });
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 }
 
 /** Opens a sample; hit and place (see results.js) are those of the search that found it. */
 export async function openDetails(id, hit = null, place = null) {
+  const mine = (latest += 1);
   const dialog = byId("details");
   const body = el("div", { class: "details-body" }, el("p", { class: "loading" }, t("loading")));
   dialog.replaceChildren(head(id), body);
   if (!dialog.open) dialog.showModal();
   try {
     const sample = await api.sample(id);
+    if (mine !== latest) return;
     const words = wordsToMark(hit?.explanation, place?.ask.text);
     dialog.replaceChildren(head(id, sample), body);
     const stage = stageView(sample);
@@ -41,7 +48,7 @@ export async function openDetails(id, hit = null, place = null) {
     );
     await stage.start(hit, place);
   } catch (error) {
-    body.replaceChildren(problemView(error, () => openDetails(id, hit, place)));
+    if (mine === latest) body.replaceChildren(problemView(error, () => openDetails(id, hit, place)));
   }
 }
 

@@ -20,20 +20,22 @@ export function framesOf(id) {
 /** Cycles an image through the frames of a sample while the pointer or the focus is on `box`. */
 export function cycleFrames(box, image, id) {
   let timer = null;
+  let latest = 0; // the run that may go on
   const stop = () => {
     if (timer === null) return;
     clearTimeout(timer);
     timer = null;
+    latest += 1;
     image.src = api.frameUrl(id);
     box.querySelector(".ticks")?.remove();
   };
   const start = () => {
     if (timer !== null || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    timer = setTimeout(() => run(), START_MS);
+    timer = setTimeout(() => run((latest += 1)), START_MS);
   };
-  const run = async () => {
+  const run = async (mine) => {
     const frames = await framesOf(id).catch(() => []);
-    if (timer === null || frames.length < 2) return;
+    if (mine !== latest || frames.length < 2) return;
     const ticks = el("span", { class: "ticks" }, frames.map(() => el("i")));
     box.append(ticks);
     let at = 0;

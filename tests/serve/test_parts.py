@@ -85,6 +85,12 @@ def test_new_weights_are_loaded_beside_the_old_ones_which_go_later(
         await followed.refresh()
         assert followed.get(second.name) == second.name == followed.newest
         assert followed.get(first.name) == first.name and not gone
+        (folder / "model.safetensors").write_text("weights")
+        assert publish_weights(workspace, "m") == first  # back to weights that are still loaded
+        await followed.refresh()
+        assert followed.newest == first.name
+        changed_weights(folder)
+        publish_weights(workspace, "m")
         monkeypatch.setattr(weights, "KEEP_S", -1.0)
         await followed.refresh()
         assert gone == [first.name]

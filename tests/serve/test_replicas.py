@@ -3,12 +3,15 @@
 import os
 import random
 import shutil
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -16,7 +19,7 @@ import pyarrow.compute as pc
 import pytest
 
 from ampere.cli import main
-from ampere.client import ApiError, Client, Unreachable
+from ampere.client import ApiError, Client, Retries, Unreachable
 from ampere.models.model_folder import embedding_name
 from ampere.records import SAMPLES
 from ampere.store.workspace import Workspace
@@ -181,3 +184,47 @@ def test_new_weights_are_taken_over_without_a_failed_or_mixed_answer(
         assert all(len(found) == 1 for found in of_model.values())
     both = answers[old].keys() & answers[new].keys()
     assert sum(answers[old][number] != answers[new][number] for number in both) > len(both) // 2
+
+
+class Upload:
+    """A picture that is being uploaded: the endpoint has taken the request, and waits for the rest.
+
+    Args:
+        endpoint: that searches by it.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        picture = endpoint.picture.read_bytes()
+        name = b'--b\r\nContent-Disposition: form-data; name="file"; filename="p.jpg"\r\n\r\n'
+        self.body = name + picture + b"\r\n--b--\r\n"
+        parts = urlsplit(endpoint.url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=30)
+        self.socket.sendall(
+            f"POST /v1/search HTTP/1.1\r\nHost: {parts.netloc}\r\nExpect: 100-continue\r\n"
+            f"Content-Length: {len(self.body)}\r\nConnection: close\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode()
+        )
+        assert self.socket.recv(1000).startswith(b"HTTP/1.1 100 ")
+        self.socket.sendall(self.body[:1000])
+
+    def finish(self) -> bytes:
+        """Send the rest; returns the first line of the answer."""
+        with self.socket:
+            self.socket.sendall(self.body[1000:])
+            return self.socket.recv(1000).partition(b"\r\n")[0]
+
+
+def test_requests_in_progress_are_answered_at_the_end(replicated: Replicated) -> None:
+    """The last test of this endpoint: it stops."""
+    endpoint = replicated.endpoint
+    uploads = [Upload(endpoint) for _ in range(4)]  # HAProxy gives both gateways some of them
+    endpoint.process.send_signal(signal.SIGINT)
+    with Client(endpoint.url, retries=Retries(total_s=0)) as client:
+        for _ in range(SOON):
+            try:
+                client.search(vector=[1.0] * 128)
+            except (ApiError, Unreachable):  # further requests are refused
+                break
+    assert [upload.finish() for upload in uploads] == [b"HTTP/1.1 200 OK"] * 4
+    assert endpoint.process.wait(timeout=60) == 130
+    assert endpoint.log.read_text().endswith("requests in progress were answered\n")

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser import expect_picture, hits, search, upload
 from tests.helpers.endpoint import Endpoint
@@ -95,3 +95,22 @@ def test_clip_that_the_browser_cannot_play_shows_its_frames(page: Page, endpoint
     hits(page, "live").first.locator(".picture").click()
     expect(page.locator(".stage .moment")).to_contain_text("cannot play the file")
     expect_picture(page.locator(".screen img"))
+
+
+def test_late_answer_does_not_replace_the_sample_that_was_opened_next(
+    page: Page, endpoint: Endpoint
+) -> None:
+    search(page, endpoint.words)
+    first, second = hits(page, "page").nth(0), hits(page, "page").nth(1)
+    held: list[Route] = []
+    page.route(f"**/v1/samples/{first.get_attribute('data-id')}", lambda route: held.append(route))
+    first.locator(".picture").click()
+    expect(page.locator("#details .loading")).to_be_visible()
+    page.keyboard.press("Escape")
+    second.locator(".picture").click()
+    shown = page.locator("#details .sample-id")
+    expect(shown).to_have_text(second.get_attribute("data-id") or "")
+    with page.expect_response(held[0].request.url):
+        held[0].continue_()
+    page.evaluate("fetch('/healthz').then(() => 0)")  # what came before it has been read
+    expect(shown).to_have_text(second.get_attribute("data-id") or "")

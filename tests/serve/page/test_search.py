@@ -3,7 +3,7 @@
 import re
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser import dropped, hits, ids, is_search, search, shown, upload
 from tests.helpers.endpoint import Endpoint
@@ -125,6 +125,27 @@ def test_frames_on_hover(page: Page, endpoint: Endpoint) -> None:
     expect(picture.locator("img")).to_have_attribute("src", re.compile("/frames/1$"))
     page.mouse.move(0, 0)
     expect(picture.locator("img")).to_have_attribute("src", re.compile("/frames/0$"))
+
+
+def test_frames_cycle_once_however_often_the_pointer_came(page: Page, endpoint: Endpoint) -> None:
+    search(page, endpoint.words)
+    held: list[Route] = []
+    page.route("**/frames", lambda route: held.append(route))
+    page.clock.install()
+    hit = hits(page, "live").first
+    for _ in range(2):  # it leaves before the frames are there, and comes again
+        hit.locator(".picture").hover()
+        page.clock.run_for(300)
+        page.mouse.move(0, 0)
+    hit.locator(".picture").hover()
+    page.clock.run_for(300)
+    with page.expect_response("**/frames"):
+        held[0].continue_()
+    ticks = hit.locator(".ticks")
+    expect(ticks).to_be_attached()
+    expect(ticks).to_have_count(1)
+    page.mouse.move(0, 0)
+    expect(ticks).to_have_count(0)
 
 
 def test_empty_query_starts_no_search(page: Page) -> None:
