@@ -29,6 +29,8 @@ HOLDS_INDEX = {"env_vars": INDEX_ENV}
 class SearchArgs(BaseModel):
     """Arguments of the application: the fields of `ServeSettings`; None: the preset's value.
 
+    Host and port are those of Serve itself.
+
     Attributes:
         workspace: folder or URI that every node can reach.
         requires_keys: whether each request needs an API key; false only where the address that

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import Request
 
 from ampere.store.workspace import Workspace
-from serve.problems import Problem, request_id_of
+from serve.problems import request_id_of
 
 FILE = "logs/audit.jsonl"
 
@@ -31,14 +31,21 @@ class Audit:
             handler = logging.FileHandler(path, encoding="utf-8", delay=True)
         self._logger.handlers = [handler]
 
-    def write(self, request: Request, action: str, target: str, problem: Problem | None) -> None:
-        """Record a change, also one that failed."""
+    def write(self, request: Request, action: str, target: str, status: int = 200) -> None:
+        """Record a change.
+
+        Args:
+            request: that asked for it.
+            action: such as put.
+            target: what is changed.
+            status: of a PUT that failed; 0: the request ended first, and the sample may be stored.
+        """
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": request_id_of(request),
             "key": request.scope.get("ampere.key_id"),
             "action": action,
             "target": target,
-            "status": 200 if problem is None else problem.status,
+            "status": status,
         }
         self._logger.info(json.dumps(line, ensure_ascii=False))

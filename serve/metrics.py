@@ -34,7 +34,7 @@ class Metrics:
         )
         self._steps = Histogram(
             "ampere_step_seconds",
-            "Time of a step of a query: prepare, embed, search, total",
+            "Time of a step of a query: understand, prepare, embed, search, total",
             ["replica", "step"],
             buckets=SECONDS,
             registry=self.registry,

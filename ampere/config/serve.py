@@ -41,14 +41,14 @@ class ServeSettings:
     max_batch: int = 16
     """Number of queries that the embedder computes at once, at most."""
     max_concurrent: int = 16
-    """Number of queries that a gateway replica works on at the same time.
+    """Number of requests that a gateway replica works on at the same time; a batch is one.
     Further ones get status 429 and the time to wait."""
     max_per_client: int = 8
     """Number of requests of one API key at the same time, per gateway replica."""
     max_upload_mb: int = 64
     """Largest accepted upload, in megabytes."""
     request_timeout_s: float = 60.0
-    """Seconds after which a request is given up, its upload included."""
+    """Seconds after which a request is given up, its upload included; a batch has 16 times that."""
     cached_queries: int = 10_000
     """Number of queries whose vectors each gateway replica remembers; 0: none."""
     stores: tuple[str, ...] = ()

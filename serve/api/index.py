@@ -108,7 +108,7 @@ async def publish(request: Request) -> JsonResponse:
     except (ValueError, OSError) as error:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
-    held.audit.write(request, "publish", f"{pair.model} {body.version}", None)
+    held.audit.write(request, "publish", f"{pair.model} {body.version}")
     return JsonResponse(await answer_of_base(held.workspace, pair, stats, body.version))
 
 
@@ -131,7 +131,7 @@ async def rollback(request: Request) -> JsonResponse:
     except (ValueError, OSError, RuntimeError) as error:
         reason = without_paths(error, held.workspace)
         raise Problem(422, "request.invalid", reason=reason) from error
-    held.audit.write(request, "rollback", f"{pair.model} {version}", None)
+    held.audit.write(request, "rollback", f"{pair.model} {version}")
     return JsonResponse(await answer_of_base(held.workspace, pair, stats, version))
 
 
@@ -183,7 +183,7 @@ async def judge(request: Request) -> JsonResponse:
     held = services(request)
     await held.samples.row(body.sample_id)
     judgment_id = await asyncio.to_thread(held.judge, body)
-    held.audit.write(request, "judge", body.sample_id, None)
+    held.audit.write(request, "judge", body.sample_id)
     return JsonResponse({"judgment_id": judgment_id}, 201)
 
 
@@ -205,5 +205,5 @@ async def withdraw(request: Request, judgment_id: JudgmentId) -> Response:
     """Take a judgment back: it counts no more. One before it of the same hit may count again."""
     held = services(request)
     await asyncio.to_thread(held.withdraw, judgment_id)
-    held.audit.write(request, "withdraw", judgment_id, None)
+    held.audit.write(request, "withdraw", judgment_id)
     return Response(status_code=204)

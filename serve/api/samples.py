@@ -59,12 +59,16 @@ async def put(request: Request) -> JsonResponse:
             await held.samples.put(sample, files_of(sample) if files is None else files)
         except Problem as found:
             problem = found
+        except asyncio.CancelledError:
+            held.audit.write(request, "put", sample.sample_id, 0)
+            raise
         except Exception as error:
             problem = server_error(error, request_id)
-        held.audit.write(request, "put", sample.sample_id, problem)
+        status = 200 if problem is None else problem.status
+        held.audit.write(request, "put", sample.sample_id, status)
         return {
             "sample_id": sample.sample_id,
-            "status": 200 if problem is None else problem.status,
+            "status": status,
             "problem": None if problem is None else problem.body(request_id),
         }
 
@@ -168,7 +172,7 @@ async def delete(request: Request, sample_id: str) -> Response:
     """
     held = services(request)
     await held.samples.delete(sample_id)
-    held.audit.write(request, "delete", sample_id, None)
+    held.audit.write(request, "delete", sample_id)
     return Response(status_code=204)
 
 
