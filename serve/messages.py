@@ -68,6 +68,7 @@ MESSAGES = {
     "starting": "a deployment of the endpoint is starting; try again",
     "starting.model": "model {model} is loading; try again",
     "starting.all": "the deployments do not answer within {seconds} s",
+    "disk.full": "the server's disk is full; its operator has to free some space",
     "bug": "{kind} on the server. Its log has the reason under this request id; please report it",
     # Notes of an answer: what the search went without.
     "transcriber.busy": "the transcriber has too many requests; searched by picture",

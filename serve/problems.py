@@ -1,7 +1,9 @@
 """Errors as `application/problem+json` (RFC 9457): what was sent and expected, what to do."""
 
+import errno
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +18,7 @@ from serve.messages import Value, message
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "x-request-id"
+DISK_FULL = os.strerror(errno.ENOSPC)
 logger = logging.getLogger("ray.serve")  # Serve writes it to the replica's log file
 
 
@@ -88,11 +91,14 @@ def field_error(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def server_error(error: Exception, request_id: str) -> Problem:
-    """The problem of a bug; logs the traceback.
+    """The problem of a bug, or of a full disk; logs the traceback.
 
     The answer has the type alone: messages may have the server's paths.
     """
     logger.error("request %s failed", request_id, exc_info=error)
+    is_full = getattr(error, "errno", None) == errno.ENOSPC
+    if is_full or (isinstance(error, OSError) and DISK_FULL in str(error)):  # the latter of Lance
+        return Problem(503, "disk.full", retry_after_s=60)
     return Problem(500, "bug", kind=type(error).__name__)
 
 

@@ -50,6 +50,7 @@ export default {
   "starting": "服务的一个部分正在启动，请重试。",
   "starting.model": "模型 {model} 正在加载，请重试。",
   "starting.all": "服务的各部分在 {seconds} 秒内没有响应。",
+  "disk.full": "服务器磁盘已满，需要管理员清理空间。",
   "bug": "服务端出现 {kind}。其日志以此请求编号记录了原因，请报告此问题。",
   "transcriber.busy": "语音转写的请求过多，已按画面搜索。",
   "transcriber.late": "语音转写在 {seconds} 秒内没有结果，已按画面搜索。",

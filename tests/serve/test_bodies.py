@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse
 from serve.api.answers import JsonResponse
 from serve.api.bodies import read_body
 from serve.messages import MESSAGES
-from serve.problems import Problem, add_problems
+from serve.problems import Problem, add_problems, server_error
 from serve.schemas import SearchBody
 
 
@@ -115,6 +116,21 @@ def test_value_that_is_too_large_is_not_repeated_in_the_answer() -> None:
     (field,) = answer.json()["errors"]
     assert (field["where"], field["code"]) == ("text", "field.string_too_long")
     assert field["values"]["max_length"] < 30_000
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "disk.full"),
+        (OSError("LanceError(IO): /w/x: No space left on device (os error 28)"), 503, "disk.full"),
+        (OSError(errno.EACCES, "Permission denied: /w/x"), 500, "bug"),
+        (KeyError("/w/x"), 500, "bug"),
+    ],
+)
+def test_error_of_the_server_names_no_path(error: Exception, status: int, code: str) -> None:
+    problem = server_error(error, "id")
+    assert (problem.status, problem.message.code) == (status, code)
+    assert "/w" not in problem.message.text
 
 
 def test_problem_says_when_to_try_again() -> None:
