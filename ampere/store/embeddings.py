@@ -8,6 +8,7 @@ those that changed, without embedding anything again.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from ampere.config.summarize import TextSource
 from ampere.records import EMBEDDINGS, SAMPLES, Domain, TableSpec
 from ampere.store.locks import check_locks
-from ampere.store.table import Table
+from ampere.store.table import Table, is_conflict, retried
 from ampere.store.texts import chosen_model, summary_models, texts_of
 from ampere.store.workspace import Workspace
 from ampere.text.normalize import readable_text
@@ -81,20 +82,20 @@ def index_columns(table: Table) -> None:
 
     Rows that come later are searched in any case, and are indexed when the table is maintained.
     """
+    for field in table.schema():
+        if index_type(field) is not None:
+            retried(functools.partial(_index_column, table, field))
+
+
+def _index_column(table: Table, field: pa.Field) -> None:
     dataset = table.dataset()
     assert dataset is not None
-    indexed = {name for index in dataset.describe_indices() for name in index.field_names}
-    for field in dataset.schema:
-        kind = index_type(field)
-        if field.name in indexed or kind is None:
-            continue
-        check_locks()
-        if kind == "INVERTED":
-            dataset.create_scalar_index(
-                field.name, kind, base_tokenizer=TOKENIZER, with_position=False
-            )
-        else:
-            dataset.create_scalar_index(field.name, kind)
+    if any(field.name in index.field_names for index in dataset.describe_indices()):
+        return
+    kind = index_type(field)
+    words = {"base_tokenizer": TOKENIZER, "with_position": False} if kind == "INVERTED" else {}
+    check_locks()
+    dataset.create_scalar_index(field.name, kind, **words)
 
 
 def index_type(field: pa.Field) -> str | None:
@@ -153,7 +154,7 @@ def _index_new_rows(table: Table, max_segments: int = 0) -> None:
             check_locks()
             dataset.optimize.optimize_indices(**merged)
     except OSError as error:
-        if "commit conflict" not in str(error):
+        if not is_conflict(error):
             raise
 
 
@@ -228,9 +229,11 @@ def refresh_columns(table: Table, columns: SearchColumns) -> int:
         for name in columns.names:
             changed = pc.or_(changed, differs(stored[name], current[name]))
         if any(changed.to_pylist()):
-            rows = current.append_column("sample_id", stored["sample_id"]).filter(changed)
-            table.update_columns(rows)
-            count += rows.num_rows
+            ids = stored["sample_id"].filter(changed).combine_chunks()
+            # Read again where no live change can come in between: its row would get old columns.
+            with columns.workspace.commit_lock(table.spec.name):
+                table.update_columns(columns.of(ids).append_column("sample_id", [ids]))
+            count += len(ids)
     return count
 
 

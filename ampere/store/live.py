@@ -81,8 +81,7 @@ class LiveWriter:
         if dataset is None:
             raise FileNotFoundError(f"{workspace.uri} has no embeddings of model weights {name}")
         self._dim = dataset.schema.field("vector").type.list_size
-        extra = workspace.table(SAMPLES).extra_columns()
-        self._columns = {column.name: column.type for column in extra}
+        self._columns = self._catalog_columns()
         self._committer = GroupCommitter(
             self._write,
             group_s,
@@ -140,6 +139,8 @@ class LiveWriter:
         length = float(np.linalg.norm(sample.vector))
         if not abs(length - 1) <= MAX_LENGTH_ERROR:
             raise ValueError(f"the vector of {sample.sample_id} has length {length}; expected 1")
+        if set(sample.columns) - set(self._columns):  # the catalog may have got further ones
+            self._columns = self._catalog_columns()
         if unknown := sorted(set(sample.columns) - set(self._columns)):
             raise ValueError(
                 f"unknown columns {', '.join(unknown)} of {sample.sample_id}; the catalog has "
@@ -153,6 +154,10 @@ class LiveWriter:
                     f"column {name} of {sample.sample_id} is {str(value)[:100]!r}; the catalog's "
                     f"column has the type {self._columns[name]}"
                 ) from error
+
+    def _catalog_columns(self) -> dict[str, pa.DataType]:
+        extra = self._workspace.table(SAMPLES).extra_columns()
+        return {column.name: column.type for column in extra}
 
     def _write(self, changes: dict[str, LiveSample | None]) -> None:
         """Write a group of changes. The search table comes last: its row is what is found.
@@ -174,6 +179,9 @@ class LiveWriter:
             if bare := [sample.sample_id for sample in upserted if not sample.frames]:
                 self._delete(FRAMES, bare)
             with self._workspace.commit_lock(self._table.spec.name):
+                # Otherwise a new column of the catalog would be missing until `ampere embed` runs.
+                given = {name for sample in upserted for name in sample.columns}
+                self._table.add_columns([pa.field(n, self._columns[n]) for n in sorted(given)])
                 rows = [self._search_row(sample) for sample in upserted]
                 # A lease is no strict lock: its holder may be paused just before a commit.
                 self._table.upsert(rows, is_locked=self._workspace.is_local)

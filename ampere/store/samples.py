@@ -17,24 +17,29 @@ def still_there(workspace: Workspace, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.is_in(ids, value_set=known.combine_chunks())
 
 
-def delete_others(
-    workspace: Workspace,
-    table: Table,
-    remaining: pa.Array,
-    where: pc.Expression | None = None,
-) -> int:
-    """Delete the rows of samples that are not among those that remain; return their number.
+def delete_orphans(workspace: Workspace, table: Table, where: pc.Expression | None = None) -> int:
+    """Delete the rows of samples that do not exist; return the number of these samples.
+
+    The ids of the table are read before the samples: a live change writes its sample first.
 
     Args:
         workspace: of the table.
         table: made from samples.
-        remaining: string [N], ids of all samples.
         where: condition on the rows that may be deleted; None: all.
     """
-    ids = table.read(["sample_id"], where)["sample_id"]
-    gone = ids.filter(pc.invert(pc.is_in(ids, value_set=remaining))).unique()
-    for start in range(0, len(gone), IDS_PER_CONDITION):
-        condition = pc.field("sample_id").isin(gone[start : start + IDS_PER_CONDITION])
+    ids = table.read(["sample_id"], where)["sample_id"].unique()
+    orphans = pc.filter(ids, pc.invert(_exist(workspace, ids)))
+    for start in range(0, len(orphans), IDS_PER_CONDITION):
+        part = orphans[start : start + IDS_PER_CONDITION]
         with workspace.commit_lock(table.spec.name):
+            part = pc.filter(part, pc.invert(_exist(workspace, part)))  # some may have come again
+            condition = pc.field("sample_id").isin(part)
             table.delete(condition if where is None else condition & where)
-    return len(gone)
+    return len(orphans)
+
+
+def _exist(workspace: Workspace, ids: pa.Array) -> pa.Array:
+    """Which samples exist, bool [N]."""
+    where = pc.field("sample_id").isin(ids) if len(ids) <= IDS_PER_CONDITION else None
+    known = workspace.table(SAMPLES).read(["sample_id"], where)["sample_id"].combine_chunks()
+    return pc.is_in(ids, value_set=known)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lance
 import pyarrow as pa
@@ -26,6 +26,8 @@ from ampere.records import TableSpec
 from ampere.store.locks import check_locks
 from ampere.uris import is_uri
 
+T = TypeVar("T")
+ATTEMPTS = 5  # at a change that others come before
 MergeTask = tuple[str, int, CompactionTask]  # the arguments of `merge`
 RunTasks = Callable[[list[MergeTask]], list[RewriteResult]]
 KEEP_VERSIONS = timedelta(days=7)  # a training reads the version that it started on to its end
@@ -77,11 +79,15 @@ class Table:
 
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add further columns that the table does not have, null in every row."""
-        names = self.schema().names
-        if new := [field for field in fields if field.name not in names]:
-            self.create()
-            check_locks()
-            self._existing().add_columns(pa.schema(new))
+
+        def add() -> None:
+            names = self.schema().names
+            if new := [field for field in fields if field.name not in names]:
+                self.create()
+                check_locks()
+                self._existing().add_columns(pa.schema(new))
+
+        retried(add)
 
     def count(self, where: pc.Expression | None = None) -> int:
         """Number of rows that meet a condition; None: of all rows."""
@@ -262,10 +268,17 @@ class Table:
         return dataset
 
     def _checked(self, rows: pa.Table | Sequence[dict[str, Any]]) -> pa.Table:
-        """Cast rows to the table's schema and check that their keys are there, and unique."""
+        """Cast rows to the table's schema and check that their keys are there, and unique.
+
+        A further column that came since the rows were made is null in them.
+        """
         schema, key = self.schema(), list(self.spec.key)
         if not isinstance(rows, pa.Table):
             rows = pa.Table.from_pylist(list(rows), schema=schema)
+        own = set(self.spec.schema.names)
+        for field in schema:
+            if field.name not in own and field.name not in rows.column_names:
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         rows = rows.select(schema.names)
         for column in key:
             if count := rows[column].null_count:
@@ -299,7 +312,7 @@ class Table:
         try:
             self._index(dataset)  # first: files with and without index are not merged
         except OSError as error:
-            if not _is_conflict(error):
+            if not is_conflict(error):
                 raise
             return
         if self.merge_files(run):
@@ -338,7 +351,7 @@ class Table:
                 check_locks()
                 Compaction.commit(dataset, merged)
         except OSError as error:
-            if not _is_conflict(error):
+            if not is_conflict(error):
                 raise
             return False
         return True
@@ -359,12 +372,29 @@ def merge(uri: str, version: int, task: CompactionTask) -> RewriteResult:
     return task.execute(lance.dataset(uri, version=version))
 
 
+def retried(change: Callable[[], T]) -> T:
+    """The result of a change, made again if a change of another process came before it.
+
+    Lance merges most changes of two processes by itself, but not new columns and indexes.
+
+    Args:
+        change: reads the newest version, and commits.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return change()
+        except OSError as error:
+            if not is_conflict(error):
+                raise
+    return change()
+
+
 def _fragments_after(fragment: int, dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
     """The fragments of a dataset with higher ids, which are later ones."""
     return [f for f in dataset.get_fragments() if f.fragment_id > fragment]
 
 
-def _is_conflict(error: OSError) -> bool:
+def is_conflict(error: OSError) -> bool:
     """Whether another process changed the same files at the same time."""
     return "commit conflict" in str(error)
 

@@ -1,5 +1,8 @@
 """Search tables: their columns follow the samples, and their indexes cover all columns."""
 
+import inspect
+
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +15,7 @@ from ampere.store.embeddings import (
     create_embeddings,
     differs,
     embedding_tables,
+    index_columns,
     maintain,
     refresh_columns,
 )
@@ -152,3 +156,55 @@ def test_model_without_text_searches_words_in_summaries(catalog: Workspace) -> N
 def test_differing_values(first: list, second: list, expected: list[bool]) -> None:
     one, other = (pa.chunked_array([pa.array(values)]) for values in (first, second))
     assert differs(one, other).to_pylist() == expected
+
+
+def test_live_change_during_a_refresh_keeps_its_columns(
+    catalog: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = embedded(catalog)
+    read, came = SearchColumns.of, list[bool]()
+
+    def read_then_live(current: SearchColumns, ids: pa.Array) -> pa.Table:
+        rows = read(current, ids)
+        if not came:
+            came.append(True)
+            live = {"sample_id": "page", "domain": "page", "origin": "live", "text": "live"}
+            catalog.table(SAMPLES).upsert([live | {"media_uris": []}])
+            table.upsert([live | {"vector": [0.0, 1.0, 0.0, 0.0], "fingerprint": "f"}])
+        return rows
+
+    monkeypatch.setattr(SearchColumns, "of", read_then_live)
+    refresh_columns(table, SearchColumns(catalog, "raw", ""))
+    row = columns(table, "page")
+    assert (row["origin"], row["text"], row["fingerprint"]) == ("live", "live", "f")
+
+
+def test_columns_and_indexes_are_added_beside_changes(
+    catalog: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of another process comes before each first attempt, which Lance then refuses."""
+    table, dataset = embedded(catalog), Table.dataset
+    opened: dict[str, int] = {}
+
+    def stale(self: Table, version: int | None = None) -> lance.LanceDataset | None:
+        found = dataset(self, version)
+        caller = inspect.stack()[1].function
+        if caller in ("_existing", "_index_column") and not opened.setdefault(caller, 0):
+            opened[caller] = 1
+            change = lance.dataset(table.uri)
+            change.optimize.compact_files() if caller == "_index_column" else change.delete("false")
+        return found
+
+    table.upsert([{"sample_id": "new", "vector": [1.0, 0.0, 0.0, 0.0], "fingerprint": "f"}])
+    monkeypatch.setattr(Table, "dataset", stale)
+    table.add_columns([pa.field("brand", pa.string())])
+    index_columns(table)
+    assert opened.keys() == {"_existing", "_index_column"} and "brand" in table.schema().names
+
+
+def test_column_that_came_since_rows_were_made_is_null_in_them(catalog: Workspace) -> None:
+    table = embedded(catalog)
+    rows = table.read(where=pc.field("sample_id") == "page")
+    table.add_columns([pa.field("brand", pa.string())])
+    table.upsert(rows)
+    assert columns(table, "page")["brand"] is None

@@ -258,3 +258,12 @@ def test_keys_are_looked_up_by_their_index_under_the_lock_alone(
     with LiveWriter(served, name_of(served)) as writer:
         writer.upsert([live()])
     assert len(locked) == 1
+
+
+def test_column_that_the_catalog_got_since_is_taken(served: Workspace) -> None:
+    table = embeddings_of(served, name_of(served))
+    with LiveWriter(served, name_of(served)) as writer:
+        served.table(SAMPLES).add_columns([pa.field("brand", pa.string())])
+        writer.upsert([live(columns={"brand": "茶"})])
+    (row,) = table.read(["brand"], pc.field("sample_id") == "new").to_pylist()
+    assert row == {"brand": "茶"}

@@ -21,10 +21,19 @@ from ampere.fingerprint import fingerprint
 from ampere.pipeline.metrics import publish_report
 from ampere.pipeline.prepare.diff import SPOOL_SCHEMA, Changes
 from ampere.pipeline.runner.report import Report
-from ampere.records import FAILURES, FEATURES, FRAMES, SAMPLES, SUMMARIES, TRANSCRIPTS, Sample
+from ampere.records import (
+    FAILURES,
+    FEATURES,
+    FRAMES,
+    SAMPLES,
+    SUMMARIES,
+    TRANSCRIPTS,
+    Origin,
+    Sample,
+)
 from ampere.store.embeddings import embedding_tables, embeddings_spec
 from ampere.store.failures import record_failures
-from ampere.store.samples import delete_others
+from ampere.store.samples import delete_orphans
 from ampere.store.table import IDS_PER_CONDITION
 from ampere.store.workspace import Workspace
 
@@ -144,7 +153,7 @@ class Problems:
         with self.path.open("a", encoding="utf-8") as file:
             for place, problem in problems:
                 self.types[problem.error_type] += 1
-                place, message = _in_line(place), _in_line(problem.message)
+                place, message = _escaped(place), _in_line(problem.message)
                 file.write(f"{place}\t{problem.error_type}\t{message}\n")
                 if len(self.first) < MAX_PROBLEMS_SHOWN:
                     self.first.append(f"{place}: {message}")
@@ -179,8 +188,12 @@ def _in_line(text: str) -> str:
 
     A message may quote a cell, with line breaks, unpaired surrogates or megabytes of text.
     """
-    cut = text[:MAX_MESSAGE_LENGTH] + "..." * (len(text) > MAX_MESSAGE_LENGTH)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return _escaped(text[:MAX_MESSAGE_LENGTH] + "..." * (len(text) > MAX_MESSAGE_LENGTH))
+
+
+def _escaped(text: str) -> str:
+    """A text in one line; of a place all of it, since two places may begin alike."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _spool(rows: Iterable[Located], path: Path, problems: Problems, types: ColumnTypes) -> int:
@@ -228,13 +241,15 @@ def _delete(workspace: Workspace, ids: list[str]) -> None:
     """Delete samples, and then the rows that were made from them.
 
     Stages may run meanwhile: they drop the rows of samples that are gone before each commit. If the
-    job is killed in between, the rows without a sample are deleted by the next one.
+    job is killed in between, the rows without a sample are deleted by the next one. A sample that
+    came live meanwhile stays.
     """
+    origin = pc.field("origin")
+    is_of_catalog = origin.is_null() | (origin != str(Origin.LIVE))
     for start in range(0, len(ids), IDS_PER_CONDITION):
         chunk = ids[start : start + IDS_PER_CONDITION]
-        workspace.table(SAMPLES).delete(pc.field("sample_id").isin(chunk))
-    remaining = workspace.table(SAMPLES).read(["sample_id"])["sample_id"].combine_chunks()
+        workspace.table(SAMPLES).delete(pc.field("sample_id").isin(chunk) & is_of_catalog)
     embeddings = [embeddings_spec(name) for name in embedding_tables(workspace)]
     for spec in (FRAMES, TRANSCRIPTS, SUMMARIES, FEATURES, *embeddings):
-        delete_others(workspace, workspace.table(spec), remaining)
-    delete_others(workspace, workspace.table(FAILURES), remaining, pc.field("stage") != "prepare")
+        delete_orphans(workspace, workspace.table(spec))
+    delete_orphans(workspace, workspace.table(FAILURES), pc.field("stage") != "prepare")

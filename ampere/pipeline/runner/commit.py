@@ -23,7 +23,7 @@ class Committer:
         workspace: where the tables are.
         stage: whose rows they are.
         report: counts the rows.
-        present: ids that have an output row already, which is replaced.
+        present: ids that have an output row already, which is replaced, with its fingerprint.
         newest_fragment: of the output table, before `present` was read. Rows in later fragments
             are those of this job, or of another process that wrote meanwhile.
 
@@ -37,7 +37,7 @@ class Committer:
         workspace: Workspace,
         stage: Stage,
         report: Report,
-        present: set[str],
+        present: dict[str, str],
         newest_fragment: int,
     ) -> None:
         self.workspace = workspace
@@ -46,6 +46,7 @@ class Committer:
         self.present = present
         self.committed: set[str] = set()
         self._of_others: set[str] = set()
+        self._rewritten: set[str] = set()  # of `present`: by a merge of files, or another process
         self._newest_fragment = newest_fragment
         self._files = 0
         self.dropped = 0
@@ -84,8 +85,9 @@ class Committer:
         added, self._newest_fragment = output.ids_after(
             self._newest_fragment, self.stage.owned_rows()
         )
-        # A merge of files moves rows that are yet to be replaced to a new fragment.
-        self._of_others |= added - self.present - self.committed
+        self._of_others |= added - self.present.keys() - self.committed
+        self._rewritten |= added & self.present.keys()
+        self._of_others |= self._replaced(batch["sample_id"].to_pylist(), output)
         is_new = []
         for sample_id in batch["sample_id"].to_pylist():
             if sample_id in self.committed:
@@ -95,6 +97,23 @@ class Committer:
             is_new.append(sample_id not in self._of_others)
             self.report.done += sample_id in self._of_others
         return batch if all(is_new) else batch.filter(pa.array(is_new))
+
+    def _replaced(self, ids: Sequence[str], output: Table) -> set[str]:
+        """Those of some ids whose present row another process has replaced since the plan.
+
+        A merge of files, too, moves rows to a new fragment. They keep their fingerprint.
+        """
+        if not (rewritten := sorted(self._rewritten.intersection(ids) - self.committed)):
+            return set()
+        replaced = set()
+        for start in range(0, len(rewritten), IDS_PER_CONDITION):
+            where = pc.field("sample_id").isin(rewritten[start : start + IDS_PER_CONDITION])
+            if (owned := self.stage.owned_rows()) is not None:
+                where &= owned
+            for row in output.read(["sample_id", "fingerprint"], where).to_pylist():
+                if row["fingerprint"] != self.present.get(row["sample_id"]):
+                    replaced.add(row["sample_id"])
+        return replaced
 
     def _insert(self, results: pa.Table, output: Table) -> None:
         if FRAGMENT in results.column_names:
@@ -107,16 +126,17 @@ class Committer:
             output.append_fragments(fragments, self._newest_fragment)
             self._files += len(fragments)
             return
-        if self.present.isdisjoint(results["sample_id"].to_pylist()):
+        if self.present.keys().isdisjoint(results["sample_id"].to_pylist()):
             output.append(results)
         else:
             output.upsert(results)
         self._files += 1
 
     def _remove_present(self, rows: pa.Table, output: Table) -> None:
-        if replaced := self.present.intersection(rows["sample_id"].to_pylist()):
+        if replaced := self.present.keys() & set(rows["sample_id"].to_pylist()):
             remove_rows(output, sorted(replaced), self.stage.owned_rows())
-            self.present -= replaced
+            for sample_id in replaced:
+                del self.present[sample_id]
 
 
 def remove_rows(output: Table, ids: Sequence[str], where: pc.Expression | None) -> None:

@@ -49,10 +49,11 @@ class Plan:
         skipped = pc.and_not(self.failed, retried) if retry_failed else self.failed
         return self.inputs.filter(pc.invert(pc.or_(self.done, skipped)))
 
-    def present(self) -> set[str]:
-        """Ids of the rows that have an output row of any fingerprint, and are not done."""
+    def present(self) -> dict[str, str]:
+        """Rows that have an output row and are not done: id -> fingerprint of that row."""
         present = pc.and_not(pc.is_valid(self.output_fingerprints), self.done)
-        return set(self.inputs["sample_id"].filter(present).to_pylist())
+        ids = self.inputs["sample_id"].filter(present).to_pylist()
+        return dict(zip(ids, self.output_fingerprints.filter(present).to_pylist(), strict=True))
 
     def counts(self) -> dict[str, int]:
         """Rows by state: done, pending, failed, stale."""

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -230,6 +232,36 @@ def test_prune_deletes_samples_from_every_table(workspace: Workspace) -> None:
     assert report.notes == ["samples: 0 added, 0 updated, 2 deleted"] and report.succeeded
     for spec in (SAMPLES, FRAMES, SUMMARIES, embeddings.spec, FAILURES):
         assert workspace.table(spec).read(["sample_id"])["sample_id"].to_pylist() == ["keep"]
+
+
+def test_prune_keeps_what_comes_live_meanwhile(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live sample `n` comes while the tables are compared; catalog sample `a` was replaced."""
+    prepare(workspace, [("f:1", sample("a")), ("f:2", sample("b"))])
+    samples, frames = workspace.table(SAMPLES), workspace.table(FRAMES)
+    frames.append([{"sample_id": "a"}, {"sample_id": "b"}])
+    samples.upsert([{"sample_id": "a", "domain": "page", "origin": "live"}])
+    read, came = Table.read, list[bool]()
+
+    def read_then_live(table: Table, *arguments: Any) -> pa.Table:
+        rows = read(table, *arguments)
+        if table.spec.name == SAMPLES.name and not came:
+            came.append(True)
+            samples.upsert([{"sample_id": "n", "domain": "page", "origin": "live"}])
+            frames.upsert([{"sample_id": "n"}])
+        return rows
+
+    monkeypatch.setattr(Table, "read", read_then_live)
+    module._delete(workspace, ["a", "b"])
+    assert texts(workspace).keys() == {"a", "n"}
+    assert sorted(frames.read(["sample_id"])["sample_id"].to_pylist()) == ["a", "n"]
+
+
+def test_problems_of_long_places_that_begin_alike_are_both_reported(workspace: Workspace) -> None:
+    places = [f"{'d' * 400}/{name}" for name in ("one", "two")]
+    prepare(workspace, [(place, Problem("InvalidName", "too long")) for place in places])
+    assert failures(workspace).keys() == set(places)
 
 
 def test_prune_is_refused_if_rows_are_invalid(workspace: Workspace) -> None:

@@ -60,7 +60,9 @@ def task(frames: Table, *ids: str, bad: str = "", fingerprint: str = "new") -> p
 
 def committer(workspace: Workspace, present: str = "") -> Committer:
     newest = workspace.table(FRAMES).newest_fragment()
-    return Committer(workspace, FramesStage(), Report("s", "there"), set(present), newest)
+    return Committer(
+        workspace, FramesStage(), Report("s", "there"), dict.fromkeys(present, "old"), newest
+    )
 
 
 def stored(frames: Table) -> list[tuple[str, str]]:
@@ -201,6 +203,19 @@ def test_stale_rows_are_replaced_also_after_a_merge_of_files(
     assert workspace.table(FAILURES).read()["sample_id"].to_pylist() == ["d"]
 
 
+def test_stale_row_that_another_process_replaced_since_the_plan_is_kept(
+    workspace: Workspace, frames: Table
+) -> None:
+    """An upsert over HTTP is newer than what a job makes of the catalog's sample."""
+    committer(workspace).commit(task(frames, "a", "b", "c", fingerprint="old"))
+    job = committer(workspace, present="abc")
+    for sample_id in "bc":
+        frames.upsert([{"sample_id": sample_id, "fingerprint": "live", "frames": [JPEG]}])
+    job.commit(task(frames, "a", "b", bad="c"))
+    assert stored(frames) == [("a", "new"), ("b", "live"), ("c", "live")]
+    assert job.report.processed == 3 and workspace.table(FAILURES).count() == 0
+
+
 def test_row_killed_between_deletion_and_append_is_in_neither_table(
     workspace: Workspace, frames: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,3 +292,15 @@ def test_ids_after_a_fragment(workspace: Workspace, frames: Table) -> None:
     job.commit(pa.concat_tables([task(frames, "b"), task(frames, "c")]))
     assert frames.ids_after(newest, None) == ({"b", "c"}, frames.newest_fragment())
     assert frames.ids_after(newest, pc.field("sample_id") == "c")[0] == {"c"}
+
+
+def test_file_that_lance_deleted_meanwhile_is_no_error(workspace: Workspace, frames: Table) -> None:
+    """Its cleanup of old versions runs inside, and knows them, too."""
+    committer(workspace).commit(task(frames, "a"))
+    committed = files(frames)
+    with pytest.raises(InterruptedError):
+        killed_job(workspace, frames, "b")
+    with removed_leftovers(workspace, frames):
+        for name in files(frames) - committed:
+            Path(frames.uri, "data", name).unlink()
+    assert files(frames) == committed and not list(Path(workspace.uri).glob(".*.writing"))

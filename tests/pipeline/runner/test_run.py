@@ -147,7 +147,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
         )
 
     report = Report("s", "there")
-    Committer(workspace, stage, report, set(), -1).commit(batch(bad=not bad, fingerprint="old"))
+    Committer(workspace, stage, report, {}, -1).commit(batch(bad=not bad, fingerprint="old"))
 
     def killed(*_: object) -> None:
         raise InterruptedError
@@ -155,7 +155,7 @@ def test_row_killed_between_its_two_commits_is_in_neither_table(
     monkeypatch.setattr(commit, "record_failures", killed)
     monkeypatch.setattr("ampere.store.table.Table.append", killed)
     with pytest.raises(InterruptedError):
-        Committer(workspace, stage, report, set() if not bad else {"a"}, -1).commit(
+        Committer(workspace, stage, report, {} if not bad else {"a": "old"}, -1).commit(
             batch(bad=bad, fingerprint="new")
         )
     assert workspace.table(FRAMES).count() == workspace.table(FAILURES).count() == 0
