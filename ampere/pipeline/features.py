@@ -54,6 +54,7 @@ class FeaturesStage(Stage):
         settings: batch size, pool, device and dtype.
         samples: ids of the samples to process; None: all.
         view: what of a frame the tower reads.
+        frames: the version of the frames table; None: the newest.
 
     Raises:
         FileNotFoundError: the workspace has no frames.
@@ -71,11 +72,12 @@ class FeaturesStage(Stage):
         samples: Collection[str] | None = None,
         *,
         view: View = "center",
+        frames: LanceFrames | None = None,
     ) -> None:
         self.workspace, self.tower, self.source = workspace, tower, source
         self.image_size, self.view = image_size, view
         self.settings, self.samples = settings, samples
-        self.frames = LanceFrames(workspace)
+        self.frames = frames or LanceFrames(workspace)
         self.min_workers, self.max_workers = worker_range(
             "embed.workers", settings.workers, least=0
         )
@@ -228,6 +230,7 @@ def train_features(
     model: ModelSettings,
     samples: Collection[str],
     settings: EmbedSettings,
+    frames: LanceFrames | None = None,
 ) -> Report:
     """Store the features of the samples of a training.
 
@@ -237,12 +240,13 @@ def train_features(
         model: with the image size of the tower.
         samples: their ids.
         settings: of the stage.
+        frames: the version of the frames that is trained on; None: the newest.
 
     Raises:
         RuntimeError: some samples have no features.
     """
     stage = FeaturesStage(
-        workspace, tower, model, model.image_size, settings, samples, view=model.view
+        workspace, tower, model, model.image_size, settings, samples, view=model.view, frames=frames
     )
     report = run_stage(stage, workspace, prune_orphans=False)
     if report.unprocessed or report.failed:

@@ -38,7 +38,7 @@ from ampere.store.indexes import (
 )
 from ampere.store.locks import check_locks
 from ampere.store.models import model_folder
-from ampere.store.serving import publish_weights, remove_weights
+from ampere.store.serving import publish_weights, remove_weights, served_name
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
 
@@ -74,11 +74,13 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         index_columns(table)
         maintain(table)
         notes = [missing_embeddings_note(workspace, table, settings)]
+        served = served_name(workspace, settings.model)
         if settings.engine == "milvus":
             from ampere.pipeline.index_milvus import update_collection
 
             report = update_collection(workspace, name, table, settings)
             publish_weights(workspace, settings.model)
+            notes.append(_remove_earlier(workspace, name, served, settings))
             report.notes += filter(None, notes)
             return report
         before, reason = None, "the first one of these weights"
@@ -98,10 +100,7 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         publish_weights(workspace, settings.model)
         remove_old(workspace, name, settings.keep, before)
         notes = [f"index: new base {base_name(version)} ({reason})", *lines, *notes]
-        if removed := remove_superseded(workspace, name):
-            for weights in removed:
-                remove_weights(workspace, weights)
-            notes.append(f"index: removed the tables of earlier weights {', '.join(removed)}")
+        notes.append(_remove_earlier(workspace, name, served, settings))
     return Report(
         "index",
         f"{workspace.uri}/{FOLDER}/{name}/{base_name(version)}",
@@ -109,6 +108,29 @@ def build_index(workspace: Workspace, settings: IndexSettings) -> Report:
         seconds=time.monotonic() - start,
         notes=[note for note in notes if note],
     )
+
+
+def _remove_earlier(
+    workspace: Workspace, name: str, served: str | None, settings: IndexSettings
+) -> str:
+    """Delete what is left of earlier weights; returns a line for the report, or nothing.
+
+    Args:
+        workspace: with the tables.
+        name: of the model with its weights, which are published.
+        served: name with the weights that were served before.
+        settings: of the run.
+    """
+    removed = remove_superseded(workspace, name, served)
+    for weights in removed:
+        remove_weights(workspace, weights)
+    if not removed:
+        return ""
+    if settings.engine == "milvus":
+        from ampere.pipeline.index_milvus import drop_collections
+
+        drop_collections(settings, removed)
+    return f"index: removed the tables of earlier weights {', '.join(removed)}"
 
 
 class NewBaseNeeded(Exception):

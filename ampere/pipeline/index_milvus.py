@@ -5,6 +5,7 @@ The search table stays the source: each run that finds a change fills a new coll
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import lance
@@ -25,7 +26,6 @@ from ampere.retrieval.index_types import TIE_TOLERANCE
 from ampere.retrieval.milvus_collections import ROWS_PER_CALL, collection_of
 from ampere.retrieval.segments import stacked_vectors
 from ampere.retrieval.tuning import K
-from ampere.store.indexes import remove_superseded
 from ampere.store.models import model_folder
 from ampere.store.table import Table
 from ampere.store.workspace import Workspace
@@ -86,8 +86,6 @@ def update_collection(
     collections.publish(client, alias, dataset.version)
     for version in collections.versions(client, alias)[: -settings.keep]:
         collections.drop(client, alias, version)
-    for earlier in remove_superseded(workspace, name):
-        collections.drop_all(client, collections.alias_of(earlier))
     return Report(
         "index",
         f"{settings.uri}/{collection}",
@@ -98,6 +96,13 @@ def update_collection(
             f"index: {kind}: recall@10 vs exact search: {shown(recalls)}",
         ],
     )
+
+
+def drop_collections(settings: IndexSettings, names: Sequence[str]) -> None:
+    """Delete the collections of some models with their weights."""
+    client = collections.connect(settings.uri)
+    for name in names:
+        collections.drop_all(client, collections.alias_of(name))
 
 
 def roll_back_collection(workspace: Workspace, settings: IndexSettings) -> str:

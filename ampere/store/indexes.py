@@ -186,10 +186,15 @@ def remove_old(workspace: Workspace, name: str, keep: int, before: int | None) -
             tags.delete(tag)
 
 
-def remove_superseded(workspace: Workspace, name: str) -> list[str]:
-    """Delete the tables and indexes of a model's earlier weights but the newest of them.
+def remove_superseded(workspace: Workspace, name: str, served: str | None) -> list[str]:
+    """Delete the tables and indexes of a model's earlier weights, but for two.
 
-    That one may still be served, and its weights may be restored.
+    The newest may be restored, and those that were served until now may still be.
+
+    Args:
+        workspace: with the tables.
+        name: of the model with its weights.
+        served: name of the model with the weights that were served before; None: there were none.
 
     Returns:
         Names of the deleted weights.
@@ -204,7 +209,7 @@ def remove_superseded(workspace: Workspace, name: str) -> list[str]:
     def last_change(other: str) -> Any:
         return search_table(workspace, other).versions()[-1]["timestamp"]
 
-    removed = sorted(earlier, key=last_change)[:-1]
+    removed = [other for other in sorted(earlier, key=last_change)[:-1] if other != served]
     for other in removed:
         workspace.remove(f"{embeddings_spec(other).name}.lance")
         if other in workspace.names(FOLDER):

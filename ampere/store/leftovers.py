@@ -38,7 +38,7 @@ def removed_leftovers(workspace: Workspace, table: Table) -> Iterator[None]:
     marker.touch()
     yield  # after an error the marker stays, as after a kill
     for name in unreferenced(before, table):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)  # Lance deletes those of old versions by itself
     marker.unlink()
 
 

@@ -71,6 +71,12 @@ def served_model(workspace: Workspace, model: str) -> ServedModel:
     return ServedModel(**fields)
 
 
+def served_name(workspace: Workspace, model: str) -> str | None:
+    """Name of a model with the weights that are to be served; None: there are none."""
+    fields = _read(workspace, model)
+    return None if fields is None else ServedModel(**fields).name
+
+
 def served_folder(workspace: Workspace, name: str) -> Path:
     """Local folder of the copy of some weights; fetched first if the workspace is in a cloud.
 

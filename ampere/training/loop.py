@@ -36,6 +36,7 @@ from ampere.training.data import (
     FrameSource,
     ProductBatches,
     TrainingSet,
+    whole_batch,
 )
 from ampere.training.state import load_state, save_state, trainable
 from ampere.training.step import ProductModel, Step
@@ -109,7 +110,7 @@ class Training:
         settings = job.train
         rank, ranks = rank_and_world_size()
         check_products(len(job.training_set.products), ranks)
-        check_batch(settings.batch_size, ranks)
+        check_batch(settings, len(job.training_set.products), ranks)
         self.job, self.settings, self.frames = job, settings, frames
         self.device = rank_device(settings.gpus)
         torch.manual_seed(settings.seed)
@@ -344,12 +345,15 @@ def check_products(products: int, ranks: int) -> None:
         )
 
 
-def check_batch(batch_size: int, ranks: int) -> None:
-    """Raise ValueError if ranks cannot have equal shares of a batch."""
-    if batch_size % ranks != 0:
+def check_batch(train: TrainSettings, products: int, ranks: int) -> None:
+    """Raise ValueError if ranks cannot have equal shares of a batch.
+
+    Few products are cut to a batch that more numbers of ranks divide: see `whole_batch`.
+    """
+    if whole_batch(train, products, ranks) % ranks != 0:
         raise ValueError(
-            f"train.batch_size is {batch_size}; expected a multiple of the {ranks} ranks, which "
-            "all take the same number of products. Change --train.batch-size."
+            f"train.batch_size is {train.batch_size}; expected a multiple of the {ranks} ranks, "
+            "which all take the same number of products. Change --train.batch-size."
         )
 
 

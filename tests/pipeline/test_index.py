@@ -410,3 +410,15 @@ def test_settings_and_measurements_are_stored(embedded: Workspace) -> None:
     ]
     assert set(meta["files"]) == {f"{d}-{n}.{kind}" for d in ("page", "short") for n in (0, 1)
                                   for kind in ("faiss", "parquet")}  # fmt: skip
+
+
+def test_weights_that_were_served_until_now_stay(embedded: Workspace) -> None:
+    """The second weights have a table, and were never published."""
+    names = [model_name(embedded)]
+    build_index(embedded, SETTINGS)
+    for weights in ("second", "third"):
+        (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text(weights)
+        put(embedded, range(10))
+        names.append(model_name(embedded))
+    report = str(build_index(embedded, SETTINGS))
+    assert "removed" not in report and embedding_tables(embedded) == sorted(names)

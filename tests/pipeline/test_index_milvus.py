@@ -10,7 +10,7 @@ import pytest
 
 from ampere.cli import main
 from ampere.config.index import IndexSettings
-from ampere.models.model_folder import embedding_name
+from ampere.models.model_folder import WEIGHTS_FILE, embedding_name
 from ampere.pipeline import index_milvus
 from ampere.pipeline.index import build_index
 from ampere.pipeline.index_milvus import roll_back_collection
@@ -20,6 +20,7 @@ from ampere.retrieval import milvus_collections as collections
 from ampere.retrieval.milvus import MilvusEngine
 from ampere.retrieval.query_vector import QueryVectors
 from ampere.retrieval.request import SearchRequest
+from ampere.store.embeddings import embedding_tables
 from ampere.store.indexes import open_engine
 from ampere.store.models import model_folder
 from ampere.store.workspace import Workspace
@@ -230,3 +231,19 @@ def test_exact_similarities_are_those_of_all_rows(embedded: Workspace) -> None:
     assert set(best) == {Domain.PAGE, Domain.SHORT}
     expected = -np.sort(-(VECTORS[:5] @ VECTORS[1:80:2].T), axis=1)[:, :10]
     assert best[Domain.SHORT] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_left_of_weights_before_the_last_is_removed(embedded: Workspace, uri: str) -> None:
+    names = [model_name(embedded)]
+    build_index(embedded, settings(uri))
+    for weights in ("second", "third"):
+        (model_folder(embedded, "m") / WEIGHTS_FILE).write_text(weights)
+        put(embedded, range(10))
+        names.append(model_name(embedded))
+        report = str(build_index(embedded, settings(uri)))
+    assert f"removed the tables of earlier weights {names[0]}" in report
+    assert embedding_tables(embedded) == sorted(names[1:])
+    assert names[0] not in embedded.names("serving")
+    client = collections.connect(uri)
+    assert collections.versions(client, collections.alias_of(names[0])) == []
+    assert collections.versions(client, collections.alias_of(names[1])) != []

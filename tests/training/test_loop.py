@@ -8,13 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ampere.config.train import TrainSettings
 from ampere.losses.partial_fc import PartialFC
 from ampere.media.images import model_input
 from ampere.models.embedder import embed_pixels
 from ampere.records import Domain
 from ampere.retrieval.evaluation import evaluate_tasks, mean_recall
 from ampere.training import loop, validation
-from ampere.training.data import Batch, FrameSource, ProductBatches, TrainingSet, prefetch
+from ampere.training.data import (
+    Batch,
+    FrameSource,
+    ProductBatches,
+    TrainingSet,
+    prefetch,
+)
 from ampere.training.loop import (
     Metrics,
     Trained,
@@ -22,6 +29,7 @@ from ampere.training.loop import (
     TrainJob,
     build_model,
     build_optimizers,
+    check_batch,
     learning_rate_factor,
     rank_device,
     set_learning_rates,
@@ -316,11 +324,19 @@ def test_batch_size_that_is_no_multiple_of_the_ranks_raises(
 ) -> None:
     """Under torchrun, whose number of processes no setting has; Ray Train has train.workers."""
     monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
-    training_set, frames = small_set(6)
+    training_set, frames = small_set(9)
     with pytest.raises(
         ValueError, match="train.batch_size is 8; expected a multiple of the 3 ranks"
     ):
         Training(small_job(training_set), frames)
+
+
+def test_batch_of_few_products_is_divided_by_the_ranks_that_are_left() -> None:
+    """Of four ranks three go on: 14 products are a batch of 12, although 64 is no multiple of 3."""
+    few = TrainSettings(batch_size=64, workers=4)
+    check_batch(few, products=14, ranks=3)
+    with pytest.raises(ValueError, match="train.batch_size is 64; expected a multiple of the 3"):
+        check_batch(few, products=100, ranks=3)
 
 
 def test_torchrun_process_uses_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

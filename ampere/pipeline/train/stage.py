@@ -148,7 +148,7 @@ def training_features(
     )
     name = stored_tower_name(tower, bf16=settings.bf16)
     report = train_features(
-        workspace, name, resolve_vision(model)[0], training_set.texts.keys(), pool
+        workspace, name, resolve_vision(model)[0], training_set.texts.keys(), pool, stored
     )
     if report.done:
         print(report, flush=True)
