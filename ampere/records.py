@@ -244,6 +244,8 @@ EMBEDDINGS = TableSpec(
 )
 VECTOR_COLUMNS = ("vector", "frames_vector", "text_vector")  # of embeddings
 INTERNAL_COLUMNS = (*VECTOR_COLUMNS, "fingerprint")  # that no answer shows
+# That no filter, group or count may name: paths are the affair of whoever runs the endpoint.
+UNSEARCHED_COLUMNS = (*INTERNAL_COLUMNS, "media_uri")
 FAILURES = TableSpec(
     "failures",
     ("stage", "sample_id"),

@@ -22,12 +22,17 @@ SETTINGS = {
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_RISE": "1",
 }
 STATS_PORT, METRICS_PORT = 8404, 9101
+# HAProxy waits an hour for a client otherwise, and takes 4,096 of them at most.
+HEADER_S, IDLE_S = 5, 120  # for the headers of a request, and between two requests
 # HAProxy would open these two ports on all interfaces, whatever the address of the endpoint is, and
 # two endpoints on one machine would want the same ones. They become sockets in its folder.
 WRAPPER = """#!/bin/sh
 for argument; do
   case "$argument" in
-    *.cfg) sed -i -E 's#^( *bind) [*]?:({ports})$#\\1 unix@{folder}/\\2.sock#' "$argument" ;;
+    *.cfg) sed -i -E -e 's#^( *bind) [*]?:({ports})$#\\1 unix@{folder}/\\2.sock#' \\
+      -e '/^ *timeout http-(request|keep-alive) /d' \\
+      -e 's#^( *)timeout client .*#&\\n\\1timeout http-request {header_s}s#' \\
+      -e 's#^( *timeout) client .*#&\\n\\1 http-keep-alive {idle_s}s#' "$argument" ;;
   esac
 done
 # It must not outlive Serve's process, and hold the port.
@@ -49,7 +54,13 @@ def prepare_local_ray() -> None:
     at_exit(folder.cleanup)
     wrapper = Path(folder.name) / "haproxy"
     ports = f"{STATS_PORT}|{METRICS_PORT}"
-    text = WRAPPER.format(ports=ports, folder=folder.name, binary=get_haproxy_binary())
+    text = WRAPPER.format(
+        ports=ports,
+        folder=folder.name,
+        binary=get_haproxy_binary(),
+        header_s=HEADER_S,
+        idle_s=IDLE_S,
+    )
     wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
     os.environ.update(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ampere.pipeline.metrics import INDEX_CHANGED, Publisher, set_gauge
-from ampere.records import INTERNAL_COLUMNS
+from ampere.records import UNSEARCHED_COLUMNS
 from ampere.retrieval.engine import FaissEngine, IndexEngine
 from ampere.retrieval.snapshot import Snapshot
 
@@ -55,6 +55,6 @@ def engine_stats(engine: IndexEngine) -> dict[str, Any]:
         "hits_in_memory": snapshot.rows.held is not None,
         "dimension": schema.field("vector").type.list_size,
         "columns": {
-            field.name: str(field.type) for field in schema if field.name not in INTERNAL_COLUMNS
+            field.name: str(field.type) for field in schema if field.name not in UNSEARCHED_COLUMNS
         },
     }

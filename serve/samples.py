@@ -56,10 +56,13 @@ class Samples:
         )
         if not query.files and not body.vector and body.text is None:
             raise Problem(422, "sample.empty", sample=repr(body.sample_id))
-        if query.files and not uris:
+        made = [
+            await pair.with_same_weights(partial(self._made, pair, query, body))
+            for pair in self.queries.backend.pairs.values()
+        ]
+        if query.files and not uris:  # of a sample that is refused, no file stays
             uris = await asyncio.to_thread(self._store_files, query.files)
-        for pair in self.queries.backend.pairs.values():
-            sample, served = await pair.with_same_weights(partial(self._made, pair, query, body))
+        for sample, served in made:
             await self._write(served, replace(sample, media_uris=uris, columns=columns))
 
     def _columns(self, body: SampleBody) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The bodies of requests and answers, which the OpenAPI document describes."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ampere.records import Domain
 from ampere.retrieval.request import Mode
@@ -98,9 +99,17 @@ class SampleBody(MediaFields):
 
 
 class SamplesBody(Body):
-    """Samples to store."""
+    """Samples to store, each with an id of its own."""
 
     samples: list[SampleBody] = Field(min_length=1, max_length=MAX_SAMPLES)
+
+    @field_validator("samples")
+    @classmethod
+    def _has_no_doubles(cls, samples: list[SampleBody]) -> list[SampleBody]:
+        (name, count), *_ = Counter(sample.sample_id for sample in samples).most_common(1)
+        if count > 1:
+            raise ValueError(f"{count} samples have the sample_id {name[:100]!r}; expected one")
+        return samples
 
 
 class PublishBody(Body):

@@ -50,7 +50,8 @@ class ApiError(Exception):
         self.is_problem = is_problem
 
     def __str__(self) -> str:
-        fields = "".join(f"; {error.where}: {error.message}" for error in self.errors)
+        all_fields = [f"{error.where}: {error.message}" for error in self.errors]
+        fields = "".join(f"; {field}" for field in all_fields if field not in self.detail)
         request = f" (request {self.request_id})" if self.request_id else ""
         return f"{self.status}: {self.detail}{fields}{request}"
 

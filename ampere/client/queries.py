@@ -118,10 +118,13 @@ def as_files(file: File | Sequence[File] | None) -> tuple[File, ...]:
     """The files of a `file` argument.
 
     Raises:
+        TypeError: it is an open file.
         ValueError: it is an empty list, or empty bytes.
     """
     if file is None:
         return ()
+    if hasattr(file, "read"):  # it would be split into lines
+        raise TypeError("file is an open file; expected a path, or its bytes: file.read()")
     files = (file,) if isinstance(file, (str, os.PathLike, bytes)) else tuple(file)
     if not files or b"" in files:
         raise ValueError(

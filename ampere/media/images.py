@@ -58,7 +58,8 @@ def open_image(data: bytes) -> Image.Image:
                     "such as colors of 32 bits. Save it with 8 bits"
                 ) from error
             raise UnknownFormat(message) from error
-    if file.format == "MPEG":  # a video, of which Pillow reads the header only
+    # A video, of which Pillow reads the header only; a program, which Pillow gives to Ghostscript.
+    if file.format in ("MPEG", "EPS"):
         raise UnknownFormat(message)
     return file
 

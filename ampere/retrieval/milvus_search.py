@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ampere.records import INTERNAL_COLUMNS, Domain
+from ampere.records import INTERNAL_COLUMNS, UNSEARCHED_COLUMNS, Domain
 from ampere.retrieval.engine import Unsupported
 from ampere.retrieval.filters import milvus_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
@@ -287,7 +287,7 @@ def conditions_of(request: SearchRequest, schema: pa.Schema) -> list[str]:
     if request.sample_id is not None:
         conditions.append(f"{KEY} != {literal(request.sample_id)}")
     if request.filter:
-        columns = [field for field in schema if field.name not in INTERNAL_COLUMNS]
+        columns = [field for field in schema if field.name not in UNSEARCHED_COLUMNS]
         parsed = parse_filter(request.filter, pa.schema(columns))
         try:
             conditions.append(f"({milvus_condition(parsed)})")

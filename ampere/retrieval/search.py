@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from lance.query import MatchQuery
 from numpy.typing import NDArray
 
-from ampere.records import EMBEDDINGS, INTERNAL_COLUMNS, Domain
+from ampere.records import EMBEDDINGS, UNSEARCHED_COLUMNS, Domain
 from ampere.retrieval.explain import Explanation, matched_words
 from ampere.retrieval.filters import lance_condition, parse_filter
 from ampere.retrieval.fusion import best_of_groups, reciprocal_rank_fusion
@@ -106,11 +106,12 @@ def rank(snapshot: Snapshot, request: SearchRequest, vectors: QueryVectors) -> "
         vectors: of the request's query.
 
     Raises:
-        ValueError: the filter, a facet or `group_by` names a column that there is not, or the
-            filter is invalid.
+        ValueError: the filter, a facet or `group_by` names a column that there is not, the filter
+            is invalid, or the query's vector has another size.
     """
     if request.group_by:
         check_group_column(request.group_by, snapshot.schema)
+    check_size(vectors.query, snapshot.schema)
     facets = count_facets(snapshot, request)
     run = _Run(snapshot, request, vectors, search_condition(snapshot, request))
     return RankedRows(run, {domain: run.best(domain) for domain in request.domains}, facets)
@@ -143,14 +144,24 @@ def search_condition(snapshot: Snapshot, request: SearchRequest) -> str | None:
     """The rows that a request may find, as an SQL condition of Lance; None: all rows."""
     terms = [snapshot.scope] if snapshot.scope else []
     if request.filter:
-        columns = [f for f in snapshot.schema if f.name not in INTERNAL_COLUMNS]
+        columns = [f for f in snapshot.schema if f.name not in UNSEARCHED_COLUMNS]
         terms.append(lance_condition(parse_filter(request.filter, pa.schema(columns))))
     return " AND ".join(f"({term})" for term in terms) or None
 
 
+def check_size(query: NDArray[np.float32] | None, schema: pa.Schema) -> None:
+    """Raise ValueError if the vector of a query has another size than those of the table."""
+    size = schema.field("vector").type.list_size
+    if query is not None and len(query) != size:
+        raise ValueError(
+            f"the vector of the query has {len(query)} numbers; expected {size}, as the vectors "
+            "of this index"
+        )
+
+
 def check_column(name: str, schema: pa.Schema) -> None:
     """Raise ValueError if rows cannot be grouped or counted by a column."""
-    names = [n for n in schema.names if n not in INTERNAL_COLUMNS]
+    names = [n for n in schema.names if n not in UNSEARCHED_COLUMNS]
     if name not in names:
         raise ValueError(f"no column {name!r} to group or count by; there are {', '.join(names)}")
 

@@ -71,12 +71,24 @@ async def _read_form(request: Request, kind: type[B]) -> tuple[B, list[bytes]]:
                 raise Problem(422, "form.file", name=name)
             if values:
                 fields[name] = form_value(kind, name, [str(value) for value in values])
-        uploads = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
-        files = [await upload.read() for upload in uploads]
+        files = [await file_of(value) for value in form.getlist("file") if value != ""]
     if has_half_characters(fields):  # some encodings that a form may name have them
         raise Problem(422, "body.unicode")
     given = validated(kind, fields)
-    return given, [file for file in files if file] or files_of(given)
+    return given, files or files_of(given)
+
+
+async def file_of(value: UploadFile | str) -> bytes:
+    """The bytes of the field `file`.
+
+    Raises:
+        Problem: 422, it is text, such as a name without curl's @, or an empty file.
+    """
+    if isinstance(value, str):
+        raise Problem(422, "form.text", got=repr(value[:100]))
+    if not (data := await value.read()):
+        raise Problem(422, "form.empty", name=repr((value.filename or "")[:100]))
+    return data
 
 
 def form_value(kind: type[BaseModel], name: str, values: list[str]) -> Any:

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows of each kind")]
 JudgmentId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="as it was answered")]
 COLUMN_TYPES = {"bool": "boolean", "double": "number", "string": "string"}
-OWN_COLUMNS = ("split", "origin", "media_uri")
+OWN_COLUMNS = ("split", "origin")
 
 
 @router.get("/index", response_model=IndexAnswer, responses=READ, tags=["index"])

@@ -12,6 +12,7 @@ from ampere.uris import filesystem, is_uri
 from serve.problems import Problem
 
 CHUNK_BYTES = 2**20
+PART = r"\s*(?:\d+-\d*|-\d+)\s*"  # of the header Range
 
 
 async def file_response(uri: str, wanted: str | None) -> Response:
@@ -31,6 +32,7 @@ async def file_response(uri: str, wanted: str | None) -> Response:
         if kind == UNKNOWN:  # a browser must not take it for a page
             headers["content-disposition"] = "attachment"
         if not is_uri(uri):
+            byte_range(wanted, Path(uri).stat().st_size)
             return FileResponse(uri, media_type=kind, headers=headers)
         return await asyncio.to_thread(_remote, uri, wanted, kind, headers)
     except FileNotFoundError as error:
@@ -61,22 +63,25 @@ def _remote(uri: str, wanted: str | None, kind: str, headers: dict[str, str]) ->
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Begin and end of the part that a header Range asks for; None: the whole file.
+    """Begin and end of the part that a header Range asks for; None: the whole file, or several.
 
     Raises:
-        Problem: 416, it is beyond the end.
+        Problem: 416, it is beyond the end, or malformed.
 
     >>> byte_range("bytes=2-5", 10), byte_range("bytes=-3", 10), byte_range("bytes=8-", 10)
     ((2, 6), (7, 10), (8, 10))
     """
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    if found is None or found.groups() == ("", ""):
+    if header is None:
         return None
-    first, last = found.groups()
+    if not re.fullmatch(rf"bytes={PART}(,{PART})*", header):
+        raise Problem(416, "media.range", range=header[:100], size=size)
+    if "," in header:  # several parts
+        return None
+    first, last = header.removeprefix("bytes=").strip().split("-")
     begin = int(first) if first else max(0, size - int(last))
     end = min(size, int(last) + 1) if first and last else size
     if begin >= end:
-        raise Problem(416, "media.range", range=found.string, size=size)
+        raise Problem(416, "media.range", range=header, size=size)
     return begin, end
 
 

@@ -1,5 +1,6 @@
 """What the client sends: JSON, forms, ids, keys, time limits."""
 
+import io
 import json
 from collections.abc import Callable
 from email import message_from_bytes
@@ -104,6 +105,12 @@ def test_files_in_a_batch_are_base64(driver: MakeDriver, tmp_path: Path) -> None
 def test_empty_files_are_refused(driver: MakeDriver, endpoint: Endpoint, file: Any) -> None:
     with pytest.raises(ValueError, match=r"file is .*; expected a path, the bytes of a file, or"):
         driver(endpoint).call("embed", file=file)
+    assert endpoint.requests == []
+
+
+def test_open_file_is_not_split_into_lines(driver: MakeDriver, endpoint: Endpoint) -> None:
+    with pytest.raises(TypeError, match="file is an open file; expected a path, or its bytes"):
+        driver(endpoint).call("embed", file=io.BytesIO(b"a\nb"))
     assert endpoint.requests == []
 
 

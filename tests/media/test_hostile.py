@@ -27,7 +27,9 @@ from ampere.media.decoder import (
     RefusedMedia,
     Sampling,
     TooLarge,
+    UnknownFormat,
 )
+from ampere.media.images import open_image
 from ampere.media.isolated import IsolatedProcess
 from ampere.media.query import query_frames
 from ampere.media.video import decode_video
@@ -358,3 +360,10 @@ def test_pixel_limit_holds_for_the_whole_video() -> None:
     )
     clip = decode_video(small + large, FrameRequest(num_frames=4, max_pixels=128 * 96))
     assert clip.frames.shape == (4, 96, 128, 3)
+
+
+def test_postscript_is_no_picture() -> None:
+    """Pillow would give it to Ghostscript, which runs it."""
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(UnknownFormat):
+        open_image(eps)

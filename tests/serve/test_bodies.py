@@ -84,6 +84,8 @@ def test_several_files_are_frames_in_their_order() -> None:
         ({"json": {"frames": ["???"]}}, 422, "frames is not valid base64"),
         ({"json": {"vector": ["nan"]}}, 422, "vector.0: "),
         ({"data": {"weights": "{"}, "files": {"file": b"x"}}, 422, "weights is '{'"),
+        ({"files": {"file": ("a.jpg", b"")}}, 422, "the file 'a.jpg' is empty"),
+        ({"files": {"x": b""}, "data": {"file": "a.jpg"}}, 422, "x is a file"),
         ({"files": {"text": b"x"}}, 422, "text is a file; expected the file in the field `file`"),
     ],
 )

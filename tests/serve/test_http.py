@@ -236,7 +236,10 @@ def test_sample_is_found_after_it_was_put_and_gone_after_it_was_deleted(
     assert of_sample == ["put", "delete"]
 
 
-def test_samples_that_cannot_be_stored_have_their_own_status(http: httpx.Client) -> None:
+def test_samples_that_cannot_be_stored_have_their_own_status(
+    http: httpx.Client, endpoint: Endpoint
+) -> None:
+    before = endpoint.workspace.names("media/live")
     vector = [1.0] + [0.0] * 127
     samples = [
         {"sample_id": "v1", "domain": "page", "vector": vector},
@@ -259,6 +262,9 @@ def test_samples_that_cannot_be_stored_have_their_own_status(http: httpx.Client)
     ):
         assert expected in detail
     assert http.delete("/v1/samples/v1").status_code == 204
+    assert endpoint.workspace.names("media/live") == before
+    twice = http.put("/v1/samples", json={"samples": [samples[0], samples[0]]})
+    assert twice.status_code == 422 and "2 samples have the sample_id 'v1'" in twice.text
 
 
 def test_parts_of_a_clip_are_served_so_that_it_plays(
@@ -270,7 +276,9 @@ def test_parts_of_a_clip_are_served_so_that_it_plays(
     assert part.status_code == 206 and part.content == media[10:20]
     assert part.headers["content-range"] == f"bytes 10-19/{len(media)}"
     assert part.headers["content-type"] == "video/mp4"
-    assert http.get(place, headers={"range": f"bytes={len(media)}-"}).status_code == 416
+    for wrong in (f"bytes={len(media)}-", "bytes=abc"):
+        refused = http.get(place, headers={"range": wrong})
+        assert refused.status_code == 416 and refused.json()["code"] == "media.range"
     assert http.get(place, params={"n": 1}).status_code == 404
     frame = http.get(f"/v1/samples/{endpoint.sample['sample_id']}/frames/0")
     assert frame.headers["content-type"] == "image/jpeg" and frame.content[:2] == b"\xff\xd8"
@@ -288,6 +296,8 @@ def test_invalid_requests_get_clear_errors_and_an_id(
         "expected a file, words": http.post("/v1/search", json={}),
         "no column 'colour'": http.post("/v1/facets", json={"columns": ["colour"]}),
         "price": http.post("/v1/search", json={"text": "a", "filter": "price < 3"}),
+        "has 3 numbers; expected 128": http.post("/v1/search", json={"vector": [1, 2, 3]}),
+        "no column 'media_uri'": http.post("/v1/facets", json={"columns": ["media_uri"]}),
         "different dimensions": http.post(
             "/v1/search", json={"text": "a", "vector": [1.0], "mode": "vector"}
         ),
