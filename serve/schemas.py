@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ampere.records import Domain
+from ampere.retrieval.filters import MAX_CHARACTERS
 from ampere.retrieval.request import Mode
 
 MAX_K = 100
@@ -18,6 +19,7 @@ MAX_VECTOR = 16_384
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Filter = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 SampleId = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -65,7 +67,7 @@ class SearchBody(QueryBody):
     domains: list[Domain] = Field(list(Domain), min_length=1, description="domains to search")
     k: int = Field(10, ge=1, le=MAX_K, description="hits per domain, or groups")
     offset: int = Field(0, ge=0, le=10_000, description="best hits, or groups, to skip")
-    filter: Text = Field("", description="SQL condition on the columns, such as price < 100")
+    filter: Filter = Field("", description="SQL condition on the columns, such as price < 100")
     group_by: str = Field("", description="column whose values are groups, such as product_id")
     group_size: int = Field(1, ge=1, le=100, description="hits per group")
     min_similarity: Finite | None = Field(None, ge=-1, le=1)
@@ -82,7 +84,7 @@ class FacetsBody(Body):
 
     columns: list[str] = Field(min_length=1, max_length=20)
     text: Text | None = Field(None, description="count the rows that hold one of these words")
-    filter: Text = ""
+    filter: Filter = ""
     domains: list[Domain] = Field(list(Domain), min_length=1)
     model: str | None = None
 

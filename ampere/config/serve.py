@@ -1,6 +1,7 @@
 """Settings of `ampere serve`."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from ampere.config.checks import require, require_name, require_port
@@ -112,6 +113,12 @@ class ServeSettings:
                 "://" in store and store.endswith("/"),
                 f"serve.stores has {store!r}; expected a URI prefix that ends with a slash, such "
                 "as s3://bucket/uploads/",
+            )
+        for origin in self.origins:
+            require(
+                re.fullmatch(r"\*|https?://[^/\s]+", origin) is not None,
+                f"serve.origins has {origin!r}; expected * or a scheme and a host without a path, "
+                "such as https://shop.example",
             )
 
     @property

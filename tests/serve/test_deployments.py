@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ampere.config.serve import ServeSettings
 from ampere.records import Domain
 from ampere.retrieval.engine import FaissEngine
+from ampere.retrieval.filters import MAX_CHARACTERS
 from ampere.retrieval.request import SearchRequest
 from ampere.retrieval.search import SearchAnswer
 from ampere.retrieval.writer import TableWriter
@@ -25,6 +27,7 @@ from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
 from serve.engine_apps import EngineApps
 from serve.index_stats import engine_stats
 from serve.run import check_port, start
+from serve.schemas import SearchBody
 from serve.served_index import SearchCall, ServedIndex
 from serve.weights import UnknownWeights
 from tests.helpers.search_tables import SearchTable, row, unit_vectors
@@ -233,3 +236,16 @@ def test_wrong_number_of_searchers_is_refused(least: int, most: int, message: st
 
 def test_replicas_are_fixed_without_a_larger_number() -> None:
     assert replicas(2, 0, ServeSettings()) == {"num_replicas": 2}
+
+
+@pytest.mark.parametrize("wrong", ["shop.example", "https://shop.example/", "ftp://shop.example"])
+def test_origins_that_no_browser_sends_are_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="serve.origins has .*; expected . or a scheme and a host"):
+        ServeSettings(origins=("https://shop.example:8443", "*", wrong))
+
+
+def test_longest_filter_is_that_of_the_document() -> None:
+    longest = "a" * MAX_CHARACTERS
+    assert SearchBody(text="x", filter=longest).filter == longest
+    with pytest.raises(ValidationError):
+        SearchBody(text="x", filter=longest + "a")
