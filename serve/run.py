@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from ampere.cluster import cluster_address, connect, is_connected
 from ampere.config.serve import ServeSettings, is_loopback
@@ -19,6 +20,7 @@ REQUEST_TIMEOUT_S = 1000.0  # beyond any limit of our own, which the guards of a
 LOGGING = {"enable_access_log": False}
 # At a signal. With Serve's own time to stop, it ends within the usual 30 s before SIGKILL.
 DRAIN_S = 15.0
+STOP_S = 20.0  # with the calls of Serve before and after it
 
 
 def start(workspace: Workspace, settings: ServeSettings) -> str:
@@ -151,6 +153,20 @@ def stop() -> None:
     serve.status()
 
 
+def stop_in_time() -> str:
+    """Stop the application within `STOP_S`; returns what became of the requests in progress.
+
+    A signal to all processes of a service, as systemd sends it, also ends Ray, for whose answer
+    `stop` would wait until Ray aborts this process.
+    """
+    stopping = ThreadPoolExecutor(1).submit(stop)
+    try:
+        stopping.result(timeout=STOP_S)
+    except Exception as error:  # of Ray, whose processes may have got the signal, too
+        return f"requests in progress may have got no answer ({type(error).__name__} of Ray)"
+    return "requests in progress were answered"
+
+
 async def drain_gateways() -> None:
     """Let all gateways refuse further requests, and wait for those in progress.
 
@@ -181,6 +197,5 @@ def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> in
     try:
         threading.Event().wait()
     except KeyboardInterrupt as interrupt:
-        stop()
-        raise KeyboardInterrupt("requests in progress were answered") from interrupt
+        raise KeyboardInterrupt(stop_in_time()) from interrupt
     return 0

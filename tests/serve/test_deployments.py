@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from ampere.retrieval.writer import TableWriter
 from ampere.store.keys import add_key
 from ampere.store.moments import TranscriptCache
 from ampere.store.workspace import Workspace
+from serve import run
 from serve.app import replicas, reserved_resources
 from serve.embedder import EmbedCall, EmbedderDeployment, EmbedItem, Refused
 from serve.engine_apps import EngineApps
@@ -249,3 +251,13 @@ def test_longest_filter_is_that_of_the_document() -> None:
     assert SearchBody(text="x", filter=longest).filter == longest
     with pytest.raises(ValidationError):
         SearchBody(text="x", filter=longest + "a")
+
+
+def test_endpoint_whose_ray_is_gone_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(run, "STOP_S", 0.05)
+    monkeypatch.setattr(run, "stop", gone.wait)
+    lost = "requests in progress may have got no answer (TimeoutError of Ray)"
+    assert run.stop_in_time() == lost
+    gone.set()
+    assert run.stop_in_time() == "requests in progress were answered"
