@@ -38,7 +38,7 @@ class Audit:
             request: that asked for it.
             action: such as put.
             target: what is changed.
-            status: of a PUT that failed; 0: the request ended first, and the sample may be stored.
+            status: that of a PUT that failed; 0: it was canceled, and the sample may be stored.
         """
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

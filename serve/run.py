@@ -136,8 +136,8 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def stop() -> None:
-    """Stop the application, after the requests in progress have their answers.
+def stop() -> bool:
+    """Stop the application; returns whether the requests in progress got their answers first.
 
     Ray and Serve's HTTP proxy run until this process ends.
     """
@@ -145,12 +145,14 @@ def stop() -> None:
     from ray.serve.exceptions import DeploymentUnavailableError
 
     loop = asyncio.new_event_loop()  # left open: Serve's threads call it until the process ends
+    is_drained = False
     with contextlib.suppress(TimeoutError, DeploymentUnavailableError):
-        loop.run_until_complete(drain_gateways())
-    # Replicas would wait half a minute for load balancers. Nothing waits for them here but the
-    # call after it, which the controller answers once it knows that they are to end.
+        is_drained = loop.run_until_complete(drain_gateways())
+    # To wait for the end of the replicas would take half a minute, in which they wait for load
+    # balancers. The controller takes calls in order: it has the deletion when it gives its status.
     serve.delete(APPLICATION, _blocking=False)
     serve.status()
+    return is_drained
 
 
 def stop_in_time() -> str:
@@ -161,14 +163,18 @@ def stop_in_time() -> str:
     """
     stopping = ThreadPoolExecutor(1).submit(stop)
     try:
-        stopping.result(timeout=STOP_S)
+        is_drained = stopping.result(timeout=STOP_S)
     except Exception as error:  # of Ray, whose processes may have got the signal, too
         return f"requests in progress may have got no answer ({type(error).__name__} of Ray)"
+    if not is_drained:
+        return f"some requests in progress got no answer within {DRAIN_S:g} s"
     return "requests in progress were answered"
 
 
-async def drain_gateways() -> None:
+async def drain_gateways() -> bool:
     """Let all gateways refuse further requests, and wait for those in progress.
+
+    Returns whether every gateway answered its own.
 
     Serve's handles need an event loop, since gateways share theirs with Serve (`SETTINGS` of
     `serve.environment`, which count for this process, too).
@@ -179,7 +185,8 @@ async def drain_gateways() -> None:
     from ray import serve
 
     draining = serve.get_app_handle(APPLICATION).broadcast("drain")
-    await draining.results_async(timeout_s=DRAIN_S, return_exceptions=True)
+    results = await draining.results_async(timeout_s=DRAIN_S, return_exceptions=True)
+    return not any(isinstance(result, BaseException) for result in results)
 
 
 def serve_until_interrupted(workspace: Workspace, settings: ServeSettings) -> int:

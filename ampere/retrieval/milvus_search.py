@@ -36,6 +36,7 @@ from ampere.retrieval.search import (
     Hit,
     SearchAnswer,
     check_group_column,
+    check_size,
     explanation,
     make_hit,
 )
@@ -75,8 +76,8 @@ class MilvusSearch:
         vectors: of the request's query.
 
     Raises:
-        ValueError: the filter or `group_by` names a column that there is not, or the filter is
-            invalid.
+        ValueError: the filter or `group_by` names a column that there is not, the filter is
+            invalid, or the query's vector has another size.
         Unsupported: the request asks for what Milvus lacks.
     """
 
@@ -93,6 +94,7 @@ class MilvusSearch:
             raise Unsupported("the engine milvus has no facets; the engine faiss has them")
         if request.group_by:
             check_group_column(request.group_by, collection.schema)
+        check_size(vectors.query, collection.schema)
         self.conditions = conditions_of(request, collection.schema)
         self.wanted = request.offset + request.k
 

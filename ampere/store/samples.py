@@ -17,8 +17,8 @@ def still_there(workspace: Workspace, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.is_in(ids, value_set=known.combine_chunks())
 
 
-def delete_orphans(workspace: Workspace, table: Table, where: pc.Expression | None = None) -> int:
-    """Delete the rows of samples that do not exist; return the number of these samples.
+def delete_orphans(workspace: Workspace, table: Table, where: pc.Expression | None = None) -> None:
+    """Delete the rows of samples that do not exist.
 
     The ids of the table are read before the samples: a live change writes its sample first.
 
@@ -35,7 +35,6 @@ def delete_orphans(workspace: Workspace, table: Table, where: pc.Expression | No
             part = pc.filter(part, pc.invert(_exist(workspace, part)))  # some may have come again
             condition = pc.field("sample_id").isin(part)
             table.delete(condition if where is None else condition & where)
-    return len(orphans)
 
 
 def _exist(workspace: Workspace, ids: pa.Array) -> pa.Array:

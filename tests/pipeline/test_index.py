@@ -223,13 +223,18 @@ def test_index_of_other_weights_is_not_searched(embedded: Workspace) -> None:
     assert len(found(open_searcher(embedded, old).snapshot, QUERY)) == 80  # it may be served still
 
 
+def train_again(workspace: Workspace, weights: str) -> str:
+    """Give the model other weights with embeddings of their own; returns its name with them."""
+    (Path(workspace.uri) / "models/m" / WEIGHTS_FILE).write_text(weights)
+    put(workspace, range(10))
+    return model_name(workspace)
+
+
 def test_tables_of_weights_before_the_last_are_removed(embedded: Workspace) -> None:
     names = [model_name(embedded)]
     build_index(embedded, SETTINGS)
     for weights in ("second", "third"):
-        (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text(weights)
-        put(embedded, range(10))
-        names.append(model_name(embedded))
+        names.append(train_again(embedded, weights))
         report = str(build_index(embedded, SETTINGS))
     assert f"removed the tables of earlier weights {names[0]}" in report
     assert embedding_tables(embedded) == embedded.names("indexes") == sorted(names[1:])
@@ -416,9 +421,6 @@ def test_weights_that_were_served_until_now_stay(embedded: Workspace) -> None:
     """The second weights have a table, and were never published."""
     names = [model_name(embedded)]
     build_index(embedded, SETTINGS)
-    for weights in ("second", "third"):
-        (Path(embedded.uri) / "models/m" / WEIGHTS_FILE).write_text(weights)
-        put(embedded, range(10))
-        names.append(model_name(embedded))
+    names += [train_again(embedded, weights) for weights in ("second", "third")]
     report = str(build_index(embedded, SETTINGS))
     assert "removed" not in report and embedding_tables(embedded) == sorted(names)

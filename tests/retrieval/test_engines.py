@@ -261,12 +261,18 @@ def test_sample_is_no_hit_of_itself(shared: IndexEngine) -> None:
 def test_unknown_columns_are_named_with_those_there_are(shared: IndexEngine) -> None:
     with pytest.raises(ValueError, match="colour.*category"):
         run(shared, replace(BY_VECTOR, filter="colour = 'red'"))
-    with pytest.raises(ValueError, match="no column fingerprint; there are"):
-        run(shared, replace(BY_VECTOR, filter="fingerprint = 'a'"))
+    for name in ("fingerprint", "media_uri"):
+        with pytest.raises(ValueError, match=f"no column {name}; there are"):
+            run(shared, replace(BY_VECTOR, filter=f"{name} = 'a'"))
     with pytest.raises(ValueError, match="no column 'colour' to group or count by.*category"):
         run(shared, replace(BY_VECTOR, group_by="colour"))
     with pytest.raises(ValueError, match="cannot group by tags"):
         run(shared, replace(BY_VECTOR, group_by="tags"))
+
+
+def test_vector_of_another_size_is_refused(shared: IndexEngine) -> None:
+    with pytest.raises(ValueError, match="vector of the query has 3 numbers; expected"):
+        shared.search(BY_VECTOR, QueryVectors(np.eye(3, dtype=np.float32)[0]))
 
 
 def test_changes_are_visible_within_two_seconds(opened: Opened) -> None:

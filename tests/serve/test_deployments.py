@@ -261,3 +261,5 @@ def test_endpoint_whose_ray_is_gone_ends_in_time(monkeypatch: pytest.MonkeyPatch
     assert run.stop_in_time() == lost
     gone.set()
     assert run.stop_in_time() == "requests in progress were answered"
+    monkeypatch.setattr(run, "stop", lambda: False)
+    assert run.stop_in_time() == "some requests in progress got no answer within 15 s"

@@ -112,5 +112,5 @@ def test_late_answer_does_not_replace_the_sample_that_was_opened_next(
     expect(shown).to_have_text(second.get_attribute("data-id") or "")
     with page.expect_response(held[0].request.url):
         held[0].continue_()
-    page.evaluate("fetch('/healthz').then(() => 0)")  # what came before it has been read
+    page.evaluate("fetch('/healthz').then(() => 0)")  # by then the page has read the late answer
     expect(shown).to_have_text(second.get_attribute("data-id") or "")
